@@ -1,0 +1,1 @@
+"""Who hears about it.  Knows nothing of models, agents or workflows."""

@@ -1,0 +1,169 @@
+"""What can happen: EventType and Event.  Pure values, immutable, ready for JSON."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import datetime
+import enum
+import json
+import math
+from typing import Any, Dict, FrozenSet, Mapping, NamedTuple, NoReturn, Optional
+
+from agentstream.errors import LogError
+
+__all__ = ["TERMINAL", "Event", "EventType", "freeze"]
+
+
+class EventType(str, enum.Enum):
+    """The type of an event; its value is the snake_case string that goes over the wire."""
+
+    WORKFLOW_STARTED = "workflow_started"
+    WORKFLOW_STEP_STARTED = "workflow_step_started"
+    WORKFLOW_STEP_COMPLETED = "workflow_step_completed"
+    WORKFLOW_STEP_FAILED = "workflow_step_failed"
+    WORKFLOW_COMPLETED = "workflow_completed"
+    WORKFLOW_FAILED = "workflow_failed"
+    WORKFLOW_CANCELLED = "workflow_cancelled"
+    AGENT_PROCESSING = "agent_processing"
+    AGENT_COMPLETED = "agent_completed"
+    AGENT_FAILED = "agent_failed"
+    AGENT_LLM_REQUEST_STARTED = "agent_llm_request_started"
+    AGENT_LLM_STREAM_CHUNK = "agent_llm_stream_chunk"
+    AGENT_LLM_REASONING_CHUNK = "agent_llm_reasoning_chunk"
+    AGENT_LLM_REQUEST_RETRIED = "agent_llm_request_retried"
+    AGENT_LLM_REQUEST_COMPLETED = "agent_llm_request_completed"
+    AGENT_LLM_REQUEST_FAILED = "agent_llm_request_failed"
+    TOOL_CALL_STARTED = "tool_call_started"
+    TOOL_CALL_COMPLETED = "tool_call_completed"
+    TOOL_CALL_FAILED = "tool_call_failed"
+    SYSTEM_WARNING = "system_warning"
+    SYSTEM_ERROR = "system_error"
+    EVENTS_MISSED = "events_missed"
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+#: One of these ends a run, and is its last event.
+TERMINAL: FrozenSet[EventType] = frozenset(
+    {EventType.WORKFLOW_COMPLETED, EventType.WORKFLOW_FAILED, EventType.WORKFLOW_CANCELLED}
+)
+
+
+class Event(NamedTuple):
+    """Something that happened.
+
+    Attributes:
+        id: unique; None for `events_missed`, which is no part of the log.
+        offset: counts within the workflow, from 1 without a gap; 0 for `events_missed`.
+        position: counts in the whole log; None until the store has given it.
+        type: the `EventType`.
+        workflow_id: the run it belongs to; "" for none.
+        parent_workflow_id: the run that started that one, or None.
+        timestamp: Unix time in seconds.
+        data: what happened, as JSON values; cannot be changed, `dict(event.data)` can.
+    """
+
+    id: Optional[str]
+    offset: int
+    position: Optional[int]
+    type: EventType
+    workflow_id: str
+    parent_workflow_id: Optional[str]
+    timestamp: float
+    data: Mapping[str, Any]
+
+    def to_dict(self) -> Dict[str, Any]:
+        """The event as a dict that `json.dumps` takes."""
+        return {**self._asdict(), "type": self.type.value}
+
+    def to_json(self) -> str:
+        """The event as one line of JSON."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Event:
+        """The event that `to_dict` gave.
+
+        Raises:
+            ValueError, KeyError: it is none.
+        """
+        values = {name: fields[name] for name in cls._fields}
+        values["type"] = EventType(values["type"])
+        values["data"] = freeze(values["data"])
+        return cls(**values)
+
+
+class FrozenDict(Dict[str, Any]):
+    """A dict that cannot be changed: all readers of an event share it."""
+
+    __slots__ = ()
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("an event cannot be changed: take a copy, dict(event.data)")
+
+    __setitem__ = __delitem__ = clear = pop = popitem = _refuse
+    setdefault = update = __ior__ = _refuse
+
+    def __reduce__(self) -> Any:
+        return FrozenDict, (dict(self),)
+
+    def copy(self) -> Dict[str, Any]:
+        """A dict that can be changed."""
+        return dict(self)
+
+
+_MOST_DEPTH = 64
+
+
+def freeze(value: Any, depth: int = 0) -> Any:
+    """`value` as immutable JSON values: dicts that cannot change, tuples, str, numbers, None.
+
+    What JSON lacks is written by rule: bytes as base64, dates in ISO format,
+    NaN and infinities as None, lone surrogates as U+FFFD, enums by value,
+    dataclasses as dicts, sets as lists, all else by its repr.
+
+    Raises:
+        LogError: the value contains itself, or is nested more than 64 deep.
+    """
+    kind = type(value)
+    if kind is str:
+        return value if value.isascii() else _clean(value)
+    if kind is int or kind is bool or value is None:
+        return value
+    if depth > _MOST_DEPTH:
+        raise LogError("an event's data is nested too deeply, or contains itself")
+    if kind is float:
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return FrozenDict({_clean(str(k)): freeze(v, depth + 1) for k, v in value.items()})
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return tuple(freeze(item, depth + 1) for item in value)
+    return freeze(_by_rule(value), depth + 1)
+
+
+def _by_rule(value: Any) -> Any:
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return base64.b64encode(bytes(value)).decode("ascii")
+    if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
+        return value.isoformat()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    for base in (str, int, float):
+        if isinstance(value, base):
+            return base(value)
+    try:
+        return repr(value)[:1000]
+    except Exception:  # noqa: BLE001 - somebody's __repr__
+        return f"<{type(value).__name__}>"
+
+
+def _clean(text: str) -> str:
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

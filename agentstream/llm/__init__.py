@@ -1,0 +1,1 @@
+"""Talking to a model.  Knows nothing of events, agents or workflows."""

@@ -1,0 +1,134 @@
+"""Answer: deltas adding up to a ChatResponse, with the clock on them."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import replace
+from typing import List, Optional
+
+from agentstream.llm.messages import ChatResponse, Delta, ToolCall, Usage
+
+__all__ = ["Answer", "tokens_per_second"]
+
+
+class Answer:
+    """Deltas adding up to a `ChatResponse`, with the clock on them.
+
+    One per call.  `add` is on the way of every chunk; `response` may be asked
+    for at any time and from any thread.
+    """
+
+    __slots__ = (
+        "_calls", "_content", "_deltas", "_ended", "_finish", "_first", "_model", "_reasoning",
+        "_started", "_usage", "_warnings",
+    )  # fmt: skip
+
+    def __init__(self, model: str = "") -> None:
+        self._started = time.monotonic()
+        self._first: Optional[float] = None
+        self._ended: Optional[float] = None
+        self._content: List[str] = []
+        self._reasoning: List[str] = []
+        self._calls: List[List[str]] = []  # [id, name, arguments, arguments, ...]
+        self._finish: Optional[str] = None
+        self._model = model
+        self._usage: Optional[Usage] = None
+        self._warnings: List[str] = []
+        self._deltas = 0
+
+    def start(self) -> float:
+        """Start the clock; returns the time."""
+        self._started = time.monotonic()
+        return self._started
+
+    @property
+    def begun(self) -> bool:
+        """True once there was text, reasoning or a tool call."""
+        return self._first is not None
+
+    @property
+    def finish_reason(self) -> Optional[str]:
+        """The last one given."""
+        return self._finish
+
+    def add(self, delta: Delta) -> None:
+        """Take one delta in."""
+        content, reasoning, tool_calls, finish_reason, usage, model, warnings, _ = delta
+        if content:
+            if self._first is None:
+                self._first = time.monotonic()
+            self._content.append(content)
+            self._deltas += 1
+        if reasoning or tool_calls or finish_reason or usage or model or warnings:
+            self._add_rest(delta)
+
+    def _add_rest(self, delta: Delta) -> None:
+        _, reasoning, tool_calls, finish_reason, usage, model, warnings, _ = delta
+        if self._first is None and (reasoning or tool_calls):
+            self._first = time.monotonic()
+        if reasoning:
+            self._reasoning.append(reasoning)
+        for piece in tool_calls:
+            while len(self._calls) <= piece.place:
+                self._calls.append(["", ""])
+            call = self._calls[piece.place]
+            call[0] = call[0] or piece.id
+            call[1] = call[1] or piece.name
+            if piece.arguments:
+                call.append(piece.arguments)
+        if finish_reason:
+            self._finish = finish_reason
+            self._ended = time.monotonic()
+        if usage is not None:
+            self._usage = usage
+        if model:
+            self._model = model
+        if warnings:
+            self._warnings.extend(warnings)
+
+    def warn(self, warning: str) -> None:
+        """Note something odd."""
+        self._warnings.append(warning)
+
+    def end(self) -> None:
+        """Stop the clock; calls that never got an id get one, for the reply that must name it."""
+        if self._ended is None:
+            self._ended = time.monotonic()
+        for call in self._calls:
+            call[0] = call[0] or f"call_{uuid.uuid4().hex[:24]}"
+
+    def text(self) -> str:
+        """The content so far."""
+        return "".join(self._content)
+
+    def response(self) -> ChatResponse:
+        """The sum so far."""
+        now = self._ended if self._ended is not None else time.monotonic()
+        first = None if self._first is None else self._first - self._started
+        usage = self._usage or Usage(completion_tokens=self._deltas, estimated=True)
+        response = ChatResponse(
+            content="".join(self._content),
+            reasoning="".join(self._reasoning),
+            tool_calls=tuple(ToolCall(c[0], c[1], "".join(c[2:])) for c in list(self._calls)),
+            finish_reason=self._finish,
+            model=self._model,
+            usage=usage,
+            warnings=tuple(self._warnings),
+            first_token_s=first,
+            duration_s=now - self._started,
+        )
+        return replace(response, tokens_per_second=tokens_per_second(response))
+
+
+def tokens_per_second(response: ChatResponse) -> Optional[float]:
+    """The rate of the tokens after the first one, over the time they took.
+
+    The wait for the first token belongs to the prompt and would blur the
+    model's own pace.  None for fewer than two tokens, or no time between them.
+    """
+    tokens = response.usage.completion_tokens
+    if response.first_token_s is None or not tokens or tokens < 2:
+        return None
+    took = response.duration_s - response.first_token_s
+    return (tokens - 1) / took if took > 0 else None

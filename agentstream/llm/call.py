@@ -1,0 +1,442 @@
+"""One call to a model, from the request to the last delta.
+
+Its attempts and the waits between them, its clocks, the truth about its ending.
+What the bytes mean is sse.py's and chunks.py's; which socket they come from is
+transport.py's; whether another try is due is decided here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from typing import Any, Callable, Dict, Iterator, NoReturn, Optional
+
+from agentstream.cancel import CancelToken
+from agentstream.errors import (
+    AgentStreamError,
+    Cancelled,
+    ConfigError,
+    ConnectError,
+    LimitExceeded,
+    ProtocolError,
+    StatusError,
+)
+from agentstream.llm import failures
+from agentstream.llm.answer import Answer
+from agentstream.llm.chunks import ChunkReader, parse_chunk
+from agentstream.llm.clocks import Clocks
+from agentstream.llm.messages import ChatRequest, Delta, RetryNotice
+from agentstream.llm.settings import Limits, Retries, Timeouts
+from agentstream.llm.sse import EventDecoder
+from agentstream.llm.transport import (
+    LOW_LEVEL,
+    Link,
+    StreamResponse,
+    Transport,
+    broken_by,
+    settle,
+    truncated,
+)
+
+__all__ = ["Call", "DeltaStream"]
+
+#: The body of an HTTP error may take this long and be this long.
+_ERROR_BODY_S = 2.0
+_ERROR_BODY = 65536
+#: Waits for a server that is loading its model.
+_LOADING_FIRST_S, _LOADING_MOST_S = 0.25, 2.0
+
+_FIELDS = (b"data", b"event", b"id", b"retry", b"error", b":", b"\xef\xbb\xbf")
+
+
+class DeltaStream(Iterator[Delta]):
+    """The deltas of one call.
+
+    Dropping or closing it frees the socket.  `answer` is their running sum.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self.answer = call.answer
+        self._deltas = call.run()
+
+    def __iter__(self) -> Iterator[Delta]:
+        return self._deltas
+
+    def __next__(self) -> Delta:
+        return next(self._deltas)
+
+    def close(self) -> None:
+        """End the call, whole or not."""
+        self._deltas.close()  # type: ignore[attr-defined]
+
+
+class Call:
+    """One call.  `run` may be iterated once, by one thread.
+
+    Args:
+        transport: where it goes.
+        request: what is asked.
+        model: the client's model, for requests that name none.
+        body: further fields of the body.
+        timeouts, retries, limits: the client's.
+        cancel: ends the call from any thread.
+        redact: takes secrets out of what errors carry.
+        usage: ask for usage; `on_usage_refused` is told if the server refuses the field.
+        is_loading: True for an answer of a server that is still loading its model.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        request: ChatRequest,
+        *,
+        model: str,
+        body: Dict[str, Any],
+        timeouts: Timeouts,
+        retries: Retries,
+        limits: Limits,
+        cancel: CancelToken,
+        redact: failures.Redactor,
+        usage: bool = True,
+        on_usage_refused: Callable[[], object] = lambda: None,
+        is_loading: Callable[[StatusError], bool] = lambda _: False,
+    ) -> None:
+        self._transport = transport
+        self._request = request
+        self._body: Dict[str, Any] = {**request.to_body(model), **body, **request.extra}
+        self._timeouts = timeouts
+        self._retries = retries
+        self._limits = limits
+        self._cancel = cancel
+        self._redact = redact
+        self._usage = usage
+        self._on_usage_refused = on_usage_refused
+        self._is_loading = is_loading
+        self.answer = Answer(str(self._body["model"]))
+        self._tries = 0  # that counted as retries
+        self._loading_tries = 0
+        self._reconnected = False
+        self._stop = CancelToken()  # this attempt's: cancelled by `cancel` and by the clocks
+        self._clocks = Clocks(timeouts)
+        self._broken = ""  # what ended the body, if an error did
+        self._size = 0
+        self._arguments = 0
+
+    def run(self) -> Iterator[Delta]:
+        """Yield the deltas.
+
+        Raises:
+            AgentStreamError: whichever applies, `partial` holding what had arrived.
+        """
+        self._started = self.answer.start()
+        self._clocks.start(self._started)
+        try:
+            yield from self._attempts()
+            self.answer.end()
+        except AgentStreamError as error:
+            self.answer.end()
+            error.partial = self.answer.response()
+            raise
+        finally:
+            self._clocks.stop()
+
+    # --- attempts ---------------------------------------------------------------------------
+
+    def _attempts(self) -> Iterator[Delta]:
+        while True:
+            try:
+                yield from self._attempt()
+                return
+            except AgentStreamError as error:
+                notice = self._next_try(error)
+                if notice is None:
+                    raise
+            if notice.error:
+                yield Delta(retry=notice)
+                self._pause(notice.delay_s)
+
+    def _next_try(self, error: AgentStreamError) -> Optional[RetryNotice]:
+        """What to do about a failed attempt; None: nothing, raise it."""
+        if self._cancel.cancelled or self.answer.begun:
+            return None
+        if isinstance(error, StatusError):
+            if self._usage and failures.refuses_stream_options(error):
+                self._usage = False
+                self._on_usage_refused()
+                return self._notice(error, 0.0)
+            if self._is_loading(error):
+                return self._next_try_loading(error)
+        if error.outcome == "unknown" and isinstance(error, ConnectError) and not self._reconnected:
+            if self._reused:  # it was closed while it lay in the pool: nobody's failure
+                self._reconnected = True
+                return RetryNotice(0, 0.0, "", "")
+        if not error.retryable or self._tries >= self._retries.attempts:
+            return None
+        delay = self._retries.delay(self._tries)
+        asked: Optional[float] = getattr(error, "retry_after", None)
+        if asked is not None:
+            if asked > self._retries.max_retry_after:
+                return None
+            delay = max(delay, asked)
+        if time.monotonic() + delay >= self._clocks.total_due:
+            return None  # there will be no time left to use it
+        self._tries += 1
+        return self._notice(error, delay)
+
+    def _next_try_loading(self, error: StatusError) -> Optional[RetryNotice]:
+        delay = min(_LOADING_MOST_S, _LOADING_FIRST_S * 2.0**self._loading_tries)
+        waited = time.monotonic() + delay - self._started
+        if self._timeouts.first_token is not None and waited > self._timeouts.first_token:
+            return None
+        if self._started + waited >= self._clocks.total_due:
+            return None
+        self._loading_tries += 1
+        return self._notice(error, delay)
+
+    def _notice(self, error: AgentStreamError, delay: float) -> RetryNotice:
+        attempt = self._tries + self._loading_tries + (not self._usage)
+        return RetryNotice(attempt, delay, type(error).__name__, str(error))
+
+    def _pause(self, seconds: float) -> None:
+        self._cancel.wait(seconds)
+        if self._cancel.cancelled:
+            raise self._stopped("connect")
+
+    def _attempt(self) -> Iterator[Delta]:
+        self._stop = stop = CancelToken()
+        self._clocks.begin_attempt(stop)
+        self._broken = ""
+        self._reused = False
+        key = self._cancel.add_callback(stop.cancel)
+        slots = self._transport.slots
+        link: Optional[Link] = None
+        response: Optional[StreamResponse] = None
+        placed = False
+        try:
+            self._arm("", None)
+            placed = slots.acquire(stop)
+            self._check_stop("connect")
+            self._arm("connect", self._timeouts.connect)
+            link = Link(stop, self._clocks.due, self._connected)
+            response = self._send(link)
+            if not 200 <= response.status_code < 300:
+                raise self._status_error(response)
+            yield from self._read(response)
+            settle(response, link)
+            response = None
+        finally:
+            if link is not None:
+                link.release()
+            if response is not None:
+                response.close()
+            if placed:
+                slots.release()
+            self._cancel.remove_callback(key)
+
+    def _send(self, link: Link) -> StreamResponse:
+        try:
+            body = json.dumps(self._to_send(), allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ConfigError(f"the request cannot be written as JSON: {error}") from None
+        try:
+            return self._transport.send(body, link)
+        except AgentStreamError:
+            self._reused = link.reused
+            self._check_stop(link.phase)
+            raise
+
+    def _to_send(self) -> Dict[str, Any]:
+        body = self._body
+        if self._usage and "stream_options" not in body:
+            body = {**body, "stream_options": {"include_usage": True}}
+        return {name: value for name, value in body.items() if value is not None}
+
+    def _arm(self, kind: str, seconds: Optional[float]) -> None:
+        try:
+            self._clocks.arm(kind, seconds)
+        except RuntimeError:
+            raise ConnectError("no thread could be started for the deadlines") from None
+
+    def _connected(self) -> None:
+        self._arm("first_token", self._timeouts.first_token)
+
+    def _status_error(self, response: StreamResponse) -> StatusError:
+        self._arm("body", _ERROR_BODY_S)
+        text = response.read_text(_ERROR_BODY)
+        if self._cancel.cancelled:
+            raise self._stopped("headers")
+        headers = dict(response.headers)
+        return failures.status_error(response.status_code, headers, text, redact=self._redact)
+
+    def _check_stop(self, phase: str) -> None:
+        if self._stop.cancelled:
+            raise self._stopped(phase)
+
+    def _stopped(self, phase: str) -> AgentStreamError:
+        """Why this attempt was stopped.  A cancel comes before all else."""
+        if self._cancel.cancelled:
+            return Cancelled(f"the call was stopped: {self._cancel.reason}", phase=phase)
+        return self._clocks.error(phase)
+
+    # --- the body ---------------------------------------------------------------------------
+
+    def _watch(self, read: Callable[[], bytes]) -> Callable[[], bytes]:
+        """Put the clocks around the reads, and hold back the error that ends them.
+
+        Lines may be waiting that came before the error: they first.
+        """
+        watched = self._clocks.watch(read)
+
+        def safe() -> bytes:
+            try:
+                return watched()
+            except LOW_LEVEL as error:
+                self._broken = broken_by(error)
+                return b""
+
+        return safe
+
+    def _read(self, response: StreamResponse) -> Iterator[Delta]:
+        response.watch = self._watch
+        response.progress = self._clocks.is_alive
+        content_type = response.headers.get("content-type", "")
+        lines = response.iter_lines()
+        first = next((line for line in lines if line), b"")
+        if self._is_foreign(first, content_type):
+            yield from self._read_whole(itertools.chain([first], lines), content_type)
+            return
+        decoder = EventDecoder(max_event=self._limits.event, error_field=True)
+        reader = ChunkReader()
+        stop = self._stop
+        done = False
+        for event, data, _, _ in decoder.decode(itertools.chain([first], lines)):
+            if stop.cancelled:
+                break
+            if data[:6] == "[DONE]" or data.strip() == "[DONE]":
+                done = True
+                break
+            delta = self._to_delta(reader, event, data)
+            if delta is None:
+                continue
+            self._take(delta)
+            yield delta
+        if not done and self._cancel.cancelled:
+            raise self._stopped("stream")
+        done = done or decoder.tail().strip() == "[DONE]"
+        rest = reader.flush()
+        if rest is not None:
+            self._take(rest)
+            yield rest
+        self._judge_ending(done)
+        self._note_oddities(decoder, reader)
+
+    def _to_delta(self, reader: ChunkReader, event: str, data: str) -> Optional[Delta]:
+        try:
+            if event == "error":
+                self._raise_stream_error(data, event)
+            chunk = parse_chunk(data)
+            if chunk.__class__ is not dict:
+                return None  # null, a list, a number: some proxies send them, none means anything
+            if "error" in chunk or not chunk.get("choices"):
+                if failures.is_error(chunk):
+                    usage = reader.read(chunk)
+                    if usage is not None:
+                        self.answer.add(usage._replace(finish_reason=None))
+                    self._raise_stream_error(data, event, chunk)
+            return reader.read(chunk)
+        except ProtocolError as error:
+            raw = failures.snippet(self._redact(data[: 4 * failures.SNIPPET]))
+            raise ProtocolError(f"{error}: {raw[:200]}", raw=raw, phase="stream") from None
+
+    def _raise_stream_error(self, data: str, event: str, payload: Any = None) -> NoReturn:
+        if payload is None:
+            try:
+                payload = parse_chunk(data)
+            except ProtocolError:
+                payload = None
+        raise failures.stream_error(payload, event, data, redact=self._redact)
+
+    def _take(self, delta: Delta) -> None:
+        """Hold the delta against the limits, add it to the answer, move from clock to clock."""
+        self._size += len(delta[0]) + len(delta[1])
+        if self._limits.answer is not None and self._size > self._limits.answer:
+            self._exceeded("answer", self._limits.answer, "characters")
+        for piece in delta[2]:
+            self._arguments += len(piece.arguments)
+            most = self._limits.tool_arguments
+            if most is not None and self._arguments > most:
+                self._exceeded("tool_arguments", most, "characters")
+        self.answer.add(delta)
+        if not self._clocks.streaming and self.answer.begun:
+            self._clocks.begin_stream()
+        if delta[3]:
+            self._clocks.begin_tail()
+
+    @staticmethod
+    def _exceeded(limit: str, most: int, unit: str) -> NoReturn:
+        raise LimitExceeded(
+            f"the answer passed {most} {unit} (Limits.{limit})", limit=limit, phase="stream"
+        )
+
+    def _judge_ending(self, done: bool) -> None:
+        """Raise if the answer is not whole.  [DONE] or a finish_reason is the only sign of it."""
+        if done:
+            return
+        if self.answer.finish_reason is not None:
+            if self._clocks.expired == "total":
+                raise self._stopped("stream")
+            self.answer.warn("the stream ended without [DONE]")
+            return
+        if self._clocks.expired:
+            raise self._stopped("stream")
+        raise truncated(self._broken)
+
+    def _note_oddities(self, decoder: EventDecoder, reader: ChunkReader) -> None:
+        answer = self.answer
+        if decoder.invalid_utf8:
+            answer.warn("the stream held bytes that are not UTF-8; each became U+FFFD")
+        if reader.refusal:
+            answer.warn(f"the model refused: {reader.refusal}")
+        if answer.finish_reason in ("length", "content_filter"):
+            answer.warn(f"the answer was cut: finish_reason {answer.finish_reason}")
+        elif not answer.begun:
+            answer.warn("the answer is empty")
+
+    def _is_foreign(self, first: bytes, content_type: str) -> bool:
+        """True if the body is no event stream, whatever its Content-Type claims."""
+        if first[:1] in (b"{", b"["):
+            return True
+        if not first or "event-stream" in content_type.lower():
+            return first[:1] == b"<"
+        return not first.startswith(_FIELDS)
+
+    def _read_whole(self, lines: Iterator[bytes], content_type: str) -> Iterator[Delta]:
+        """A server that answers with one JSON object though asked to stream."""
+        most = self._limits.event
+        pieces = []
+        size = 0
+        for line in lines:
+            pieces.append(line)
+            size += len(line) + 1
+            if most is not None and size > most:
+                self._exceeded("event", most, "bytes")
+        self._check_stop("stream")
+        if self._broken:
+            raise truncated(self._broken)
+        text = b"\n".join(pieces).decode("utf-8", "replace")
+        try:
+            body = parse_chunk(text)
+        except ProtocolError:
+            body = None
+        if isinstance(body, dict):
+            if failures.is_error(body):
+                self._raise_stream_error(text, "message", body)
+            reader = ChunkReader()
+            delta = reader.read_whole(body)
+            if delta is not None:
+                self._take(delta)
+                yield delta
+                self._note_oddities(EventDecoder(), reader)
+                return
+        raise failures.wrong_content(content_type, text, redact=self._redact)

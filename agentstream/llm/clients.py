@@ -1,0 +1,408 @@
+"""What a caller holds: ChatClient, OpenAIClient, LlamaClient, TextStream.
+
+One path for all of them: a client makes a Call, a TextStream drains it.  What a
+stream means is decided below; here are the settings, and their conventions.
+"""
+
+from __future__ import annotations
+
+import os
+import urllib.parse
+import warnings
+from abc import ABC, abstractmethod
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Type, TypeVar, Union
+
+from agentstream.cancel import CancelToken
+from agentstream.errors import AgentStreamError, ConfigError, StatusError
+from agentstream.llm.answer import Answer
+from agentstream.llm.call import Call, DeltaStream
+from agentstream.llm.failures import Redactor
+from agentstream.llm.messages import (
+    ChatMessage,
+    ChatRequest,
+    ChatResponse,
+    Delta,
+    Prompt,
+    as_request,
+)
+from agentstream.llm.settings import Limits, Retries, Timeouts
+from agentstream.llm.transport import Transport, display_url
+
+__all__ = ["ChatClient", "InsecureWarning", "LlamaClient", "OpenAIClient", "TextStream"]
+
+_Self = TypeVar("_Self", bound="ChatClient")
+_OPENAI_URL = "https://api.openai.com/v1"
+
+
+class InsecureWarning(UserWarning):
+    """A client was told not to verify the server's certificate."""
+
+
+class ChatClient(ABC):
+    """A model to talk to.
+
+    One method is abstract; the others stand on it.  Any number of threads may
+    use one client.
+
+    Attributes:
+        model: the model's name, sent with requests that name none.
+        provider: who serves it, "openai" for example.
+    """
+
+    model: str = ""
+    provider: str = ""
+
+    @abstractmethod
+    def stream_deltas(
+        self, request: ChatRequest, *, cancel: Optional[CancelToken] = None
+    ) -> Iterator[Delta]:
+        """Send `request` and yield the answer's deltas as they arrive.
+
+        Dropping the iterator frees its socket; `cancel` ends it from any thread.
+
+        Raises:
+            AgentStreamError: from the iteration, with `partial`.
+        """
+
+    def chat_stream(self, prompt: Prompt, *, cancel: Optional[CancelToken] = None) -> TextStream:
+        """Send a text, a list of messages or a `ChatRequest`; iterate the text of the answer.
+
+        The request is sent when the first text is asked for.
+
+        Raises:
+            ConfigError: `prompt` is no request.
+        """
+        return TextStream(self, as_request(prompt), cancel)
+
+    def chat(self, prompt: Prompt, *, cancel: Optional[CancelToken] = None) -> ChatResponse:
+        """As `chat_stream`, drained: returns the whole `ChatResponse`.
+
+        Raises:
+            AgentStreamError: whichever applies, with `partial`.
+        """
+        with self.chat_stream(prompt, cancel=cancel) as stream:
+            for _ in stream:
+                pass
+            return stream.response
+
+    def close(self) -> None:  # noqa: B027 - a client that holds nothing needs none
+        """Close idle connections.  Streams under way go on."""
+
+    def __enter__(self: _Self) -> _Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.model!r}>"
+
+
+class TextStream(Iterator[str]):
+    """The text of one answer as it arrives: an iterator of non-empty str.
+
+    Leaving a `with` block, `close` or dropping it frees the socket.  One thread
+    may iterate it; `cancel`, `close` and `response` are for any.
+    """
+
+    def __init__(
+        self, client: ChatClient, request: ChatRequest, cancel: Optional[CancelToken]
+    ) -> None:
+        self._cancel = CancelToken()
+        self._outer = cancel
+        self._key = None if cancel is None else cancel.add_callback(self._cancel.cancel)
+        self._deltas = client.stream_deltas(request, cancel=self._cancel)
+        # Our own streams come with their sum; others are summed here.
+        given = self._deltas.answer if isinstance(self._deltas, DeltaStream) else None
+        self._answer = given or Answer(request.model or client.model)
+        self._texts = _texts(self._deltas, self._answer, given is None)
+
+    def __iter__(self) -> TextStream:
+        return self
+
+    def __next__(self) -> str:
+        try:
+            return next(self._texts)
+        except ValueError:
+            if self._texts.gi_running:  # type: ignore[attr-defined]
+                raise RuntimeError(
+                    "this stream is being iterated by another thread: one stream, one thread"
+                ) from None
+            raise
+        except BaseException:
+            self._unlink()
+            raise
+
+    @property
+    def response(self) -> ChatResponse:
+        """The `ChatResponse`, as complete as what has arrived."""
+        return self._answer.response()
+
+    def cancel(self, reason: str = "TextStream.cancel()") -> None:
+        """Stop the answer; its reader gets `Cancelled` at once.  From any thread, at any time."""
+        self._cancel.cancel(reason)
+
+    def close(self) -> None:
+        """End the stream and free its socket.  While another thread reads it: as `cancel`."""
+        try:
+            self._texts.close()  # type: ignore[attr-defined]
+        except ValueError:
+            self.cancel("TextStream.close()")  # it is being read at this moment
+        else:
+            _close(self._deltas)
+            self._unlink()
+
+    def _unlink(self) -> None:
+        if self._outer is not None and self._key is not None:
+            self._outer.remove_callback(self._key)
+            self._key = None
+
+    def __enter__(self) -> TextStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self._unlink()
+
+
+def _texts(deltas: Iterator[Delta], answer: Answer, add: bool) -> Iterator[str]:
+    # A function, not a method: a generator that held its TextStream would keep
+    # it, and the socket, until the garbage collector came by.
+    if add:
+        answer.start()
+    try:
+        for delta in deltas:
+            if add:
+                answer.add(delta)
+            if delta[0]:
+                yield delta[0]
+    except AgentStreamError as error:
+        if error.partial is None:
+            answer.end()
+            error.partial = answer.response()
+        raise
+    finally:
+        _close(deltas)
+    if add:
+        answer.end()
+
+
+def _close(deltas: object) -> None:
+    close = getattr(deltas, "close", None)
+    if close is not None:
+        close()
+
+
+class _HTTPClient(ChatClient):
+    """What both clients share: one server, one SSE path."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        model: str,
+        api_key: Optional[str],
+        headers: Optional[Mapping[str, str]],
+        body: Optional[Mapping[str, Any]],
+        verify: Union[bool, str],
+        timeouts: Timeouts,
+        retries: Optional[Retries],
+        limits: Optional[Limits],
+    ) -> None:
+        self.model = model
+        self.timeouts = timeouts
+        self.retries = retries or Retries()
+        self.limits = limits or Limits()
+        _check(self.timeouts, Timeouts, "timeouts")
+        _check(self.retries, Retries, "retries")
+        _check(self.limits, Limits, "limits")
+        self._body = dict(body or {})
+        headers = dict(headers or {})
+        self._keys = [*([api_key] if api_key else []), *headers.values()]
+        self._transport = Transport(
+            url, api_key=api_key, headers=headers, verify=verify, limits=self.limits
+        )
+        self._ask_usage = True
+        if verify is False:
+            warnings.warn(
+                f"certificates of {display_url(url)} are not verified",
+                InsecureWarning,
+                stacklevel=4,
+            )
+
+    def __repr__(self) -> str:
+        where = display_url(self._transport.url)
+        return f"<{type(self).__name__} {self.model!r} at {where}>"
+
+    def stream_deltas(
+        self, request: ChatRequest, *, cancel: Optional[CancelToken] = None
+    ) -> DeltaStream:
+        """See `ChatClient.stream_deltas`."""
+        return DeltaStream(
+            Call(
+                self._transport,
+                request,
+                model=self.model,
+                body=self._body,
+                timeouts=self.timeouts,
+                retries=self.retries,
+                limits=self.limits,
+                cancel=cancel or CancelToken(),
+                redact=Redactor(self._keys, _texts_of(request)),
+                usage=self._ask_usage,
+                on_usage_refused=self._no_usage,
+                is_loading=self._is_loading,
+            )
+        )
+
+    def _no_usage(self) -> None:
+        self._ask_usage = False
+
+    def _is_loading(self, error: StatusError) -> bool:
+        return False
+
+    def close(self) -> None:
+        """Close idle connections.  Streams under way go on."""
+        self._transport.close()
+
+
+class OpenAIClient(_HTTPClient):
+    """OpenAI, or any server that speaks its chat-completions stream.
+
+    Args:
+        model: the model's name.
+        api_key: sent as a bearer token; default: the environment's OPENAI_API_KEY.
+        base_url: requests go to base_url/chat/completions; default: the
+            environment's OPENAI_BASE_URL, else OpenAI's own.
+        headers, query, body: further headers, query fields and body fields of
+            every request ("api-version" for Azure, say).
+        verify: True, False, or the path of a CA bundle.
+        timeouts: default `Timeouts()`: 10 s to connect, 120 s to the first
+            token, 60 s of silence, no deadline: for a hosted model.
+        retries, limits: default `Retries()` and `Limits()`.
+
+    Raises:
+        ConfigError: a setting cannot be used, or OpenAI's own server is meant
+            and there is no key.
+    """
+
+    provider = "openai"
+
+    def __init__(
+        self,
+        model: str = "gpt-4o-mini",
+        *,
+        api_key: Optional[str] = None,
+        base_url: Optional[str] = None,
+        headers: Optional[Mapping[str, str]] = None,
+        query: Optional[Mapping[str, str]] = None,
+        body: Optional[Mapping[str, Any]] = None,
+        verify: Union[bool, str] = True,
+        timeouts: Optional[Timeouts] = None,
+        retries: Optional[Retries] = None,
+        limits: Optional[Limits] = None,
+    ) -> None:
+        if api_key is None:
+            api_key = os.environ.get("OPENAI_API_KEY") or None
+        if base_url is None:
+            base_url = os.environ.get("OPENAI_BASE_URL") or _OPENAI_URL
+        if api_key is None and urllib.parse.urlsplit(base_url).hostname == "api.openai.com":
+            raise ConfigError(
+                "OpenAI needs a key: set OPENAI_API_KEY or pass api_key= "
+                "(or base_url= for a server of your own)"
+            )
+        super().__init__(
+            _with_query(base_url.rstrip("/") + "/chat/completions", query),
+            model=model,
+            api_key=api_key,
+            headers=headers,
+            body=body,
+            verify=verify,
+            timeouts=timeouts or Timeouts(),
+            retries=retries,
+            limits=limits,
+        )
+
+
+class LlamaClient(_HTTPClient):
+    """llama.cpp's server.
+
+    Args:
+        base_url: requests go to base_url/v1/chat/completions.
+        model: for a server that serves several; llama.cpp takes any name otherwise.
+        api_key: if the server was started with one.
+        headers, body: further headers and body fields of every request.
+        verify: True, False, or the path of a CA bundle; see `insecure`.
+        timeouts: default: 10 s to connect, 600 s to the first token (a long
+            prompt on a CPU takes its time, and so does loading a model), 120 s
+            of silence, no deadline.
+        retries, limits: default `Retries()` and `Limits()`.
+
+    Raises:
+        ConfigError: a setting cannot be used.
+    """
+
+    provider = "llama.cpp"
+
+    def __init__(
+        self,
+        base_url: str = "http://127.0.0.1:8080",
+        *,
+        model: str = "default",
+        api_key: Optional[str] = None,
+        headers: Optional[Mapping[str, str]] = None,
+        body: Optional[Mapping[str, Any]] = None,
+        verify: Union[bool, str] = True,
+        timeouts: Optional[Timeouts] = None,
+        retries: Optional[Retries] = None,
+        limits: Optional[Limits] = None,
+    ) -> None:
+        root = base_url.rstrip("/")
+        if root.endswith("/v1"):
+            root = root[:-3]
+        super().__init__(
+            root + "/v1/chat/completions",
+            model=model,
+            api_key=api_key,
+            headers=headers,
+            body=body,
+            verify=verify,
+            timeouts=timeouts or Timeouts(first_token=600.0, stall=120.0),
+            retries=retries,
+            limits=limits,
+        )
+
+    @classmethod
+    def insecure(cls: Type[LlamaClient], base_url: str, **settings: Any) -> LlamaClient:
+        """A client that does not verify the certificate: for a self-signed one.
+
+        Warns (`InsecureWarning`), once for each such client: whoever sits
+        between can read and change everything.
+        """
+        return cls(base_url, verify=False, **settings)
+
+    def _is_loading(self, error: StatusError) -> bool:
+        return error.status == 503 and "loading model" in error.body.lower()
+
+
+def _check(value: object, kind: type, name: str) -> None:
+    if not isinstance(value, kind):
+        raise ConfigError(f"{name} must be a {kind.__name__}, not {type(value).__name__}")
+
+
+def _with_query(url: str, query: Optional[Mapping[str, str]]) -> str:
+    return f"{url}?{urllib.parse.urlencode(dict(query))}" if query else url
+
+
+def _texts_of(request: ChatRequest) -> Iterator[str]:
+    """The words of a request, for the redactor, which reads them only when an error needs it."""
+    for message in request.messages:
+        ours = isinstance(message, ChatMessage)
+        content: Any = message.content if ours else message.get("content")  # type: ignore[union-attr]
+        parts: List[Any] = content if isinstance(content, list) else [content]
+        for part in parts:
+            value: Any = part.get("text") if isinstance(part, Dict) else part
+            if isinstance(value, str):
+                yield value

@@ -1,0 +1,145 @@
+"""The clocks of one call: connect, first_token, stall, total; on monotonic time.
+
+An alarm in the clock's thread stops the attempt when one runs out: the socket's
+own timeouts are per read, and a server that drips would never meet them.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Callable, Dict, Optional, Tuple, Type
+
+from agentstream import threads
+from agentstream.cancel import CancelToken
+from agentstream.errors import (
+    AgentStreamError,
+    ConnectTimeout,
+    DeadlineExceeded,
+    FirstTokenTimeout,
+    StallTimeout,
+)
+from agentstream.llm.settings import Timeouts
+
+__all__ = ["Clocks"]
+
+#: Once the model has finished, usage and [DONE] have this long to follow.
+_TAIL_S = 2.0
+
+_ERRORS: Dict[str, Tuple[Type[AgentStreamError], str]] = {
+    "connect": (ConnectTimeout, "no connection"),
+    "first_token": (FirstTokenTimeout, "no text from the model"),
+    "stall": (StallTimeout, "the stream fell silent: nothing"),
+    "total": (DeadlineExceeded, "the answer was not complete"),
+}
+
+
+class Clocks:
+    """One set a call.  All but the alarm's own method belong to the reading thread.
+
+    Attributes:
+        expired: the clock that stopped the attempt: "connect", "first_token",
+            "stall", "total", or "tail" and "body", which are no failures.
+        streaming: the first delta has come, so `stall` counts.
+        total_due: when `total` runs out, on `time.monotonic`'s scale.
+    """
+
+    def __init__(self, timeouts: Timeouts) -> None:
+        self._timeouts = timeouts
+        self._alarm = threads.Alarm(self._ring, grain=1.0)
+        self._stop = CancelToken()
+        self._kind = ""
+        self._stall = self._stall_due = threads.NEVER
+        self._alive = True  # bytes of a data line came since the last look
+        self.expired = ""
+        self.streaming = False
+        self.total_due = threads.NEVER
+
+    @property
+    def due(self) -> float:
+        """When the clock that is set now runs out."""
+        return self._alarm.due
+
+    def start(self, now: float) -> None:
+        """The call begins."""
+        if self._timeouts.total is not None:
+            self.total_due = now + self._timeouts.total
+
+    def stop(self) -> None:
+        """The call is over."""
+        self._alarm.stop()
+
+    def begin_attempt(self, stop: CancelToken) -> None:
+        """From now on, `stop` is what running out cancels."""
+        self.expired = ""
+        self.streaming = False
+        self._stop = stop
+
+    def arm(self, kind: str, seconds: Optional[float]) -> None:
+        """Set one of the clocks; the total deadline always counts besides.
+
+        Raises:
+            RuntimeError: the clock's thread cannot be started.
+        """
+        self._kind = kind
+        due = threads.NEVER if seconds is None else time.monotonic() + seconds
+        threads.arm(self._alarm, min(due, self.total_due))
+
+    def begin_stream(self) -> None:
+        """The first delta is here: `first_token` is over, `stall` begins."""
+        self._begin("stall", self._timeouts.stall)
+
+    def begin_tail(self) -> None:
+        """The model has finished: what is left to come has little time."""
+        stall = self._timeouts.stall
+        self._begin("tail", _TAIL_S if stall is None else min(stall, _TAIL_S))
+
+    def _begin(self, kind: str, seconds: Optional[float]) -> None:
+        self._kind = kind
+        self.streaming = True
+        self._alive = True
+        self._stall = threads.NEVER if seconds is None else seconds
+        self._alarm.grain = min(max(self._stall, 0.05), 3600.0)
+        self._alarm.due = self.total_due
+
+    def is_alive(self) -> None:
+        """Bytes of a data line have come."""
+        self._alive = True
+
+    def watch(self, read: Callable[[], bytes]) -> Callable[[], bytes]:
+        """`read` with the stall clock around it; on the way of every chunk."""
+        alarm = self._alarm
+        monotonic = time.monotonic
+
+        def watched() -> bytes:
+            if not self.streaming:
+                return read()
+            if self._alive:
+                self._alive = False
+                self._stall_due = min(monotonic() + self._stall, self.total_due)
+            alarm.due = due = self._stall_due
+            if due < alarm.entry:
+                threads.arm(alarm, due)
+            data = read()
+            alarm.due = self.total_due  # the caller's time is not the server's
+            return data
+
+        return watched
+
+    def _ring(self, now: float) -> None:
+        """In the clock's thread: something ran out."""
+        due = self._alarm.due
+        if due > now:  # moved since
+            threads.arm(self._alarm, due)
+            return
+        self.expired = "total" if now >= self.total_due else self._kind
+        self._stop.cancel(self.expired)
+
+    def error(self, phase: str) -> AgentStreamError:
+        """The error for the clock that ran out."""
+        kind, what = _ERRORS[self.expired]
+        seconds = getattr(self._timeouts, self.expired)
+        return kind(
+            f"{what} within {seconds:g} s (Timeouts.{self.expired})",
+            phase=phase,
+            outcome="failed" if phase in ("connect", "tls") else "unknown",
+        )

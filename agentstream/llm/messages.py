@@ -1,0 +1,291 @@
+"""What goes to a model and what comes back: messages, requests, deltas, the answer.
+
+Pure values: nothing here talks to a server or knows one server from another.
+Field names are those of OpenAI's chat-completions API.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+
+from agentstream.errors import ConfigError
+
+__all__ = [
+    "ChatMessage",
+    "ChatRequest",
+    "ChatResponse",
+    "Content",
+    "Delta",
+    "Prompt",
+    "RetryNotice",
+    "ToolCall",
+    "ToolCallDelta",
+    "Usage",
+    "as_request",
+]
+
+#: A message's content: text, or a list of parts ({"type": "text"|"image_url", ...}).
+Content = Union[str, List[Dict[str, Any]]]
+
+_ROLES = ("system", "developer", "user", "assistant", "tool")
+
+
+class ToolCall(NamedTuple):
+    """A call the model asks for.  `arguments` stays the JSON string it wrote."""
+
+    id: str
+    name: str
+    arguments: str
+
+    def to_dict(self) -> Dict[str, Any]:
+        """The call as OpenAI's messages hold it."""
+        function = {"name": self.name, "arguments": self.arguments or "{}"}
+        return {"id": self.id, "type": "function", "function": function}
+
+
+@dataclass(frozen=True)
+class ChatMessage:
+    """One message of a conversation.
+
+    Its repr gives sizes, not words: a prompt belongs in no log and no traceback.
+
+    Raises:
+        ConfigError: the role is not one of the API's.
+    """
+
+    role: str
+    content: Optional[Content] = None
+    tool_calls: Tuple[ToolCall, ...] = ()
+    tool_call_id: Optional[str] = None
+    name: Optional[str] = None
+
+    def __post_init__(self) -> None:
+        if self.role not in _ROLES:
+            raise ConfigError(f"unknown role {self.role!r}: use one of {', '.join(_ROLES)}")
+
+    def __repr__(self) -> str:
+        size = "None" if self.content is None else f"<{len(self.content)}>"
+        return f"ChatMessage(role={self.role!r}, content={size}, tool_calls={len(self.tool_calls)})"
+
+    @classmethod
+    def system(cls, content: str) -> ChatMessage:
+        """A system message."""
+        return cls("system", content)
+
+    @classmethod
+    def user(cls, content: Content) -> ChatMessage:
+        """A user's message: text, or a list of parts for images."""
+        return cls("user", content)
+
+    @classmethod
+    def assistant(
+        cls, content: Optional[str], tool_calls: Sequence[ToolCall] = ()
+    ) -> ChatMessage:
+        """What the model said, to be sent back as history."""
+        return cls("assistant", content, tuple(tool_calls))
+
+    @classmethod
+    def tool(cls, tool_call_id: str, content: str) -> ChatMessage:
+        """The result of one tool call."""
+        return cls("tool", content, tool_call_id=tool_call_id)
+
+    def to_dict(self) -> Dict[str, Any]:
+        """The message as the API takes it."""
+        message: Dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.tool_calls:
+            message["tool_calls"] = [call.to_dict() for call in self.tool_calls]
+        if self.tool_call_id is not None:
+            message["tool_call_id"] = self.tool_call_id
+        if self.name is not None:
+            message["name"] = self.name
+        return message
+
+
+#: A message as ours, or as a dict in OpenAI's form.
+MessageLike = Union[ChatMessage, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """A request to a model.  None leaves a field to the server's default.
+
+    Attributes:
+        messages: `ChatMessage`s, or dicts in OpenAI's form, which are sent as they are.
+        model: overrides the client's.
+        tools: tool descriptions in OpenAI's form.
+        extra: further fields of the body, sent as they are; they win over ours.
+    """
+
+    messages: Sequence[MessageLike]
+    model: Optional[str] = None
+    temperature: Optional[float] = None
+    top_p: Optional[float] = None
+    max_tokens: Optional[int] = None
+    seed: Optional[int] = None
+    stop: Union[str, Sequence[str], None] = None
+    response_format: Optional[Mapping[str, Any]] = None
+    tools: Sequence[Mapping[str, Any]] = ()
+    tool_choice: Union[str, Mapping[str, Any], None] = None
+    parallel_tool_calls: Optional[bool] = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"ChatRequest({len(self.messages)} messages, model={self.model!r})"
+
+    def to_body(self, model: str) -> Dict[str, Any]:
+        """The JSON body of a streaming request, `model` being the client's."""
+        body: Dict[str, Any] = {
+            "model": self.model or model,
+            "messages": [
+                m.to_dict() if isinstance(m, ChatMessage) else dict(m) for m in self.messages
+            ],
+            "stream": True,
+        }
+        for name in ("temperature", "top_p", "max_tokens", "seed", "response_format"):
+            value = getattr(self, name)
+            if value is not None:
+                body[name] = value
+        if self.stop is not None:
+            body["stop"] = self.stop if isinstance(self.stop, str) else list(self.stop)
+        if self.tools:
+            body["tools"] = [dict(tool) for tool in self.tools]
+            if self.tool_choice is not None:
+                body["tool_choice"] = self.tool_choice
+            if self.parallel_tool_calls is not None:
+                body["parallel_tool_calls"] = self.parallel_tool_calls
+        body.update(self.extra)
+        return body
+
+
+#: What `chat` and `chat_stream` take.
+Prompt = Union[str, Sequence[MessageLike], ChatRequest]
+
+
+def as_request(prompt: Prompt) -> ChatRequest:
+    """Make a `ChatRequest` of a text, of a list of messages, or of a request.
+
+    Raises:
+        ConfigError: it is none of these, or holds no message.
+    """
+    if isinstance(prompt, str):
+        prompt = ChatRequest([ChatMessage("user", prompt)])
+    elif isinstance(prompt, (list, tuple)):
+        prompt = ChatRequest(prompt)
+    if not isinstance(prompt, ChatRequest):
+        raise ConfigError(
+            f"expected a str, a list of messages or a ChatRequest, not {type(prompt).__name__}"
+        )
+    if not prompt.messages:
+        raise ConfigError("a request needs at least one message")
+    for message in prompt.messages:
+        if not isinstance(message, (ChatMessage, Mapping)):
+            raise ConfigError(
+                f"a message is a ChatMessage or a dict, not {type(message).__name__}"
+            )
+    return prompt
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Token counts as the server gave them; None where it gave none.
+
+    `estimated` marks counts that are ours: the server sent none, so
+    `completion_tokens` counts the content deltas and `prompt_tokens` is None.
+    """
+
+    prompt_tokens: Optional[int] = None
+    completion_tokens: Optional[int] = None
+    total_tokens: Optional[int] = None
+    estimated: bool = False
+
+    def __add__(self, other: Usage) -> Usage:
+        """Both together; a count that only one side knows stays as that side has it."""
+        return Usage(
+            _sum(self.prompt_tokens, other.prompt_tokens),
+            _sum(self.completion_tokens, other.completion_tokens),
+            _sum(self.total_tokens, other.total_tokens),
+            self.estimated or other.estimated,
+        )
+
+    def to_dict(self) -> Dict[str, Any]:
+        """For events and JSON."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.total_tokens,
+            "estimated": self.estimated,
+        }
+
+
+def _sum(a: Optional[int], b: Optional[int]) -> Optional[int]:
+    return b if a is None else a if b is None else a + b
+
+
+class ToolCallDelta(NamedTuple):
+    """A piece of a tool call.
+
+    `place` is the call's place in the answer, from 0 without a gap, whatever
+    the server numbered it; `id` and `name` come once, `arguments` in pieces.
+    """
+
+    place: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+class RetryNotice(NamedTuple):
+    """Told in the stream before another try: which one (from 1), after how long, why."""
+
+    attempt: int
+    delay_s: float
+    error: str
+    message: str
+    resumed: bool = False
+
+
+class Delta(NamedTuple):
+    """What one chunk added.  Most hold a `content` and nothing else."""
+
+    content: str = ""
+    reasoning: str = ""
+    tool_calls: Tuple[ToolCallDelta, ...] = ()
+    finish_reason: Optional[str] = None
+    usage: Optional[Usage] = None
+    model: Optional[str] = None
+    warnings: Tuple[str, ...] = ()
+    retry: Optional[RetryNotice] = None
+
+
+@dataclass(frozen=True)
+class ChatResponse:
+    """An answer, whole or as far as it got.
+
+    Attributes:
+        content: the text.
+        reasoning: the model's thinking, where the server sends it apart.
+        tool_calls: the calls it asks for, in order.
+        finish_reason: as the server wrote it ("stop", "length", "tool_calls", ...);
+            None when it never said.
+        model: the model's name as the server gave it, else the one asked for.
+        usage: token counts; estimated when the server sent none.
+        warnings: what was odd about the stream and yet no error.
+        first_token_s: seconds from the call to the first text, reasoning or tool call.
+        duration_s: seconds from the call to its end, or so far.
+        tokens_per_second: the rate after the first token; None when it cannot be known.
+    """
+
+    content: str = ""
+    reasoning: str = ""
+    tool_calls: Tuple[ToolCall, ...] = ()
+    finish_reason: Optional[str] = None
+    model: str = ""
+    usage: Usage = Usage()
+    warnings: Tuple[str, ...] = ()
+    first_token_s: Optional[float] = None
+    duration_s: float = 0.0
+    tokens_per_second: Optional[float] = None
+
+    def __str__(self) -> str:
+        return self.content

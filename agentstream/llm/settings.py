@@ -1,0 +1,113 @@
+"""What a client can be told about time, retries and sizes.  Pure values, checked when made."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Optional
+
+from agentstream.errors import ConfigError
+
+__all__ = ["Limits", "Retries", "Timeouts"]
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """The clocks of a call, in seconds on monotonic time; None for no limit.
+
+    Attributes:
+        connect: for the connection, all addresses and the TLS handshake together.
+        first_token: from the connected request to the first text, reasoning or
+            tool-call delta.  Comments, headers and empty chunks do not end it.
+        stall: between bytes of data lines after that.  A comment resets nothing,
+            and the time that the caller spends between two chunks is not counted.
+        total: for the whole call, its retries and the caller's own time included.
+
+    Raises:
+        ConfigError: a clock is not a positive number.
+    """
+
+    connect: Optional[float] = 10.0
+    first_token: Optional[float] = 120.0
+    stall: Optional[float] = 60.0
+    total: Optional[float] = None
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is not None and not (_is_number(value) and 0 < value < float("inf")):
+                raise ConfigError(
+                    f"Timeouts.{name} must be a positive number of seconds or None, not {value!r}"
+                )
+
+
+@dataclass(frozen=True)
+class Retries:
+    """What follows a first try that failed before its first delta.
+
+    Attributes:
+        attempts: further tries; 0 for none.
+        resume: also go on after the first delta, where the server can continue
+            the assistant's own words (llama.cpp's can).
+        backoff: seconds before the first further try; doubled for each one
+            after it.  Each wait is drawn from its upper half.
+        max_backoff: the longest of these waits, in seconds.
+        max_retry_after: the longest wait a server may ask for, in seconds; one
+            that asks for more gets its error raised instead.
+
+    Raises:
+        ConfigError: a number is out of range.
+    """
+
+    attempts: int = 2
+    resume: bool = False
+    backoff: float = 0.5
+    max_backoff: float = 8.0
+    max_retry_after: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.attempts, int) or self.attempts < 0:
+            raise ConfigError(f"Retries.attempts must be 0 or more, not {self.attempts!r}")
+        for name in ("backoff", "max_backoff", "max_retry_after"):
+            value = getattr(self, name)
+            if not (_is_number(value) and value >= 0):
+                raise ConfigError(f"Retries.{name} must be 0 or more seconds, not {value!r}")
+
+    def delay(self, attempt: int) -> float:
+        """Seconds before further try number `attempt`, from 0."""
+        whole: float = min(self.max_backoff, self.backoff * 2.0 ** min(attempt, 32))
+        return whole * random.uniform(0.5, 1.0)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on what a server may make us hold.  None lifts one.
+
+    Attributes:
+        line: bytes of one line of the stream.
+        event: bytes of one event's data.
+        tool_arguments: characters of the arguments of one answer's tool calls together.
+        answer: characters of one answer, text and reasoning together.
+        decompressed: bytes that a compressed body may inflate to (we ask for none).
+        pool_size: calls that one client has under way at once; more wait their turn.
+
+    Raises:
+        ConfigError: a bound is not a positive number.
+    """
+
+    line: Optional[int] = 10 * 2**20
+    event: Optional[int] = 10 * 2**20
+    tool_arguments: Optional[int] = 2**20
+    answer: Optional[int] = 32 * 2**20
+    decompressed: Optional[int] = 16 * 2**20
+    pool_size: int = 512
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is None and name != "pool_size":
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ConfigError(f"Limits.{name} must be a positive whole number, not {value!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

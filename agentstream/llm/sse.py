@@ -1,0 +1,159 @@
+"""Server-Sent Events, both ways: lines in, bytes out.  Pure: no socket, no clock, no JSON.
+
+Follows the WHATWG HTML standard, section 9.2.  Lines come without their line
+ends; cutting bytes into lines is the transport's work.
+"""
+
+from __future__ import annotations
+
+from typing import Iterable, Iterator, List, NamedTuple, Optional, Union
+
+from agentstream.errors import LimitExceeded
+
+__all__ = ["EventDecoder", "ServerSentEvent", "encode_comment", "encode_event"]
+
+_BOM = b"\xef\xbb\xbf"
+
+
+class ServerSentEvent(NamedTuple):
+    """One event.  `id` is the last one seen, which persists; `retry` is in milliseconds."""
+
+    event: str = "message"
+    data: str = ""
+    id: str = ""
+    retry: Optional[int] = None
+
+
+class EventDecoder:
+    """Turns lines into events.
+
+    Args:
+        max_event: the most bytes one event's data may have; None for no limit.
+        error_field: also take the non-standard field `error`, which llama.cpp
+            wrote until September 2025 and llama-box writes still: its line
+            becomes an event named "error".  The standard would ignore it, and
+            so report the failure as an empty success.
+
+    Attributes:
+        retry: the last reconnection time sent, in milliseconds, or None.
+        invalid_utf8: True once bytes that are not UTF-8 were replaced by U+FFFD.
+    """
+
+    def __init__(self, *, max_event: Optional[int] = None, error_field: bool = False) -> None:
+        self.retry: Optional[int] = None
+        self.invalid_utf8 = False
+        self._max_event = max_event
+        self._error_field = error_field
+        self._data: List[bytes] = []
+        self._size = 0
+        self._event = ""
+        self._id = ""
+
+    def decode(self, lines: Iterable[bytes]) -> Iterator[ServerSentEvent]:
+        """Yield each event as its blank line arrives.
+
+        An event that the stream's end cut off is not yielded, as the standard
+        has it; `tail` tells what it held.
+
+        Raises:
+            LimitExceeded: an event's data passed `max_event`.
+        """
+        first = True
+        for line in lines:
+            if first:
+                first = False
+                if line.startswith(_BOM):
+                    line = line[3:]  # noqa: PLW2901
+            if line[:6] == b"data: ":
+                self._add(line[6:])
+            elif line:
+                self._field(line)
+            elif self._data:
+                yield self._dispatch()
+            else:
+                self._event = ""
+
+    def tail(self) -> str:
+        """The data of the event that the stream's end left without its blank line."""
+        return self._text(b"\n".join(self._data))
+
+    def _dispatch(self) -> ServerSentEvent:
+        data = self._data
+        raw = data[0] if len(data) == 1 else b"\n".join(data)
+        event = ServerSentEvent(self._event or "message", self._text(raw), self._id, self.retry)
+        self._data = []
+        self._size = 0
+        self._event = ""
+        return event
+
+    def _field(self, line: bytes) -> None:
+        name, _, value = line.partition(b":")
+        if value[:1] == b" ":
+            value = value[1:]
+        if name == b"data":
+            self._add(value)
+        elif name == b"event":
+            self._event = self._text(value)
+        elif name == b"id":
+            if b"\0" not in value:
+                self._id = self._text(value)
+        elif name == b"retry":
+            if value.isdigit() and len(value) < 10:
+                self.retry = int(value)
+        elif name == b"error" and self._error_field:
+            self._event = "error"
+            self._add(value)
+
+    def _add(self, value: bytes) -> None:
+        self._data.append(value)
+        if self._max_event is not None:
+            self._size += len(value) + 1
+            if self._size - 1 > self._max_event:
+                self._data = []
+                raise LimitExceeded(
+                    f"an event passed {self._max_event} bytes (Limits.event)",
+                    limit="event",
+                    phase="stream",
+                )
+
+    def _text(self, raw: bytes) -> str:
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            self.invalid_utf8 = True
+            return raw.decode("utf-8", "replace")
+
+
+def encode_event(
+    data: str,
+    *,
+    event: Optional[str] = None,
+    id: Union[int, str, None] = None,
+    retry: Optional[int] = None,
+) -> bytes:
+    """One event as bytes, its blank line included.
+
+    Line breaks in `data` (CR, LF, CRLF) become further data lines; in `event`
+    and `id`, where they would start a field of somebody else's making, they
+    and NULs are dropped.
+    """
+    lines = []
+    if event is not None:
+        lines.append(f"event: {_one_line(event)}")
+    if id is not None:
+        lines.append(f"id: {_one_line(str(id))}")
+    if retry is not None:
+        lines.append(f"retry: {int(retry)}")
+    for line in data.replace("\r\n", "\n").replace("\r", "\n").split("\n"):
+        lines.append(f"data: {line}")
+    lines.append("\n")
+    return "\n".join(lines).encode("utf-8", "replace")
+
+
+def encode_comment(text: str = "") -> bytes:
+    """A comment, which readers skip: a heartbeat."""
+    return f": {_one_line(text)}\n\n".encode("utf-8", "replace") if text else b":\n\n"
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\r", "").replace("\n", "").replace("\0", "")

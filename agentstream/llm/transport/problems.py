@@ -1,0 +1,109 @@
+"""What requests, urllib3, ssl and socket raise -> our errors, in our words."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+import urllib.parse
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NoReturn, Optional
+
+import requests
+import urllib3.exceptions
+
+from agentstream.errors import ConnectError, ProtocolError, StreamTruncated
+
+if TYPE_CHECKING:
+    from agentstream.llm.transport.link import Link
+
+__all__ = ["LOW_LEVEL", "broken_by", "raise_connect_error", "truncated"]
+
+#: Whatever urllib3, http.client, ssl or socket may raise under a read, and what
+#: their objects raise when a socket is shut under them.
+LOW_LEVEL = (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError,
+             requests.RequestException, AttributeError, ValueError)  # fmt: skip
+
+
+def raise_connect_error(error: BaseException, link: Link, url: str) -> NoReturn:
+    """Raise what an exception before the headers means, in our words.
+
+    From None: a library's exception holds the request, and that holds the key.
+    """
+    chain = list(_chain(error))
+    parts = urllib.parse.urlsplit(url)
+    place = f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+    common: Dict[str, Any] = {"phase": link.phase, "retryable": True}
+    certificate = _find(chain, ssl.SSLCertVerificationError)
+    if certificate is not None:
+        reason = getattr(certificate, "verify_message", "") or "it cannot be verified"
+        raise ConnectError(
+            f"the certificate of {place} was refused: {reason}"
+            " (verify= takes the path of a CA bundle)",
+            phase="tls",
+        ) from None
+    for item in chain:
+        if "Tunnel connection failed" in str(item):
+            text = str(item).split("Tunnel connection failed:", 1)[1].strip(" '\")")[:1024]
+            raise ConnectError(
+                f"the proxy refused to connect to {place}: {text}",
+                phase="connect", retryable=text[:1] == "5",
+            ) from None  # fmt: skip
+    problem = next((e for e in chain if isinstance(e, OSError) and e.args), None)
+    if isinstance(problem, socket.gaierror):
+        raise ConnectError(f"cannot resolve {place}: {_reason(problem)}", **common) from None
+    if isinstance(problem, ssl.SSLError) and not isinstance(problem, ssl.SSLEOFError):
+        common["retryable"] = False
+        raise ConnectError(
+            f"TLS with {place} failed: {getattr(problem, 'reason', None) or 'unknown reason'}",
+            **common,
+        ) from None
+    if link.sent:
+        garbage = _find(chain, http.client.HTTPException)
+        if garbage is not None and not isinstance(garbage, ConnectionError):
+            raise ProtocolError(
+                f"{place} answered something that is not HTTP ({type(garbage).__name__})",
+                phase="headers",
+            ) from None
+        raise ConnectError(
+            f"{place} took the request and hung up without an answer", outcome="unknown", **common
+        ) from None
+    reason = _reason(problem) if problem is not None else type(chain[-1]).__name__
+    raise ConnectError(f"cannot connect to {place}: {reason}", **common) from None
+
+
+def _reason(problem: OSError) -> str:
+    return problem.strerror or str(problem) or type(problem).__name__
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An exception and all that it wraps, in whichever way."""
+    seen = set()
+    queue: List[Any] = [error]
+    while queue:
+        item = queue.pop(0)
+        if not isinstance(item, BaseException) or id(item) in seen:
+            continue
+        seen.add(id(item))
+        yield item
+        queue += [*item.args, getattr(item, "reason", None), item.__cause__, item.__context__]
+
+
+def _find(chain: List[BaseException], kind: type) -> Optional[BaseException]:
+    return next((item for item in chain if isinstance(item, kind)), None)
+
+
+def broken_by(error: BaseException) -> str:
+    """What an exception under a read says, in words of ours: "Connection reset by peer"."""
+    problem = next((e for e in _chain(error) if isinstance(e, OSError) and e.args), None)
+    return _reason(problem) if problem is not None else "the connection broke"
+
+
+def truncated(how: str) -> StreamTruncated:
+    """The error for a body that ended too soon; `how` as `broken_by` has it, "" for a clean end."""
+    return StreamTruncated(
+        "the stream ended without [DONE] and without a finish_reason: "
+        + (how or "the server closed it"),
+        phase="stream",
+        retryable=True,
+        outcome="unknown",
+    )

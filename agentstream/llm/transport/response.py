@@ -1,0 +1,199 @@
+"""StreamResponse: a Response whose `iter_lines` is prompt, and right in every framing."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Callable, Iterator, List, Optional, Tuple
+
+import requests
+
+from agentstream.errors import AgentStreamError, LimitExceeded, ProtocolError
+from agentstream.llm.settings import Limits
+from agentstream.llm.transport.problems import LOW_LEVEL
+
+__all__ = ["StreamResponse"]
+
+#: As much as one read takes at most.
+READ = 65536
+#: Of a compressed body, less: a KiB inflates to a MiB at most.
+_READ_COMPRESSED = 1024
+
+
+class StreamResponse(requests.Response):
+    """A response whose `iter_lines` yields every line the moment it arrives.
+
+    Attributes:
+        limits: what bounds a line and a decompressed body.
+        watch: wraps the function that reads, which may block; the clocks go there.
+        progress: called after a read that brought bytes of a data line; a
+            comment is no sign of life.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.limits = Limits()
+        self.watch: Optional[Callable[[Callable[[], bytes]], Callable[[], bytes]]] = None
+        self.progress: Optional[Callable[[], object]] = None
+
+    def iter_lines(  # type: ignore[override]
+        self,
+        chunk_size: Optional[int] = None,
+        decode_unicode: bool = False,
+        delimiter: Optional[bytes] = None,
+    ) -> Iterator[bytes]:
+        """Yield the body's lines as bytes, without their line ends (LF, CRLF or CR).
+
+        Every byte that arrived before an error is given out before the error is
+        raised; a last line without a line end is given out too, unless an error
+        cut it.  `chunk_size` is ignored: as much is read as is there.
+
+        Raises:
+            LimitExceeded: a line passed `limits.line`, or the body `limits.decompressed`.
+            ValueError: `decode_unicode` or `delimiter` is set; a line of an event
+                stream is bytes and ends where the standard says.
+        """
+        if decode_unicode or delimiter is not None:
+            raise ValueError("iter_lines() of an event stream yields bytes and has no delimiter")
+        return self._lines()
+
+    def _lines(self) -> Iterator[bytes]:
+        read = self._reader()
+        pending: List[bytes] = []  # the pieces of the line that has no end yet
+        size = 0
+        after_cr = False  # a CR ended the last piece; an LF now belongs to it
+        while True:
+            data = read()
+            if not data:
+                break
+            if b"\r" in data or after_cr:
+                data, after_cr = _normalise(data, after_cr)
+                if not data:
+                    continue
+            lines = data.split(b"\n")
+            if self.progress is not None and _shows_life(lines, pending):
+                self.progress()
+            if len(lines) == 1:
+                pending.append(data)
+                size += len(data)
+                self._check_line(size)
+                continue
+            if pending:
+                pending.append(lines[0])
+                lines[0] = b"".join(pending)
+                pending = []
+            rest = lines.pop()
+            if self.limits.line is not None and len(data) + size > self.limits.line:
+                for line in lines:
+                    self._check_line(len(line))
+                    yield line
+            else:
+                yield from lines
+            size = len(rest)
+            if rest:
+                pending.append(rest)
+        if pending:
+            yield b"".join(pending)
+
+    def _check_line(self, size: int) -> None:
+        if self.limits.line is not None and size > self.limits.line:
+            raise LimitExceeded(
+                f"a line passed {self.limits.line} bytes (Limits.line)",
+                limit="line", phase="stream",
+            )  # fmt: skip
+
+    def _reader(self) -> Callable[[], bytes]:
+        """A function that reads what is there, decompressed; b"" at the end."""
+        raw = self.raw
+        encoding = self.headers.get("content-encoding", "").strip().lower()
+        amount = _READ_COMPRESSED if encoding not in ("", "identity") else READ
+        read1 = raw.read1
+
+        def read() -> bytes:
+            return read1(amount, decode_content=False) or b""
+
+        if self.watch is not None:
+            read = self.watch(read)
+        if amount == READ:
+            return read
+        if encoding not in ("gzip", "x-gzip", "deflate"):
+            raise ProtocolError(
+                f"the server compressed the answer ({encoding[:40]!r}) though asked not to",
+                content_type=self.headers.get("content-type"), phase="headers",
+            )  # fmt: skip
+        return _Inflater(read, self.limits.decompressed).read
+
+    def read_text(self, limit: int) -> str:
+        """Up to `limit` bytes of the body, as text; what cannot be read is left out."""
+        pieces: List[bytes] = []
+        size = 0
+        try:
+            read = self._reader()
+            while size < limit:
+                data = read()
+                if not data:
+                    break
+                pieces.append(data)
+                size += len(data)
+        except (AgentStreamError, *LOW_LEVEL):
+            pass
+        return b"".join(pieces)[:limit].decode("utf-8", "replace")
+
+
+def _normalise(data: bytes, after_cr: bool) -> Tuple[bytes, bool]:
+    """Make every line end an LF; tells whether `data` ended in a CR."""
+    if after_cr and data[:1] == b"\n":
+        data = data[1:]
+    ends_in_cr = data[-1:] == b"\r"
+    return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n"), ends_in_cr
+
+
+def _shows_life(lines: List[bytes], pending: List[bytes]) -> bool:
+    """True if a read brought bytes of a data line (`lines` is what it brought)."""
+    if pending:
+        start = pending[0] if len(pending[0]) > 3 else b"".join(pending)
+        lines = [start + lines[0], *lines[1:]]
+    return any(line and b"data".startswith(line[:4]) for line in lines)
+
+
+class _Inflater:
+    """Inflates gzip or deflate as it comes, in bounded steps."""
+
+    def __init__(self, read: Callable[[], bytes], limit: Optional[int]) -> None:
+        self._read = read
+        self._limit = limit
+        self._total = 0
+        self._tail = b""
+        self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
+        self._first = True
+
+    def read(self) -> bytes:
+        while True:
+            packed = self._tail or self._read()
+            if not packed:
+                return b""
+            data = self._step(packed)
+            self._tail = self._inflate.unconsumed_tail
+            if self._inflate.eof and self._inflate.unused_data:  # a further gzip member
+                self._tail = self._inflate.unused_data
+                self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
+            self._total += len(data)
+            if self._limit is not None and self._total > self._limit:
+                raise LimitExceeded(
+                    f"the body inflated past {self._limit} bytes (Limits.decompressed)",
+                    limit="decompressed", phase="stream",
+                )  # fmt: skip
+            if data:
+                return data
+
+    def _step(self, packed: bytes) -> bytes:
+        first, self._first = self._first, False
+        try:
+            return self._inflate.decompress(packed, READ)
+        except zlib.error:
+            if first:  # "deflate" as many servers mean it: without the zlib header
+                self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+                try:
+                    return self._inflate.decompress(packed, READ)
+                except zlib.error:
+                    pass
+            raise ProtocolError("the compressed body is damaged", phase="stream") from None

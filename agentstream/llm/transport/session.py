@@ -1,0 +1,135 @@
+"""Transport: one server's requests session, shared by all threads."""
+
+from __future__ import annotations
+
+import http.cookiejar
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import Any, Mapping, Optional, Union
+
+import requests
+import requests.auth
+from requests.models import PreparedRequest
+
+from agentstream import threads
+from agentstream.llm.settings import Limits
+from agentstream.llm.transport.link import Adapter, Link, current
+from agentstream.llm.transport.problems import LOW_LEVEL, raise_connect_error
+from agentstream.llm.transport.response import StreamResponse
+from agentstream.llm.transport.slots import Slots
+from agentstream.llm.transport.urls import authorization, check_header, check_url, is_loopback
+
+__all__ = ["Transport"]
+
+
+class _Auth(requests.auth.AuthBase):
+    """Sets our Authorization and, by being there, keeps netrc's out."""
+
+    def __init__(self, value: Optional[str]) -> None:
+        self._value = value
+
+    def __call__(self, request: PreparedRequest) -> PreparedRequest:
+        if self._value is not None:
+            request.headers["Authorization"] = self._value
+        return request
+
+
+class Transport:
+    """Sends requests to one server.  Any number of threads may use one.
+
+    Args:
+        url: where requests are posted.
+        api_key: sent as a bearer token; None for none.
+        headers: further headers of every request.
+        verify: True, False, or the path of a CA bundle, which then wins over
+            REQUESTS_CA_BUNDLE.
+        limits: `Limits`.
+
+    Raises:
+        ConfigError: the URL, the key or a header cannot be sent.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: Optional[str],
+        headers: Mapping[str, str],
+        verify: Union[bool, str],
+        limits: Limits,
+    ) -> None:
+        self.url = url
+        self.limits = limits
+        self._verify = verify
+        parts = check_url(url)
+        self._loopback = is_loopback(parts.hostname or "")
+        self._auth = _Auth(authorization(api_key, parts))
+        self._headers = {
+            "Accept": "text/event-stream, application/json",
+            "Accept-Encoding": "identity",  # unflushed gzip would hold tokens back
+            "Content-Type": "application/json",
+            "User-Agent": "agentstream",
+        }
+        for name, value in headers.items():
+            self._headers[check_header(name, "a header's name")] = check_header(
+                value, f"the header {name!r}"
+            )
+        self._reset()
+        threads.after_fork(self)
+
+    def _reset(self) -> None:
+        self._session = requests.Session()
+        adapter = Adapter(pool_connections=2, pool_maxsize=self.limits.pool_size)
+        self._session.mount("http://", adapter)
+        self._session.mount("https://", adapter)
+        # No server of ours sets cookies to good ends, and a jar is shared by all threads.
+        self._session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
+        self.slots = Slots(self.limits.pool_size)
+
+    def _after_fork(self) -> None:
+        # Not closed: the sockets are the parent's, and a copy that is merely
+        # dropped closes without a word on the wire.
+        self._reset()
+
+    def close(self) -> None:
+        """Close the idle connections; those in use close when their streams end."""
+        self._session.close()
+
+    def send(self, body: Optional[bytes], link: Link, url: Optional[str] = None) -> StreamResponse:
+        """Post `body` (or get, when it is None); returns once the headers are here.
+
+        Redirects are not followed.
+
+        Raises:
+            ConnectError: there was no answer.  What it says when `link.stop` has
+                been cancelled means nothing.
+            ProtocolError: what answered does not speak HTTP.
+        """
+        target = url or self.url
+        current.link = link
+        try:
+            request = self._session.prepare_request(
+                requests.Request(
+                    "GET" if body is None else "POST",
+                    target,
+                    data=body,
+                    headers=self._headers,
+                    auth=self._auth,
+                )
+            )
+            settings = self._session.merge_environment_settings(
+                request.url or target, {}, True, self._verify, None
+            )
+            if self._loopback:
+                settings["proxies"] = {}
+            # The adapter, not Session.send: that would read a redirect's body to its end.
+            adapter: Any = self._session.get_adapter(target)
+            response = adapter.send(request, timeout=(None, None), **settings)
+        except (FutureTimeout, *LOW_LEVEL) as error:
+            raise_connect_error(error, link, target)
+        finally:
+            current.link = None
+        if not isinstance(response, StreamResponse):  # a test's stand-in adapter
+            raw, response = response, StreamResponse()
+            response.__dict__.update(raw.__dict__)
+        response.limits = self.limits
+        return response

@@ -1,0 +1,65 @@
+"""URLs, keys and headers: what can be sent, and what may be shown of it."""
+
+from __future__ import annotations
+
+import ipaddress
+import urllib.parse
+from typing import Optional
+
+import requests.auth
+
+from agentstream.errors import ConfigError
+from agentstream.llm.failures import mask
+from agentstream.llm.transport.link import is_address
+
+__all__ = ["authorization", "check_header", "check_url", "display_url", "is_loopback"]
+
+
+def check_url(url: str) -> urllib.parse.SplitResult:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port
+    except ValueError:
+        parts, port = urllib.parse.urlsplit(""), 0
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ConfigError(
+            "the base URL must look like http://host:port or https://host, for example"
+            f" http://127.0.0.1:8080; got {display_url(url)!r}"
+        )
+    return parts
+
+
+def display_url(url: str) -> str:
+    """A URL as it may be shown: without user, password and query."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+        return urllib.parse.urlunsplit((parts.scheme, host, parts.path, "", ""))
+    except ValueError:
+        return "(unreadable)"
+
+
+def authorization(api_key: Optional[str], parts: urllib.parse.SplitResult) -> Optional[str]:
+    if api_key is not None:
+        return "Bearer " + check_header(api_key, "the API key")
+    if parts.username is not None:
+        user = urllib.parse.unquote(parts.username)
+        basic = requests.auth._basic_auth_str(user, urllib.parse.unquote(parts.password or ""))
+        return str(basic)
+    return None
+
+
+def check_header(value: str, what: str) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(f"{what} must be a str, not {type(value).__name__}")
+    text = value.strip(" ")
+    if not text or not all(" " <= c <= "~" for c in text):
+        trouble = "is empty" if not text else "holds a line break or a character beyond ASCII"
+        raise ConfigError(f"{what} ({mask(value)}) {trouble}: it cannot be sent as a header")
+    return text
+
+
+def is_loopback(host: str) -> bool:
+    if is_address(host):
+        return ipaddress.ip_address(host.strip("[]").partition("%")[0]).is_loopback
+    return host == "localhost" or host.endswith(".localhost")

@@ -1,0 +1,96 @@
+"""The model's JSON text -> plain Python values that are safe to handle (pure).
+
+Strict where `json.loads` is not: no NaN, no key given twice, bounded depth and
+digits, no lone surrogates.  What the values mean is validate.py's business.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any, Dict, List, Tuple
+
+__all__ = ["MAX_DEPTH", "MAX_DIGITS", "parse_json", "shown", "without_surrogates"]
+
+#: Arrays and objects may lie this deep in each other.
+MAX_DEPTH = 64
+#: Digits an integer may have; Python's own bound differs between its releases.
+MAX_DIGITS = 1000
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def parse_json(text: str) -> Any:
+    """The value that `text` holds.
+
+    Lone surrogates become U+FFFD.  Raises ValueError, with a message meant for
+    the model, for anything that is not plain, finite, bounded JSON.
+    """
+    try:
+        value = json.loads(
+            text,
+            parse_int=_integer,
+            parse_float=_float,
+            parse_constant=_constant,
+            object_pairs_hook=_object,
+        )
+    except json.JSONDecodeError as exc:
+        raise ValueError(f"this is not JSON, {exc.msg} at character {exc.pos}") from None
+    except RecursionError:
+        raise ValueError("they are nested too deeply") from None
+    return _clean(value, 0)
+
+
+def without_surrogates(text: str) -> str:
+    """`text` as it can be sent and stored: pairs joined, lone surrogates replaced by U+FFFD."""
+    if _SURROGATE.search(text) is None:
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def shown(text: str, limit: int = 40) -> str:
+    """`text` in quotes, cut to `limit` characters, for a message."""
+    cut = text if len(text) <= limit else text[:limit] + "..."
+    return json.dumps(without_surrogates(cut), ensure_ascii=False)
+
+
+def _integer(digits: str) -> int:
+    if len(digits.lstrip("-")) > MAX_DIGITS:
+        raise ValueError(f"a number has more than {MAX_DIGITS} digits")
+    return int(digits)
+
+
+def _float(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError("a number is too large")
+    return value
+
+
+def _constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _object(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+    # Which of the two a reader (a person who approves, say) saw cannot be told.
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"the key {shown(key)} is given twice")
+            seen.add(key)
+    return found
+
+
+def _clean(value: Any, depth: int) -> Any:
+    if isinstance(value, str):
+        return without_surrogates(value)
+    if not isinstance(value, (dict, list)):
+        return value
+    if depth >= MAX_DEPTH:
+        raise ValueError(f"they are nested more than {MAX_DEPTH} deep")
+    if isinstance(value, list):
+        return [_clean(item, depth + 1) for item in value]
+    return {without_surrogates(key): _clean(item, depth + 1) for key, item in value.items()}
