@@ -60,6 +60,7 @@ class StreamResponse(requests.Response):
         read = self._reader()
         pending: List[bytes] = []  # the pieces of the line that has no end yet
         size = 0
+        head = b""  # how that line begins, four bytes of it
         after_cr = False  # a CR ended the last piece; an LF now belongs to it
         while True:
             data = read()
@@ -70,9 +71,11 @@ class StreamResponse(requests.Response):
                 if not data:
                     continue
             lines = data.split(b"\n")
-            if self.progress is not None and _shows_life(lines, pending):
+            if self.progress is not None and _shows_life(lines, head):
                 self.progress()
             if len(lines) == 1:
+                if len(head) < 4:
+                    head = (head + data)[:4]
                 pending.append(data)
                 size += len(data)
                 self._check_line(size)
@@ -89,6 +92,7 @@ class StreamResponse(requests.Response):
             else:
                 yield from lines
             size = len(rest)
+            head = rest[:4]
             if rest:
                 pending.append(rest)
         if pending:
@@ -147,12 +151,20 @@ def _normalise(data: bytes, after_cr: bool) -> Tuple[bytes, bool]:
     return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n"), ends_in_cr
 
 
-def _shows_life(lines: List[bytes], pending: List[bytes]) -> bool:
-    """True if a read brought bytes of a data line (`lines` is what it brought)."""
-    if pending:
-        start = pending[0] if len(pending[0]) > 3 else b"".join(pending)
-        lines = [start + lines[0], *lines[1:]]
-    return any(line and b"data".startswith(line[:4]) for line in lines)
+def _shows_life(lines: List[bytes], head: bytes) -> bool:
+    """True if `lines`, which a read brought, hold bytes of a data line.
+
+    `head` is how the line begins that the first of them goes on with.
+    """
+    begins = (head + lines[0][:4])[:4]
+    if begins == b"data":
+        return bool(lines[0])
+    if begins and lines[0] and b"data".startswith(begins):
+        return True
+    for line in lines[1:]:
+        if line and b"data".startswith(line[:4]):
+            return True
+    return False
 
 
 class _Inflater:

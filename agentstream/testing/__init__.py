@@ -1,0 +1,50 @@
+"""A model server made of scripts, for our tests and for yours.
+
+`ScriptedServer` answers over real loopback sockets what a test has queued:
+whole answers, cuts, resets, pauses, half a chunk.  Standard library only, and
+pytest is not needed; ready-made fixtures are in `agentstream.testing.pytest_plugin`.
+"""
+
+from __future__ import annotations
+
+from agentstream.testing.actions import (
+    Action,
+    Callback,
+    Cut,
+    Drip,
+    Gate,
+    Hang,
+    KeepOpen,
+    Pause,
+    Raw,
+    Reset,
+    Stage,
+)
+from agentstream.testing.link import ScriptEnded
+from agentstream.testing.pieces import recorded, sse, text_chunks, tool_call_chunks
+from agentstream.testing.replies import Reply
+from agentstream.testing.request import Headers, Request
+from agentstream.testing.server import ScriptedServer
+
+__all__ = [
+    "Action",
+    "Callback",
+    "Cut",
+    "Drip",
+    "Gate",
+    "Hang",
+    "Headers",
+    "KeepOpen",
+    "Pause",
+    "Raw",
+    "Reply",
+    "Request",
+    "Reset",
+    "ScriptEnded",
+    "ScriptedServer",
+    "Stage",
+    "recorded",
+    "sse",
+    "text_chunks",
+    "tool_call_chunks",
+]

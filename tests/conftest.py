@@ -1,0 +1,135 @@
+"""Shared fixtures, and the check that no test leaves a thread or a descriptor behind.
+
+Whatever is new after a test and still there two seconds and a gc later fails it.
+What a module- or session-scoped fixture opened is its own business; a test that
+must leave something says `@pytest.mark.leak_exempt`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import threading
+import time
+from collections import Counter
+from typing import Any, Iterator, List, Set
+from typing import Counter as CounterType
+
+import pytest
+
+from agentstream.testing import ScriptedServer
+
+SETTLE = 2.0  # seconds
+
+# Started once a process, on first use, and meant to stay.
+ALLOWED_THREADS = {"agentstream-clock"}
+
+_FAILED = pytest.StashKey[bool]()
+_EXEMPT = pytest.StashKey["Held"]()
+
+
+class Held:
+    """The threads and the descriptors of this process at one moment."""
+
+    def __init__(self, threads: Set[threading.Thread], descriptors: CounterType[str]) -> None:
+        self.threads = threads
+        self.descriptors = descriptors
+
+    @classmethod
+    def now(cls) -> Held:
+        threads = {
+            thread
+            for thread in threading.enumerate()
+            # Dummies stand for threads of C code; they never go.
+            if not isinstance(thread, threading._DummyThread)
+            and thread.name not in ALLOWED_THREADS
+            and not thread.name.startswith("pytest")
+        }
+        return cls(threads, _descriptors())
+
+    def beyond(self, other: Held) -> Held:
+        return Held(self.threads - other.threads, self.descriptors - other.descriptors)
+
+    def add(self, other: Held) -> None:
+        self.threads |= other.threads
+        self.descriptors += other.descriptors
+
+    def names(self) -> List[str]:
+        return sorted(repr(t) for t in self.threads) + sorted(self.descriptors.elements())
+
+
+def _descriptors() -> CounterType[str]:
+    """What is open, as /proc names it ("socket:[81234]"); nothing where there is no /proc."""
+    found: CounterType[str] = Counter()
+    try:
+        numbers = os.listdir("/proc/self/fd")
+    except OSError:
+        return found
+    for number in numbers:
+        with contextlib.suppress(OSError):  # the listing's own is closed by now
+            found[os.readlink(f"/proc/self/fd/{number}")] += 1
+    return found
+
+
+def _leaks(before: Held, exempt: Held) -> Held:
+    end = time.monotonic() + SETTLE
+    while True:
+        leaks = Held.now().beyond(before).beyond(exempt)
+        if not leaks.names() or time.monotonic() >= end:
+            return leaks
+        gc.collect()
+        for thread in leaks.threads:
+            thread.join(0.02)
+        threading.Event().wait(0.005)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "leak_exempt: may leave threads and descriptors behind")
+    config.stash[_EXEMPT] = Held(set(), Counter())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: Any, request: Any) -> Any:
+    """Exempt what a fixture of higher scope opens, though a test asks for it half-way."""
+    if fixturedef.scope == "function":
+        return (yield)
+    before = Held.now()
+    try:
+        return (yield)
+    finally:
+        request.config.stash[_EXEMPT].add(Held.now().beyond(before))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Any:
+    report = yield
+    if report.failed:
+        item.stash[_FAILED] = True
+    return report
+
+
+@pytest.fixture(autouse=True)
+def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    if request.node.get_closest_marker("leak_exempt"):
+        yield
+        return
+    before = Held.now()
+    yield
+    if _FAILED in request.node.stash:  # its traceback may hold anything
+        return
+    leaks = _leaks(before, request.config.stash[_EXEMPT]).names()
+    if leaks:
+        pytest.fail("the test leaked: " + ", ".join(leaks), pytrace=False)
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    with ScriptedServer() as server:
+        yield server
+
+
+@pytest.fixture
+def tls_server() -> Iterator[ScriptedServer]:
+    with ScriptedServer(tls=True) as server:
+        yield server
