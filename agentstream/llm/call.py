@@ -310,10 +310,10 @@ class Call:
         reader = ChunkReader()
         stop = self._stop
         done = False
-        for event, data, _, _ in decoder.decode(itertools.chain([first], lines)):
+        for event, data in decoder.decode_data(itertools.chain([first], lines)):
             if stop.cancelled:
                 break
-            if data[:6] == "[DONE]" or data.strip() == "[DONE]":
+            if data[:1] != "{" and data.strip() == "[DONE]":
                 done = True
                 break
             delta = self._to_delta(reader, event, data)
@@ -340,9 +340,9 @@ class Call:
                 return None  # null, a list, a number: some proxies send them, none means anything
             if "error" in chunk or not chunk.get("choices"):
                 if failures.is_error(chunk):
-                    usage = reader.read(chunk)
-                    if usage is not None:
-                        self.answer.add(usage._replace(finish_reason=None))
+                    last = reader.read(chunk)
+                    if last is not None:  # its usage counts; what it says was not delivered
+                        self.answer.add(Delta(usage=last.usage, model=last.model))
                     self._raise_stream_error(data, event, chunk)
             return reader.read(chunk)
         except ProtocolError as error:

@@ -8,12 +8,16 @@ is sent twice counts once.  Errors in a chunk are failures.py's.
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from agentstream.errors import ProtocolError
 from agentstream.llm.messages import Delta, ToolCallDelta, Usage
 
 __all__ = ["ChunkReader", "parse_chunk"]
+
+#: json.loads without what it does around the parsing, which costs as much again.
+_scan: Callable[[str, int], Tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+_new = tuple.__new__
 
 
 def parse_chunk(data: str) -> Any:
@@ -22,6 +26,12 @@ def parse_chunk(data: str) -> Any:
     Raises:
         ProtocolError: it is not JSON, or nested too deeply to read; without the text.
     """
+    try:
+        value, end = _scan(data, 0)
+        if end == len(data):
+            return value
+    except (StopIteration, ValueError, RecursionError):
+        pass  # white space around it perhaps; json.loads sees to that, and says what is wrong
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -48,6 +58,30 @@ class ChunkReader:
         Raises:
             ProtocolError: a tool call that cannot be assembled.
         """
+        choices = chunk.get("choices")
+        if choices.__class__ is list and len(choices) == 1:  # nearly every chunk of nearly all
+            choice = choices[0]
+            if choice.__class__ is dict and not choice.get("finish_reason"):
+                delta = choice.get("delta")
+                if delta.__class__ is dict and len(delta) == 1:
+                    content = delta.get("content")
+                    if (
+                        content.__class__ is str
+                        and (content.isascii() or _is_whole(content))
+                        and not choice.get("index")
+                        and chunk.get("model") == self._model
+                        and not self._content.held
+                        and not chunk.get("usage")
+                        and not chunk.get("x_groq")
+                        and not choice.get("usage")
+                    ):
+                        if not content:
+                            return None
+                        plain: Delta = _new(Delta, (content, "", (), None, None, None, (), None))
+                        return plain
+        return self._read_any(chunk)
+
+    def _read_any(self, chunk: Dict[str, Any]) -> Optional[Delta]:
         choice = _first_choice(chunk)
         usage = None
         if chunk.get("usage") or chunk.get("x_groq") or (choice and choice.get("usage")):
@@ -64,7 +98,7 @@ class ChunkReader:
         delta = choice.get("delta")
         if not isinstance(delta, dict):
             delta = {}
-        content: Any = delta.get("content")
+        content = delta.get("content")
         reasoning = ""
         if content.__class__ is not str or len(delta) > 1:
             if content.__class__ is not str:
@@ -278,6 +312,15 @@ def _arguments(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (ValueError, RecursionError):
         raise ProtocolError("tool arguments that JSON cannot hold", phase="stream") from None
+
+
+def _is_whole(text: str) -> bool:
+    """True if no surrogate stands alone in a text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class _Utf16:

@@ -6,7 +6,8 @@ ends; cutting bytes into lines is the transport's work.
 
 from __future__ import annotations
 
-from typing import Iterable, Iterator, List, NamedTuple, Optional, Union
+import itertools
+from typing import Iterable, Iterator, List, NamedTuple, NoReturn, Optional, Tuple, Union
 
 from agentstream.errors import LimitExceeded
 
@@ -58,29 +59,48 @@ class EventDecoder:
         Raises:
             LimitExceeded: an event's data passed `max_event`.
         """
-        first = True
-        for line in lines:
-            if first:
-                first = False
-                if line.startswith(_BOM):
-                    line = line[3:]  # noqa: PLW2901
-            if line[:6] == b"data: ":
-                self._add(line[6:])
-            elif line:
-                self._field(line)
-            elif self._data:
-                yield self._dispatch()
+        for event, data in self.decode_data(lines):
+            yield ServerSentEvent(event, data, self._id, self.retry)
+
+    def decode_data(self, lines: Iterable[bytes]) -> Iterator[Tuple[str, str]]:
+        """As `decode`, but only each event's name and data: the way of every chunk."""
+        rest = iter(lines)
+        for line in rest:  # the first one: a byte order mark may precede it
+            rest = itertools.chain([line[3:] if line.startswith(_BOM) else line], rest)
+            break
+        most = self._max_event
+        only: Optional[bytes] = None  # the one line of an event that has nothing else
+        for line in rest:
+            if not line:
+                if only is not None:
+                    try:
+                        data = only.decode()
+                    except UnicodeDecodeError:
+                        data = self._text(only)
+                    only = None
+                    yield "message", data
+                elif self._data:
+                    yield self._dispatch()
+                else:
+                    self._event = ""
+            elif only is None and line[:6] == b"data: " and not self._data and not self._event:
+                only = line[6:]
+                if most is not None and len(only) > most:
+                    self._too_long()
             else:
-                self._event = ""
+                if only is not None:
+                    self._add(only)
+                    only = None
+                self._field(line)
+        if only is not None:
+            self._add(only)
 
     def tail(self) -> str:
         """The data of the event that the stream's end left without its blank line."""
         return self._text(b"\n".join(self._data))
 
-    def _dispatch(self) -> ServerSentEvent:
-        data = self._data
-        raw = data[0] if len(data) == 1 else b"\n".join(data)
-        event = ServerSentEvent(self._event or "message", self._text(raw), self._id, self.retry)
+    def _dispatch(self) -> Tuple[str, str]:
+        event = self._event or "message", self._text(b"\n".join(self._data))
         self._data = []
         self._size = 0
         self._event = ""
@@ -109,12 +129,13 @@ class EventDecoder:
         if self._max_event is not None:
             self._size += len(value) + 1
             if self._size - 1 > self._max_event:
-                self._data = []
-                raise LimitExceeded(
-                    f"an event passed {self._max_event} bytes (Limits.event)",
-                    limit="event",
-                    phase="stream",
-                )
+                self._too_long()
+
+    def _too_long(self) -> NoReturn:
+        self._data = []
+        raise LimitExceeded(
+            f"an event passed {self._max_event} bytes (Limits.event)", limit="event", phase="stream"
+        )
 
     def _text(self, raw: bytes) -> str:
         try:

@@ -9,12 +9,11 @@ import requests
 
 from agentstream.errors import AgentStreamError, LimitExceeded, ProtocolError
 from agentstream.llm.settings import Limits
+from agentstream.llm.transport.body import READ, open_body
 from agentstream.llm.transport.problems import LOW_LEVEL
 
 __all__ = ["StreamResponse"]
 
-#: As much as one read takes at most.
-READ = 65536
 #: Of a compressed body, less: a KiB inflates to a MiB at most.
 _READ_COMPRESSED = 1024
 
@@ -34,6 +33,8 @@ class StreamResponse(requests.Response):
         self.limits = Limits()
         self.watch: Optional[Callable[[Callable[[], bytes]], Callable[[], bytes]]] = None
         self.progress: Optional[Callable[[], object]] = None
+        #: Reads what is there of the body, still compressed; None until iter_lines began.
+        self.read_body: Optional[Callable[[], bytes]] = None
 
     def iter_lines(  # type: ignore[override]
         self,
@@ -107,14 +108,9 @@ class StreamResponse(requests.Response):
 
     def _reader(self) -> Callable[[], bytes]:
         """A function that reads what is there, decompressed; b"" at the end."""
-        raw = self.raw
         encoding = self.headers.get("content-encoding", "").strip().lower()
         amount = _READ_COMPRESSED if encoding not in ("", "identity") else READ
-        read1 = raw.read1
-
-        def read() -> bytes:
-            return read1(amount, decode_content=False) or b""
-
+        read = self.read_body = open_body(self.raw, amount)
         if self.watch is not None:
             read = self.watch(read)
         if amount == READ:
@@ -161,10 +157,7 @@ def _shows_life(lines: List[bytes], head: bytes) -> bool:
         return bool(lines[0])
     if begins and lines[0] and b"data".startswith(begins):
         return True
-    for line in lines[1:]:
-        if line and b"data".startswith(line[:4]):
-            return True
-    return False
+    return any(line and b"data".startswith(line[:4]) for line in lines[1:])
 
 
 class _Inflater:

@@ -8,9 +8,10 @@ import ssl
 import time
 
 from agentstream import threads
+from agentstream.llm.transport.body import READ
 from agentstream.llm.transport.link import Link
 from agentstream.llm.transport.problems import LOW_LEVEL
-from agentstream.llm.transport.response import READ, StreamResponse
+from agentstream.llm.transport.response import StreamResponse
 
 __all__ = ["settle"]
 
@@ -52,7 +53,7 @@ def _drain(response: StreamResponse, sock: socket.socket) -> None:
     try:
         while left > 0:
             sock.settimeout(max(until - time.monotonic(), 0.001))
-            data = response.raw.read1(left, decode_content=False)
+            data = response.read_body() if response.read_body is not None else b""
             if not data:
                 break
             left -= len(data)

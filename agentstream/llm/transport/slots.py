@@ -43,7 +43,9 @@ class Slots:
             turn.gate.acquire()
         except BaseException:  # Ctrl-C in the wait
             self._give_up(turn)
-            if turn.granted:
+            with self._lock:
+                granted = turn.granted
+            if granted:
                 self.release()
             raise
         finally:
@@ -67,5 +69,5 @@ class Slots:
             except IndexError:
                 self._free += 1
                 return
-        turn.granted = True
+            turn.granted = True
         turn.gate.release()
