@@ -67,7 +67,9 @@ from agentstream.runtime import RunHandle, Runtime, exit_on_sigterm
 from agentstream.workflow import StepResult, Workflow, WorkflowRun
 
 if TYPE_CHECKING:
+    from agentstream.approval import Approval
     from agentstream.console import Console
+    from agentstream.conversation import Conversation
     from agentstream.tools import RunContext, Tool, tool
 
 __all__ = [
@@ -75,6 +77,7 @@ __all__ = [
     "AgentOutput",
     "AgentStream",
     "AgentStreamError",
+    "Approval",
     "AuthError",
     "BadRequest",
     "CancelToken",
@@ -87,6 +90,7 @@ __all__ = [
     "ConnectError",
     "ConnectTimeout",
     "Console",
+    "Conversation",
     "DeadlineExceeded",
     "Delta",
     "Event",
@@ -134,7 +138,9 @@ __all__ = [
 ]
 
 _LATER = {
+    "Approval": "agentstream.approval",
     "Console": "agentstream.console",
+    "Conversation": "agentstream.conversation",
     "RunContext": "agentstream.tools",
     "Tool": "agentstream.tools",
     "tool": "agentstream.tools",

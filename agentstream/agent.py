@@ -1,14 +1,13 @@
-"""Agent: asks a model, publishes every step of it, runs the tools it calls, asks again.
+"""Agent: a model with a task and tools; its settings, and the ways to run it.
 
-One generator does it; `execute` drains it, `stream` hands it out.  How a tool
-is described and called is tools/; which agent comes next is workflow.py's.
+`run` is the one generator; `execute` drains it, `stream` hands it out.  What
+happens in a run is agent_run.py's, which agent comes next is workflow.py's.
 """
 
 from __future__ import annotations
 
+import os
 import time
-import uuid
-from dataclasses import dataclass
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -18,36 +17,33 @@ from typing import (
     Iterator,
     List,
     Mapping,
+    NamedTuple,
     Optional,
     Sequence,
     Tuple,
     Union,
 )  # fmt: skip
 
+from agentstream.agent_run import AgentRun
 from agentstream.cancel import CancelToken
-from agentstream.errors import AgentStreamError, Cancelled, ConfigError, LimitExceeded
+from agentstream.errors import ConfigError
 from agentstream.events.model import EventType
 from agentstream.events.stream import EventStream, RunLog
-from agentstream.llm.answer import Answer, tokens_per_second
-from agentstream.llm.call import DeltaStream
-from agentstream.llm.clients import ChatClient
-from agentstream.llm.messages import (
-    ChatMessage,
-    ChatRequest,
-    ChatResponse,
-    Content,
-    Delta,
-    Usage,
-)  # fmt: skip
+from agentstream.llm.answer import tokens_per_second
+from agentstream.llm.clients import ChatClient, is_running
+from agentstream.llm.messages import ChatMessage, ChatResponse, Content, Usage
+from agentstream.scribe import Scribe, describe
 
 if TYPE_CHECKING:
+    from agentstream.conversation import Conversation
+    from agentstream.llm.messages import ToolCall
+    from agentstream.tool_runs import Toolbox
     from agentstream.tools import Tool
 
-__all__ = ["Agent", "AgentOutput", "AgentStream"]
+__all__ = ["Agent", "AgentOutput", "AgentStream", "Scribe", "describe"]
 
 
-@dataclass(frozen=True)
-class AgentOutput:
+class AgentOutput(NamedTuple):
     """What an agent came to.
 
     Attributes:
@@ -69,33 +65,11 @@ class AgentOutput:
     chat_response: ChatResponse
 
 
-class Scribe:
-    """Writes an agent's events, each labelled with the agent and its step; or nowhere."""
-
-    __slots__ = ("_log", "agent", "step")
-
-    def __init__(self, log: Optional[RunLog], agent: str, step: str) -> None:
-        self._log = log
-        self.agent = agent
-        self.step = step
-
-    @property
-    def workflow_id(self) -> str:
-        return self._log.workflow_id if self._log is not None else ""
-
-    def note(self, kind: EventType, **data: Any) -> None:
-        if self._log is not None:
-            self._log.append(kind, {"agent": self.agent, "step": self.step, **data})
-
-    def chunk(self, kind: EventType, text: str) -> None:
-        if self._log is not None:
-            self._log.append(kind, {"agent": self.agent, "step": self.step, "chunk": text})
-
-
 class Agent:
     """A model with a task.
 
-    Keeps nothing between runs; any number of threads may run one.
+    Keeps nothing between runs (that is what a `Conversation` is for); any number
+    of threads may run one.
 
     Args:
         name: how events and outputs call it.
@@ -104,8 +78,27 @@ class Agent:
         tools: functions or `Tool`s the model may call.
         temperature, top_p, max_tokens, seed, stop, response_format, extra: as
             in `ChatRequest`; None for the server's default.
+        tool_choice: "auto", "none", "required" or a tool's name; it binds a run's
+            first request only, or no run that must call a tool would ever end.
+        parallel_tool_calls: may the model make several calls at once; None for
+            the server's default.
         max_rounds: requests a run may take; tool calls lead to further ones.
-        tool_timeout: seconds a tool may take that sets no time of its own.
+        repeat_limit: a run whose model makes the same call (tool and arguments)
+            in so many answers ends with `LimitExceeded`, after as many requests;
+            until then it is told the earlier result again, with a remark.  None
+            for no limit.
+        repeat_memory: how many of a run's last answers count for that; None for
+            all of them; 0: no result is told again, each call runs anew, and
+            the limit counts all the same.  A tool made `repeatable` is exempt.
+        tool_timeout: seconds a tool may take that sets no time of its own; None
+            for no bound.
+        tool_result_limit: characters of a result that the model is sent.
+        approve: called with each `ToolCall` before it is made, whose arguments
+            have been found valid; answers True, False, a reason (a str: no),
+            other arguments (a dict), or an `Approval`.  Anything else, and what
+            it raises, is a no.  It runs in a thread of its own, for one call of
+            an answer after the other, and may take its time; several runs may
+            call it at once.
 
     Raises:
         ConfigError: a setting cannot be used.
@@ -125,21 +118,39 @@ class Agent:
         stop: Union[str, Sequence[str], None] = None,
         response_format: Optional[Mapping[str, Any]] = None,
         extra: Optional[Mapping[str, Any]] = None,
+        tool_choice: Union[str, Mapping[str, Any], None] = None,
+        parallel_tool_calls: Optional[bool] = None,
         max_rounds: int = 10,
+        repeat_limit: Optional[int] = 3,
+        repeat_memory: Optional[int] = None,
         tool_timeout: Optional[float] = 60.0,
+        tool_result_limit: int = 20_000,
+        approve: Optional[Callable[[ToolCall], object]] = None,
     ) -> None:
         if not isinstance(name, str) or not name:
             raise ConfigError("an agent needs a name")
         if not isinstance(client, ChatClient):
             raise ConfigError(f"agent {name!r}: client must be a ChatClient")
-        if not isinstance(max_rounds, int) or max_rounds < 1:
-            raise ConfigError(f"agent {name!r}: max_rounds must be 1 or more")
+        _check_count(name, "max_rounds", max_rounds, 1)
+        _check_count(name, "repeat_limit", repeat_limit, 2, optional=True)
+        _check_count(name, "repeat_memory", repeat_memory, 0, optional=True)
+        _check_count(name, "tool_result_limit", tool_result_limit, 100)
+        if tool_timeout is not None and not tool_timeout > 0:
+            raise ConfigError(f"agent {name!r}: tool_timeout must be seconds above 0, or None")
+        if approve is not None and not callable(approve):
+            raise ConfigError(f"agent {name!r}: approve must be callable")
         self.name = name
         self.system_prompt = system_prompt
         self.client = client
         self.max_rounds = max_rounds
+        self.repeat_limit = repeat_limit
+        self.repeat_memory = repeat_memory
         self.tool_timeout = tool_timeout
+        self.tool_result_limit = tool_result_limit
+        self.approve = approve
         self.tools = _as_tools(name, tools)
+        self._toolbox: Optional[Toolbox] = None
+        self.tool_choice = _as_choice(name, tool_choice, self.tools)
         self._settings: Dict[str, Any] = {
             "temperature": temperature,
             "top_p": top_p,
@@ -149,22 +160,40 @@ class Agent:
             "response_format": response_format,
             "extra": dict(extra or {}),
             "tools": [tool.to_openai() for tool in self.tools.values()],
+            "parallel_tool_calls": parallel_tool_calls,
         }
 
     def __repr__(self) -> str:
         return f"<Agent {self.name!r} on {self.client!r}>"
 
-    def stream(self, input: Content, *, cancel: Optional[CancelToken] = None) -> AgentStream:
-        """Run the agent; iterate its text as it arrives, all rounds of it."""
-        return AgentStream(self, input, None, "", cancel)
+    def stream(
+        self,
+        input: Content,
+        *,
+        cancel: Optional[CancelToken] = None,
+        conversation: Optional[Conversation] = None,
+    ) -> AgentStream:
+        """Run the agent; iterate its text as it arrives, all rounds of it.
 
-    def execute(self, input: Content, *, cancel: Optional[CancelToken] = None) -> AgentOutput:
+        With a `Conversation` the model is told what was said before, and the
+        run is added to it once it has come to its end.
+        """
+        return AgentStream(self, input, None, "", cancel, conversation=conversation)
+
+    def execute(
+        self,
+        input: Content,
+        *,
+        cancel: Optional[CancelToken] = None,
+        conversation: Optional[Conversation] = None,
+    ) -> AgentOutput:
         """Run the agent to its end; returns its `AgentOutput`.
 
         Raises:
             AgentStreamError: whichever applies, with `partial`.
+            RuntimeError: another run is under way with that conversation.
         """
-        return _drain(self.stream(input, cancel=cancel))
+        return _drain(self.stream(input, cancel=cancel, conversation=conversation))
 
     def execute_with_events(
         self,
@@ -173,127 +202,102 @@ class Agent:
         *,
         workflow_id: Optional[str] = None,
         cancel: Optional[CancelToken] = None,
+        conversation: Optional[Conversation] = None,
     ) -> AgentOutput:
         """As `execute`, with an event for every step of it.
 
         The events' `workflow_id` is the given one or a new one; the last is
         agent_completed or agent_failed.
         """
-        log = event_stream.open_log(workflow_id or uuid.uuid4().hex[:16])
-        return _drain(AgentStream(self, input, log, "", cancel))
+        log = event_stream.open_log(workflow_id or os.urandom(8).hex())
+        return _drain(
+            AgentStream(self, input, log, "", cancel, conversation=conversation)
+        )
+
+    def as_tool(
+        self,
+        description: str,
+        *,
+        name: Optional[str] = None,
+        timeout: Optional[float] = 600.0,
+    ) -> Tool:
+        """This agent as a tool of another: it takes a text, `input`, and answers with its own.
+
+        In a run that has events it is a run of its own, whose events name the
+        calling run (`parent_workflow_id`).  It ends when that one is stopped.
+
+        Args:
+            description: what it is good for, for the other's model.
+            name: for the model; None for the agent's own, with "_" for what a
+                tool's name cannot have.
+            timeout: seconds it may take; None for the other agent's `tool_timeout`.
+
+        Raises:
+            ConfigError: the name or the timeout cannot be used.
+        """
+        from agentstream.delegation import AgentTool  # noqa: PLC0415 - it knows workflows
+
+        return AgentTool(self, description, name=name, timeout=timeout)
 
     # --- the one generator ------------------------------------------------------------------
 
     def run(
-        self, input: Content, scribe: Scribe, cancel: CancelToken
+        self,
+        input: Content,
+        scribe: Scribe,
+        cancel: CancelToken,
+        conversation: Optional[Conversation] = None,
     ) -> Generator[str, None, AgentOutput]:
         """Yield the text; the generator's value is the `AgentOutput`.  For workflow.py."""
+        if conversation is None:
+            output, _ = yield from self._run(AgentRun(self, scribe, cancel, None), input, scribe)
+            return output
+        with conversation._in_use():
+            run = AgentRun(self, scribe, cancel, conversation)
+            output, turn = yield from self._run(run, input, scribe)
+            conversation.add(*turn)
+            return output
+
+    def _run(
+        self, run: AgentRun, input: Content, scribe: Scribe
+    ) -> Generator[str, None, Tuple[AgentOutput, List[ChatMessage]]]:
         started = time.monotonic()
         scribe.note(EventType.AGENT_PROCESSING)
         try:
-            response, usage, calls = yield from self._rounds(input, scribe, cancel)
-        except AgentStreamError as error:
-            scribe.note(EventType.AGENT_FAILED, **describe(error))
+            response, usage = yield from run.rounds(input)
+        except BaseException as error:  # Ctrl-C and a closed generator too
+            scribe.note_failure(EventType.AGENT_FAILED, error)
             raise
         took = (time.monotonic() - started) * 1000
+        rate = tokens_per_second(response)
         output = AgentOutput(
-            response.content, self.name, took, usage, calls, tokens_per_second(response), response
+            response.content, self.name, took, usage, run.tool_calls, rate, response
         )
         scribe.note(
             EventType.AGENT_COMPLETED,
             response=output.response,
             execution_time_ms=took,
             usage=usage.to_dict(),
-            tool_calls_count=calls,
+            tool_calls_count=run.tool_calls,
         )
-        return output
+        return output, run.turn
 
-    def _rounds(
-        self, input: Content, scribe: Scribe, cancel: CancelToken
-    ) -> Generator[str, None, Tuple[ChatResponse, Usage, int]]:
-        messages: List[ChatMessage] = []
-        if self.system_prompt:
-            messages.append(ChatMessage.system(self.system_prompt))
-        messages.append(ChatMessage.user(input))
-        usage: Optional[Usage] = None
-        calls = 0
-        for number in range(1, self.max_rounds + 1):
-            request = ChatRequest(list(messages), **self._settings)
-            response = yield from self._ask(request, number, scribe, cancel)
-            usage = response.usage if usage is None else usage + response.usage
-            if not response.tool_calls:
-                return response, usage, calls
-            calls += len(response.tool_calls)
-            messages.append(ChatMessage.assistant(response.content or None, response.tool_calls))
-            messages += self._call_tools(response, scribe, cancel)
-        raise LimitExceeded(
-            f"agent {self.name!r} made {self.max_rounds} requests and still calls tools"
-            " (Agent.max_rounds)",
-            limit="max_rounds", phase="tool", partial=response,
-        )  # fmt: skip
+    def settings_of(self, number: int) -> Dict[str, Any]:
+        """What a run's request number `number`, from 1, says besides its messages."""
+        if number == 1 and self.tool_choice is not None:
+            return {**self._settings, "tool_choice": self.tool_choice}
+        return self._settings
 
-    def _ask(
-        self, request: ChatRequest, number: int, scribe: Scribe, cancel: CancelToken
-    ) -> Generator[str, None, ChatResponse]:
-        """One request: yields its text, publishes all it brings, returns the answer."""
-        client = self.client
-        scribe.note(
-            EventType.AGENT_LLM_REQUEST_STARTED,
-            provider=client.provider, model=client.model, round=number,
-        )  # fmt: skip
-        deltas = client.stream_deltas(request, cancel=cancel)
-        given = deltas.answer if isinstance(deltas, DeltaStream) else None
-        answer = given or Answer(client.model)
-        try:
-            for delta in deltas:
-                if given is None:
-                    answer.add(delta)
-                content = delta[0]
-                if delta[1] or delta[7]:
-                    _note_rest(delta, scribe)
-                if content:
-                    scribe.chunk(EventType.AGENT_LLM_STREAM_CHUNK, content)
-                    yield content
-        except AgentStreamError as error:
-            if error.partial is None:
-                error.partial = answer.response()
-            scribe.note(EventType.AGENT_LLM_REQUEST_FAILED, round=number, **describe(error))
-            raise
-        finally:
-            close = getattr(deltas, "close", None)
-            if close is not None:
-                close()
-        if given is None:
-            answer.end()
-        response = answer.response()
-        for warning in response.warnings:
-            scribe.note(EventType.SYSTEM_WARNING, message=warning)
-        scribe.note(
-            EventType.AGENT_LLM_REQUEST_COMPLETED,
-            round=number,
-            model=response.model,
-            finish_reason=response.finish_reason,
-            usage=response.usage.to_dict(),
-            first_token_s=response.first_token_s,
-            duration_s=response.duration_s,
-            tokens_per_second=response.tokens_per_second,
-            warnings=response.warnings,
-        )
-        return response
+    @property
+    def toolbox(self) -> Toolbox:
+        """The tools, and how they are run."""
+        if self._toolbox is None:
+            from agentstream.tool_runs import Toolbox  # noqa: PLC0415 - only who has tools pays
 
-    def _call_tools(
-        self, response: ChatResponse, scribe: Scribe, cancel: CancelToken
-    ) -> List[ChatMessage]:
-        from agentstream.tool_runs import run_calls  # noqa: PLC0415 - only who has tools pays
-
-        texts = run_calls(self.tools, response.tool_calls, scribe, cancel, self.tool_timeout)
-        if cancel.cancelled:
-            raise Cancelled(
-                f"stopped while tools ran: {cancel.reason}", phase="tool", partial=response
+            self._toolbox = Toolbox(
+                self.tools, self.tool_timeout, self.approve, self.tool_result_limit
             )
-        return [
-            ChatMessage.tool(call.id, text) for call, text in zip(response.tool_calls, texts)
-        ]
+        return self._toolbox
 
 
 class AgentStream(Iterator[str]):
@@ -306,9 +310,12 @@ class AgentStream(Iterator[str]):
         log: Optional[RunLog],
         step: str,
         cancel: Optional[CancelToken],
+        *,
+        conversation: Optional[Conversation] = None,
     ) -> None:
         self._cancel = cancel or CancelToken()
-        self._texts = agent.run(input, Scribe(log, agent.name, step), self._cancel)
+        scribe = Scribe(log, agent.name, step)
+        self._texts = agent.run(input, scribe, self._cancel, conversation)
         self._output: Optional[AgentOutput] = None
 
     def __next__(self) -> str:
@@ -316,6 +323,12 @@ class AgentStream(Iterator[str]):
             return next(self._texts)
         except StopIteration as end:
             self._output = end.value or self._output
+            raise
+        except ValueError as error:
+            if is_running(error):
+                raise RuntimeError(
+                    "this stream is being iterated by another thread: one stream, one thread"
+                ) from None
             raise
 
     @property
@@ -334,8 +347,13 @@ class AgentStream(Iterator[str]):
         self._cancel.cancel(reason)
 
     def close(self) -> None:
-        """End the run and free its socket."""
-        self._texts.close()
+        """End the run and free its socket.  While another thread reads it: as `cancel`."""
+        try:
+            self._texts.close()
+        except ValueError as error:
+            if not is_running(error):
+                raise
+            self.cancel("AgentStream.close()")
 
     def __enter__(self) -> AgentStream:
         return self
@@ -349,26 +367,6 @@ def _drain(stream: AgentStream) -> AgentOutput:
         for _ in stream:
             pass
         return stream.output
-
-
-def _note_rest(delta: Delta, scribe: Scribe) -> None:
-    if delta.reasoning:
-        scribe.chunk(EventType.AGENT_LLM_REASONING_CHUNK, delta.reasoning)
-    if delta.retry is not None:
-        scribe.note(EventType.AGENT_LLM_REQUEST_RETRIED, **delta.retry._asdict())
-
-
-def describe(error: BaseException) -> Dict[str, Any]:
-    """What an event says of an error."""
-    data: Dict[str, Any] = {"error": type(error).__name__, "message": str(error)}
-    if isinstance(error, AgentStreamError):
-        data.update(
-            phase=error.phase,
-            retryable=error.retryable,
-            request_id=error.request_id,
-            outcome=error.outcome,
-        )
-    return data
 
 
 def _as_tools(
@@ -385,3 +383,34 @@ def _as_tools(
             raise ConfigError(f"agent {agent!r} has two tools named {made.name!r}")
         found[made.name] = made
     return found
+
+
+_CHOICES = ("auto", "none", "required")
+
+
+def _as_choice(
+    agent: str, choice: Union[str, Mapping[str, Any], None], tools: Dict[str, Tool]
+) -> Union[str, Dict[str, Any], None]:
+    """A tool_choice as the API takes it."""
+    if choice is None:
+        return None
+    name: Any = choice
+    if not isinstance(choice, str):
+        function = choice.get("function") if isinstance(choice, Mapping) else None
+        name = function.get("name") if isinstance(function, Mapping) else None
+    elif choice in _CHOICES and choice not in tools:
+        return choice
+    if name not in tools:
+        known = ", ".join([*_CHOICES, *tools])
+        raise ConfigError(f"agent {agent!r}: tool_choice must be one of {known}, not {choice!r}")
+    return {"type": "function", "function": {"name": name}}
+
+
+def _check_count(
+    agent: str, setting: str, value: object, least: int, *, optional: bool = False
+) -> None:
+    if value is None and optional:
+        return
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        more = ", or None" if optional else ""
+        raise ConfigError(f"agent {agent!r}: {setting} must be {least} or more{more}")

@@ -6,6 +6,7 @@ emoji among them, so that no run ends because of what it prints on.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -14,6 +15,8 @@ from typing import IO, Any, Callable, Optional
 from agentstream.events.model import Event, EventType
 
 __all__ = ["Console"]
+
+logger = logging.getLogger("agentstream.console")
 
 
 class Console:
@@ -34,7 +37,7 @@ class Console:
         indent: str = "   ",
     ) -> None:
         self._file = file or sys.stdout
-        self._on_closed = on_closed
+        self.on_closed = on_closed
         self._indent = indent
         self._lock = threading.Lock()
         self._at_line_start = True
@@ -93,14 +96,17 @@ class Console:
                 encoding = getattr(self._file, "encoding", None) or "ascii"
                 self._file.write(text.encode(encoding, "replace").decode(encoding))
             self._file.flush()
-        except (BrokenPipeError, ValueError):
+        except BrokenPipeError:
+            self._close()
+        except (OSError, ValueError) as error:  # terminal gone, disk full, file closed
+            logger.warning("nothing more can be printed: %s", error)
             self._close()
 
     def _close(self) -> None:
         self.closed = True
         quiet_exit(self._file)
-        if self._on_closed is not None:
-            self._on_closed()
+        if self.on_closed is not None:
+            self.on_closed()
 
 
 def quiet_exit(file: Any) -> None:

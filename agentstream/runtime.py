@@ -6,23 +6,30 @@ does is workflow.py's.
 
 from __future__ import annotations
 
+import contextvars
 import logging
-import signal
+import os
 import sys
 import threading
 import time
-import uuid
 from concurrent.futures import CancelledError as FutureCancelled
+from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import Any, Dict, Generator, Optional, Union
+from typing import Any, Dict, Generator, Optional, Sequence, Union
 
 from agentstream import threads
 from agentstream.agent import Agent
 from agentstream.cancel import CancelToken
-from agentstream.errors import AgentStreamError, Cancelled, ConfigError, LogError
-from agentstream.events.model import Event, EventType
+from agentstream.errors import (
+    AgentStreamError,
+    Cancelled,
+    ConfigError,
+    ConnectError,
+    LogError,
+)
+from agentstream.events.model import Event
 from agentstream.events.stream import EventStream, RunLog
-from agentstream.workflow import Workflow, WorkflowRun
+from agentstream.workflow import Execution, Workflow, WorkflowRun
 
 __all__ = ["RunHandle", "Runtime", "exit_on_sigterm"]
 
@@ -30,6 +37,16 @@ logger = logging.getLogger("agentstream.runtime")
 
 #: How long those who stop wait for those who are stopped.
 _GRACE_S = 5.0
+#: ... and those who were told to stop waiting.
+_HURRY_S = 0.05
+
+_INTERRUPTIONS = (KeyboardInterrupt, SystemExit)
+
+
+#: The run that this code is part of; a tool's thread takes it along.
+_current: contextvars.ContextVar[Optional[RunHandle]] = contextvars.ContextVar(
+    "agentstream_run", default=None
+)
 
 
 class RunHandle:
@@ -37,14 +54,18 @@ class RunHandle:
 
     def __init__(self, workflow: Workflow, input: Any, log: RunLog) -> None:
         self.workflow_id = log.workflow_id
-        self._workflow = workflow
-        self._input = input
         self._log = log
         self._token = CancelToken()
-        self._future: Any = None
+        self._execution = Execution(workflow, log, self._token)
+        self._input = input
+        self._future: Future[WorkflowRun] = Future()
+        self._begins = threading.Lock()  # held by a worker and the clock, by no canceller
+        self._begun = False
         # A queued run is closed by the clock's thread: whoever cancels, a signal
         # handler perhaps, must wait for no lock.
         self._alarm = threads.Alarm(self._close_queued, grain=3600.0)
+        self._key = self._token.add_callback(self._ring)
+        self._stopped: Optional[Cancelled] = None  # before it began
 
     def __repr__(self) -> str:
         state = "done" if self.done() else "active"
@@ -52,7 +73,7 @@ class RunHandle:
 
     def done(self) -> bool:
         """True once the run has ended, in whichever way."""
-        return bool(self._future.done())
+        return self._future.done()
 
     def cancel(self, reason: str = "RunHandle.cancel()") -> bool:
         """Stop the run, from any thread; returns at once.  False if it had ended already."""
@@ -72,35 +93,72 @@ class RunHandle:
         try:
             error = self._future.exception(timeout)
         except FutureCancelled:
-            raise Cancelled(
-                f"run {self.workflow_id} was stopped before it began: {self._token.reason}",
-                run=WorkflowRun(self.workflow_id, "cancelled"),
-            ) from None
+            assert self._stopped is not None
+            raise self._stopped from None
         except FutureTimeout:
             raise TimeoutError(f"run {self.workflow_id} is not done after {timeout} s") from None
-        if error is not None:
+        if error is None:
+            return self._future.result()
+        try:
             raise error
-        run: WorkflowRun = self._future.result()
-        return run
+        finally:
+            del error, self  # no cycle through its traceback
 
     def _work(self) -> WorkflowRun:
+        with self._begins:
+            if self._stopped is not None:
+                raise self._stopped
+            self._begun = True
+        outer = _current.set(self)
         try:
-            return self._workflow.execute(self._input, self._log, self._token)
+            return self._execution.run(self._input)
         finally:
-            self._alarm.stop()
-            self._input = None
+            _current.reset(outer)
+            self._let_go()
+            del self  # no cycle through an error's traceback
 
-    def _begin(self, future: Any) -> None:
-        self._future = future
-        self._token.add_callback(lambda: threads.arm(self._alarm, time.monotonic()))
+    def _ring(self) -> None:
+        try:
+            threads.arm(self._alarm, time.monotonic())
+        except RuntimeError:
+            pass  # no thread for the clock: a worker, or the shutdown, will find it stopped
 
-    def _close_queued(self, _: float) -> None:
-        if self._future.cancel():
-            data = {"workflow": self._workflow.name, "output": "", "reason": self._token.reason}
-            try:
-                self._log.append(EventType.WORKFLOW_CANCELLED, data)
-            except LogError:
-                logger.exception("the end of run %s is not in the log", self.workflow_id)
+    def _close_queued(self, _: float = 0.0) -> None:
+        """End the run if it was stopped before it began."""
+        with self._begins:
+            if self._begun or self._stopped is not None:
+                return
+            self._stopped = self._execution.give_up()
+        # Last: whoever waits for the run finds its terminal event in the log.
+        self._future.cancel()
+        self._let_go()
+
+    def _refuse(self, error: AgentStreamError) -> None:
+        """End the run, which cannot begin."""
+        self._begun = True
+        self._future.set_exception(self._execution.refuse(error))
+        self._let_go()
+
+    def _leave_behind(self) -> None:
+        """End the run on behalf of its thread, which does not stop."""
+        if self._log.ended:
+            return
+        try:
+            self._future.set_exception(self._execution.give_up())
+        except InvalidStateError:
+            pass  # it has ended this moment
+
+    def _let_go(self) -> None:
+        self._token.remove_callback(self._key)
+        self._alarm.stop()
+        self._input = None
+
+    def _after_fork(self) -> None:
+        # Not the old future: a thread that the child lacks may hold its lock.
+        self._future = Future()
+        self._future.set_exception(
+            RuntimeError(f"run {self.workflow_id} goes on in the parent process, not here")
+        )
 
 
 class Runtime:
@@ -137,7 +195,9 @@ class Runtime:
         self._pool = threads.WorkerPool(max_workers, "run")
         self._lock = threading.RLock()  # a signal handler may come by
         self._runs: Dict[str, RunHandle] = {}
-        self._shut = False
+        self._shut = False  # takes no new runs
+        self._closed = False  # ... and has nothing left to close
+        self._hurried = False  # Ctrl-C came again: nothing is waited for
         threads.after_fork(self)
         threads.at_exit(self)
 
@@ -149,8 +209,14 @@ class Runtime:
     ) -> RunHandle:
         """Queue a run; returns its `RunHandle` at once.
 
+        Called by a run, by one of its tools say, it starts a run within a run:
+        that one has a thread of its own, beyond `max_workers`, so that the two
+        cannot wait for each other; it is stopped when the outer one is, and its
+        events name that one (`parent_workflow_id`).
+
         Raises:
-            RuntimeError: the runtime has been shut down, or the interpreter exits.
+            RuntimeError: the runtime has been shut down, the interpreter exits,
+                or hundreds of runs within runs are under way.
             ConfigError: `workflow` is none.
             LogError: `workflow_id` has been used, or the log is closed.
         """
@@ -158,28 +224,42 @@ class Runtime:
             workflow = Workflow(workflow.name, [workflow])
         if not isinstance(workflow, Workflow):
             raise ConfigError(f"expected a Workflow or an Agent, not {type(workflow).__name__}")
+        parent = _current.get()
         with self._lock:
             if self._shut or threads.exiting():
                 raise RuntimeError("the runtime has been shut down: it takes no new runs")
-            log = self.event_stream.open_log(workflow_id or uuid.uuid4().hex[:16])
+            log = self.event_stream.open_log(
+                workflow_id or os.urandom(8).hex(),
+                None if parent is None else parent.workflow_id,
+            )
+            if log.workflow_id in self._runs:
+                raise LogError(f"run {log.workflow_id!r} is under way: choose another id")
             handle = RunHandle(workflow, input, log)
             self._runs[handle.workflow_id] = handle
-            if threads.WorkerPool.current() is self._pool:
-                # A run that starts another: were it queued, a full pool would wait for itself.
-                future = threads.run_here(handle._work)
-            else:
-                try:
-                    future = self._pool.submit(handle._work)
-                except RuntimeError:
-                    del self._runs[handle.workflow_id]
-                    raise
-            handle._begin(future)
-        future.add_done_callback(lambda _: self._forget(handle))
+            name = handle.workflow_id  # not the handle, which would hold itself
+            handle._future.add_done_callback(lambda _: self._forget(name))
+            self._start(handle, parent)
         return handle
 
-    def _forget(self, handle: RunHandle) -> None:
+    def _start(self, handle: RunHandle, parent: Optional[RunHandle]) -> None:
+        if parent is not None:
+            _stop_with(parent, handle)
+        try:
+            # A run that another one starts, and may wait for, must not wait for its place.
+            self._pool.submit(handle._work, handle._future, at_once=parent is not None)
+        except threads.NoThread:
+            handle._refuse(
+                ConnectError(
+                    "no thread could be started for the run", phase="connect", retryable=True
+                )
+            )
+        except RuntimeError:
+            del self._runs[handle.workflow_id]
+            raise
+
+    def _forget(self, workflow_id: str) -> None:
         with self._lock:
-            self._runs.pop(handle.workflow_id, None)
+            self._runs.pop(workflow_id, None)
 
     def run(
         self, workflow: Union[Workflow, Agent], input: Any, *, workflow_id: Optional[str] = None
@@ -199,15 +279,16 @@ class Runtime:
             raise
         except BaseException as interruption:
             handle.cancel(f"interrupted by {type(interruption).__name__}")
-            self._await_end(handle, self.grace)
+            self._await_end(handle)
             raise
 
-    @staticmethod
-    def _await_end(handle: RunHandle, seconds: float) -> None:
+    def _await_end(self, handle: RunHandle) -> None:
         try:
-            handle.result(seconds)
+            handle.result(self.grace)
         except (AgentStreamError, TimeoutError):
             pass
+        except _INTERRUPTIONS:
+            self._leave()
 
     def stream(
         self, workflow: Union[Workflow, Agent], input: Any, *, workflow_id: Optional[str] = None
@@ -217,7 +298,7 @@ class Runtime:
         A run that fails raises nothing here: its terminal event says so.
         Leaving the loop early stops the run.
         """
-        workflow_id = workflow_id or uuid.uuid4().hex[:16]
+        workflow_id = workflow_id or os.urandom(8).hex()
         with self.event_stream.subscribe(workflow_id=workflow_id) as events:
             handle = self.submit(workflow, input, workflow_id=workflow_id)
             try:
@@ -240,23 +321,52 @@ class Runtime:
         Args:
             cancel: stop the runs.
             timeout: seconds to wait for them; default `grace` with `cancel`,
-                else no bound.
+                else no bound.  Runs that have not ended by then are stopped,
+                and no longer waited for.
 
         Returns:
             True if all of them have ended.
+
+        Raises:
+            RuntimeError: it was called by one of the runs.
         """
+        within = _current.get()
+        if within is not None and self._runs.get(within.workflow_id) is within:
+            raise RuntimeError("a run cannot shut down its own runtime: it would wait for itself")
         with self._lock:
             self._shut = True
             handles = list(self._runs.values())
         if cancel:
-            for handle in handles:
-                handle.cancel("the runtime is shutting down")
-            timeout = self.grace if timeout is None else timeout
+            _stop(handles)
+            if timeout is None:
+                timeout = _HURRY_S if self._hurried else self.grace
         ended = self._pool.shutdown(join=timeout)
         if not ended:
             logger.warning("runs that did not stop in time are left behind")
-        self.event_stream.close()
+            _stop(handles)
+            for handle in handles:
+                handle._leave_behind()
+        if self._hurried:
+            self.event_stream.close(timeout=_HURRY_S)
+        else:
+            self.event_stream.close()
+        self._closed = True
         return ended
+
+    def _stop_and_wait(self) -> Optional[BaseException]:
+        """Stop the runs and shut down; returns what interrupted the wait, which then is over."""
+        try:
+            self.shutdown(cancel=True)
+        except _INTERRUPTIONS as interruption:
+            self._leave()
+            return interruption
+        return None
+
+    def _leave(self) -> None:
+        """Interrupted while waiting for runs that had been stopped: out, now."""
+        logger.warning("interrupted again: not waiting for the runs under way to stop")
+        self._hurried = True
+        self.shutdown(cancel=True)
 
     def __enter__(self) -> Runtime:
         return self
@@ -266,19 +376,37 @@ class Runtime:
             try:
                 self.shutdown()
             except BaseException:  # Ctrl-C while waiting: now they are stopped
-                self.shutdown(cancel=True)
+                self._stop_and_wait()
                 raise
-        else:
-            self.shutdown(cancel=True)
+            return
+        interruption = self._stop_and_wait()
+        if interruption is not None and not issubclass(kind, _INTERRUPTIONS):
+            raise interruption
 
     def _at_exit(self) -> None:
-        if not self._shut:
-            self.shutdown(cancel=True)
+        if not self._closed:
+            self._stop_and_wait()
 
     def _after_fork(self) -> None:
         # The runs and their threads are the parent's.
         self._lock = threading.RLock()
-        self._runs = {}
+        handles, self._runs = self._runs, {}
+        for handle in handles.values():
+            handle._after_fork()
+
+
+def _stop(handles: Sequence[RunHandle]) -> None:
+    for handle in handles:
+        handle.cancel("the runtime is shutting down")
+        handle._close_queued()
+
+
+def _stop_with(parent: RunHandle, child: RunHandle) -> None:
+    """While it lasts, `child` is stopped when `parent` is."""
+    key = parent._token.add_callback(
+        lambda: child.cancel(f"the run that started it was stopped: {parent._token.reason}")
+    )
+    child._future.add_done_callback(lambda _: parent._token.remove_callback(key))
 
 
 def exit_on_sigterm() -> None:
@@ -290,4 +418,6 @@ def exit_on_sigterm() -> None:
     Raises:
         ValueError: this is not the main thread.
     """
+    import signal  # noqa: PLC0415 - a millisecond that only who wants this pays
+
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

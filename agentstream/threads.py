@@ -16,13 +16,13 @@ import queue
 import threading
 import time
 import weakref
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from typing import Any, Callable, List, Optional, Protocol, Tuple, TypeVar
 
 from agentstream.cancel import CancelToken
 
-__all__ = ["Alarm", "WorkerPool", "abandonable", "after_fork", "arm", "at_exit", "exiting",
-           "start_thread"]  # fmt: skip
+__all__ = ["Alarm", "NoThread", "WorkerPool", "abandonable", "after_fork", "arm", "at_exit",
+           "exiting", "start_thread"]  # fmt: skip
 
 logger = logging.getLogger("agentstream.threads")
 
@@ -133,6 +133,8 @@ def _run_exits() -> None:
             thing._at_exit()
         except Exception:
             logger.exception("%r could not be closed at exit", type(thing).__name__)
+        except (KeyboardInterrupt, SystemExit):
+            logger.warning("interrupted while a %s was being closed", type(thing).__name__)
 
 
 # --- the deadline clock --------------------------------------------------------------------
@@ -282,6 +284,14 @@ def _fulfil(future: Future[T], function: Callable[[], T]) -> None:
 
 # --- the worker pool -----------------------------------------------------------------------
 
+_Task = Tuple["Future[Any]", Callable[[], Any]]
+#: Threads beyond its size that a pool starts for work that must not wait.
+_MOST_EXTRA = 256
+
+
+class NoThread(RuntimeError):
+    """The system has no thread left for the work."""
+
 
 class _Local(threading.local):
     pool: Optional[WorkerPool] = None
@@ -306,12 +316,11 @@ class WorkerPool:
         after_fork(self)
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
-        self._queue: queue.SimpleQueue[
-            Optional[Tuple[Future[Any], Callable[[], Any]]]
-        ] = queue.SimpleQueue()
-        self._threads: List[threading.Thread] = []
-        self._load = 0  # tasks queued or running; with fewer threads than that, none is idle
+        self._changed = threading.Condition()  # guards all below; notified when a thread ends
+        self._queue: queue.SimpleQueue[Optional[_Task]] = queue.SimpleQueue()
+        self._workers = 0  # threads that take from the queue
+        self._extra = 0  # threads beyond them, for one task each
+        self._load = 0  # tasks queued or running; with fewer workers than that, none is idle
         self._closed = False
 
     def _after_fork(self) -> None:
@@ -319,75 +328,123 @@ class WorkerPool:
         self._reset()
         self._closed = closed
 
-    @staticmethod
-    def current() -> Optional[WorkerPool]:
-        """The pool whose worker is running this code; None outside of any."""
-        return _local.pool
+    def submit(
+        self,
+        function: Callable[[], T],
+        future: Optional[Future[T]] = None,
+        *,
+        at_once: bool = False,
+    ) -> Future[T]:
+        """Queue `function`; returns its future, the given one or a new one.
 
-    def submit(self, function: Callable[[], T]) -> Future[T]:
-        """Queue `function`; its future tells how it went.
+        With `at_once` it does not wait for a worker to be free: if none is, a
+        thread beyond `max_workers` runs it.
 
         Raises:
-            RuntimeError: the pool is shut down, or no first thread can be started.
+            NoThread: there is none to be had.
+            RuntimeError: the pool is shut down, or has too many threads already.
         """
-        future: Future[T] = Future()
-        with self._lock:
+        future = Future() if future is None else future
+        with self._changed:
             if self._closed or _exiting:
-                raise RuntimeError("cannot submit: the pool has been shut down")
-            if len(self._threads) < min(self._load + 1, self._max_workers):
-                self._grow()
-            self._load += 1
-            self._queue.put((future, function))
+                raise RuntimeError("the pool has been shut down: it takes no more work")
+            if self._workers < min(self._load + 1, self._max_workers):
+                self._grow(needed=not self._workers and not at_once)
+            if at_once and self._workers <= self._load:
+                self._run_beside(future, function)
+            else:
+                self._load += 1
+                self._queue.put((future, function))
         return future
 
-    def _grow(self) -> None:
-        number = len(self._threads)
+    def _grow(self, *, needed: bool) -> None:
+        number = self._workers
+        self._workers += 1
         try:
-            self._threads.append(start_thread(f"{self._name}-{number}", self._work, self._queue))
+            start_thread(f"{self._name}-{number}", self._work, self._queue)
         except RuntimeError:
-            if not self._threads:
-                raise
+            self._workers -= 1
+            if needed:
+                raise _no_thread() from None
             logger.warning("no more threads: %d workers share the work", number)
 
-    def _work(
-        self, tasks: queue.SimpleQueue[Optional[Tuple[Future[Any], Callable[[], Any]]]]
-    ) -> None:
+    def _run_beside(self, future: Future[Any], function: Callable[[], Any]) -> None:
+        if self._extra >= _MOST_EXTRA:
+            raise RuntimeError(f"{_MOST_EXTRA} threads are at work beyond the pool's own: no more")
+        self._extra += 1
+        try:
+            start_thread(f"{self._name}-beside", self._work_once, future, function)
+        except RuntimeError:
+            self._extra -= 1
+            raise _no_thread() from None
+
+    def _work(self, tasks: queue.SimpleQueue[Optional[_Task]]) -> None:
         _local.pool = self
         while True:
             task = tasks.get()
             if task is None:
-                tasks.put(None)  # for the next worker
-                return
-            future, function = task
-            if future.set_running_or_notify_cancel():
-                _fulfil(future, function)
-            del task, future, function  # an idle worker keeps nothing alive
-            with self._lock:
-                self._load -= 1
+                break
+            _perform(*task, self._free)
+            del task  # an idle worker keeps nothing alive
+        tasks.put(None)  # for the next worker
+        with self._changed:
+            self._workers -= 1
+            self._changed.notify_all()
+
+    def _work_once(self, future: Future[Any], function: Callable[[], Any]) -> None:
+        _local.pool = self
+        _perform(future, function, lambda: None)
+        with self._changed:
+            self._extra -= 1
+            self._changed.notify_all()
+
+    def _free(self) -> None:
+        with self._changed:
+            self._load -= 1
 
     def shutdown(self, *, join: Optional[float] = None) -> bool:
         """Refuse new work, let what was submitted finish, and wait up to `join` seconds.
 
         Returns True if every worker has ended.  None waits without a bound.
+        Called by a worker, it does not wait for that one.
         """
-        with self._lock:
+        mine = 1 if _local.pool is self else 0
+        with self._changed:
             if not self._closed:
-                self._closed = True
                 self._queue.put(None)
-            threads = list(self._threads)
-        until = NEVER if join is None else time.monotonic() + join
-        for thread in threads:
-            if thread is threading.current_thread():
-                continue
-            left = until - time.monotonic()
-            thread.join(None if until == NEVER else max(left, 0.0))
-        me = threading.current_thread()
-        return not any(thread.is_alive() for thread in threads if thread is not me)
+                self._closed = True
+            # Not Thread.join: a Ctrl-C in it makes Python (up to 3.12) take the
+            # thread for ended, and who waits again would not wait at all.
+            return self._changed.wait_for(lambda: self._workers + self._extra <= mine, join)
 
 
-def run_here(function: Callable[[], T]) -> Future[T]:
-    """Run `function` in this thread; its future tells how it went."""
-    future: Future[T] = Future()
-    future.set_running_or_notify_cancel()
-    _fulfil(future, function)
-    return future
+def _no_thread() -> RuntimeError:
+    if not threading.main_thread().is_alive():  # Python starts none any more
+        return RuntimeError("the interpreter is exiting: it takes no more work")
+    return NoThread("no thread could be started")
+
+
+def _perform(
+    future: Future[Any], function: Callable[[], Any], before_telling: Callable[[], object]
+) -> None:
+    """Run a task; `before_telling`, so that who waits for it finds the worker free."""
+    if not future.set_running_or_notify_cancel():
+        before_telling()
+        return
+    try:
+        result = function()
+    except BaseException as error:  # noqa: BLE001 - it belongs to the one who waits
+        before_telling()
+        _tell(future.set_exception, error)
+    else:
+        before_telling()
+        _tell(future.set_result, result)
+    finally:
+        del future, function  # no cycle through the error's traceback
+
+
+def _tell(tell: Callable[[Any], object], outcome: Any) -> None:
+    try:
+        tell(outcome)
+    except InvalidStateError:
+        pass  # it was given up, and answered for, before it came to its end

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from agentstream.agent import Agent, AgentOutput, Scribe, describe
 from agentstream.cancel import CancelToken
@@ -29,8 +28,7 @@ __all__ = ["StepResult", "Workflow", "WorkflowRun"]
 logger = logging.getLogger("agentstream.workflow")
 
 
-@dataclass(frozen=True)
-class StepResult:
+class StepResult(NamedTuple):
     """What a step came to, or how far it got.
 
     Attributes:
@@ -51,8 +49,7 @@ class StepResult:
     status: str
 
 
-@dataclass(frozen=True)
-class WorkflowRun:
+class WorkflowRun(NamedTuple):
     """A run, ended or as far as it got.
 
     Attributes:
@@ -67,7 +64,7 @@ class WorkflowRun:
     workflow_id: str
     status: str
     output: str = ""
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = Usage()
     steps: Tuple[StepResult, ...] = ()
 
 
@@ -98,26 +95,25 @@ class Workflow:
     def __repr__(self) -> str:
         return f"<Workflow {self.name!r}: {' -> '.join(step.name for step in self.steps)}>"
 
-    def execute(self, input: Any, log: RunLog, cancel: CancelToken) -> WorkflowRun:
-        """Run the steps in this thread, writing into `log`.  For runtime.py.
 
-        Raises:
-            WorkflowFailed, Cancelled: with `run`.
-        """
-        return _Execution(self, log, cancel).run(input)
-
-
-class _Execution:
-    """One run of a workflow."""
+class Execution:
+    """One run of a workflow.  For runtime.py."""
 
     def __init__(self, workflow: Workflow, log: RunLog, cancel: CancelToken) -> None:
         self._workflow = workflow
         self._log = log
         self._cancel = cancel
         self._steps: List[StepResult] = []
+        self._step_now: Optional[Tuple[Agent, float, List[str]]] = None
         self._started = time.monotonic()
 
     def run(self, input: Any) -> WorkflowRun:
+        """Run the steps in this thread, writing into the log.
+
+        Raises:
+            WorkflowFailed, Cancelled: with `run`.
+        """
+        self._started = time.monotonic()
         try:
             self._log.append(
                 EventType.WORKFLOW_STARTED,
@@ -132,12 +128,23 @@ class _Execution:
                 input = self._step(str(number), step, input)
         except Cancelled as error:
             raise self._end_cancelled(error) from error.__cause__
-        except Exception as error:
+        except BaseException as error:  # a SystemExit of user code ends a run, and no more
             raise self._end_failed(error) from error
-        except BaseException as error:  # Ctrl-C in a run that its caller's thread makes
-            self._end_failed(error)
-            raise
         return self._end_completed(input)
+
+    def give_up(self) -> Cancelled:
+        """End the run as cancelled, in another thread than that of `run`; returns the error.
+
+        For a run that has not begun, or does not stop: what its thread still
+        says is dropped.
+        """
+        return self._end_cancelled(Cancelled())
+
+    def refuse(self, error: AgentStreamError) -> WorkflowFailed:
+        """End the run as failed before it has begun; returns the error."""
+        failure = self._end_failed(error)
+        failure.__cause__ = error
+        return failure
 
     def _step(self, number: str, agent: Agent, input: Any) -> str:
         """Run one step; returns its output."""
@@ -146,6 +153,7 @@ class _Execution:
         )
         started = time.monotonic()
         said: List[str] = []
+        self._step_now = (agent, started, said)
         try:
             output = self._drain(agent, input, number, said)
         except BaseException as error:
@@ -190,6 +198,7 @@ class _Execution:
     ) -> StepResult:  # fmt: skip
         took = (time.monotonic() - started) * 1000
         result = StepResult(agent.name, "Agent", took, output, usage, rate, status)
+        self._step_now = None
         self._steps.append(result)
         return result
 
@@ -197,12 +206,18 @@ class _Execution:
 
     def _result(self, status: str, output: Optional[str] = None) -> WorkflowRun:
         usage: Optional[Usage] = None
-        for step in self._steps:
+        steps = list(self._steps)
+        if self._step_now is not None:  # its thread did not stop
+            agent, started, said = self._step_now
+            took = (time.monotonic() - started) * 1000
+            text = "".join(said)
+            steps.append(StepResult(agent.name, "Agent", took, text, Usage(), None, status))
+        for step in steps:
             usage = step.usage if usage is None else usage + step.usage
         if output is None:
-            output = self._steps[-1].output if self._steps else ""
+            output = steps[-1].output if steps else ""
         return WorkflowRun(
-            self._log.workflow_id, status, output, usage or Usage(), tuple(self._steps)
+            self._log.workflow_id, status, output, usage or Usage(), tuple(steps)
         )
 
     def _end_data(self, run: WorkflowRun) -> Dict[str, Any]:

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import urllib.parse
-from typing import Iterator, List, Tuple
+from typing import List
 
 _HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import queue
+import sys
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, FrozenSet, List, Optional
+from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, FrozenSet, Optional
 
 from agentstream import threads
 from agentstream.errors import LogError
@@ -26,18 +27,21 @@ logger = logging.getLogger("agentstream.events")
 
 Callback = Callable[[Event], object]
 
-_CLOSE = object()  # in a queue: nothing comes after this
-_CATCH_UP = object()  # in a queue: go on from the store
+# In a queue, where an event has its position: it has none.
+_CLOSE = ("close", None, None)  # nothing comes after this
+_CATCH_UP = ("catch up", None, None)  # go on from the store
 _PAGE = 500
+_UNKNOWN = sys.maxsize  # as a place: beyond all that is known
+_MOST_SEEN = 1000
 
 
 class Mailbox:
     """What a publisher sees of a subscription, and what its reader does with it.
 
     It is live, and then events come through the queue; or it is behind, and
-    then its reader fetches them from the store.  The reader turns it live again
-    first and reads the rest afterwards, so that nothing falls between; what
-    then comes twice, it knows by its offset.
+    then its reader fetches them from the store.  When little is left there, the
+    reader turns it live again, notes up to where it was behind (the goal) and
+    reads on to just there: what lies beyond comes through the queue.
     """
 
     def __init__(
@@ -55,44 +59,56 @@ class Mailbox:
         self.missed = 0
         self._stream = stream
         self._types = types
+        # The end is offered whether it is wanted or not: it ends the reading.
+        self._offered = types if types is None or workflow_id is None else types | TERMINAL
         self._max_queue = max_queue
-        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._renew_queue()
+        self._page: Deque[Event] = deque()
         self._behind = False
         self._reading = False  # the reader is fetching from the store
-        self._last_pass = False  # ... and live again
-        self._page: Deque[Event] = deque()
-        self._seam: Dict[str, int] = {}
-        self._finished_at: Optional[float] = None
+        self._goal: Optional[int] = None  # up to where; None while it is behind
         self._newest = 0  # the last place offered while behind
         self._end_offered = False  # ... and the workflow's end was among what was offered
+        self._closed = False
         self._done = False
+        self._reader: Optional[int] = None
+        # Of events without a position: the last offset of each workflow that was delivered.
+        self._seen: Dict[str, int] = {}
+
+    def _renew_queue(self) -> None:
+        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._put, self._waiting = self._queue.put, self._queue.qsize
 
     # --- the publisher's side: under the stream's lock, and never waiting -------------------
 
     def offer(self, event: Event) -> None:
-        kind = event[3]
-        ends = self.workflow_id is not None and kind in TERMINAL
-        if self._behind:
-            place = event[1] if self.workflow_id is not None else event[2]
-            self._newest = place or self._newest
-            self._end_offered = self._end_offered or ends
+        if self._offered is not None and event[3] not in self._offered:
             return
-        if self._types is not None and kind not in self._types and not ends:
+        if not self._behind and self._waiting() < self._max_queue:
+            self._put(event)
             return
-        if self._queue.qsize() >= self._max_queue:
-            self.fall_behind()
-        else:
-            self._queue.put(event)
+        place = event[2] if self.workflow_id is None else event[1]
+        self.fall_behind(_UNKNOWN if place is None else place, event[3] in TERMINAL)
 
-    def fall_behind(self) -> None:
-        self._behind = True
-        self._queue.put(_CATCH_UP)
+    def fall_behind(self, newest: int, ended: bool) -> None:
+        """From here on up to `newest`, and further while behind, read the store."""
+        self._newest = max(self._newest, newest)
+        self._end_offered = self._end_offered or (ended and self.workflow_id is not None)
+        if not self._behind:
+            self._behind = True
+            self._put(_CATCH_UP)
 
     def finish(self) -> None:
-        """What is queued is still delivered; then it ends."""
-        if self._finished_at is None:
-            self._finished_at = time.time()
-            self._queue.put(_CLOSE)
+        """What was offered is still delivered; then it ends.  Nothing may be offered any more."""
+        if not self._closed:
+            self._closed = True
+            self._put(_CLOSE)
+
+    def drop(self) -> None:
+        """Nobody will read: keep nothing, and take nothing in.  Needs no lock."""
+        self._behind = True
+        self._renew_queue()
+        self._page.clear()
 
     # --- the reader's side: in one thread ---------------------------------------------------
 
@@ -101,7 +117,18 @@ class Mailbox:
 
         Raises:
             StopIteration: there are no more.
+            RuntimeError: another thread is reading.
         """
+        me = threading.get_ident()
+        if self._reader is not None and self._reader != me:
+            raise RuntimeError("two threads read one subscription: subscribe once for each")
+        self._reader = me
+        try:
+            return self._next(timeout)
+        finally:
+            self._reader = None
+
+    def _next(self, timeout: Optional[float]) -> Optional[Event]:
         while not self._done:
             if self._page:
                 event: Any = self._page.popleft()
@@ -113,78 +140,95 @@ class Mailbox:
                     event = self._queue.get(timeout=timeout)
                 except queue.Empty:
                     return None
-                if event is _CATCH_UP:
-                    self._reading, self._last_pass = True, False
+                if not self._is_due(event):
                     continue
-                if event is _CLOSE:
-                    break
-                if self._was_read(event):
-                    continue
-                self._advance(event)
             kind = event[3]
-            if self.workflow_id is not None and kind in TERMINAL:
+            if kind in TERMINAL and self.workflow_id is not None:
                 self._done = True
             if self._types is None or kind in self._types or kind is EventType.EVENTS_MISSED:
                 return event  # type: ignore[no-any-return]
-        self._done = True
         self._stream._remove(self)
         raise StopIteration
 
-    def _advance(self, event: Event) -> None:
-        place = event[1] if self.workflow_id is not None else event[2]
+    def _is_due(self, item: Any) -> bool:
+        """Look at what came through the queue; True for an event that is to be delivered."""
+        place = item[2] if self.workflow_id is None else item[1]
         if place is not None:
             self.cursor = place
+            return True
+        if item is _CATCH_UP:
+            self._reading, self._goal = True, None
+            return False
+        if item is _CLOSE:
+            self._done = True
+            return False
+        return self._is_news(item)
 
-    def _was_read(self, event: Event) -> bool:
-        """True if an event in the queue came out of the store already."""
-        place = event[1] if self.workflow_id is not None else event[2]
-        if place is not None:
-            return place <= self.cursor
-        return event[1] <= self._seam.get(event[4], 0)
+    def _is_news(self, event: Event) -> bool:
+        """Tell by its offset whether an event without a position has been delivered."""
+        if event.offset <= self._seen.get(event.workflow_id, 0):
+            return False
+        self._seen[event.workflow_id] = event.offset
+        if len(self._seen) > _MOST_SEEN:
+            with self._stream._lock:  # the store knows the positions by now
+                self.fall_behind(_UNKNOWN, False)
+        return True
 
     def _fetch(self) -> None:
-        """Read one page of the store; at its end turn live, and read once more."""
-        if not self._last_pass:
-            events = self._read_page()
-            if len(events) < _PAGE:
-                with self._stream._lock:
-                    self._behind = False
-                self._last_pass = True
-                self._seam.clear()
+        """Read one page of the store; at its end turn live, and read on to the goal."""
+        more = self._read_page()
+        if self._goal is None:
+            if more:
+                return
+            with self._stream._lock:
+                self._behind = False
+                self._goal, self._newest = self._newest, 0
+            self._seen.clear()
+            if self.cursor < self._goal:
+                return
+        elif more and self.cursor < self._goal:
             return
-        events = self._read_page()
-        for event in events:
-            self._seam[event.workflow_id] = event.offset
-        if len(events) < _PAGE:
-            self._reading = False
-            if self.cursor < self._newest:  # gone from the store, and nothing kept follows
-                self._tell_missed(self.cursor + 1, self._newest)
-                if self._end_offered:
-                    self.finish()
+        elif self.cursor < self._goal != _UNKNOWN:
+            self._tell_missed(self._goal)  # let go, and nothing kept follows
+        self._reading = False
+        if self._end_offered:
+            self.finish()
 
-    def _read_page(self) -> List[Event]:
+    def _read_page(self) -> bool:
+        """Put the next events on the page; False if there are none beyond them."""
         store = self._stream.store
         try:
             events = store.read(workflow_id=self.workflow_id, after=self.cursor, limit=_PAGE)
-        except LogError:
+            if self._closed and self._newest == _UNKNOWN:
+                self._newest = store.bounds().last
+        except Exception:
             logger.exception("a subscriber could not read back what its queue had no room for")
-            self.finish()
-            return []
+            if self._goal == _UNKNOWN:
+                self.finish()
+            return False
+        limit = self._goal
+        if limit is None:
+            limit = self._newest if self._closed else _UNKNOWN
         for event in events:
-            if self._finished_at is not None and event.timestamp > self._finished_at:
-                return []  # appended after the close
             place = event.offset if self.workflow_id is not None else event.position or 0
+            if place > limit:
+                return False  # it comes through the queue, or was appended after the close
             if place > self.cursor + 1:
-                self._tell_missed(self.cursor + 1, place - 1)
+                self._tell_missed(place - 1)
             self.cursor = place
+            if event.offset <= self._seen.get(event.workflow_id, 0):
+                continue
+            if self._goal == _UNKNOWN:
+                self._seen[event.workflow_id] = event.offset
             self._page.append(event)
-        return events
+        return len(events) == _PAGE
 
-    def _tell_missed(self, first: int, last: int) -> None:
-        self.missed += last - first + 1
+    def _tell_missed(self, last: int) -> None:
+        first = self.cursor + 1
+        self.missed += last - self.cursor
+        self.cursor = last
         unit = "position" if self.workflow_id is None else "offset"
         data = FrozenDict({"first": first, "last": last, "unit": unit})
-        self.cursor = last
         self._page.append(
             Event(None, 0, None, EventType.EVENTS_MISSED, self.workflow_id or "", None,
                   time.time(), data)
@@ -203,12 +247,17 @@ class Mailbox:
     def _deliver(self) -> None:
         callback = self.callback
         assert callback is not None
+        get, of_all = self._queue.get, self.workflow_id is None
         while True:
-            try:
-                event = self.take()
-            except StopIteration:
-                return
-            assert event is not None
+            # The way of most events in short; all others go through `_next`.
+            event: Any = get() if of_all and not self._reading and not self._page else None
+            if event is not None and event[2] is not None:
+                self.cursor = event[2]
+            elif event is None or not self._is_due(event):
+                try:
+                    event = self._next(None)
+                except StopIteration:
+                    return
             try:
                 callback(event)
             except BaseException:
@@ -225,12 +274,21 @@ class Mailbox:
         return not thread.is_alive()
 
     def after_fork(self) -> None:
-        # The reader's thread stayed in the parent, and with it what was queued.
-        finished = self._finished_at is not None
-        self._queue = queue.SimpleQueue()
+        self._reader = None
+        old = self._queue
+        self._renew_queue()
+        if self.callback is None or self.thread is threading.current_thread():
+            while not old.empty():  # an iterator goes on in the child with what it had
+                self._put(old.get_nowait())
+            return
+        # The reader's thread stayed in the parent, and what was queued is delivered there.
         self._page.clear()
         self._behind = self._reading = False
-        if finished:
-            self._queue.put(_CLOSE)
-        elif self.thread is not None and self.callback is not None:
+        self._newest = 0
+        if self._closed or self._end_offered:
+            self._stream._remove(self)
+            return
+        try:
             self.start(self.callback)
+        except LogError:
+            logger.exception("a subscriber ends with the fork")

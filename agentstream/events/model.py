@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import datetime
 import enum
+import functools
 import json
 import math
-from typing import Any, Dict, FrozenSet, Mapping, NamedTuple, NoReturn, Optional
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    FrozenSet,
+    Mapping,
+    NamedTuple,
+    NoReturn,
+    Optional,
+    Tuple,
+)
 
 from agentstream.errors import LogError
 
@@ -91,8 +101,14 @@ class Event(NamedTuple):
         """
         values = {name: fields[name] for name in cls._fields}
         values["type"] = EventType(values["type"])
+        if not isinstance(values["data"], Mapping):
+            raise ValueError("an event's data must be an object")
         values["data"] = freeze(values["data"])
         return cls(**values)
+
+
+#: An Event from a tuple of all its fields, at a third of the cost of calling the class.
+make_event: Callable[[Tuple[Any, ...]], Event] = functools.partial(tuple.__new__, Event)
 
 
 class FrozenDict(Dict[str, Any]):
@@ -115,14 +131,16 @@ class FrozenDict(Dict[str, Any]):
 
 
 _MOST_DEPTH = 64
+_MOST_BITS = 2048  # more than that, and Python may refuse to print it
 
 
 def freeze(value: Any, depth: int = 0) -> Any:
     """`value` as immutable JSON values: dicts that cannot change, tuples, str, numbers, None.
 
     What JSON lacks is written by rule: bytes as base64, dates in ISO format,
-    NaN and infinities as None, lone surrogates as U+FFFD, enums by value,
-    dataclasses as dicts, sets as lists, all else by its repr.
+    NaN and infinities as None, integers beyond 2,048 bits as hexadecimal text,
+    lone surrogates as U+FFFD, enums by value, dataclasses as dicts, sets as
+    lists, all else by its repr.
 
     Raises:
         LogError: the value contains itself, or is nested more than 64 deep.
@@ -130,17 +148,30 @@ def freeze(value: Any, depth: int = 0) -> Any:
     kind = type(value)
     if kind is str:
         return value if value.isascii() else _clean(value)
-    if kind is int or kind is bool or value is None:
+    if kind is int:
+        return value if value.bit_length() <= _MOST_BITS else hex(value)
+    if kind is bool or value is None:
         return value
     if depth > _MOST_DEPTH:
         raise LogError("an event's data is nested too deeply, or contains itself")
     if kind is float:
         return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return FrozenDict({_clean(str(k)): freeze(v, depth + 1) for k, v in value.items()})
+    if kind is dict or isinstance(value, Mapping):
+        return freeze_mapping(value, depth)
     if isinstance(value, (list, tuple, set, frozenset)):
         return tuple(freeze(item, depth + 1) for item in value)
     return freeze(_by_rule(value), depth + 1)
+
+
+def freeze_mapping(value: Mapping[Any, Any], depth: int = 0) -> FrozenDict:
+    """`freeze` for a mapping; one of plain ASCII text, as a chunk's data is, is just copied."""
+    frozen = FrozenDict(value)
+    for k, v in frozen.items():
+        if type(v) is not str or type(k) is not str or not v.isascii() or not k.isascii():
+            break
+    else:
+        return frozen
+    return FrozenDict({_clean(str(k)): freeze(v, depth + 1) for k, v in frozen.items()})
 
 
 def _by_rule(value: Any) -> Any:
@@ -150,7 +181,9 @@ def _by_rule(value: Any) -> Any:
         return base64.b64encode(bytes(value)).decode("ascii")
     if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
         return value.isoformat()
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if hasattr(type(value), "__dataclass_fields__"):
+        import dataclasses  # noqa: PLC0415 - whoever has one has paid for it
+
         return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     for base in (str, int, float):
         if isinstance(value, base):

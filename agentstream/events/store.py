@@ -6,13 +6,14 @@ knows no subscribers; events/stream.py does.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from typing import Deque, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Deque, Dict, List, NamedTuple, Optional
 
 from agentstream.errors import ConfigError
-from agentstream.events.model import TERMINAL, Event
+from agentstream.events.model import TERMINAL, Event, make_event
 
 __all__ = ["Bounds", "EventStore", "MemoryStore"]
 
@@ -32,7 +33,10 @@ class EventStore(ABC):
 
     @abstractmethod
     def append(self, event: Event) -> Event:
-        """Keep an event; returns it with its position, if the store gives that at once."""
+        """Keep an event; returns it with its position, if the store gives that at once.
+
+        Where it raises, `bounds` must tell whether the event was kept.
+        """
 
     @abstractmethod
     def read(
@@ -46,7 +50,7 @@ class EventStore(ABC):
 
     @abstractmethod
     def bounds(self, workflow_id: Optional[str] = None) -> Bounds:
-        """What of a workflow, or of the whole log, can be read."""
+        """What of a workflow, or of the whole log, can be read; all that was appended counts."""
 
     @abstractmethod
     def has_ended(self, workflow_id: str) -> bool:
@@ -81,9 +85,11 @@ class MemoryStore(EventStore):
         if not isinstance(capacity, int) or capacity < 1:
             raise ConfigError(f"MemoryStore needs a capacity of 1 or more, not {capacity!r}")
         self._capacity = capacity
-        self._lock = threading.Lock()
+        # Re-entrant: before a fork it is taken once for every stream over this store.
+        self._lock = threading.RLock()
         self._events: Deque[Event] = deque()
         self._workflows: Dict[str, _Kept] = {}
+        self._gone: Dict[str, int] = {}  # last offset of workflows with no event left, oldest first
         self._position = 0
         self._ended: Dict[str, None] = {}  # the workflows that ended last, oldest first
 
@@ -93,31 +99,33 @@ class MemoryStore(EventStore):
     def append(self, event: Event) -> Event:
         """See `EventStore.append`; the position is given at once."""
         with self._lock:
-            self._position += 1
+            position = self._position = self._position + 1
             event_id, offset, _, kind, workflow_id, parent, timestamp, data = event
-            event = Event(
-                event_id, offset, self._position, kind, workflow_id, parent, timestamp, data
+            event = make_event(
+                (event_id, offset, position, kind, workflow_id, parent, timestamp, data)
             )
             kept = self._workflows.get(workflow_id)
             if kept is None:
                 kept = self._workflows[workflow_id] = _Kept()
+                self._gone.pop(workflow_id, None)
             kept.events.append(event)
             kept.last = offset
             if kind in TERMINAL:
                 self._ended[workflow_id] = None
-                if len(self._ended) > self._capacity:
-                    del self._ended[next(iter(self._ended))]
+                _forget_oldest(self._ended, self._capacity)
             self._events.append(event)
             if len(self._events) > self._capacity:
                 self._drop_oldest()
         return event
 
     def _drop_oldest(self) -> None:
-        oldest = self._events.popleft()
-        kept = self._workflows[oldest.workflow_id]
+        workflow_id = self._events.popleft()[4]
+        kept = self._workflows[workflow_id]
         kept.events.popleft()
         if not kept.events:
-            del self._workflows[oldest.workflow_id]
+            del self._workflows[workflow_id]
+            self._gone[workflow_id] = kept.last
+            _forget_oldest(self._gone, self._capacity)
 
     def read(
         self, *, workflow_id: Optional[str] = None, after: int = 0, limit: int = 500
@@ -142,9 +150,13 @@ class MemoryStore(EventStore):
         """See `EventStore.bounds`."""
         with self._lock:
             if workflow_id is None:
-                return Bounds(self._position - len(self._events) + 1, self._position)
+                first = self._position - len(self._events) + 1 if self._events else 0
+                return Bounds(first, self._position)
             kept = self._workflows.get(workflow_id)
-            return Bounds(0, 0) if kept is None else Bounds(kept.events[0].offset, kept.last)
+            if kept is not None:
+                return Bounds(kept.events[0].offset, kept.last)
+            last = self._gone.get(workflow_id, 0)
+            return Bounds(last + 1, last) if last else Bounds(0, 0)
 
     def has_ended(self, workflow_id: str) -> bool:
         """See `EventStore.has_ended`."""
@@ -156,19 +168,24 @@ class MemoryStore(EventStore):
 
     def _after_fork(self, child: bool) -> None:
         if child:
-            self._lock = threading.Lock()
+            self._lock = threading.RLock()
         else:
             self._lock.release()
 
 
-def _slice(events: Sequence[Event], start: int, limit: int) -> List[Event]:
-    stop = min(len(events), start + limit)
-    if start * 2 < len(events):
-        return [events[i] for i in range(start, stop)]
-    newest: List[Event] = []
-    for event in reversed(events):
-        if len(newest) >= len(events) - start:
-            break
-        newest.append(event)
+def _forget_oldest(entries: Dict[str, Any], capacity: int) -> None:
+    if len(entries) > capacity:
+        del entries[next(iter(entries))]
+
+
+def _slice(events: Deque[Event], start: int, limit: int) -> List[Event]:
+    """`events[start : start + limit]`, walked to from the nearer end."""
+    size = len(events)
+    stop = min(size, start + limit)
+    if start >= stop:
+        return []
+    if stop <= size - start:
+        return list(itertools.islice(events, start, stop))
+    newest = list(itertools.islice(reversed(events), size - stop, size - start))
     newest.reverse()
-    return newest[: stop - start]
+    return newest

@@ -12,8 +12,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from typing import (
     Any,
+    Deque,
     Dict,
     Iterable,
     Iterator,
@@ -27,7 +29,7 @@ from typing import (
 from agentstream import threads
 from agentstream.errors import ConfigError, LogError, OffsetGone
 from agentstream.events.mailbox import Callback, Mailbox
-from agentstream.events.model import TERMINAL, Event, EventType, FrozenDict, freeze
+from agentstream.events.model import TERMINAL, Event, EventType, freeze_mapping, make_event
 from agentstream.events.store import EventStore, MemoryStore
 
 __all__ = ["EventStream", "RunLog", "Subscription"]
@@ -63,6 +65,14 @@ class RunLog:
         """
         return self._stream._publish(self, kind, data)
 
+    def open_child(self, workflow_id: str) -> RunLog:
+        """Begin the log of a run within this one, whose events name this one as their parent.
+
+        Raises:
+            LogError: the stream has events of that workflow already.
+        """
+        return self._stream.open_log(workflow_id, self.workflow_id)
+
 
 class EventStream:
     """A log of events with subscribers.
@@ -77,13 +87,15 @@ class EventStream:
         if store is not None and not isinstance(store, EventStore):
             raise ConfigError(f"store must be an EventStore, not {type(store).__name__}")
         self.store = store or MemoryStore()
-        # Re-entrant: a dropped subscription's __del__ may run inside any line, ours too.
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # re-entrant: a signal handler may come by
         self._closed = False
         self._logs: Dict[str, RunLog] = {}  # of workflows that `append` was asked for
         # Copied when they change, so that publishing reads them as they are.
         self._everything: Tuple[Mailbox, ...] = ()
         self._by_workflow: Dict[str, Tuple[Mailbox, ...]] = {}
+        # A dropped iterator's __del__ may run inside any line of any thread, and so must
+        # take no lock: it leaves its mailbox here for the next who holds it.
+        self._dropped: Deque[Mailbox] = deque()
         threads.after_fork(self)
         threads.at_exit(self)
 
@@ -98,7 +110,7 @@ class EventStream:
         Raises:
             LogError: the stream has events of that workflow already.
         """
-        if self.store.bounds(workflow_id).last:
+        if self.store.bounds(workflow_id).last or self.store.has_ended(workflow_id):
             raise LogError(f"workflow {workflow_id!r} has a log already: choose another id")
         return RunLog(self, workflow_id, parent_workflow_id)
 
@@ -115,7 +127,7 @@ class EventStream:
         The first one begins the log, a terminal one ends it.
 
         Raises:
-            ConfigError: there is no such type.
+            ConfigError: there is no such type, or it is no part of a log.
             LogError: the workflow has ended or has another owner, the data cannot
                 be kept, or the stream is closed.
         """
@@ -124,6 +136,8 @@ class EventStream:
         except ValueError:
             known = ", ".join(t.value for t in EventType)
             raise ConfigError(f"unknown event type {type!r}: use one of {known}") from None
+        if kind is EventType.EVENTS_MISSED:
+            raise ConfigError("events_missed is told to a subscriber, it is no part of a log")
         with self._lock:
             log = self._logs.get(workflow_id)
         if log is None:
@@ -139,30 +153,53 @@ class EventStream:
         return event
 
     def _publish(self, log: RunLog, kind: EventType, data: Mapping[str, Any]) -> Optional[Event]:
-        frozen = FrozenDict({name: freeze(value) for name, value in data.items()})
+        frozen = freeze_mapping(data)
         workflow_id = log.workflow_id
         with self._lock:
-            if log.ended:
-                logger.debug("%s came after the end of %s", kind.value, workflow_id)
-                return None
-            if self._closed:
-                raise LogError("the event stream is closed")
-            offset = log.offset + 1
-            event = self.store.append(
-                Event(
-                    f"{workflow_id}:{offset}", offset, None, kind, workflow_id,
-                    log.parent_workflow_id, time.time(), frozen,
-                )
-            )  # fmt: skip
-            log.offset = offset
-            if kind in TERMINAL:
-                log.ended = True
-            for mailbox in self._everything:
-                mailbox.offer(event)
-            if self._by_workflow:
-                for mailbox in self._by_workflow.get(workflow_id, ()):
-                    mailbox.offer(event)
-        return event
+            if self._dropped:
+                self._sweep()
+            if not log.ended:
+                if self._closed:
+                    raise LogError("the event stream is closed")
+                offset = log.offset + 1
+                event = make_event(
+                    (
+                        f"{workflow_id}:{offset}", offset, None, kind, workflow_id,
+                        log.parent_workflow_id, time.time(), frozen,
+                    )
+                )  # fmt: skip
+                try:
+                    event = self.store.append(event)
+                    log.offset = offset
+                    if kind in TERMINAL:
+                        log.ended = True
+                    for mailbox in self._everything:
+                        mailbox.offer(event)
+                    if self._by_workflow:
+                        for mailbox in self._by_workflow.get(workflow_id, ()):
+                            mailbox.offer(event)
+                except BaseException:
+                    self._recover(log, offset, kind)
+                    raise
+                return event
+        logger.debug("%s came after the end of %s", kind.value, workflow_id)
+        return None
+
+    def _recover(self, log: RunLog, offset: int, kind: EventType) -> None:
+        """An append was broken off, by Ctrl-C perhaps: what the store has counts."""
+        try:
+            if self.store.bounds(log.workflow_id).last < offset:
+                return
+            newest = self.store.bounds().last
+        except Exception:
+            logger.exception("it is not known whether event %d of its log was kept", offset)
+            return
+        log.offset = offset
+        log.ended = kind in TERMINAL
+        for mailbox in self._everything:
+            mailbox.fall_behind(newest, False)
+        for mailbox in self._by_workflow.get(log.workflow_id, ()):
+            mailbox.fall_behind(offset, log.ended)
 
     # --- reading ----------------------------------------------------------------------------
 
@@ -194,7 +231,7 @@ class EventStream:
         Raises:
             OffsetGone: the history after `after` is not, or not all, there.
             ConfigError: an argument makes no sense.
-            LogError: the stream is closed.
+            LogError: the stream is closed, or no thread can be started.
         """
         wanted = None if types is None else frozenset(_kinds(types))
         if not isinstance(max_queue, int) or max_queue < 1:
@@ -205,20 +242,18 @@ class EventStream:
         with self._lock:
             if self._closed:
                 raise LogError("the event stream is closed")
-            if after is not None:
-                self._check_after(after, workflow_id)
-                mailbox.cursor = after
-                mailbox.fall_behind()
-            elif workflow_id is not None and self.store.has_ended(workflow_id):
+            last = self.store.bounds(workflow_id).last
+            mailbox.cursor = last if after is None else self._check_after(after, workflow_id)
+            ended = workflow_id is not None and self.store.has_ended(workflow_id)
+            if mailbox.cursor < last:
+                mailbox.fall_behind(last, ended)
+            elif ended:
                 mailbox.finish()
-            elif workflow_id is None:
-                mailbox.cursor = self.store.bounds().last
-            else:
-                mailbox.cursor = self.store.bounds(workflow_id).last
+            self._sweep()
             self._add(mailbox)
         return Subscription(self, mailbox, callback)
 
-    def _check_after(self, after: int, workflow_id: Optional[str]) -> None:
+    def _check_after(self, after: int, workflow_id: Optional[str]) -> int:
         if not isinstance(after, int) or isinstance(after, bool) or after < 0:
             raise ConfigError(f"after must be a whole number from 0 on, not {after!r}")
         first, last = self.store.bounds(workflow_id)
@@ -228,6 +263,7 @@ class EventStream:
             raise OffsetGone(
                 f"{where} cannot be read on after {after}: {have}", first=first, last=last
             )
+        return after
 
     def _add(self, mailbox: Mailbox) -> None:
         if mailbox.workflow_id is None:
@@ -236,17 +272,24 @@ class EventStream:
             others = self._by_workflow.get(mailbox.workflow_id, ())
             self._by_workflow[mailbox.workflow_id] = (*others, mailbox)
 
-    def _remove(self, mailbox: Mailbox) -> None:
+    def _remove(self, mailbox: Mailbox, *, close: bool = False) -> None:
+        """Offer it nothing more; with `close`, tell it so in the same breath."""
         with self._lock:
             if mailbox.workflow_id is None:
                 self._everything = tuple(m for m in self._everything if m is not mailbox)
-                return
-            others = self._by_workflow.get(mailbox.workflow_id, ())
-            left = tuple(m for m in others if m is not mailbox)
-            if left:
-                self._by_workflow[mailbox.workflow_id] = left
             else:
-                self._by_workflow.pop(mailbox.workflow_id, None)
+                others = self._by_workflow.get(mailbox.workflow_id, ())
+                left = tuple(m for m in others if m is not mailbox)
+                if left:
+                    self._by_workflow[mailbox.workflow_id] = left
+                else:
+                    self._by_workflow.pop(mailbox.workflow_id, None)
+            if close:
+                mailbox.finish()
+
+    def _sweep(self) -> None:
+        while self._dropped:
+            self._remove(self._dropped.popleft())
 
     def _mailboxes(self) -> List[Mailbox]:
         found = list(self._everything)
@@ -264,13 +307,13 @@ class EventStream:
         """
         with self._lock:
             self._closed = True
+            self._sweep()
             mailboxes = self._mailboxes()
         until = time.monotonic() + timeout
         for mailbox in mailboxes:
-            mailbox.finish()
+            self._remove(mailbox, close=True)
         for mailbox in mailboxes:
             mailbox.join(max(0.0, until - time.monotonic()))
-            self._remove(mailbox)
         self.store.close()
 
     def __enter__(self) -> EventStream:
@@ -306,9 +349,9 @@ class Subscription(Iterator[Event]):
     def __init__(
         self, stream: EventStream, mailbox: Mailbox, callback: Optional[Callback]
     ) -> None:
+        self._has_callback = callback is not None
         self._stream = stream
         self._mailbox = mailbox
-        self._has_callback = callback is not None
         if callback is not None:
             mailbox.start(callback)
 
@@ -319,7 +362,7 @@ class Subscription(Iterator[Event]):
         """The next event; waits for it.
 
         Raises:
-            RuntimeError: the subscription has a callback.
+            RuntimeError: the subscription has a callback, or another thread reads it.
         """
         event = self._take(None)
         assert event is not None
@@ -330,7 +373,7 @@ class Subscription(Iterator[Event]):
 
         Raises:
             StopIteration: there are no more.
-            RuntimeError: the subscription has a callback.
+            RuntimeError: the subscription has a callback, or another thread reads it.
         """
         return self._take(timeout)
 
@@ -356,8 +399,7 @@ class Subscription(Iterator[Event]):
         all; called from the callback itself, it does not wait.  Returns False
         if the callback is stuck and was left behind.
         """
-        self._stream._remove(self._mailbox)
-        self._mailbox.finish()
+        self._stream._remove(self._mailbox, close=True)
         return self._mailbox.join(timeout)
 
     def __enter__(self) -> Subscription:
@@ -368,10 +410,8 @@ class Subscription(Iterator[Event]):
 
     def __del__(self) -> None:
         if not self._has_callback:
-            try:
-                self._stream._remove(self._mailbox)
-            except AttributeError:
-                pass  # it was never whole
+            self._mailbox.drop()
+            self._stream._dropped.append(self._mailbox)
 
 
 def _kinds(types: Iterable[Union[EventType, str]]) -> Iterator[EventType]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import time
-import uuid
-from dataclasses import replace
 from typing import List, Optional
 
 from agentstream.llm.messages import ChatResponse, Delta, ToolCall, Usage
@@ -21,7 +20,7 @@ class Answer:
 
     __slots__ = (
         "_calls", "_content", "_deltas", "_ended", "_finish", "_first", "_model", "_reasoning",
-        "_started", "_usage", "_warnings",
+        "_reasoning_at", "_started", "_usage", "_warnings",
     )  # fmt: skip
 
     def __init__(self, model: str = "") -> None:
@@ -30,6 +29,7 @@ class Answer:
         self._ended: Optional[float] = None
         self._content: List[str] = []
         self._reasoning: List[str] = []
+        self._reasoning_at = -1  # how many texts there were when the last of it came
         self._calls: List[List[str]] = []  # [id, name, arguments, arguments, ...]
         self._finish: Optional[str] = None
         self._model = model
@@ -52,6 +52,11 @@ class Answer:
         """The last one given."""
         return self._finish
 
+    @property
+    def in_reasoning(self) -> bool:
+        """True if the last words were reasoning, not content."""
+        return self._reasoning_at == self._deltas
+
     def add(self, delta: Delta) -> None:
         """Take one delta in."""
         content, reasoning, tool_calls, finish_reason, usage, model, warnings, _ = delta
@@ -69,6 +74,7 @@ class Answer:
             self._first = time.monotonic()
         if reasoning:
             self._reasoning.append(reasoning)
+            self._reasoning_at = self._deltas
         for piece in tool_calls:
             while len(self._calls) <= piece.place:
                 self._calls.append(["", ""])
@@ -96,11 +102,19 @@ class Answer:
         if self._ended is None:
             self._ended = time.monotonic()
         for call in self._calls:
-            call[0] = call[0] or f"call_{uuid.uuid4().hex[:24]}"
+            call[0] = call[0] or f"call_{os.urandom(12).hex()}"
 
     def text(self) -> str:
         """The content so far."""
         return "".join(self._content)
+
+    def texts(self) -> List[str]:
+        """The same, in the pieces it came in."""
+        return list(self._content)
+
+    def forget_usage(self) -> None:
+        """Count the content deltas from here on, as if the server had given no usage."""
+        self._usage = None
 
     def response(self) -> ChatResponse:
         """The sum so far."""
@@ -118,7 +132,7 @@ class Answer:
             first_token_s=first,
             duration_s=now - self._started,
         )
-        return replace(response, tokens_per_second=tokens_per_second(response))
+        return response._replace(tokens_per_second=tokens_per_second(response))
 
 
 def tokens_per_second(response: ChatResponse) -> Optional[float]:

@@ -20,6 +20,7 @@ from agentstream.errors import (
     ConnectError,
     LimitExceeded,
     ProtocolError,
+    StallTimeout,
     StatusError,
 )
 from agentstream.llm import failures
@@ -27,6 +28,7 @@ from agentstream.llm.answer import Answer
 from agentstream.llm.chunks import ChunkReader, parse_chunk
 from agentstream.llm.clocks import Clocks
 from agentstream.llm.messages import ChatRequest, Delta, RetryNotice
+from agentstream.llm.resume import Resumption
 from agentstream.llm.settings import Limits, Retries, Timeouts
 from agentstream.llm.sse import EventDecoder
 from agentstream.llm.transport import (
@@ -84,6 +86,7 @@ class Call:
         redact: takes secrets out of what errors carry.
         usage: ask for usage; `on_usage_refused` is told if the server refuses the field.
         is_loading: True for an answer of a server that is still loading its model.
+        resume: go on with an answer that breaks off; for servers that can continue one.
     """
 
     def __init__(
@@ -101,6 +104,7 @@ class Call:
         usage: bool = True,
         on_usage_refused: Callable[[], object] = lambda: None,
         is_loading: Callable[[StatusError], bool] = lambda _: False,
+        resume: bool = False,
     ) -> None:
         self._transport = transport
         self._request = request
@@ -114,6 +118,7 @@ class Call:
         self._on_usage_refused = on_usage_refused
         self._is_loading = is_loading
         self.answer = Answer(str(self._body["model"]))
+        self._resumption = Resumption(self._body, self.answer) if resume else None
         self._tries = 0  # that counted as retries
         self._loading_tries = 0
         self._reconnected = False
@@ -129,8 +134,8 @@ class Call:
         Raises:
             AgentStreamError: whichever applies, `partial` holding what had arrived.
         """
-        self._started = self.answer.start()
-        self._clocks.start(self._started)
+        self._waiting_since = self.answer.start()
+        self._clocks.start(self._waiting_since)
         try:
             yield from self._attempts()
             self.answer.end()
@@ -151,6 +156,8 @@ class Call:
             except AgentStreamError as error:
                 notice = self._next_try(error)
                 if notice is None:
+                    if self._resumption is not None:
+                        self._resumption.judge(error)
                     raise
             if notice.error:
                 yield Delta(retry=notice)
@@ -158,7 +165,7 @@ class Call:
 
     def _next_try(self, error: AgentStreamError) -> Optional[RetryNotice]:
         """What to do about a failed attempt; None: nothing, raise it."""
-        if self._cancel.cancelled or self.answer.begun:
+        if self._cancel.cancelled or (self.answer.begun and not self._may_resume(error)):
             return None
         if isinstance(error, StatusError):
             if self._usage and failures.refuses_stream_options(error):
@@ -171,7 +178,9 @@ class Call:
             if self._reused:  # it was closed while it lay in the pool: nobody's failure
                 self._reconnected = True
                 return RetryNotice(0, 0.0, "", "")
-        if not error.retryable or self._tries >= self._retries.attempts:
+        if not (error.retryable or isinstance(error, StallTimeout)):
+            return None
+        if self._tries >= self._retries.attempts:
             return None
         delay = self._retries.delay(self._tries)
         asked: Optional[float] = getattr(error, "retry_after", None)
@@ -186,17 +195,26 @@ class Call:
 
     def _next_try_loading(self, error: StatusError) -> Optional[RetryNotice]:
         delay = min(_LOADING_MOST_S, _LOADING_FIRST_S * 2.0**self._loading_tries)
-        waited = time.monotonic() + delay - self._started
+        now = time.monotonic()
+        waited = now + delay - self._waiting_since
         if self._timeouts.first_token is not None and waited > self._timeouts.first_token:
             return None
-        if self._started + waited >= self._clocks.total_due:
+        if now + delay >= self._clocks.total_due:
             return None
         self._loading_tries += 1
         return self._notice(error, delay)
 
     def _notice(self, error: AgentStreamError, delay: float) -> RetryNotice:
         attempt = self._tries + self._loading_tries + (not self._usage)
-        return RetryNotice(attempt, delay, type(error).__name__, str(error))
+        resumed = self.answer.begun  # for else there would be no further try
+        return RetryNotice(attempt, delay, type(error).__name__, str(error), resumed)
+
+    def _may_resume(self, error: AgentStreamError) -> bool:
+        if self._resumption is None or not self._resumption.may_follow(error):
+            return False
+        if error.phase == "stream":
+            self._waiting_since = time.monotonic()
+        return True
 
     def _pause(self, seconds: float) -> None:
         self._cancel.wait(seconds)
@@ -242,12 +260,12 @@ class Call:
         try:
             return self._transport.send(body, link)
         except AgentStreamError:
-            self._reused = link.reused
+            self._reused = link.reused and not link.answered
             self._check_stop(link.phase)
             raise
 
     def _to_send(self) -> Dict[str, Any]:
-        body = self._body
+        body = self._body if self._resumption is None else self._resumption.body()
         if self._usage and "stream_options" not in body:
             body = {**body, "stream_options": {"include_usage": True}}
         return {name: value for name, value in body.items() if value is not None}
@@ -261,11 +279,13 @@ class Call:
     def _connected(self) -> None:
         self._arm("first_token", self._timeouts.first_token)
 
-    def _status_error(self, response: StreamResponse) -> StatusError:
+    def _status_error(self, response: StreamResponse) -> AgentStreamError:
         self._arm("body", _ERROR_BODY_S)
         text = response.read_text(_ERROR_BODY)
         if self._cancel.cancelled:
             raise self._stopped("headers")
+        if response.status_code == 407:
+            return failures.proxy_refused(text, redact=self._redact)
         headers = dict(response.headers)
         return failures.status_error(response.status_code, headers, text, redact=self._redact)
 
@@ -307,7 +327,7 @@ class Call:
             yield from self._read_whole(itertools.chain([first], lines), content_type)
             return
         decoder = EventDecoder(max_event=self._limits.event, error_field=True)
-        reader = ChunkReader()
+        reader = self._reader()
         stop = self._stop
         done = False
         for event, data in decoder.decode_data(itertools.chain([first], lines)):
@@ -324,12 +344,17 @@ class Call:
         if not done and self._cancel.cancelled:
             raise self._stopped("stream")
         done = done or decoder.tail().strip() == "[DONE]"
-        rest = reader.flush()
+        # What waits for its other half will come again, if the answer goes on.
+        whole = self._resumption is None or done or self.answer.finish_reason is not None
+        rest = reader.flush() if whole else None
         if rest is not None:
             self._take(rest)
             yield rest
         self._judge_ending(done)
         self._note_oddities(decoder, reader)
+
+    def _reader(self) -> ChunkReader:
+        return ChunkReader() if self._resumption is None else self._resumption.reader()
 
     def _to_delta(self, reader: ChunkReader, event: str, data: str) -> Optional[Delta]:
         try:
@@ -346,7 +371,7 @@ class Call:
                     self._raise_stream_error(data, event, chunk)
             return reader.read(chunk)
         except ProtocolError as error:
-            raw = failures.snippet(self._redact(data[: 4 * failures.SNIPPET]))
+            raw = failures.snippet(self._redact(data))
             raise ProtocolError(f"{error}: {raw[:200]}", raw=raw, phase="stream") from None
 
     def _raise_stream_error(self, data: str, event: str, payload: Any = None) -> NoReturn:
@@ -432,7 +457,7 @@ class Call:
         if isinstance(body, dict):
             if failures.is_error(body):
                 self._raise_stream_error(text, "message", body)
-            reader = ChunkReader()
+            reader = self._reader()
             delta = reader.read_whole(body)
             if delta is not None:
                 self._take(delta)

@@ -6,14 +6,27 @@ stream means is decided below; here are the settings, and their conventions.
 
 from __future__ import annotations
 
+import functools
 import os
 import urllib.parse
 import warnings
 from abc import ABC, abstractmethod
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Type, TypeVar, Union
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Type,
+    TypeVar,
+    Union,
+)  # fmt: skip
 
 from agentstream.cancel import CancelToken
-from agentstream.errors import AgentStreamError, ConfigError, StatusError
+from agentstream.errors import AgentStreamError, Cancelled, ConfigError, StatusError
 from agentstream.llm.answer import Answer
 from agentstream.llm.call import Call, DeltaStream
 from agentstream.llm.failures import Redactor
@@ -29,6 +42,11 @@ from agentstream.llm.settings import Limits, Retries, Timeouts
 from agentstream.llm.transport import Transport, display_url
 
 __all__ = ["ChatClient", "InsecureWarning", "LlamaClient", "OpenAIClient", "TextStream"]
+
+if TYPE_CHECKING:
+    from agentstream.llm.llama_tools import Template
+
+_TOOL_MODES = ("native", "schema", "auto")
 
 _Self = TypeVar("_Self", bound="ChatClient")
 _OPENAI_URL = "https://api.openai.com/v1"
@@ -116,6 +134,7 @@ class TextStream(Iterator[str]):
         given = self._deltas.answer if isinstance(self._deltas, DeltaStream) else None
         self._answer = given or Answer(request.model or client.model)
         self._texts = _texts(self._deltas, self._answer, given is None)
+        self._closed_early = False
 
     def __iter__(self) -> TextStream:
         return self
@@ -123,10 +142,18 @@ class TextStream(Iterator[str]):
     def __next__(self) -> str:
         try:
             return next(self._texts)
-        except ValueError:
-            if self._texts.gi_running:  # type: ignore[attr-defined]
+        except ValueError as error:
+            if is_running(error):
                 raise RuntimeError(
                     "this stream is being iterated by another thread: one stream, one thread"
+                ) from None
+            self._unlink()
+            raise
+        except StopIteration:
+            self._unlink()
+            if self._closed_early:  # an end, but not the answer's
+                raise Cancelled(
+                    "the stream was closed before its end", partial=self.response, phase="stream"
                 ) from None
             raise
         except BaseException:
@@ -143,12 +170,19 @@ class TextStream(Iterator[str]):
         self._cancel.cancel(reason)
 
     def close(self) -> None:
-        """End the stream and free its socket.  While another thread reads it: as `cancel`."""
+        """End the stream and free its socket.  While another thread reads it: as `cancel`.
+
+        Whoever reads on after a close that came before the answer's end gets `Cancelled`.
+        """
+        early = self._texts.gi_frame is not None  # type: ignore[attr-defined]
         try:
             self._texts.close()  # type: ignore[attr-defined]
-        except ValueError:
+        except ValueError as error:
+            if not is_running(error):
+                raise
             self.cancel("TextStream.close()")  # it is being read at this moment
         else:
+            self._closed_early = self._closed_early or early
             _close(self._deltas)
             self._unlink()
 
@@ -189,6 +223,12 @@ def _texts(deltas: Iterator[Delta], answer: Answer, add: bool) -> Iterator[str]:
         answer.end()
 
 
+def is_running(error: ValueError) -> bool:
+    """True if `error` says that a generator is run by another thread at this moment."""
+    # Its gi_running would be asked too late: the other thread may have come to the end.
+    return str(error) == "generator already executing"
+
+
 def _close(deltas: object) -> None:
     close = getattr(deltas, "close", None)
     if close is not None:
@@ -197,6 +237,9 @@ def _close(deltas: object) -> None:
 
 class _HTTPClient(ChatClient):
     """What both clients share: one server, one SSE path."""
+
+    #: The server continues an assistant's message that comes last.
+    _continues = False
 
     def __init__(
         self,
@@ -241,7 +284,7 @@ class _HTTPClient(ChatClient):
     ) -> DeltaStream:
         """See `ChatClient.stream_deltas`."""
         return DeltaStream(
-            Call(
+            self._call_for(request)(
                 self._transport,
                 request,
                 model=self.model,
@@ -254,8 +297,13 @@ class _HTTPClient(ChatClient):
                 usage=self._ask_usage,
                 on_usage_refused=self._no_usage,
                 is_loading=self._is_loading,
+                resume=self.retries.resume and self._continues,
             )
         )
+
+    def _call_for(self, request: ChatRequest) -> Callable[..., Call]:
+        """What makes the call of a request."""
+        return Call
 
     def _no_usage(self) -> None:
         self._ask_usage = False
@@ -339,12 +387,19 @@ class LlamaClient(_HTTPClient):
             prompt on a CPU takes its time, and so does loading a model), 120 s
             of silence, no deadline.
         retries, limits: default `Retries()` and `Limits()`.
+        tool_mode: how a model is given tools.  "native": by its chat template;
+            if that knows none, a request with tools is a ConfigError (llama.cpp
+            would drop them in silence; its /props is asked once).  "schema": by
+            words and a JSON schema, one call at a time and none after a tool's
+            result; works with any model.  "auto": "native" if the template knows
+            tools, else "schema".
 
     Raises:
         ConfigError: a setting cannot be used.
     """
 
     provider = "llama.cpp"
+    _continues = True
 
     def __init__(
         self,
@@ -358,6 +413,7 @@ class LlamaClient(_HTTPClient):
         timeouts: Optional[Timeouts] = None,
         retries: Optional[Retries] = None,
         limits: Optional[Limits] = None,
+        tool_mode: str = "native",
     ) -> None:
         root = base_url.rstrip("/")
         if root.endswith("/v1"):
@@ -373,6 +429,11 @@ class LlamaClient(_HTTPClient):
             retries=retries,
             limits=limits,
         )
+        if tool_mode not in _TOOL_MODES:
+            raise ConfigError(f"tool_mode must be one of {', '.join(_TOOL_MODES)}")
+        self._tool_mode = tool_mode
+        self._root = root
+        self._template: Optional[Template] = None
 
     @classmethod
     def insecure(cls: Type[LlamaClient], base_url: str, **settings: Any) -> LlamaClient:
@@ -382,6 +443,15 @@ class LlamaClient(_HTTPClient):
         between can read and change everything.
         """
         return cls(base_url, verify=False, **settings)
+
+    def _call_for(self, request: ChatRequest) -> Callable[..., Call]:
+        if not request.tools:
+            return Call
+        from agentstream.llm.llama_tools import Template, ToolsCall  # noqa: PLC0415 - few need it
+
+        if self._template is None:
+            self._template = Template(self._tool_mode, self._root, self.model)
+        return functools.partial(ToolsCall, template=self._template)
 
     def _is_loading(self, error: StatusError) -> bool:
         return error.status == 503 and "loading model" in error.body.lower()

@@ -7,7 +7,6 @@ dialect seen in the wild.  A new way of failing is a new rule here.
 from __future__ import annotations
 
 import email.utils
-import html
 import json
 import re
 import time
@@ -16,6 +15,7 @@ from typing import Any, Dict, Iterable, Mapping, Optional, Type
 from agentstream.errors import (
     AuthError,
     BadRequest,
+    ConnectError,
     ProtocolError,
     ProviderStreamError,
     RateLimited,
@@ -23,8 +23,8 @@ from agentstream.errors import (
     StatusError,
 )
 
-__all__ = ["Redactor", "parse_retry_after", "refuses_stream_options", "snippet", "status_error",
-           "stream_error"]  # fmt: skip
+__all__ = ["Redactor", "parse_retry_after", "proxy_refused", "refuses_stream_options", "snippet",
+           "status_error", "stream_error"]  # fmt: skip
 
 #: The most characters of a server's words that an error carries.
 SNIPPET = 1024
@@ -101,7 +101,7 @@ def status_error(
         "body": snippet(redact(body)),
         "phase": "headers",
         "request_id": _request_id(headers, payload),
-        "location": headers.get("location"),
+        "location": redact(headers["location"]) if "location" in headers else None,
         "retryable": _is_retryable(status, headers, said),
     }
     if status in (401, 403):
@@ -113,13 +113,21 @@ def status_error(
         kind = ServerError
     if kind is BadRequest:
         if common["location"]:
-            message += f" (redirect to {redact(common['location'])}, not followed)"
-            common["location"] = redact(common["location"])
+            message += f" (redirect to {common['location']}, not followed)"
         return kind(message, **common)
     delay = parse_retry_after(headers, now=time.time() if now is None else now)
     if delay is None:
         delay = _retry_info(payload)
     return kind(message, retry_after=delay, **common)
+
+
+def proxy_refused(body: str, *, redact: Redactor) -> ConnectError:
+    """407: a proxy wants to know who asks; the server itself was never reached."""
+    said = snippet(redact(_status_message(_parse(body), body))).strip()
+    return ConnectError(
+        "the proxy asks for a user and a password (HTTP 407)" + (said and f": {said}"),
+        phase="connect",
+    )
 
 
 def _is_retryable(status: int, headers: Mapping[str, str], said: str) -> bool:
@@ -173,9 +181,10 @@ def refuses_stream_options(error: StatusError) -> bool:
 def stream_error(payload: Any, event: str, raw: str, *, redact: Redactor) -> ProviderStreamError:
     """The error that a payload in mid-stream reports; `event` is its SSE name."""
     message = redact(_message(payload) or raw.strip() or f"event {event!r} without data")
+    code = _code(payload)
     return ProviderStreamError(
         f"the server reported an error in mid-stream: {snippet(message)}",
-        code=_code(payload),
+        code=code if code is None else redact(code)[:200],
         body=snippet(redact(raw)),
         phase="stream",
         request_id=_request_id({}, payload),
@@ -240,13 +249,15 @@ def _message(payload: Any, depth: int = 0) -> str:
 
 def _page_text(body: str) -> str:
     """Plain text as it is; of an HTML page, its title or its words."""
+    from html import unescape  # noqa: PLC0415 - its tables cost a millisecond, and few need them
+
     head = body[:65536]
     if not re.search(r"<(!doctype|html|head|body|title)\b", head[:2048], re.IGNORECASE):
         return head.strip()
     title = re.search(r"<title[^>]*>([^<]*)", head, re.IGNORECASE)
     if title and title.group(1).strip():
-        return html.unescape(title.group(1)).strip()
-    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", head)).split())
+        return unescape(title.group(1)).strip()
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", head)).split())
 
 
 def _code(payload: Any) -> Optional[str]:

@@ -6,10 +6,10 @@ Field names are those of OpenAI's chat-completions API.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from agentstream.errors import ConfigError
+from agentstream.llm.frozen import Frozen
 
 __all__ = [
     "ChatMessage",
@@ -44,8 +44,7 @@ class ToolCall(NamedTuple):
         return {"id": self.id, "type": "function", "function": function}
 
 
-@dataclass(frozen=True)
-class ChatMessage:
+class ChatMessage(Frozen):
     """One message of a conversation.
 
     Its repr gives sizes, not words: a prompt belongs in no log and no traceback.
@@ -106,8 +105,7 @@ class ChatMessage:
 MessageLike = Union[ChatMessage, Mapping[str, Any]]
 
 
-@dataclass(frozen=True)
-class ChatRequest:
+class ChatRequest(Frozen):
     """A request to a model.  None leaves a field to the server's default.
 
     Attributes:
@@ -128,7 +126,7 @@ class ChatRequest:
     tools: Sequence[Mapping[str, Any]] = ()
     tool_choice: Union[str, Mapping[str, Any], None] = None
     parallel_tool_calls: Optional[bool] = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = {}
 
     def __repr__(self) -> str:
         return f"ChatRequest({len(self.messages)} messages, model={self.model!r})"
@@ -186,8 +184,7 @@ def as_request(prompt: Prompt) -> ChatRequest:
     return prompt
 
 
-@dataclass(frozen=True)
-class Usage:
+class Usage(NamedTuple):
     """Token counts as the server gave them; None where it gave none.
 
     `estimated` marks counts that are ours: the server sent none, so
@@ -199,7 +196,7 @@ class Usage:
     total_tokens: Optional[int] = None
     estimated: bool = False
 
-    def __add__(self, other: Usage) -> Usage:
+    def __add__(self, other: Usage) -> Usage:  # type: ignore[override]
         """Both together; a count that only one side knows stays as that side has it."""
         return Usage(
             _sum(self.prompt_tokens, other.prompt_tokens),
@@ -258,8 +255,7 @@ class Delta(NamedTuple):
     retry: Optional[RetryNotice] = None
 
 
-@dataclass(frozen=True)
-class ChatResponse:
+class ChatResponse(NamedTuple):
     """An answer, whole or as far as it got.
 
     Attributes:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 from typing import Optional
 
 from agentstream.errors import ConfigError
+from agentstream.llm.frozen import Frozen
 
 __all__ = ["Limits", "Retries", "Timeouts"]
 
 
-@dataclass(frozen=True)
-class Timeouts:
+class Timeouts(Frozen):
     """The clocks of a call, in seconds on monotonic time; None for no limit.
 
     Attributes:
@@ -40,19 +39,27 @@ class Timeouts:
                 )
 
 
-@dataclass(frozen=True)
-class Retries:
+class Retries(Frozen):
     """What follows a first try that failed before its first delta.
 
     Attributes:
         attempts: further tries; 0 for none.
         resume: also go on after the first delta, where the server can continue
-            the assistant's own words (llama.cpp's can).
+            the assistant's own words (`LlamaClient`; others ignore this).  See below.
         backoff: seconds before the first further try; doubled for each one
             after it.  Each wait is drawn from its upper half.
         max_backoff: the longest of these waits, in seconds.
         max_retry_after: the longest wait a server may ask for, in seconds; one
             that asks for more gets its error raised instead.
+
+    With `resume`, a stream of text that breaks off or stalls is asked to go on
+    where it stopped, and counts against `attempts` each time.  The parts make one
+    answer: `Limits` hold over both, `max_tokens` is lowered by what was used, a
+    warning tells of it.  Its usage is estimated: `completion_tokens` adds the deltas
+    counted before the break to the continuation's, and `prompt_tokens` is the
+    continuation's without the words it was given to go on with.  An answer that
+    breaks off in its reasoning or in a tool call, or whose server begins again
+    instead of going on, raises `StreamTruncated` as without `resume`.
 
     Raises:
         ConfigError: a number is out of range.
@@ -78,8 +85,7 @@ class Retries:
         return whole * random.uniform(0.5, 1.0)
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(Frozen):
     """Bounds on what a server may make us hold.  None lifts one.
 
     Attributes:

@@ -20,6 +20,7 @@ from agentstream.testing.actions import (
     Reset,
     Stage,
 )
+from agentstream.testing.client import ScriptedClient
 from agentstream.testing.link import ScriptEnded
 from agentstream.testing.pieces import recorded, sse, text_chunks, tool_call_chunks
 from agentstream.testing.replies import Reply
@@ -41,6 +42,7 @@ __all__ = [
     "Request",
     "Reset",
     "ScriptEnded",
+    "ScriptedClient",
     "ScriptedServer",
     "Stage",
     "recorded",

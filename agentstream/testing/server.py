@@ -27,11 +27,17 @@ __all__ = ["ScriptedServer"]
 
 logger = logging.getLogger("agentstream.testing")
 
+#: What a llama.cpp server with a tool-aware template says of itself.
+_PROPS = {"default_generation_settings": {}, "chat_template_caps": {"supports_tools": True}}
+
 _CLOSE_BOUND = 5.0  # seconds for threads to end; only a stuck Callback or route needs any
 
 
 class ScriptedServer:
     """Listens on 127.0.0.1 from its construction to `close`; a context manager.
+
+    GET /props, with which a LlamaClient asks whether tools are known, is answered
+    by itself (they are) and not recorded, unless a reply is queued for that path.
 
     `tls` True serves TLS with a certificate that `verify=server.ca_file` accepts,
     "expired" one whose time is over.  Every method may be called from any thread.
@@ -331,6 +337,8 @@ class ScriptedServer:
 
     def _reply_to(self, request: Request) -> Reply:
         path = request.path.partition("?")[0]
+        if path == "/props" and request.method == "GET" and not self._has_own("/props"):
+            return Reply.json(_PROPS)  # not recorded: it is no part of a script
         with self._changed:
             self._requests.append(request)
             self._changed.notify_all()
@@ -339,6 +347,11 @@ class ScriptedServer:
                 self._unscripted.append(request)
                 found = _unscripted(request, len(self._requests))
         return found if isinstance(found, Reply) else found(request)
+
+    def _has_own(self, path: str) -> bool:
+        return bool(
+            path in self._routes or self._queues.get(path) or self._defaults.get(path)
+        )
 
     def _take(self, path: Optional[str]) -> Optional[Reply]:
         queue = self._queues.get(path)

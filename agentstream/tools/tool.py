@@ -44,6 +44,8 @@ class Tool:
         function: what is called; may take a CancelToken or a RunContext by annotation.
         timeout: seconds a call may take; None for the agent's setting.
         strict: ask the server to keep to the schema (OpenAI's strict mode).
+        repeatable: the same call may bring something new (a clock, a job's state),
+            so it is made each time and is no sign of a loop.
 
     Raises ConfigError for a name, schema, function or timeout that cannot work.
     A Tool is callable like its function, and safe to use from any thread.
@@ -60,6 +62,7 @@ class Tool:
         *,
         timeout: Optional[float] = None,
         strict: bool = False,
+        repeatable: bool = False,
     ) -> None:
         _check_name(name)
         signature.check_function(function, name)
@@ -71,6 +74,7 @@ class Tool:
         self.function = function
         self.timeout = _checked_timeout(name, timeout)
         self.strict = bool(strict)
+        self.repeatable = bool(repeatable)
         self._shapes: Dict[str, Shape] = {}
         self._injected = signature.injected(function)
         takes_all = signature.check_schema_fits(function, self.parameters, self._injected, name)
@@ -197,6 +201,7 @@ def tool(
     description: Optional[str] = ...,
     timeout: Optional[float] = ...,
     strict: bool = ...,
+    repeatable: bool = ...,
 ) -> Tool: ...
 
 
@@ -208,6 +213,7 @@ def tool(
     description: Optional[str] = ...,
     timeout: Optional[float] = ...,
     strict: bool = ...,
+    repeatable: bool = ...,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 
 
@@ -218,6 +224,7 @@ def tool(
     description: Optional[str] = None,
     timeout: Optional[float] = None,
     strict: bool = False,
+    repeatable: bool = False,
 ) -> Union[Tool, Callable[[Callable[..., Any]], Tool]]:
     """Make a Tool of a function with annotations: `@tool`, or `@tool(timeout=5)`.
 
@@ -233,12 +240,19 @@ def tool(
         description: for the model; the docstring's if None.
         timeout: seconds a call may take; None for the agent's setting.
         strict: ask the server to keep to the schema (OpenAI's strict mode).
+        repeatable: the same call may bring something new (a clock, a job's state),
+            so it is made each time and is no sign of a loop.
 
     Raises ConfigError, naming the tool and the parameter, for what has no schema.
     """
     if function is None:
         return functools.partial(
-            tool, name=name, description=description, timeout=timeout, strict=strict
+            tool,
+            name=name,
+            description=description,
+            timeout=timeout,
+            strict=strict,
+            repeatable=repeatable,
         )
     if isinstance(function, Tool):
         raise ConfigError(f"{function.name!r} is a tool already")
@@ -247,7 +261,9 @@ def tool(
     signature.check_function(function, named)
     read = signature.read(function, named)
     said = description if description is not None else signature.summary(function)
-    made = Tool(named, said, read.schema, function, timeout=timeout, strict=strict)
+    made = Tool(
+        named, said, read.schema, function, timeout=timeout, strict=strict, repeatable=repeatable
+    )
     made._shapes = read.shapes
     return made
 

@@ -5,8 +5,12 @@ Through urllib3's own extension points: `pool_classes_by_scheme`, `ConnectionCls
 
 from __future__ import annotations
 
+import errno
 import ipaddress
+import os
+import select
 import socket
+import ssl
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Callable, List, Optional, Tuple
@@ -24,6 +28,9 @@ if TYPE_CHECKING:
     from urllib3.poolmanager import PoolManager
 
 __all__ = ["Adapter", "Link", "current", "is_address"]
+
+#: What a non-blocking connect says before it is done.
+_UNDER_WAY = {errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK}
 
 
 class Link:
@@ -46,9 +53,13 @@ class Link:
         self.phase = "connect"
         #: The request may have reached the server.
         self.sent = False
+        #: Bytes of an answer have come, though not a whole status line.
+        self.answered = False
         self._on_connected = on_connected
         self._duplicates: List[socket.socket] = []
         self._connection: Optional[HTTPConnection] = None
+        self._severed = False
+        self._intact = False
         self._key = stop.add_callback(self.sever)
 
     def attach(self, sock: socket.socket) -> None:
@@ -63,6 +74,7 @@ class Link:
 
     def sever(self) -> None:
         """Shut the socket down, both ways; the reading thread will close it."""
+        self._severed = True
         while self._duplicates:
             try:
                 duplicate = self._duplicates.pop()
@@ -75,21 +87,27 @@ class Link:
             duplicate.close()
 
     def release(self) -> bool:
-        """Let go of the socket.  True if it was not, and now cannot be, shut by `sever`."""
-        intact = self._drop()
-        return self.stop.remove_callback(self._key) and intact
+        """Let go of the socket.  Idempotent.
 
-    def _drop(self) -> bool:
+        True if it was not, and now cannot be, shut by `sever`.
+        """
+        if self.stop.remove_callback(self._key) and not self._severed:
+            self._intact = True
+        self._drop()
+        self._connection = None  # it holds this link: no cycle is left to the collector
+        return self._intact
+
+    def _drop(self) -> None:
         try:
             self._duplicates.pop().close()
         except IndexError:
-            return False
-        return True
+            pass
 
     def serving(self, connection: HTTPConnection) -> None:
         """The connection that will carry the request stands."""
         if self._connection is not connection:
             self._connection = connection
+            connection._link = self  # type: ignore[attr-defined]
             self.reused = True
             connection.sock.settimeout(None)
             self.attach(connection.sock)
@@ -100,10 +118,11 @@ class Link:
         """A new socket to a connection's host (or its proxy), attached before it connects.
 
         `connect_until` bounds all addresses together.  Each gets an even share
-        of the time left, but two seconds if there are as many, so that one dead
-        address does not use up the others' chance.
+        of the time left, or two seconds where half of it is as much, so that
+        one dead address does not use up the others' chance.
         """
         self._connection = connection
+        connection._link = self  # type: ignore[attr-defined]
         host, port = connection._dns_host, connection.port
         addresses = self._resolve(host, port)
         problem: Optional[OSError] = None
@@ -111,15 +130,14 @@ class Link:
             left = self.connect_until - time.monotonic()
             if left <= 0 or self.stop.cancelled:
                 break
-            share = max(left / (len(addresses) - number), min(2.0, left))
+            share = max(left / (len(addresses) - number), min(2.0, left / 2))
             sock: Optional[socket.socket] = None
             try:
                 sock = socket.socket(family, kind, protocol)
                 self.attach(sock)
                 for option in connection.socket_options or ():
                     sock.setsockopt(*option)
-                sock.settimeout(None if share == threads.NEVER else share)
-                sock.connect(address)
+                self._establish(sock, address, time.monotonic() + share)
                 sock.settimeout(None)  # from here on the clocks watch, not the socket
             except OSError as error:
                 problem = error
@@ -129,9 +147,30 @@ class Link:
                 continue
             self.phase = "tls"
             return sock
+        if time.monotonic() >= self.connect_until - 0.01:
+            # The socket's timeout was quicker than the clock, which has the last word.
+            self.stop.wait(1.0)
         if problem is None:
             raise socket.timeout("timed out before an address was tried")
         raise problem
+
+    def _establish(self, sock: socket.socket, address: Any, until: float) -> None:
+        # Not sock.connect(): a `sever` that came just before it would find nothing
+        # to shut, and nothing would wake it.  Begun first and looked at afterwards,
+        # the connect is either shut by `sever` or not waited for.
+        sock.setblocking(False)
+        problem = sock.connect_ex(address)
+        while problem in _UNDER_WAY:
+            left = until - time.monotonic()
+            if left <= 0 or self.stop.cancelled:
+                raise socket.timeout("timed out")
+            # In slices, for systems where a shutdown does not wake a connect.
+            if _is_decided(sock, min(left, 0.02)):
+                problem = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if problem:
+            raise OSError(problem, os.strerror(problem))
+        if self.stop.cancelled:  # `sever` may have come too early to shut anything
+            raise socket.timeout("stopped")
 
     def _resolve(self, host: str, port: int) -> List[Tuple[Any, ...]]:
         def lookup() -> List[Tuple[Any, ...]]:
@@ -171,19 +210,45 @@ class _Linked:
         super().request(*args, **kwargs)  # type: ignore[misc]
 
 
+class _Releasing:
+    """What both pools add: a connection comes back without the link of the call it served.
+
+    urllib3 takes it back as soon as the body has been read to its end, which
+    may be long before the call is over: a cancel must not find it there.
+    """
+
+    def _put_conn(self: Any, conn: Any) -> None:
+        link = None if conn is None else conn.__dict__.pop("_link", None)
+        if link is not None and not link.release():
+            conn.close()
+        super()._put_conn(conn)  # type: ignore[misc]
+
+
 class _Connection(_Linked, HTTPConnection):
     pass
 
 
 class _TLSConnection(_Linked, HTTPSConnection):
-    pass
+    def connect(self) -> None:
+        try:
+            super().connect()
+        except BaseException as error:
+            # A socket that was reset just before its handshake, by `sever` for
+            # one, is left open by ssl: only the traceback still knows of it.
+            trace = error.__traceback__
+            while trace is not None:
+                left = trace.tb_frame.f_locals.get("self")
+                if isinstance(left, ssl.SSLSocket):
+                    left.close()
+                trace = trace.tb_next
+            raise
 
 
-class _Pool(HTTPConnectionPool):
+class _Pool(_Releasing, HTTPConnectionPool):
     ConnectionCls = _Connection
 
 
-class _TLSPool(HTTPSConnectionPool):
+class _TLSPool(_Releasing, HTTPSConnectionPool):
     ConnectionCls = _TLSConnection
 
     def _validate_conn(self, conn: Any) -> None:
@@ -214,6 +279,15 @@ class Adapter(HTTPAdapter):
 
 def _use_our_pools(manager: PoolManager) -> None:
     manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
+
+
+def _is_decided(sock: socket.socket, seconds: float) -> bool:
+    """True once a connect under way has come to an end, good or bad; False after `seconds`."""
+    if hasattr(select, "poll"):  # select() cannot take descriptors above 1023
+        poll = select.poll()
+        poll.register(sock, select.POLLOUT)
+        return bool(poll.poll(seconds * 1000))
+    return any(select.select([], [sock], [sock], seconds)[1:])
 
 
 def is_address(host: str) -> bool:

@@ -6,17 +6,17 @@ import http.client
 import socket
 import ssl
 import urllib.parse
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NoReturn, Optional
+from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Optional
 
 import requests
 import urllib3.exceptions
 
-from agentstream.errors import ConnectError, ProtocolError, StreamTruncated
+from agentstream.errors import AgentStreamError, ConnectError, ProtocolError, StreamTruncated
 
 if TYPE_CHECKING:
     from agentstream.llm.transport.link import Link
 
-__all__ = ["LOW_LEVEL", "broken_by", "raise_connect_error", "truncated"]
+__all__ = ["LOW_LEVEL", "broken_by", "connect_error", "truncated"]
 
 #: Whatever urllib3, http.client, ssl or socket may raise under a read, and what
 #: their objects raise when a socket is shut under them.
@@ -24,10 +24,11 @@ LOW_LEVEL = (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError,
              requests.RequestException, AttributeError, ValueError)  # fmt: skip
 
 
-def raise_connect_error(error: BaseException, link: Link, url: str) -> NoReturn:
-    """Raise what an exception before the headers means, in our words.
+def connect_error(error: BaseException, link: Link, url: str) -> AgentStreamError:
+    """What an exception before the headers means, in our words.
 
-    From None: a library's exception holds the request, and that holds the key.
+    To be raised where that exception is no more: it holds the request, and that
+    holds the key; its traceback holds the socket.
     """
     chain = list(_chain(error))
     parts = urllib.parse.urlsplit(url)
@@ -36,39 +37,47 @@ def raise_connect_error(error: BaseException, link: Link, url: str) -> NoReturn:
     certificate = _find(chain, ssl.SSLCertVerificationError)
     if certificate is not None:
         reason = getattr(certificate, "verify_message", "") or "it cannot be verified"
-        raise ConnectError(
+        return ConnectError(
             f"the certificate of {place} was refused: {reason}"
             " (verify= takes the path of a CA bundle)",
             phase="tls",
-        ) from None
+        )
     for item in chain:
         if "Tunnel connection failed" in str(item):
             text = str(item).split("Tunnel connection failed:", 1)[1].strip(" '\")")[:1024]
-            raise ConnectError(
+            return ConnectError(
                 f"the proxy refused to connect to {place}: {text}",
                 phase="connect", retryable=text[:1] == "5",
-            ) from None  # fmt: skip
-    problem = next((e for e in chain if isinstance(e, OSError) and e.args), None)
+            )  # fmt: skip
+    problem = _os_error(chain)
     if isinstance(problem, socket.gaierror):
-        raise ConnectError(f"cannot resolve {place}: {_reason(problem)}", **common) from None
+        return ConnectError(f"cannot resolve {place}: {_reason(problem)}", **common)
     if isinstance(problem, ssl.SSLError) and not isinstance(problem, ssl.SSLEOFError):
         common["retryable"] = False
-        raise ConnectError(
+        return ConnectError(
             f"TLS with {place} failed: {getattr(problem, 'reason', None) or 'unknown reason'}",
             **common,
-        ) from None
+        )
     if link.sent:
-        garbage = _find(chain, http.client.HTTPException)
-        if garbage is not None and not isinstance(garbage, ConnectionError):
-            raise ProtocolError(
-                f"{place} answered something that is not HTTP ({type(garbage).__name__})",
-                phase="headers",
-            ) from None
-        raise ConnectError(
-            f"{place} took the request and hung up without an answer", outcome="unknown", **common
-        ) from None
+        return _unanswered(chain, link, place)
     reason = _reason(problem) if problem is not None else type(chain[-1]).__name__
-    raise ConnectError(f"cannot connect to {place}: {reason}", **common) from None
+    return ConnectError(f"cannot connect to {place}: {reason}", **common)
+
+
+def _unanswered(chain: List[BaseException], link: Link, place: str) -> AgentStreamError:
+    """The request was sent, and no status line came back."""
+    garbage = _find(chain, http.client.HTTPException)
+    if isinstance(garbage, http.client.BadStatusLine) and not str(garbage).endswith("\n"):
+        link.answered = not isinstance(garbage, ConnectionError)  # cut in its first line
+    elif garbage is not None and not isinstance(garbage, ConnectionError):
+        return ProtocolError(
+            f"{place} answered something that is not HTTP ({type(garbage).__name__})",
+            phase="headers",
+        )
+    return ConnectError(
+        f"{place} took the request and hung up without an answer",
+        phase=link.phase, retryable=True, outcome="unknown",
+    )  # fmt: skip
 
 
 def _reason(problem: OSError) -> str:
@@ -92,9 +101,18 @@ def _find(chain: List[BaseException], kind: type) -> Optional[BaseException]:
     return next((item for item in chain if isinstance(item, kind)), None)
 
 
+def _os_error(chain: Iterable[BaseException]) -> Optional[OSError]:
+    """What the system said.  requests' exceptions are OSErrors too, and only wrap it."""
+    for item in chain:
+        if isinstance(item, OSError) and item.args:
+            if not isinstance(item, requests.RequestException):
+                return item
+    return None
+
+
 def broken_by(error: BaseException) -> str:
     """What an exception under a read says, in words of ours: "Connection reset by peer"."""
-    problem = next((e for e in _chain(error) if isinstance(e, OSError) and e.args), None)
+    problem = _os_error(_chain(error))
     return _reason(problem) if problem is not None else "the connection broke"
 
 

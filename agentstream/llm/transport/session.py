@@ -11,9 +11,10 @@ import requests.auth
 from requests.models import PreparedRequest
 
 from agentstream import threads
+from agentstream.errors import AgentStreamError
 from agentstream.llm.settings import Limits
 from agentstream.llm.transport.link import Adapter, Link, current
-from agentstream.llm.transport.problems import LOW_LEVEL, raise_connect_error
+from agentstream.llm.transport.problems import LOW_LEVEL, connect_error
 from agentstream.llm.transport.response import StreamResponse
 from agentstream.llm.transport.slots import Slots
 from agentstream.llm.transport.urls import authorization, check_header, check_url, is_loopback
@@ -105,6 +106,7 @@ class Transport:
             ProtocolError: what answered does not speak HTTP.
         """
         target = url or self.url
+        failure: Optional[AgentStreamError] = None
         current.link = link
         try:
             request = self._session.prepare_request(
@@ -125,9 +127,11 @@ class Transport:
             adapter: Any = self._session.get_adapter(target)
             response = adapter.send(request, timeout=(None, None), **settings)
         except (FutureTimeout, *LOW_LEVEL) as error:
-            raise_connect_error(error, link, target)
+            failure = connect_error(error, link, target)
         finally:
             current.link = None
+        if failure is not None:
+            raise failure
         if not isinstance(response, StreamResponse):  # a test's stand-in adapter
             raw, response = response, StreamResponse()
             response.__dict__.update(raw.__dict__)

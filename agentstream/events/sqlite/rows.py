@@ -1,0 +1,85 @@
+"""Events as rows, and rows as events."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import Any, Dict, List, Optional, Tuple
+
+from agentstream.errors import LogError
+from agentstream.events.model import Event, EventType, FrozenDict, freeze_mapping, make_event
+
+__all__ = ["COLUMNS", "encode", "events_from", "value_of"]
+
+COLUMNS = "run, offset, position, type, timestamp, data"
+
+_TYPES: Dict[str, EventType] = {kind.value: kind for kind in EventType}
+_NAMES: Dict[EventType, str] = {kind: kind.value for kind in EventType}
+
+_encode = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False
+).encode
+# The scanner itself: `decode` would look for white space around what we wrote ourselves.
+_scan: Any = json.JSONDecoder(object_hook=FrozenDict).scan_once  # type: ignore[attr-defined,unused-ignore]
+
+
+def value_of(kind: EventType) -> str:
+    """The type's name as the log has it."""
+    return _NAMES[kind]
+
+
+def encode(data: Any) -> str:
+    """An event's data as JSON text that can be encoded as UTF-8."""
+    try:
+        text = _encode(data)
+        if text.isascii():
+            return text
+        text.encode()
+    except (TypeError, ValueError, RecursionError):  # it did not come through an EventStream
+        try:
+            return _encode(freeze_mapping(data))
+        except (LogError, AttributeError) as error:
+            return _encode({"error": "LogError", "message": f"could not be kept: {error}"})
+    return text
+
+
+def events_from(
+    rows: List[Tuple[Any, ...]], runs: Dict[int, Tuple[str, Optional[str]]]
+) -> List[Event]:
+    """The events of rows of COLUMNS; `runs` has each run's workflow id and parent.
+
+    Raises:
+        LogError: a row is damaged.
+    """
+    events: List[Event] = []
+    add = events.append
+    for run, offset, position, kind, timestamp, text in rows:
+        workflow_id, parent = runs[run]
+        try:
+            data = _scan(text, 0)[0]
+            if "[" in text:  # lists within become tuples
+                data = freeze_mapping(data)
+            add(
+                make_event(
+                    (
+                        f"{workflow_id}:{offset}", offset, position, _TYPES[kind],
+                        workflow_id, parent, timestamp, data,
+                    )
+                )
+            )  # fmt: skip
+        except (StopIteration, KeyError, TypeError, ValueError):
+            raise LogError(f"the event at position {position} of the log is damaged") from None
+    return events
+
+
+def fetch_runs(
+    connection: sqlite3.Connection,
+    rows: List[Tuple[Any, ...]],
+    known: Dict[int, Tuple[str, Optional[str]]],
+) -> None:
+    """Put the runs that `rows` are of into `known`."""
+    for run in {row[0] for row in rows}.difference(known):
+        found = connection.execute(
+            "SELECT workflow_id, parent FROM runs WHERE id = ?", (run,)
+        ).fetchone()
+        known[run] = found or (f"unknown-{run}", None)

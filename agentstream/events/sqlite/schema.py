@@ -1,0 +1,108 @@
+"""The log's tables, and whether a file has them.
+
+One change of the tables is one more version here, with the step that leads to it.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import Dict, Tuple
+
+from agentstream.errors import LogError
+from agentstream.events.sqlite.files import LogFile
+
+__all__ = ["VERSION", "prepare"]
+
+VERSION = 1
+_APPLICATION = 0x61677374  # "agst"
+
+_TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE owners (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    token TEXT NOT NULL, pid INTEGER NOT NULL, started TEXT NOT NULL, boot TEXT NOT NULL
+);
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    workflow_id TEXT NOT NULL UNIQUE, parent TEXT, name TEXT NOT NULL DEFAULT '',
+    status TEXT NOT NULL, owner INTEGER, started REAL, ended REAL,
+    last INTEGER NOT NULL DEFAULT 0, usage TEXT
+);
+CREATE INDEX runs_active ON runs (status) WHERE status IN ('queued', 'running');
+CREATE TABLE events (
+    position INTEGER PRIMARY KEY AUTOINCREMENT,
+    run INTEGER NOT NULL, offset INTEGER NOT NULL,
+    type TEXT NOT NULL, timestamp REAL NOT NULL, data TEXT NOT NULL
+);
+CREATE UNIQUE INDEX events_of_run ON events (run, offset);
+CREATE TABLE stops (workflow_id TEXT PRIMARY KEY, reason TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+#: version -> the script that makes the next one of it.
+_STEPS: Dict[int, str] = {}
+
+
+def prepare(file: LogFile, connection: sqlite3.Connection) -> Tuple[bytes, int]:
+    """Make the tables, or bring them up to date; returns the log's id and its last position.
+
+    Raises:
+        LogError: the file is none of ours, or of a version that cannot be used.
+        sqlite3.Error: what SQLite said.
+    """
+    if _number(connection, "user_version") != VERSION:
+        mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        if mode != "wal":
+            raise LogError(f"the log {file.path} is where SQLite cannot keep a write-ahead log")
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            _migrate(file, connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+    if _number(connection, "application_id") != _APPLICATION:
+        raise LogError(f"{file.path} is an SQLite database, but no log of agentstream")
+    log_id = connection.execute("SELECT value FROM meta WHERE key = 'log_id'").fetchone()
+    last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
+    return log_id[0], last[0]
+
+
+def _migrate(file: LogFile, connection: sqlite3.Connection) -> None:
+    version = _number(connection, "user_version")  # again: now nobody else changes it
+    ours = _number(connection, "application_id") == _APPLICATION
+    if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] and not ours:
+        raise LogError(f"{file.path} is an SQLite database, but no log of agentstream")
+    if not ours:
+        _create(connection)
+        return
+    while version in _STEPS:
+        _run(connection, _STEPS[version])
+        version += 1
+        connection.execute(f"PRAGMA user_version={version}")
+    if version != VERSION:
+        age = "newer" if version > VERSION else "older"
+        raise LogError(
+            f"the log {file.path} has version {version} of the tables, {age} than {VERSION}, "
+            "which this agentstream uses"
+        )
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    _run(connection, _TABLES)
+    connection.execute("INSERT INTO meta VALUES ('log_id', ?)", (os.urandom(16),))
+    connection.execute("INSERT INTO sqlite_sequence VALUES ('events', 0)")
+    connection.execute(f"PRAGMA application_id={_APPLICATION}")
+    connection.execute(f"PRAGMA user_version={VERSION}")
+
+
+def _run(connection: sqlite3.Connection, script: str) -> None:
+    # Not executescript, which commits first.
+    for statement in script.split(";"):
+        if statement.strip():
+            connection.execute(statement)
+
+
+def _number(connection: sqlite3.Connection, pragma: str) -> int:
+    return int(connection.execute(f"PRAGMA {pragma}").fetchone()[0])

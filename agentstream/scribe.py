@@ -1,0 +1,66 @@
+"""Scribe: writes what an agent does into its run's log, each event labelled with its author.
+
+And what an event says of an error.  Which events there are is events/model.py's.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Dict, Optional
+
+from agentstream.errors import AgentStreamError, LogError
+from agentstream.events.model import EventType
+from agentstream.events.stream import RunLog
+
+__all__ = ["Scribe", "describe"]
+
+logger = logging.getLogger("agentstream.agent")
+
+
+class Scribe:
+    """Writes an agent's events, each labelled with the agent and its step; or nowhere.
+
+    Any number of threads may use one.
+    """
+
+    __slots__ = ("agent", "log", "step")
+
+    def __init__(self, log: Optional[RunLog], agent: str, step: str) -> None:
+        self.log = log
+        self.agent = agent
+        self.step = step
+
+    @property
+    def workflow_id(self) -> str:
+        """The run's id; "" without a log."""
+        return self.log.workflow_id if self.log is not None else ""
+
+    def note(self, kind: EventType, **data: Any) -> None:
+        """Append an event."""
+        if self.log is not None:
+            self.log.append(kind, {"agent": self.agent, "step": self.step, **data})
+
+    def note_failure(self, kind: EventType, error: BaseException, **data: Any) -> None:
+        """As `note`; a log that fails too must not hide the failure."""
+        try:
+            self.note(kind, **data, **describe(error))
+        except LogError:
+            logger.exception("%s of %s is not in the log", kind.value, self.agent)
+
+    def chunk(self, kind: EventType, text: str) -> None:
+        """Append a piece of text or reasoning; on the way of every chunk."""
+        if self.log is not None:
+            self.log.append(kind, {"agent": self.agent, "step": self.step, "chunk": text})
+
+
+def describe(error: BaseException) -> Dict[str, Any]:
+    """What an event says of an error."""
+    data: Dict[str, Any] = {"error": type(error).__name__, "message": str(error)}
+    if isinstance(error, AgentStreamError):
+        data.update(
+            phase=error.phase,
+            retryable=error.retryable,
+            request_id=error.request_id,
+            outcome=error.outcome,
+        )
+    return data

@@ -1,0 +1,94 @@
+"""Hunts the marked key and prompt through every error, log line and event of the whole suite.
+
+conftest imports the two fixtures.  An error is looked at as it is made, attribute
+by attribute, an event as it is published, a log record as it is formatted: so what
+a test swallows is seen too, and nothing is kept alive.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import traceback
+from typing import Any, Iterator, List
+
+import pytest
+
+from agentstream.errors import AgentStreamError
+from agentstream.events.stream import EventStream
+from tests.support import MARKS
+
+LOGGERS = ("agentstream", "urllib3", "requests", "sseclient", "py.warnings")
+
+_found: List[str] = []
+
+
+def look(where: str, text: object) -> None:
+    """Note it if a mark is in `text`."""
+    if isinstance(text, bytes):
+        text = text.decode("latin-1")
+    if isinstance(text, str):
+        for mark in MARKS:
+            if mark in text:
+                _found.append(f"{mark} in {where}: {text[:300]!r}")
+    elif isinstance(text, (dict, list, tuple)):
+        for item in text.values() if isinstance(text, dict) else text:
+            look(where, item)
+
+
+class _Look(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        look(f"the log {record.name}", record.getMessage())
+        if record.exc_info and record.exc_info[1] is not None:
+            look(f"the log {record.name}", "".join(traceback.format_exception(*record.exc_info)))
+
+
+@contextlib.contextmanager
+def hunting() -> Iterator[List[str]]:
+    """Look at everything meanwhile; yields the list of what is found."""
+    errors: Any = AgentStreamError
+    streams: Any = EventStream
+    made, published = errors.__init__, streams._publish
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        look(type(self).__name__, args)
+        made(self, *args, **kwargs)
+
+    def __setattr__(self: Any, name: str, value: Any) -> None:
+        look(f"{type(self).__name__}.{name}", value)
+        Exception.__setattr__(self, name, value)
+
+    def _publish(self: Any, log: Any, kind: Any, data: Any) -> Any:
+        look(f"the event {kind}", data)
+        return published(self, log, kind, data)
+
+    handler = _Look()
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    levels = [logger.level for logger in loggers]
+    errors.__init__, errors.__setattr__, streams._publish = __init__, __setattr__, _publish
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+    try:
+        yield _found
+    finally:
+        errors.__init__, streams._publish = made, published
+        del errors.__setattr__
+        for logger, level in zip(loggers, levels):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def secret_hunt() -> Iterator[None]:
+    with hunting():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def no_secrets(secret_hunt: None) -> Iterator[List[str]]:
+    """Fail the test that let a marked secret out; a test that means to takes it and clears it."""
+    _found.clear()
+    yield _found
+    if _found:
+        pytest.fail("a secret got out: " + "; ".join(_found[:5]), pytrace=False)

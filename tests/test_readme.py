@@ -1,0 +1,78 @@
+"""Every snippet of README.rst is run, and its commands are those that CI runs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import pathlib
+import re
+import textwrap
+
+import pytest
+
+from agentstream.testing import Cut, Hang, ScriptedServer, text_chunks
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+README = (ROOT / "README.rst").read_text("utf-8")
+
+
+def snippets(language):
+    blocks = re.findall(
+        rf"^\.\. code-block:: {language}\n\n((?:    .*\n|\n)+)", README, re.MULTILINE
+    )
+    return [textwrap.dedent(block).strip() for block in blocks]
+
+
+def _play_for(server: ScriptedServer, snippet: str) -> None:
+    """Let the server do what the snippet is about."""
+    words = [f"word{n} " for n in range(30)]
+    if "stop_after_20" in snippet:
+        server.default(*text_chunks(*words)[:31], Hang())
+    elif "except RateLimited" in snippet:
+        server.default(*text_chunks(*words)[:5], Cut())
+    elif "except WorkflowFailed" in snippet:
+        server.default(b'{"error": {"message": "no such model"}}', status=404,
+                       content_type="application/json", framing="length")  # fmt: skip
+    else:
+        server.default(*text_chunks("Hello", " world", "!"))
+
+
+EXPECTED = {
+    'for text in client.chat_stream("Tell me a joke"):\n    print': "Hello world!",
+    "ScriptedClient(": "2 requests",
+    "The capital of France?": "Hello world! stop",
+    "def show(event)": "Hello world!Hello world!",
+    "runtime.stream(workflow": "workflow_completed",
+    "stop_after_20": "stopped; it had said: word0 word1",
+    "response.usage.completion_tokens": "tokens,",
+    "except RateLimited": "cut after: word0 word1",
+    "except WorkflowFailed": "failed in step 'greeter': BadRequest: HTTP 404: no such model",
+}
+
+
+@pytest.mark.filterwarnings("ignore::agentstream.InsecureWarning")
+def test_every_python_snippet_runs_and_shows_what_it_is_about(server):
+    namespace = {"__name__": "readme"}
+    shown = set()
+    for snippet in snippets("python"):
+        _play_for(server, snippet)
+        out = io.StringIO()
+        code = snippet.replace("http://127.0.0.1:8080", server.url)
+        with contextlib.redirect_stdout(out):
+            exec(compile(code, "README.rst", "exec"), namespace)
+        for mark, text in EXPECTED.items():
+            if mark in snippet:
+                assert text in out.getvalue(), snippet
+                shown.add(mark)
+        client = namespace.get("client")
+        if "LlamaClient(" in snippet and client is not None:
+            namespace.setdefault("clients", []).append(client)
+    for client in namespace["clients"]:
+        client.close()
+    assert shown == set(EXPECTED), "a snippet that the test looks for is gone"
+
+
+def test_two_commands_and_ci_runs_the_second():
+    demo, tests = snippets("sh")[:2]
+    assert demo.endswith("demo.py") and "-m venv" in demo
+    assert tests in (ROOT / ".ci" / "run").read_text("utf-8")
