@@ -43,7 +43,7 @@ from agentstream.errors import (
     WorkflowFailed,
 )
 from agentstream.events.model import Event, EventType
-from agentstream.events.store import EventStore, MemoryStore
+from agentstream.events.store import EventStore, MemoryStore, RunState
 from agentstream.events.stream import EventStream, Subscription
 from agentstream.llm.clients import (
     ChatClient,
@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from agentstream.approval import Approval
     from agentstream.console import Console
     from agentstream.conversation import Conversation
+    from agentstream.events.sqlite import SqliteStore
     from agentstream.tools import RunContext, Tool, tool
 
 __all__ = [
@@ -112,9 +113,11 @@ __all__ = [
     "Retries",
     "RunContext",
     "RunHandle",
+    "RunState",
     "Runtime",
     "ServerError",
     "ServerSentEvent",
+    "SqliteStore",
     "StallTimeout",
     "StatusError",
     "StepResult",
@@ -142,6 +145,7 @@ _LATER = {
     "Console": "agentstream.console",
     "Conversation": "agentstream.conversation",
     "RunContext": "agentstream.tools",
+    "SqliteStore": "agentstream.events.sqlite",
     "Tool": "agentstream.tools",
     "tool": "agentstream.tools",
 }

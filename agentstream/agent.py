@@ -6,6 +6,7 @@ happens in a run is agent_run.py's, which agent comes next is workflow.py's.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from typing import (
@@ -15,23 +16,22 @@ from typing import (
     Dict,
     Generator,
     Iterator,
-    List,
     Mapping,
     NamedTuple,
     Optional,
     Sequence,
-    Tuple,
     Union,
 )  # fmt: skip
 
 from agentstream.agent_run import AgentRun
+from agentstream.agent_settings import as_choice, as_tools, check_count
 from agentstream.cancel import CancelToken
 from agentstream.errors import ConfigError
 from agentstream.events.model import EventType
 from agentstream.events.stream import EventStream, RunLog
 from agentstream.llm.answer import tokens_per_second
 from agentstream.llm.clients import ChatClient, is_running
-from agentstream.llm.messages import ChatMessage, ChatResponse, Content, Usage
+from agentstream.llm.messages import ChatResponse, Content, Usage
 from agentstream.scribe import Scribe, describe
 
 if TYPE_CHECKING:
@@ -131,10 +131,10 @@ class Agent:
             raise ConfigError("an agent needs a name")
         if not isinstance(client, ChatClient):
             raise ConfigError(f"agent {name!r}: client must be a ChatClient")
-        _check_count(name, "max_rounds", max_rounds, 1)
-        _check_count(name, "repeat_limit", repeat_limit, 2, optional=True)
-        _check_count(name, "repeat_memory", repeat_memory, 0, optional=True)
-        _check_count(name, "tool_result_limit", tool_result_limit, 100)
+        check_count(name, "max_rounds", max_rounds, 1)
+        check_count(name, "repeat_limit", repeat_limit, 2, optional=True)
+        check_count(name, "repeat_memory", repeat_memory, 0, optional=True)
+        check_count(name, "tool_result_limit", tool_result_limit, 100)
         if tool_timeout is not None and not tool_timeout > 0:
             raise ConfigError(f"agent {name!r}: tool_timeout must be seconds above 0, or None")
         if approve is not None and not callable(approve):
@@ -148,9 +148,9 @@ class Agent:
         self.tool_timeout = tool_timeout
         self.tool_result_limit = tool_result_limit
         self.approve = approve
-        self.tools = _as_tools(name, tools)
+        self.tools = as_tools(name, tools)
         self._toolbox: Optional[Toolbox] = None
-        self.tool_choice = _as_choice(name, tool_choice, self.tools)
+        self.tool_choice = as_choice(name, tool_choice, self.tools)
         self._settings: Dict[str, Any] = {
             "temperature": temperature,
             "top_p": top_p,
@@ -249,30 +249,22 @@ class Agent:
         conversation: Optional[Conversation] = None,
     ) -> Generator[str, None, AgentOutput]:
         """Yield the text; the generator's value is the `AgentOutput`.  For workflow.py."""
-        if conversation is None:
-            output, _ = yield from self._run(AgentRun(self, scribe, cancel, None), input, scribe)
-            return output
-        with conversation._in_use():
+        with conversation._in_use() if conversation is not None else contextlib.nullcontext():
+            started = time.monotonic()
+            scribe.note(EventType.AGENT_PROCESSING)
             run = AgentRun(self, scribe, cancel, conversation)
-            output, turn = yield from self._run(run, input, scribe)
-            conversation.add(*turn)
-            return output
-
-    def _run(
-        self, run: AgentRun, input: Content, scribe: Scribe
-    ) -> Generator[str, None, Tuple[AgentOutput, List[ChatMessage]]]:
-        started = time.monotonic()
-        scribe.note(EventType.AGENT_PROCESSING)
-        try:
-            response, usage = yield from run.rounds(input)
-        except BaseException as error:  # Ctrl-C and a closed generator too
-            scribe.note_failure(EventType.AGENT_FAILED, error)
-            raise
-        took = (time.monotonic() - started) * 1000
-        rate = tokens_per_second(response)
-        output = AgentOutput(
-            response.content, self.name, took, usage, run.tool_calls, rate, response
-        )
+            try:
+                response, usage = yield from run.rounds(input)
+            except BaseException as error:  # Ctrl-C and a closed generator too
+                scribe.note_failure(EventType.AGENT_FAILED, error)
+                raise
+            took = (time.monotonic() - started) * 1000
+            rate = tokens_per_second(response)
+            output = AgentOutput(
+                response.content, self.name, took, usage, run.tool_calls, rate, response
+            )
+            if conversation is not None:
+                conversation.add(*run.turn)
         scribe.note(
             EventType.AGENT_COMPLETED,
             response=output.response,
@@ -280,7 +272,7 @@ class Agent:
             usage=usage.to_dict(),
             tool_calls_count=run.tool_calls,
         )
-        return output, run.turn
+        return output
 
     def settings_of(self, number: int) -> Dict[str, Any]:
         """What a run's request number `number`, from 1, says besides its messages."""
@@ -367,50 +359,3 @@ def _drain(stream: AgentStream) -> AgentOutput:
         for _ in stream:
             pass
         return stream.output
-
-
-def _as_tools(
-    agent: str, tools: Sequence[Union[Tool, Callable[..., Any]]]
-) -> Dict[str, Tool]:
-    if not tools:
-        return {}
-    from agentstream.tools import as_tool  # noqa: PLC0415 - only who has tools pays for it
-
-    found: Dict[str, Tool] = {}
-    for given in tools:
-        made = as_tool(given)
-        if made.name in found:
-            raise ConfigError(f"agent {agent!r} has two tools named {made.name!r}")
-        found[made.name] = made
-    return found
-
-
-_CHOICES = ("auto", "none", "required")
-
-
-def _as_choice(
-    agent: str, choice: Union[str, Mapping[str, Any], None], tools: Dict[str, Tool]
-) -> Union[str, Dict[str, Any], None]:
-    """A tool_choice as the API takes it."""
-    if choice is None:
-        return None
-    name: Any = choice
-    if not isinstance(choice, str):
-        function = choice.get("function") if isinstance(choice, Mapping) else None
-        name = function.get("name") if isinstance(function, Mapping) else None
-    elif choice in _CHOICES and choice not in tools:
-        return choice
-    if name not in tools:
-        known = ", ".join([*_CHOICES, *tools])
-        raise ConfigError(f"agent {agent!r}: tool_choice must be one of {known}, not {choice!r}")
-    return {"type": "function", "function": {"name": name}}
-
-
-def _check_count(
-    agent: str, setting: str, value: object, least: int, *, optional: bool = False
-) -> None:
-    if value is None and optional:
-        return
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        more = ", or None" if optional else ""
-        raise ConfigError(f"agent {agent!r}: {setting} must be {least} or more{more}")

@@ -266,11 +266,7 @@ def _check(messages: Sequence[ChatMessage]) -> None:
 def _message(entry: Any, number: int) -> ChatMessage:
     """A message of OpenAI's form, as `ChatMessage.to_dict` writes it."""
     try:
-        calls = [
-            ToolCall(str(call["id"]), str(call["function"]["name"]),
-                     str(call["function"]["arguments"]))
-            for call in entry.get("tool_calls") or ()
-        ]  # fmt: skip
+        calls = [_call(call) for call in entry.get("tool_calls") or ()]
         content = entry["content"]
         if content is not None and not isinstance(content, (str, list)):
             raise TypeError("content")
@@ -279,3 +275,12 @@ def _message(entry: Any, number: int) -> ChatMessage:
         )
     except (KeyError, TypeError, AttributeError, ConfigError):
         raise ConfigError(f"message {number} of the conversation cannot be read") from None
+
+
+def _call(entry: Any) -> ToolCall:
+    function = entry["function"]
+    call = ToolCall(str(entry["id"]), str(function["name"]), str(function["arguments"]))
+    extra = entry.get("extra_content")
+    if isinstance(extra, dict):
+        call.extra_content = extra
+    return call

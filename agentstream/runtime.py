@@ -198,6 +198,7 @@ class Runtime:
         self._shut = False  # takes no new runs
         self._closed = False  # ... and has nothing left to close
         self._hurried = False  # Ctrl-C came again: nothing is waited for
+        self.event_stream.store.watch_stops(self._stop)
         threads.after_fork(self)
         threads.at_exit(self)
 
@@ -278,12 +279,13 @@ class Runtime:
         except AgentStreamError:
             raise
         except BaseException as interruption:
-            handle.cancel(f"interrupted by {type(interruption).__name__}")
-            self._await_end(handle)
+            self._end(handle, f"interrupted by {type(interruption).__name__}")
             raise
 
-    def _await_end(self, handle: RunHandle) -> None:
+    def _end(self, handle: RunHandle, reason: str) -> None:
+        """Stop a run and give it time to end, unless that is interrupted as well."""
         try:
+            handle.cancel(reason)
             handle.result(self.grace)
         except (AgentStreamError, TimeoutError):
             pass
@@ -307,7 +309,16 @@ class Runtime:
                 handle.cancel("its events are no longer read")
 
     def stop_generation(self, workflow_id: str, reason: str = "stop_generation()") -> bool:
-        """Stop a run, from any thread; returns at once.  True if it was running or queued."""
+        """Stop a run, from any thread; returns at once.  True if it was running or queued.
+
+        A run that another process runs is stopped by that one, at the request
+        of this: with a store that they share, such as `SqliteStore`.
+        """
+        return self._stop(workflow_id, reason) or self.event_stream.store.request_stop(
+            workflow_id, reason
+        )
+
+    def _stop(self, workflow_id: str, reason: str) -> bool:
         handle = self._runs.get(workflow_id)
         return handle is not None and handle.cancel(reason)
 
@@ -342,7 +353,8 @@ class Runtime:
                 timeout = _HURRY_S if self._hurried else self.grace
         ended = self._pool.shutdown(join=timeout)
         if not ended:
-            logger.warning("runs that did not stop in time are left behind")
+            if not self._hurried:
+                logger.warning("runs that did not stop in time are left behind")
             _stop(handles)
             for handle in handles:
                 handle._leave_behind()

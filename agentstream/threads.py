@@ -100,9 +100,14 @@ def _register() -> None:
 _held: List[Any] = []
 
 
+def _in_fork_order() -> List[Any]:
+    """Those first whose locks are taken first; in the child, the others come to life first."""
+    return sorted(_forkables, key=lambda thing: getattr(thing, "_fork_order", 0))
+
+
 def _before_fork() -> None:
     _registry_lock.acquire()
-    for thing in list(_forkables):
+    for thing in _in_fork_order():
         if hasattr(thing, "_before_fork"):
             thing._before_fork()
             _held.append(thing)
@@ -118,7 +123,7 @@ def _after_fork_in_child() -> None:
     _held.clear()
     _registry_lock.release()
     _clock._after_fork()
-    for thing in list(_forkables):
+    for thing in reversed(_in_fork_order()):
         try:
             thing._after_fork()
         except Exception:

@@ -178,11 +178,11 @@ class _Turn:
         for job in self._running:
             job.token.cancel(why)
             job.give_up()
-        if self._asking is not None:
+        unanswered = [job for job in self._jobs if job.outcome is None]
+        if self._asking is not None and unanswered:
             self._asking.give_up()
-        for job in self._jobs:
-            if job.outcome is None:
-                self._fail(job, ToolError("the run was stopped", tool=job.call.name))
+        for job in unanswered:
+            self._fail(job, ToolError("the run was stopped", tool=job.call.name))
 
     # --- before a call ----------------------------------------------------------------------
 

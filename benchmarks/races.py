@@ -44,9 +44,14 @@ class Tally(NamedTuple):
 
 
 def race(
-    count: int, *, seconds: Optional[float] = None, racers: int = 2, tls: bool = False, seed: int = 1
+    count: int,
+    *,
+    seconds: Optional[float] = None,
+    racers: int = 2,
+    tls: bool = False,
+    seed: int = 1,
 ) -> Tally:
-    """Run `count` races, or as many as fit into `seconds`, beside one bystander stream after another."""
+    """Run `count` races, or as many as fit into `seconds`, beside one bystander after another."""
     started = time.monotonic()
     until = float("inf") if seconds is None else started + seconds
     with ScriptedServer(tls=tls) as server:
@@ -79,8 +84,8 @@ class _Track:
     def run(self, racers: int) -> None:
         with Runtime(max_workers=racers) as runtime:
             runtime.event_stream.subscribe(self.count_end, types=list(TERMINAL))
-            bystander = threading.Thread(target=self.stand_by, daemon=True)
-            threads = [threading.Thread(target=self.race, args=(runtime,), daemon=True) for _ in range(racers)]
+            bystander = _thread(self.stand_by)
+            threads = [_thread(self.race, runtime) for _ in range(racers)]
             for thread in [bystander, *threads]:
                 thread.start()
             for thread in threads:
@@ -89,15 +94,17 @@ class _Track:
             bystander.join()
         runs = self.completed + self.cancelled
         if len(self.ends) != runs or any(n != 1 for n in self.ends.values()):
-            self.wrong.append(f"{len(self.ends)} runs of {runs} told their end, "
-                              f"{sum(n > 1 for n in self.ends.values())} more than once")  # fmt: skip
+            more = sum(n > 1 for n in self.ends.values())
+            self.wrong.append(
+                f"{len(self.ends)} runs of {runs} told their end, {more} more than once"
+            )
 
     def count_end(self, event: Any) -> None:
         self.ends[event.workflow_id] = self.ends.get(event.workflow_id, 0) + 1
 
     def race(self, runtime: Runtime) -> None:
         shots: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        shooter = threading.Thread(target=_shoot, args=(shots,), daemon=True)
+        shooter = _thread(_shoot, shots)
         shooter.start()
         aim = 0.003  # moved so that half of the runs are quicker
         while time.monotonic() < self.until:
@@ -142,6 +149,10 @@ class _Track:
                     self.wrong.append(fault)
             if self.over.is_set():
                 return
+
+
+def _thread(target: Any, *args: Any) -> threading.Thread:
+    return threading.Thread(target=target, args=args, daemon=True)
 
 
 def _shoot(shots: queue.SimpleQueue[Any]) -> None:

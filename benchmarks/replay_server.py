@@ -1,20 +1,29 @@
 """A server in a process of its own that replays a recorded llama.cpp stream.
 
-Chunk by chunk as llama.cpp sends it: one HTTP chunk an event.  `?chunks=N`
-makes the answer N deltas long; `?rate=R` paces them, R a second; GET /cpu tells
-nothing: costs are measured in the clients.
+Chunk by chunk as llama.cpp sends it: one HTTP chunk an event.  What it shall do
+stands in the path's first part, so that any client can be told by its base URL
+(`http://host:port/chunks=20000/v1`), or in the query:
+
+    chunks=N      the answer is N deltas long
+    rate=R        ... and paced, R a second; each delta's text is the time it was due
+    file=NAME     the answer is that file of the corpus
+    hang=headers  no answer comes; hang=body: three deltas, and nothing more
 """
 
 from __future__ import annotations
 
+import argparse
+import heapq
 import json
+import os
+import pathlib
 import socket
 import subprocess
 import sys
 import threading
 import time
 import urllib.parse
-from typing import List
+from typing import Dict, List, Optional, Tuple
 
 _HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
@@ -24,8 +33,12 @@ _WORDS = ["Hello", "!", " How", " can", " I", " help", " you", " today", "?", "\
           " quick", " brown", " fox", " jumps", " over", " the", " lazy", " dog", "."]  # fmt: skip
 
 
-def _event(delta: dict, finish: object = None, **more: object) -> bytes:
-    """One event with the keys and the size of llama.cpp's own."""
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def _json(delta: dict, finish: object = None) -> bytes:
+    """One event's JSON, with the keys and the size of llama.cpp's own."""
     payload = {
         "choices": [{"finish_reason": finish, "index": 0, "delta": delta}],
         "created": 1795342236,
@@ -33,16 +46,19 @@ def _event(delta: dict, finish: object = None, **more: object) -> bytes:
         "model": "smollm2-135m",
         "system_fingerprint": "b0-unknown",
         "object": "chat.completion.chunk",
-        **more,
     }
-    data = b"data: " + json.dumps(payload, separators=(",", ":")).encode() + b"\n\n"
-    return b"%x\r\n%s\r\n" % (len(data), data)
+    return json.dumps(payload, separators=(",", ":")).encode()
+
+
+def _event(delta: dict, finish: object = None) -> bytes:
+    return _chunk(b"data: " + _json(delta, finish) + b"\n\n")
 
 
 _FIRST = _event({"role": "assistant", "content": None})
 _DELTAS = [_event({"content": word}) for word in _WORDS]
 _LAST = _event({}, "stop")
 _END = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
+_BEFORE_DUE, _AFTER_DUE = (b"data: " + _json({"content": "@"}) + b"\n\n").split(b"@")
 
 
 def _usage(count: int) -> bytes:
@@ -51,8 +67,7 @@ def _usage(count: int) -> bytes:
         "object": "chat.completion.chunk",
         "usage": {"prompt_tokens": 7, "completion_tokens": count, "total_tokens": 7 + count},
     }).encode()  # fmt: skip
-    data = b"data: " + data + b"\n\n"
-    return b"%x\r\n%s\r\n" % (len(data), data)
+    return _chunk(b"data: " + data + b"\n\n")
 
 
 def text_of(count: int) -> str:
@@ -60,75 +75,175 @@ def text_of(count: int) -> str:
     return "".join(_WORDS[i % len(_WORDS)] for i in range(count))
 
 
-def _handle(connection: socket.socket) -> None:
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    reader = connection.makefile("rb")
-    try:
+class _Paced:
+    """One paced answer under way."""
+
+    def __init__(self, connection: socket.socket, chunks: int, rate: float) -> None:
+        self.connection = connection
+        self.left = self.chunks = chunks
+        self.step = 1 / rate
+        self.rest = b""  # what the socket would not take
+        self.over = threading.Event()
+        self.failed = False
+
+    def send(self, due: float) -> Optional[float]:
+        """Send what is due; returns when the next is, None after the last."""
+        data = self.rest
+        if self.left:
+            self.left -= 1
+            data += _chunk(b"%s%.6f %s" % (_BEFORE_DUE, due, _AFTER_DUE))
+            if not self.left:
+                data += _LAST + _usage(self.chunks) + _END
+        try:
+            sent = self.connection.send(data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.failed = True
+            self.over.set()
+            return None
+        self.rest = data[sent:]
+        if self.left or self.rest:
+            return due + (self.step if self.left else 0.005)
+        self.over.set()
+        return None
+
+
+class _Pacer:
+    """One thread for all paced answers: as many threads would be late themselves."""
+
+    def __init__(self) -> None:
+        self._heap: List[Tuple[float, int, _Paced]] = []
+        self._changed = threading.Condition()
+        self._number = 0
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def play(self, answer: _Paced) -> None:
+        """Returns when the whole answer is sent."""
+        with self._changed:
+            self._number += 1
+            due = time.monotonic() + answer.step
+            heapq.heappush(self._heap, (due, self._number, answer))
+            self._changed.notify()
+        answer.over.wait()
+        if answer.failed:
+            raise OSError
+
+    def _run(self) -> None:
         while True:
-            line = reader.readline()
-            if not line:
-                return
-            length = 0
+            with self._changed:
+                while not self._heap:
+                    self._changed.wait()
+                wait = self._heap[0][0] - time.monotonic()
+                if wait > 0:
+                    self._changed.wait(wait)
+                    continue
+                due, number, answer = heapq.heappop(self._heap)
+            again = answer.send(due)
+            if again is not None:
+                with self._changed:
+                    heapq.heappush(self._heap, (again, number, answer))
+
+
+class _Server:
+    def __init__(self, corpus: Optional[pathlib.Path]) -> None:
+        self._corpus = corpus
+        self._pacer = _Pacer()
+
+    def handle(self, connection: socket.socket) -> None:
+        """Answer one connection's requests, one after the other."""
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        reader = connection.makefile("rb")
+        try:
             while True:
-                header = reader.readline()
-                if header in (b"\r\n", b""):
-                    break
-                if header.lower().startswith(b"content-length:"):
-                    length = int(header.split(b":")[1])
-            reader.read(length)
-            query = urllib.parse.parse_qs(urllib.parse.urlsplit(line.split()[1].decode()).query)
-            _answer(connection, int(query.get("chunks", ["200"])[0]),
-                    float(query.get("rate", ["0"])[0]))  # fmt: skip
-    except OSError:
-        pass
-    finally:
-        connection.close()
+                line = reader.readline()
+                if not line:
+                    return
+                length = 0
+                while True:
+                    header = reader.readline()
+                    if header in (b"\r\n", b""):
+                        break
+                    if header.lower().startswith(b"content-length:"):
+                        length = int(header.split(b":")[1])
+                reader.read(length)
+                target = line.split()[1].decode()
+                options = _options(target)
+                if options.get("hang"):
+                    _hang(connection, options["hang"], target.endswith("/api/chat"))
+                    reader.read(1)  # until the client is gone
+                    return
+                self._answer(connection, options)
+        except OSError:
+            pass
+        finally:
+            connection.close()
+
+    def _answer(self, connection: socket.socket, options: Dict[str, str]) -> None:
+        chunks, rate = int(options.get("chunks", "200")), float(options.get("rate", "0"))
+        if options.get("file"):
+            assert self._corpus is not None
+            body = (self._corpus / "streams" / pathlib.Path(options["file"]).name).read_bytes()
+            pieces = [piece + b"\n\n" for piece in body.split(b"\n\n")]
+            pieces[-1] = pieces[-1][:-2]
+            sent = b"".join(_chunk(piece) for piece in pieces if piece)
+            connection.sendall(_HEAD + sent + b"0\r\n\r\n")
+        elif rate:
+            connection.sendall(_HEAD + _FIRST)
+            self._pacer.play(_Paced(connection, chunks, rate))
+        else:
+            # As fast as it is read, in writes of a few events, each its own chunk.
+            connection.sendall(_HEAD + _FIRST)
+            batch: List[bytes] = []
+            for i in range(chunks):
+                batch.append(_DELTAS[i % len(_DELTAS)])
+                if len(batch) == 16:
+                    connection.sendall(b"".join(batch))
+                    batch.clear()
+            connection.sendall(b"".join(batch) + _LAST + _usage(chunks) + _END)
 
 
-def _answer(connection: socket.socket, chunks: int, rate: float) -> None:
-    connection.sendall(_HEAD + _FIRST)
-    if not rate:
-        # Unpaced: as fast as it is read, in writes of a few events, each its own chunk.
-        batch: List[bytes] = []
-        for i in range(chunks):
-            batch.append(_DELTAS[i % len(_DELTAS)])
-            if len(batch) == 16:
-                connection.sendall(b"".join(batch))
-                batch.clear()
-        connection.sendall(b"".join(batch))
+def _options(target: str) -> Dict[str, str]:
+    parts = urllib.parse.urlsplit(target)
+    first = urllib.parse.unquote(parts.path.split("/")[1])
+    return dict(urllib.parse.parse_qsl(parts.query) + urllib.parse.parse_qsl(first))
+
+
+def _hang(connection: socket.socket, where: str, ollama: bool) -> None:
+    if where == "headers":
+        return
+    if ollama:
+        said = {"model": "m", "message": {"role": "assistant", "content": "word "}, "done": False}
+        lines = _chunk(json.dumps(said).encode() + b"\n") * 3
+        connection.sendall(_HEAD.replace(b"text/event-stream", b"application/x-ndjson") + lines)
     else:
-        due = time.monotonic()
-        for i in range(chunks):
-            due += 1 / rate
-            delay = due - time.monotonic()
-            if delay > 0:
-                time.sleep(delay)
-            # The time it was due goes with it, so that the client can tell how late it is.
-            connection.sendall(_event({"content": f"{due:.6f} "}))
-    connection.sendall(_LAST + _usage(chunks) + _END)
+        connection.sendall(_HEAD + _FIRST + b"".join(_DELTAS[:3]))
 
 
 def main() -> None:
+    """Serve until standard input is closed; prints the port."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--corpus", type=pathlib.Path)
+    served = _Server(parser.parse_args().corpus)
     server = socket.create_server(("127.0.0.1", 0), backlog=1024)
     print(server.getsockname()[1], flush=True)
-    threading.Thread(target=lambda: (sys.stdin.read(), _exit()), daemon=True).start()
+    threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
     while True:
         connection, _ = server.accept()
-        threading.Thread(target=_handle, args=(connection,), daemon=True).start()
-
-
-def _exit() -> None:
-    import os
-
-    os._exit(0)
+        threading.Thread(target=served.handle, args=(connection,), daemon=True).start()
 
 
 class ReplayServer:
     """The server's process; `url` while it runs."""
 
+    def __init__(self, corpus: Optional[pathlib.Path] = None) -> None:
+        self._command = [sys.executable, __file__]
+        if corpus is not None:
+            self._command += ["--corpus", str(corpus)]
+
     def __enter__(self) -> ReplayServer:
         self._process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         assert self._process.stdout is not None
         self.url = f"http://127.0.0.1:{int(self._process.stdout.readline())}"

@@ -437,7 +437,8 @@ class Judge:
             round += 1
         if ok and (last is None or last.kind not in WHOLE or last.tool):
             self.record.break_("lie: ok", story)
-        if last is not None and not ok:
+        # A later round that broke before it said anything left no text to judge it by.
+        if last is not None and not ok and not any(a.round >= round for a in attempts):
             self._complete(case, call, round - 1, int(words[2]), last.text, attempts, error)
 
     def _complete(self, case: Case, call: str, round: int, number: int, got: str,

@@ -19,7 +19,7 @@ from typing import Counter as CounterType
 import pytest
 
 from agentstream.testing import ScriptedServer
-from tests.fixtures_llama import llama_server  # noqa: F401
+from tests.fixtures_llama import llama_server, llama_tool_server  # noqa: F401
 
 SETTLE = 2.0  # seconds
 

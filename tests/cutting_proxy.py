@@ -1,7 +1,8 @@
 """A loopback proxy that hangs up on the client after a given number of content deltas.
 
 Works on the bytes of a llama.cpp stream, in whatever framing; knows nothing of
-clients.  For tests/test_real_llama.py and benchmarks/resume.py.
+clients.  With `context` it speaks TLS to them, for a server that was built without.
+For tests/test_real_llama.py and benchmarks/resume.py.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import re
 import selectors
 import socket
+import ssl
 import threading
 import urllib.parse
 from collections import deque
@@ -28,14 +30,16 @@ class CuttingProxy:
         cuts: how many were carried out.
     """
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, context: Optional[ssl.SSLContext] = None) -> None:
+        self._context = context
         parts = urllib.parse.urlsplit(upstream)
         self._upstream = (parts.hostname, parts.port)
         self.plans: Deque[Optional[int]] = deque()
         self.cuts = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._wake, self._waker = socket.socketpair()
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        scheme = "http" if context is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{self._listener.getsockname()[1]}"
         self._threads: List[threading.Thread] = []
         self._acceptor = threading.Thread(target=self._accept, name="cutting-proxy", daemon=True)
         self._acceptor.start()
@@ -69,7 +73,9 @@ class CuttingProxy:
 
     def _serve(self, client: socket.socket) -> None:
         with client, contextlib.suppress(OSError):
-            with socket.create_connection(self._upstream) as server:
+            if self._context is not None:
+                client = self._context.wrap_socket(client, server_side=True)
+            with client, socket.create_connection(self._upstream) as server:
                 self._relay(client, server)
 
     def _relay(self, client: socket.socket, server: socket.socket) -> None:
@@ -84,7 +90,7 @@ class CuttingProxy:
                 if self._wake in ready:
                     return
                 if client in ready:
-                    data = client.recv(65536)
+                    data = client.recv(65536)  # a record at most, and ours fit into one
                     if not data:
                         return
                     if data.startswith(b"POST"):

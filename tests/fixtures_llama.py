@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Iterator
+from typing import Any, Iterator
 
 import pytest
 
 from agentstream.errors import ConfigError
-from agentstream.local import LocalServer
+from agentstream.local import LocalServer, tool_template
 
-__all__ = ["llama_server", "without_llama"]
+__all__ = ["llama_server", "llama_tool_server", "without_llama"]
 
 
 def without_llama(reason: str) -> None:
@@ -28,10 +28,20 @@ def without_llama(reason: str) -> None:
 @pytest.fixture(scope="session")
 def llama_server() -> Iterator[LocalServer]:
     """A running `LocalServer` with SmolLM2-135M-Instruct, one for the whole session."""
+    yield from _running()
+
+
+@pytest.fixture(scope="session")
+def llama_tool_server() -> Iterator[LocalServer]:
+    """The same with a chat template that knows tools."""
+    yield from _running(chat_template=tool_template())
+
+
+def _running(**settings: Any) -> Iterator[LocalServer]:
     if sys.version_info < (3, 10):
         pytest.skip("xllamacpp needs Python 3.10")
     try:
-        server = LocalServer()
+        server = LocalServer(**settings)
     except ConfigError as error:
         without_llama(str(error))
     else:

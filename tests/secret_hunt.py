@@ -21,6 +21,7 @@ from tests.support import MARKS
 LOGGERS = ("agentstream", "urllib3", "requests", "sseclient", "py.warnings")
 
 _found: List[str] = []
+_hunting = False
 
 
 def look(where: str, text: object) -> None:
@@ -45,7 +46,22 @@ class _Look(logging.Handler):
 
 @contextlib.contextmanager
 def hunting() -> Iterator[List[str]]:
-    """Look at everything meanwhile; yields the list of what is found."""
+    """Look at everything meanwhile; yields the list of what is found, and nobody else is told."""
+    global _found, _hunting
+    outer, _found, was = _found, [], _hunting
+    try:
+        if _hunting:
+            yield _found
+        else:
+            _hunting = True
+            with _watched():
+                yield _found
+    finally:
+        _found, _hunting = outer, was
+
+
+@contextlib.contextmanager
+def _watched() -> Iterator[None]:
     errors: Any = AgentStreamError
     streams: Any = EventStream
     made, published = errors.__init__, streams._publish
@@ -64,19 +80,20 @@ def hunting() -> Iterator[List[str]]:
 
     handler = _Look()
     loggers = [logging.getLogger(name) for name in LOGGERS]
-    levels = [logger.level for logger in loggers]
+    ours = loggers[0]
+    level = ours.level
     errors.__init__, errors.__setattr__, streams._publish = __init__, __setattr__, _publish
     for logger in loggers:
         logger.addHandler(handler)
-        logger.setLevel(logging.DEBUG)
+    ours.setLevel(logging.DEBUG)
     try:
-        yield _found
+        yield
     finally:
         errors.__init__, streams._publish = made, published
         del errors.__setattr__
-        for logger, level in zip(loggers, levels):
+        for logger in loggers:
             logger.removeHandler(handler)
-            logger.setLevel(level)
+        ours.setLevel(level)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -156,7 +156,7 @@ def check(result: Result, client: ChatClient) -> None:
 def check_error(error: errors.AgentStreamError) -> None:
     """The attributes every error has, and no secret anywhere in it."""
     assert isinstance(error, errors.AgentStreamError)
-    assert error.phase in PHASES
+    assert error.phase in PHASES or (not error.phase and isinstance(error, errors.ConfigError))
     assert isinstance(error.retryable, bool)
     assert error.outcome in ("failed", "unknown")
     assert error.request_id is None or isinstance(error.request_id, str)

@@ -9,7 +9,6 @@ import queue
 import random
 import sys
 import time
-from types import SimpleNamespace
 from typing import Any, Callable, Iterator, List, Optional, Tuple
 
 import pytest

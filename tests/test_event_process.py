@@ -12,7 +12,7 @@ import pytest
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
 
 
-def run(script: str, timeout: float = 60.0) -> "subprocess.CompletedProcess[str]":
+def run(script: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", script],
         env=ENVIRONMENT, capture_output=True, text=True, timeout=timeout, check=False,
@@ -65,7 +65,9 @@ def child(number, iterated):
     assert next(iterated).offset == 4
     other.append("system_warning", "r")
     from agentstream.events.stream import RunLog
-    RunLog(stream, "p0", None).append("system_warning", {})  # the callback has a thread here too
+    log = RunLog(stream, "p0", None)  # the callback has a thread here too
+    log.offset = store.bounds("p0").last
+    log.append("system_warning", {})
     assert childs.wait(1)
     stream.close()
 
@@ -134,6 +136,6 @@ def test_r04_exit_delivers_what_is_queued_and_does_not_hang(raising: str) -> Non
 
 def test_r04_exit_does_not_hang_on_a_stuck_callback() -> None:
     began = time.monotonic()
-    done = run(EXIT.format(stuck=True, raising=""))
+    done = run(EXIT.format(stuck=True, raising=""), timeout=15.0)
     assert (done.returncode, done.stdout) == (0, "")
     assert time.monotonic() - began < 10.0  # a second's grace, and a slow machine

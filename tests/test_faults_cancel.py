@@ -1,4 +1,4 @@
-"""Rows X01 to X07 of the fault matrix: a cancel ends whatever it meets, at once, and nothing else."""
+"""Rows X01 to X07 of the fault matrix: a cancel ends what it meets, at once, and nothing else."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from agentstream import (
     Agent,
-    CancelToken,
     Cancelled,
+    CancelToken,
     EventType,
     Limits,
     Retries,
@@ -557,7 +557,7 @@ def test_x07_cancel_of_16_streams_beside_four_busy_tools(server):
     spinning = threading.Semaphore(0)
 
     @tool
-    def spin(cancel: CancelToken) -> str:
+    def spin(number: int, cancel: CancelToken) -> str:
         """Burns a processor until it is told to stop."""
         spinning.release()
         while not cancel.cancelled:
@@ -567,7 +567,7 @@ def test_x07_cancel_of_16_streams_beside_four_busy_tools(server):
     server.route("/v1/chat/completions", lambda request: replies[b'"tools"' in request.body])
     with ScriptedServer() as other:
         replies = {
-            True: other.reply_tool_calls(*[("spin", {})] * 4),
+            True: other.reply_tool_calls(*[("spin", {"number": n}) for n in range(4)]),
             False: other.reply(*unfinished("a"), Hang()),
         }
     with client_of(server, first_token=30, stall=30) as client, Runtime() as runtime:

@@ -26,7 +26,8 @@ NAMES = [str(path.relative_to(PACKAGE)) for path in FILES]
 FLOORS: List[Set[str]] = [
     {"_version", "cancel", "errors", "threads"},
     {"events", "llm", "tools"},
-    {"agent", "agent_run", "approval", "conversation", "repeats", "scribe", "tool_runs"},
+    {"agent", "agent_run", "agent_settings", "approval", "conversation", "repeats", "scribe",
+     "tool_runs"},
     {"delegation", "workflow"},
     {"runtime"},
 ]
@@ -142,12 +143,13 @@ import json, os, socket, sys, threading
 import requests  # urllib3 tries a socket at import, to see whether there is IPv6
 
 root = sys.argv[1]
+ways = ("os.py", "_collections_abc.py")
 read, made = [], []
 
 def reader(original):
     def watched(self, *args):
         frame = sys._getframe(1)
-        while frame is not None and frame.f_code.co_filename.endswith(("os.py", "_collections_abc.py")):
+        while frame is not None and frame.f_code.co_filename.endswith(ways):
             frame = frame.f_back
         if frame is not None and frame.f_code.co_filename.startswith(root):
             read.append(frame.f_code.co_filename)

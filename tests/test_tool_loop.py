@@ -17,6 +17,7 @@ from agentstream import (
     Cancelled,
     CancelToken,
     ConfigError,
+    Conversation,
     EventStream,
     EventType,
     LimitExceeded,
@@ -370,6 +371,24 @@ def test_p10_pieces_out_of_order_index_reuse_no_id(server, pieces):
     assert len(set(ids)) == 2
 
 
+def test_what_the_server_wants_back_with_a_call_is_sent_back(server, tmp_path):
+    signed = {"google": {"thought_signature": "abc"}}
+    server.reply(*_pieces(
+        _piece('{"a":3,"b":4}', "add", id="x", extra_content=signed),
+        _piece('{"a":1,"b":2}', "add", id="y"),
+    ))  # fmt: skip
+    server.reply_text("7 and 3")
+    conversation = Conversation()
+    with client_of(server) as client:
+        Agent("worker", client=client, tools=[add]).execute("go", conversation=conversation)
+    first, second = server.requests[1].json["messages"][1]["tool_calls"]
+    assert first["extra_content"] == signed
+    assert "extra_content" not in second
+    conversation.save(tmp_path / "talk.json")
+    kept = Conversation.load(tmp_path / "talk.json").messages[1].tool_calls
+    assert [call.extra_content for call in kept] == [signed, None]
+
+
 # --- loops ----------------------------------------------------------------------------------
 
 
@@ -608,7 +627,8 @@ def test_x04_cancel_during_a_tool(through):
                 assert time.monotonic() - began < 0.25
                 release.set()
                 wait_until(lambda: lost_threads() == 0)  # what it brings late, nobody hears
-                events = list(runtime.event_stream.store.read(workflow_id=handle.workflow_id, limit=100))
+                store = runtime.event_stream.store
+                events = list(store.read(workflow_id=handle.workflow_id, limit=100))
             assert events[-1].type is EventType.WORKFLOW_CANCELLED
             assert [e.type.value for e in events].count("workflow_cancelled") == 1
             assert "late" not in str(events)
@@ -854,6 +874,16 @@ def test_a_server_that_knows_tools_or_does_not_tell_is_used(server, reply):
         assert client.chat("no tools, no question").content == "fine"
     asked = [r.path for r in server.requests].count("/props")
     assert asked == (1 if reply.status == 200 and b"true" in reply.actions[0].body else 2)
+
+
+def test_a_server_that_is_loading_is_asked_again(server):
+    loading = {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}
+    server.reply_json(loading, status=503, path="/props")
+    server.reply_json(props(True), path="/props")
+    server.reply_text("fine")
+    with client_of(server) as client:
+        assert Agent("worker", client=client, tools=[add]).execute("go").response == "fine"
+    assert [r.path for r in server.requests] == ["/props", "/props", "/v1/chat/completions"]
 
 
 def test_the_question_ends_with_a_cancel_and_with_its_clock(server):

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, FrozenSet, Optional
+from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, FrozenSet, Mapping, Optional
 
 from agentstream import threads
 from agentstream.errors import LogError
@@ -21,7 +21,7 @@ from agentstream.events.model import TERMINAL, Event, EventType, FrozenDict
 if TYPE_CHECKING:
     from agentstream.events.stream import EventStream
 
-__all__ = ["Callback", "Mailbox"]
+__all__ = ["UNKNOWN", "Callback", "Mailbox"]
 
 logger = logging.getLogger("agentstream.events")
 
@@ -30,8 +30,9 @@ Callback = Callable[[Event], object]
 # In a queue, where an event has its position: it has none.
 _CLOSE = ("close", None, None)  # nothing comes after this
 _CATCH_UP = ("catch up", None, None)  # go on from the store
+_MARK = "mark"  # as the first of three: the place that follows is reached
 _PAGE = 500
-_UNKNOWN = sys.maxsize  # as a place: beyond all that is known
+UNKNOWN = _UNKNOWN = sys.maxsize  # as a place: beyond all that is known
 _MOST_SEEN = 1000
 
 
@@ -98,6 +99,15 @@ class Mailbox:
             self._behind = True
             self._put(_CATCH_UP)
 
+    def mark(self, position: int) -> None:
+        """All events up to `position` have been offered, with or without it."""
+        if not self._behind and self._waiting() < self._max_queue:
+            self._put((_MARK, position, None))
+
+    def pass_over(self, offsets: Mapping[str, int]) -> None:
+        """Of those workflows, what comes before is not wanted.  Before anything is offered."""
+        self._seen.update(offsets)
+
     def finish(self) -> None:
         """What was offered is still delivered; then it ends.  Nothing may be offered any more."""
         if not self._closed:
@@ -154,6 +164,8 @@ class Mailbox:
         """Look at what came through the queue; True for an event that is to be delivered."""
         place = item[2] if self.workflow_id is None else item[1]
         if place is not None:
+            if place <= self.cursor:
+                return False  # of another process, and read already
             self.cursor = place
             return True
         if item is _CATCH_UP:
@@ -161,6 +173,9 @@ class Mailbox:
             return False
         if item is _CLOSE:
             self._done = True
+            return False
+        if item[0] is _MARK:
+            self.cursor = max(self.cursor, item[1])
             return False
         return self._is_news(item)
 
@@ -251,7 +266,7 @@ class Mailbox:
         while True:
             # The way of most events in short; all others go through `_next`.
             event: Any = get() if of_all and not self._reading and not self._page else None
-            if event is not None and event[2] is not None:
+            if event is not None and event[2] is not None and event[2] > self.cursor:
                 self.cursor = event[2]
             elif event is None or not self._is_due(event):
                 try:

@@ -10,12 +10,25 @@ import itertools
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from typing import Any, Deque, Dict, List, NamedTuple, Optional
+from typing import (
+    Any,
+    Callable,
+    Deque,
+    Dict,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Tuple,
+)  # fmt: skip
 
-from agentstream.errors import ConfigError
+from agentstream.errors import ConfigError, LogError
 from agentstream.events.model import TERMINAL, Event, make_event
 
-__all__ = ["Bounds", "EventStore", "MemoryStore"]
+__all__ = ["Bounds", "EventStore", "MemoryStore", "RunState", "StopCallback"]
+
+#: Called with a workflow id and a reason; True if that run is being stopped.
+StopCallback = Callable[[str, str], bool]
 
 
 class Bounds(NamedTuple):
@@ -28,14 +41,46 @@ class Bounds(NamedTuple):
     last: int
 
 
+class RunState(NamedTuple):
+    """A run as its store knows it.
+
+    Attributes:
+        workflow_id, parent_workflow_id: as in `Event`.
+        name: the workflow's name; "" where its log does not tell.
+        status: "queued", "running", "completed", "failed", "cancelled", or
+            "closed": no workflow's end is in the log, and nothing more will be.
+        started_at, ended_at: Unix times in seconds, or None.
+        last_offset: of its newest event; 0 for none.
+        usage: its tokens, as its last event has them, or None.
+    """
+
+    workflow_id: str
+    parent_workflow_id: Optional[str]
+    name: str
+    status: str
+    started_at: Optional[float]
+    ended_at: Optional[float]
+    last_offset: int
+    usage: Optional[Mapping[str, Any]]
+
+
 class EventStore(ABC):
-    """Keeps events.  All methods may be called from any thread."""
+    """Keeps events.  All methods may be called from any thread.
+
+    `append`, `read`, `bounds`, `has_ended`, `runs` and `wait` are what a store
+    must have; the rest is for stores that give positions later, or are shared.
+    """
+
+    #: True if other processes may append to the log as well.
+    shared = False
 
     @abstractmethod
     def append(self, event: Event) -> Event:
         """Keep an event; returns it with its position, if the store gives that at once.
 
-        Where it raises, `bounds` must tell whether the event was kept.
+        Called under a stream's lock: it must not wait for a disk.  One that is
+        there already, by workflow and offset, is not kept twice.  Where it
+        raises, `bounds` must tell whether the event was kept.
         """
 
     @abstractmethod
@@ -56,16 +101,80 @@ class EventStore(ABC):
     def has_ended(self, workflow_id: str) -> bool:
         """True if the workflow's terminal event is known."""
 
+    @abstractmethod
+    def runs(self, *, limit: int = 100) -> List[RunState]:
+        """The runs that are known, the newest first."""
+
+    @abstractmethod
+    def wait(self, after: int, timeout: float) -> bool:
+        """Wait until there are events with a position above `after`; False if none came in time.
+
+        `timeout` is in seconds.  Returns early when the store is closed.
+        """
+
+    # For stores that keep events later than they take them.
+
+    def settle(self, event: Event) -> None:  # noqa: B027
+        """Wait until an appended event is kept as durably as the store promises.
+
+        Raises:
+            LogError: it could not be.
+        """
+
+    def flush(self) -> None:  # noqa: B027
+        """Wait until all that was appended is kept.
+
+        Raises:
+            LogError: it could not be.
+        """
+
+    def unplaced(self) -> Dict[str, int]:
+        """The workflows whose newest events have no position yet, with their last offsets."""
+        return {}
+
+    def position_of(self, workflow_id: str, offset: int) -> Optional[int]:
+        """An event's position; None if it has none yet, or is not there."""
+        events = self.read(workflow_id=workflow_id, after=offset - 1, limit=1)
+        return events[0].position if events and events[0].offset == offset else None
+
+    # For stores that several processes share.
+
+    def claim(self, workflow_id: str, parent_workflow_id: Optional[str] = None) -> None:
+        """Become the one writer of a new workflow's events; `append` follows.
+
+        Raises:
+            LogError: it has events already, or another writer.
+        """
+        if self.bounds(workflow_id).last or self.has_ended(workflow_id):
+            raise LogError(f"workflow {workflow_id!r} has a log already: choose another id")
+
+    def read_others(self, after: int, limit: int) -> Tuple[List[Event], int]:
+        """What others appended after a position, at most `limit`, and up to where that goes."""
+        return [], after
+
+    def request_stop(self, workflow_id: str, reason: str) -> bool:
+        """Ask the process that runs a workflow to stop it; False if none does."""
+        return False
+
+    def watch_stops(self, callback: StopCallback) -> None:  # noqa: B027
+        """Call `callback` with the requests of others; a bound method, which is not kept alive."""
+
     def close(self) -> None:  # noqa: B027 - memory needs none
         """Write what is pending and let go of files.  Idempotent."""
 
-    # What a fork needs: the log at rest while it is copied.
+    # What a fork needs: the log at rest while it is copied.  All streams come first: who
+    # appends holds a stream's lock when it takes the store's.
+
+    _fork_order = 1
 
     def _before_fork(self) -> None:  # noqa: B027
         """Hold the log still."""
 
-    def _after_fork(self, child: bool) -> None:  # noqa: B027
-        """Let it go again; in a child, with fresh locks."""
+    def _after_fork_in_parent(self) -> None:  # noqa: B027
+        """Let it go again."""
+
+    def _after_fork(self) -> None:  # noqa: B027
+        """In the child: the same, with fresh locks."""
 
 
 class _Kept:
@@ -73,9 +182,21 @@ class _Kept:
 
     __slots__ = ("events", "last")
 
-    def __init__(self) -> None:
+    def __init__(self, last: int) -> None:
         self.events: Deque[Event] = deque()
-        self.last = 0
+        self.last = last
+
+
+class _State:
+    """What is known of a run, though its events may be gone."""
+
+    __slots__ = ("end", "name", "parent", "started")
+
+    def __init__(self, first: Event) -> None:
+        self.parent = first.parent_workflow_id
+        self.name = str(first.data.get("workflow") or "")
+        self.started = first.timestamp
+        self.end: Optional[Event] = None
 
 
 class MemoryStore(EventStore):
@@ -85,38 +206,71 @@ class MemoryStore(EventStore):
         if not isinstance(capacity, int) or capacity < 1:
             raise ConfigError(f"MemoryStore needs a capacity of 1 or more, not {capacity!r}")
         self._capacity = capacity
-        # Re-entrant: before a fork it is taken once for every stream over this store.
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._events: Deque[Event] = deque()
         self._workflows: Dict[str, _Kept] = {}
         self._gone: Dict[str, int] = {}  # last offset of workflows with no event left, oldest first
         self._position = 0
         self._ended: Dict[str, None] = {}  # the workflows that ended last, oldest first
+        self._states: Dict[str, _State] = {}  # of the newest runs, oldest first
+        self._closed = False
+        self._renew_news()
 
     def __repr__(self) -> str:
         return f"<MemoryStore {len(self._events)}/{self._capacity}>"
 
+    def _renew_news(self) -> None:
+        self._news = threading.Condition(self._lock)
+        self._waiting = 0
+
     def append(self, event: Event) -> Event:
         """See `EventStore.append`; the position is given at once."""
         with self._lock:
-            position = self._position = self._position + 1
             event_id, offset, _, kind, workflow_id, parent, timestamp, data = event
+            kept = self._workflows.get(workflow_id)
+            if kept is None:
+                kept = self._begin(event)
+            if offset <= kept.last:
+                return self._again(kept, event)
+            position = self._position = self._position + 1
             event = make_event(
                 (event_id, offset, position, kind, workflow_id, parent, timestamp, data)
             )
-            kept = self._workflows.get(workflow_id)
-            if kept is None:
-                kept = self._workflows[workflow_id] = _Kept()
-                self._gone.pop(workflow_id, None)
             kept.events.append(event)
             kept.last = offset
             if kind in TERMINAL:
-                self._ended[workflow_id] = None
-                _forget_oldest(self._ended, self._capacity)
+                self._end(event)
             self._events.append(event)
             if len(self._events) > self._capacity:
                 self._drop_oldest()
+            if self._waiting:
+                self._news.notify_all()
         return event
+
+    def _begin(self, event: Event) -> _Kept:
+        workflow_id = event.workflow_id
+        last = self._gone.get(workflow_id, 0)
+        if event.offset <= last:
+            return _Kept(last)
+        self._gone.pop(workflow_id, None)
+        kept = self._workflows[workflow_id] = _Kept(last)
+        if workflow_id not in self._states:
+            self._states[workflow_id] = _State(event)
+            _forget_oldest(self._states, self._capacity)
+        return kept
+
+    def _again(self, kept: _Kept, event: Event) -> Event:
+        """What is kept of an event that is appended a second time."""
+        first = kept.events[0].offset if kept.events else kept.last + 1
+        return kept.events[event.offset - first] if event.offset >= first else event
+
+    def _end(self, event: Event) -> None:
+        workflow_id = event.workflow_id
+        self._ended[workflow_id] = None
+        _forget_oldest(self._ended, self._capacity)
+        state = self._states.get(workflow_id)
+        if state is not None:
+            state.end = event
 
     def _drop_oldest(self) -> None:
         workflow_id = self._events.popleft()[4]
@@ -163,14 +317,50 @@ class MemoryStore(EventStore):
         with self._lock:
             return workflow_id in self._ended
 
+    def runs(self, *, limit: int = 100) -> List[RunState]:
+        """See `EventStore.runs`."""
+        with self._lock:
+            newest = list(self._states.items())[-1 : -limit - 1 : -1]
+            return [self._run_state(workflow_id, state) for workflow_id, state in newest]
+
+    def _run_state(self, workflow_id: str, state: _State) -> RunState:
+        kept, end = self._workflows.get(workflow_id), state.end
+        return RunState(
+            workflow_id,
+            state.parent,
+            state.name,
+            "running" if end is None else end.type.value[len("workflow_") :],
+            state.started,
+            None if end is None else end.timestamp,
+            self._gone.get(workflow_id, 0) if kept is None else kept.last,
+            None if end is None else end.data.get("usage"),
+        )
+
+    def wait(self, after: int, timeout: float) -> bool:
+        """See `EventStore.wait`."""
+        with self._lock:
+            self._waiting += 1
+            try:
+                self._news.wait_for(lambda: self._position > after or self._closed, timeout)
+                return self._position > after
+            finally:
+                self._waiting -= 1
+
+    def close(self) -> None:
+        """End every `wait`; what is kept can still be read."""
+        with self._lock:
+            self._closed = True
+            self._news.notify_all()
+
     def _before_fork(self) -> None:
         self._lock.acquire()
 
-    def _after_fork(self, child: bool) -> None:
-        if child:
-            self._lock = threading.RLock()
-        else:
-            self._lock.release()
+    def _after_fork_in_parent(self) -> None:
+        self._lock.release()
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()
+        self._renew_news()
 
 
 def _forget_oldest(entries: Dict[str, Any], capacity: int) -> None:

@@ -28,7 +28,8 @@ from typing import (
 
 from agentstream import threads
 from agentstream.errors import ConfigError, LogError, OffsetGone
-from agentstream.events.mailbox import Callback, Mailbox
+from agentstream.events.follower import Follower
+from agentstream.events.mailbox import UNKNOWN, Callback, Mailbox
 from agentstream.events.model import TERMINAL, Event, EventType, freeze_mapping, make_event
 from agentstream.events.store import EventStore, MemoryStore
 
@@ -63,7 +64,10 @@ class RunLog:
         Raises:
             LogError: the store refused it, or the stream is closed.
         """
-        return self._stream._publish(self, kind, data)
+        event = self._stream._publish(self, kind, data)
+        if self._stream._settle is not None and event is not None:
+            self._stream._settle(event)
+        return event
 
     def open_child(self, workflow_id: str) -> RunLog:
         """Begin the log of a run within this one, whose events name this one as their parent.
@@ -96,7 +100,11 @@ class EventStream:
         # A dropped iterator's __del__ may run inside any line of any thread, and so must
         # take no lock: it leaves its mailbox here for the next who holds it.
         self._dropped: Deque[Mailbox] = deque()
+        self._follower = Follower(self) if self.store.shared else None
+        settles = type(self.store).settle is not EventStore.settle
+        self._settle = self.store.settle if settles else None
         threads.after_fork(self)
+        threads.after_fork(self.store)
         threads.at_exit(self)
 
     def __repr__(self) -> str:
@@ -108,10 +116,9 @@ class EventStream:
         """Begin a workflow's log; its caller is its one owner.
 
         Raises:
-            LogError: the stream has events of that workflow already.
+            LogError: the store has events of that workflow already, or it has another owner.
         """
-        if self.store.bounds(workflow_id).last or self.store.has_ended(workflow_id):
-            raise LogError(f"workflow {workflow_id!r} has a log already: choose another id")
+        self.store.claim(workflow_id, parent_workflow_id)
         return RunLog(self, workflow_id, parent_workflow_id)
 
     def append(
@@ -242,11 +249,17 @@ class EventStream:
         with self._lock:
             if self._closed:
                 raise LogError("the event stream is closed")
+            # Positions that come later: what has none yet is known by its offset.
+            late = workflow_id is None and self._follower is not None
+            if self._follower is not None:
+                self._follower.start()
+                if late and after is None:
+                    mailbox.pass_over(self.store.unplaced())
             last = self.store.bounds(workflow_id).last
             mailbox.cursor = last if after is None else self._check_after(after, workflow_id)
             ended = workflow_id is not None and self.store.has_ended(workflow_id)
-            if mailbox.cursor < last:
-                mailbox.fall_behind(last, ended)
+            if mailbox.cursor < last or (late and after is not None):
+                mailbox.fall_behind(UNKNOWN if late else last, ended)
             elif ended:
                 mailbox.finish()
             self._sweep()
@@ -315,6 +328,8 @@ class EventStream:
         for mailbox in mailboxes:
             mailbox.join(max(0.0, until - time.monotonic()))
         self.store.close()
+        if self._follower is not None:
+            self._follower.join(1.0)
 
     def __enter__(self) -> EventStream:
         return self
@@ -327,17 +342,16 @@ class EventStream:
 
     def _before_fork(self) -> None:
         self._lock.acquire()
-        self.store._before_fork()
 
     def _after_fork_in_parent(self) -> None:
-        self.store._after_fork(child=False)
         self._lock.release()
 
     def _after_fork(self) -> None:
         self._lock = threading.RLock()
-        self.store._after_fork(child=True)
         for mailbox in self._mailboxes():
             mailbox.after_fork()
+        if self._follower is not None:
+            self._follower.after_fork()
 
 
 class Subscription(Iterator[Event]):

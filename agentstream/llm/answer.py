@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import List, Optional
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from agentstream.llm.messages import ChatResponse, Delta, ToolCall, Usage
 
@@ -19,8 +19,8 @@ class Answer:
     """
 
     __slots__ = (
-        "_calls", "_content", "_deltas", "_ended", "_finish", "_first", "_model", "_reasoning",
-        "_reasoning_at", "_started", "_usage", "_warnings",
+        "_calls", "_content", "_deltas", "_ended", "_extras", "_finish", "_first", "_model",
+        "_reasoning", "_reasoning_at", "_started", "_usage", "_warnings",
     )  # fmt: skip
 
     def __init__(self, model: str = "") -> None:
@@ -31,6 +31,7 @@ class Answer:
         self._reasoning: List[str] = []
         self._reasoning_at = -1  # how many texts there were when the last of it came
         self._calls: List[List[str]] = []  # [id, name, arguments, arguments, ...]
+        self._extras: Dict[int, Mapping[str, Any]] = {}  # by the call's place
         self._finish: Optional[str] = None
         self._model = model
         self._usage: Optional[Usage] = None
@@ -83,6 +84,8 @@ class Answer:
             call[1] = call[1] or piece.name
             if piece.arguments:
                 call.append(piece.arguments)
+            if piece.extra_content:
+                self._extras[piece.place] = piece.extra_content
         if finish_reason:
             self._finish = finish_reason
             self._ended = time.monotonic()
@@ -116,6 +119,13 @@ class Answer:
         """Count the content deltas from here on, as if the server had given no usage."""
         self._usage = None
 
+    def _tool_calls(self) -> Tuple[ToolCall, ...]:
+        calls = tuple(ToolCall(c[0], c[1], "".join(c[2:])) for c in list(self._calls))
+        for place, extra in list(self._extras.items()):
+            if place < len(calls):
+                calls[place].extra_content = extra
+        return calls
+
     def response(self) -> ChatResponse:
         """The sum so far."""
         now = self._ended if self._ended is not None else time.monotonic()
@@ -124,7 +134,7 @@ class Answer:
         response = ChatResponse(
             content="".join(self._content),
             reasoning="".join(self._reasoning),
-            tool_calls=tuple(ToolCall(c[0], c[1], "".join(c[2:])) for c in list(self._calls)),
+            tool_calls=self._tool_calls(),
             finish_reason=self._finish,
             model=self._model,
             usage=usage,

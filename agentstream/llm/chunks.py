@@ -257,7 +257,10 @@ class _ToolSlots:
             arguments = slot.utf16.join(arguments)
         if arguments:
             slot.arguments.append(arguments)
-        return ToolCallDelta(slot.index, new_id, new_name, arguments)
+        extra = call.get("extra_content")
+        if not isinstance(extra, dict):
+            extra = None
+        return ToolCallDelta(slot.index, new_id, new_name, arguments, extra)
 
     def _find(self, index: Any, call_id: str, name: str, arguments: str) -> _Slot:
         if isinstance(index, int) and not isinstance(index, bool):

@@ -39,7 +39,7 @@ from agentstream.llm.messages import (
     as_request,
 )
 from agentstream.llm.settings import Limits, Retries, Timeouts
-from agentstream.llm.transport import Transport, display_url
+from agentstream.llm.transport import Transport, display_url, secrets_in
 
 __all__ = ["ChatClient", "InsecureWarning", "LlamaClient", "OpenAIClient", "TextStream"]
 
@@ -263,10 +263,10 @@ class _HTTPClient(ChatClient):
         _check(self.limits, Limits, "limits")
         self._body = dict(body or {})
         headers = dict(headers or {})
-        self._keys = [*([api_key] if api_key else []), *headers.values()]
         self._transport = Transport(
             url, api_key=api_key, headers=headers, verify=verify, limits=self.limits
         )
+        self._keys = [*([api_key] if api_key else []), *headers.values(), *secrets_in(url)]
         self._ask_usage = True
         if verify is False:
             warnings.warn(
@@ -356,7 +356,7 @@ class OpenAIClient(_HTTPClient):
             api_key = os.environ.get("OPENAI_API_KEY") or None
         if base_url is None:
             base_url = os.environ.get("OPENAI_BASE_URL") or _OPENAI_URL
-        if api_key is None and urllib.parse.urlsplit(base_url).hostname == "api.openai.com":
+        if api_key is None and _host(base_url) == "api.openai.com":
             raise ConfigError(
                 "OpenAI needs a key: set OPENAI_API_KEY or pass api_key= "
                 "(or base_url= for a server of your own)"
@@ -460,6 +460,13 @@ class LlamaClient(_HTTPClient):
 def _check(value: object, kind: type, name: str) -> None:
     if not isinstance(value, kind):
         raise ConfigError(f"{name} must be a {kind.__name__}, not {type(value).__name__}")
+
+
+def _host(url: str) -> Optional[str]:
+    try:
+        return urllib.parse.urlsplit(url).hostname
+    except ValueError:
+        return None  # it will be refused as a URL, which says more
 
 
 def _with_query(url: str, query: Optional[Mapping[str, str]]) -> str:

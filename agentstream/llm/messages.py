@@ -31,17 +31,29 @@ Content = Union[str, List[Dict[str, Any]]]
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
-class ToolCall(NamedTuple):
-    """A call the model asks for.  `arguments` stays the JSON string it wrote."""
-
+class _ToolCall(NamedTuple):
     id: str
     name: str
     arguments: str
 
+
+class ToolCall(_ToolCall):
+    """A call the model asks for: `id`, `name`, `arguments`.
+
+    `arguments` stays the JSON string it wrote.
+    """
+
+    #: What the server wants back with the call, unread: Gemini signs its thoughts
+    #: so, and refuses a history without the signature.  No part of the value.
+    extra_content: Optional[Mapping[str, Any]] = None
+
     def to_dict(self) -> Dict[str, Any]:
         """The call as OpenAI's messages hold it."""
         function = {"name": self.name, "arguments": self.arguments or "{}"}
-        return {"id": self.id, "type": "function", "function": function}
+        call = {"id": self.id, "type": "function", "function": function}
+        if self.extra_content is not None:
+            call["extra_content"] = dict(self.extra_content)
+        return call
 
 
 class ChatMessage(Frozen):
@@ -223,13 +235,15 @@ class ToolCallDelta(NamedTuple):
     """A piece of a tool call.
 
     `place` is the call's place in the answer, from 0 without a gap, whatever
-    the server numbered it; `id` and `name` come once, `arguments` in pieces.
+    the server numbered it; `id` and `name` come once, `arguments` in pieces,
+    `extra_content` (see `ToolCall`) hardly ever.
     """
 
     place: int
     id: str = ""
     name: str = ""
     arguments: str = ""
+    extra_content: Optional[Mapping[str, Any]] = None
 
 
 class RetryNotice(NamedTuple):

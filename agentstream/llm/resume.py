@@ -25,7 +25,11 @@ __all__ = ["Resumption", "Seam"]
 
 #: As much of the answer's beginning as shows that a server began again.  Long
 #: enough to be no accident, short enough for two answers that part ways early.
+#: A text that goes on mostly does so with a space; only behind one of the marks
+#: may it well begin with its own beginning, quoting itself, and more is asked for.
 _TELLTALE = 12
+_TELLTALE_QUOTED = 64
+_MARKS = tuple("\"'`*_([{<\u201c\u2018\u201e\u00ab")
 
 _CAPS = ("max_tokens", "max_completion_tokens", "n_predict")
 _CONSTRAINTS = ("response_format", "grammar", "json_schema")
@@ -51,10 +55,11 @@ class Seam:
         whole = before + said
         self.sent = whole.rstrip()
         self._blank = whole[len(self.sent) :]
+        size = _TELLTALE_QUOTED if self.sent.endswith(_MARKS) else _TELLTALE
         self._heads = {
             head
             for text in (said.rstrip(), self.sent)
-            for head in _heads(text, 1 if strict else _TELLTALE)
+            for head in _heads(text, 1 if strict else size)
         }
         self._held = ""
         self._open = False
@@ -201,14 +206,11 @@ class Resumption:
         before = self._before()
         if not so_far.content or so_far.tool_calls or before is None:
             return False
-        self._seam = self._make_seam()
+        strict = any(_constrains(self._body.get(name)) for name in _CONSTRAINTS)
+        self._seam = Seam(so_far.content, before, strict=strict)
         again = _touching_end(answer.texts(), len(before + so_far.content) - len(self._seam.sent))
         self._kept = max(0, (so_far.usage.completion_tokens or 0) - again)
         return all(_left(self._body.get(name), self._kept) != 0 for name in _CAPS)
-
-    def _make_seam(self) -> Seam:
-        strict = any(_constrains(self._body.get(name)) for name in _CONSTRAINTS)
-        return Seam(self._answer.text(), self._before() or "", strict=strict)
 
     def _before(self) -> Optional[str]:
         """The assistant's words that the request itself ends with; None if it ends with a call."""
@@ -248,9 +250,8 @@ class Resumption:
         """The reader for the answer to `body`."""
         if self._broken is None:
             return ChunkReader()
-        # A new seam each time: a try that failed may have left this one half-way through.
         said = len(self._answer.text())
-        self._reader = _ResumedReader(self._make_seam(), self._kept, said, self._broken[1])
+        self._reader = _ResumedReader(self._seam, self._kept, said, self._broken[1])
         return self._reader
 
     def judge(self, error: AgentStreamError) -> None:

@@ -72,8 +72,11 @@ class Retries(Frozen):
     max_retry_after: float = 60.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.attempts, int) or self.attempts < 0:
+        attempts = self.attempts
+        if not isinstance(attempts, int) or isinstance(attempts, bool) or attempts < 0:
             raise ConfigError(f"Retries.attempts must be 0 or more, not {self.attempts!r}")
+        if not isinstance(self.resume, bool):
+            raise ConfigError(f"Retries.resume must be True or False, not {self.resume!r}")
         for name in ("backoff", "max_backoff", "max_retry_after"):
             value = getattr(self, name)
             if not (_is_number(value) and value >= 0):

@@ -9,5 +9,13 @@ from __future__ import annotations
 
 from agentstream.local.model import ProgressBar, cache_folder, fetch_model
 from agentstream.local.server import LocalServer, find_llama_server
+from agentstream.local.template import tool_template
 
-__all__ = ["LocalServer", "ProgressBar", "cache_folder", "fetch_model", "find_llama_server"]
+__all__ = [
+    "LocalServer",
+    "ProgressBar",
+    "cache_folder",
+    "fetch_model",
+    "find_llama_server",
+    "tool_template",
+]

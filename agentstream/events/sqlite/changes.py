@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 import time
 from typing import Any, Dict, List, Optional, Tuple
@@ -13,6 +14,8 @@ from agentstream.events.sqlite import rows
 from agentstream.events.sqlite.owners import Owner, is_alive
 
 __all__ = ["ACTIVE", "Run", "write_events"]
+
+logger = logging.getLogger("agentstream.events.sqlite")
 
 ACTIVE = ("queued", "running")
 _STATUS = {
@@ -90,19 +93,30 @@ def write_events(connection: sqlite3.Connection, runs: Dict[str, Run], batch: Li
 
 def _last_of(connection: sqlite3.Connection, run: Run) -> int:
     """How far a run's log has come, if it is still ours."""
+    try:
+        return _claimed(connection, run)
+    except LogError as error:
+        run.refused = str(error)
+        logger.error("events of %r are not written: %s", run.workflow_id, error)
+        return 0
+
+
+def _claimed(connection: sqlite3.Connection, run: Run) -> int:
     if run.id is None:
-        try:
-            claim(connection, run)
-        except LogError as error:
-            run.refused = str(error)
-            return 0
-    found = connection.execute(
+        claim(connection, run)
+    found = _state_of(connection, run)
+    if found is None and not run.committed:  # the commit that made it was rolled back
+        claim(connection, run)
+        found = _state_of(connection, run)
+    if found is None or found[1] != run.owner or found[2] not in ACTIVE:
+        raise LogError(f"the log of {run.workflow_id!r} was closed by another process")
+    return int(found[0])
+
+
+def _state_of(connection: sqlite3.Connection, run: Run) -> Any:
+    return connection.execute(
         "SELECT last, owner, status FROM runs WHERE id = ?", (run.id,)
     ).fetchone()
-    if found is None or found[1] != run.owner or found[2] not in ACTIVE:
-        run.refused = f"the log of {run.workflow_id!r} was closed by another process"
-        return 0
-    return int(found[0])
 
 
 def _note_state(connection: sqlite3.Connection, run: Optional[int], event: Event) -> None:
@@ -222,10 +236,10 @@ def _interrupt(connection: sqlite3.Connection, run: Tuple[Any, ...], pid: int) -
         "request_id": None,
         "outcome": "unknown",
     }
-    add_event(
-        connection, number, last + 1, EventType.WORKFLOW_FAILED, data,
-        "status = 'failed', ended = :now",
-    )  # fmt: skip
+    _add_event(connection, number, last + 1, EventType.WORKFLOW_FAILED, data)
+    connection.execute(
+        "UPDATE runs SET status = 'failed', ended = ? WHERE id = ?", (now, number)
+    )
     connection.execute("DELETE FROM stops WHERE workflow_id = ?", (workflow_id,))
 
 
@@ -243,10 +257,9 @@ def _said(connection: sqlite3.Connection, run: int) -> Tuple[Optional[str], str]
     return (json.loads(begun[1]).get("name") if begun else None), output
 
 
-def add_event(
-    connection: sqlite3.Connection, run: int, offset: int, kind: EventType, data: Any,
-    state: str = "last = last",
-) -> None:  # fmt: skip
+def _add_event(
+    connection: sqlite3.Connection, run: int, offset: int, kind: EventType, data: Any
+) -> None:
     """Append an event in the name of nobody's process."""
     now = time.time()
     connection.execute(
@@ -255,8 +268,7 @@ def add_event(
     )
     # Nobody's: whoever follows the log must not take it for an event of its own.
     connection.execute(
-        f"UPDATE runs SET last = :last, owner = NULL, {state} WHERE id = :run",
-        {"last": offset, "run": run, "now": now},
+        "UPDATE runs SET last = ?, owner = NULL WHERE id = ?", (offset, run)
     )
 
 
@@ -270,7 +282,7 @@ def warn(connection: sqlite3.Connection, log: str, message: str) -> None:
             "INSERT INTO runs (workflow_id, status) VALUES (?, 'closed')", (log,)
         )
         found = added.lastrowid, 0
-    add_event(connection, found[0], found[1] + 1, EventType.SYSTEM_WARNING, {"message": message})
+    _add_event(connection, found[0], found[1] + 1, EventType.SYSTEM_WARNING, {"message": message})
 
 
 # --- stopping, and letting go --------------------------------------------------------------
@@ -307,7 +319,7 @@ def trim(
     if keep > first:
         connection.execute("DELETE FROM events WHERE position < ?", (min(keep, most),))
         _forget_runs(connection)
-    return keep > most
+    return bool(keep > most)
 
 
 def _forget_runs(connection: sqlite3.Connection) -> None:

@@ -73,6 +73,7 @@ class Writer:
         self._idle = False
         self._urgent = False
         self._closing = False
+        self._last: Optional[Operation] = None  # what is done when all is written
         self._appended = 0
         self._committed = 0
         self.position = 0  # of the newest event committed here
@@ -203,8 +204,7 @@ class Writer:
         with self.lock:
             if self._closing:
                 return
-            if self._thread is not None and self.failure is None:
-                self._operations.append((last, Future()))
+            self._last = last
             self._closing = True
             self._work.notify()
             thread = self._thread
@@ -235,17 +235,19 @@ class Writer:
                 self._urgent = False
                 batch = list(itertools.islice(self.pending, _BATCH))
                 operations, self._operations = self._operations, []
-                closing = self._closing
+                closing = self._closing and len(self.pending) <= _BATCH
+                if closing and self._last is not None:
+                    operations.append((self._last, Future()))
             try:
                 with self.committing:
                     answers, position = self._commit(batch, operations)
             except Exception as error:  # noqa: BLE001 - whatever it is, the log goes on
                 self._fail(error, operations)
-                if closing:
+                if self._closing:
                     break
             else:
                 self._succeed(batch, position, answers)
-                if closing and not self.pending and not self._operations:
+                if closing:
                     break
 
     def _sleep(self) -> None:
@@ -272,13 +274,13 @@ class Writer:
         answers: List[Tuple[Future[Any], Any]] = []
         try:
             connection.execute("BEGIN IMMEDIATE")
+            position = changes.write_events(connection, self.runs, batch)
             for operation, future in operations:
                 try:
                     answers.append((future, operation(connection)))
                 except LogError as error:
                     answers.append((future, error))
-            position = changes.write_events(connection, self.runs, batch)
-            self._tidy(connection)
+            self._tidy(connection, busy=bool(batch))
             self._file.check()  # what is written into a file that has gone is not kept
             connection.execute("COMMIT")
         except BaseException as error:
@@ -296,12 +298,11 @@ class Writer:
         except sqlite3.Error:
             logger.debug("rolling back failed", exc_info=True)
 
-    def _tidy(self, connection: sqlite3.Connection) -> None:
+    def _tidy(self, connection: sqlite3.Connection, *, busy: bool) -> None:
         now = time.monotonic()
         if now >= self._tidy_at:
-            self._tidy_at = now + _HOUSEKEEPING_S if self._housekeeping(connection) else 0.0
-            if not self._tidy_at:
-                self._tidy_at = now + 10 * _HOUSEKEEPING_S
+            more = self._housekeeping(connection)
+            self._tidy_at = now + _HOUSEKEEPING_S * (1 if more or busy else 10)
 
     def _succeed(
         self, batch: List[Event], position: int, answers: List[Tuple[Future[Any], Any]]

@@ -14,7 +14,7 @@ from agentstream.llm.transport.problems import LOW_LEVEL, broken_by, truncated
 from agentstream.llm.transport.response import StreamResponse
 from agentstream.llm.transport.session import Transport
 from agentstream.llm.transport.settling import settle
-from agentstream.llm.transport.urls import display_url
+from agentstream.llm.transport.urls import display_url, secrets_in
 
 __all__ = [
     "LOW_LEVEL",
@@ -23,6 +23,7 @@ __all__ = [
     "Transport",
     "broken_by",
     "display_url",
+    "secrets_in",
     "settle",
     "truncated",
 ]

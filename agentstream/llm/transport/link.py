@@ -178,7 +178,10 @@ class Link:
 
         if is_address(host):
             return lookup()  # nothing to ask anybody for
-        return threads.abandonable("resolve", lookup, self.stop)
+        try:
+            return threads.abandonable("resolve", lookup, self.stop)
+        except RuntimeError as error:
+            raise OSError(errno.EAGAIN, f"no thread to look the name up in ({error})") from None
 
 
 class _Current(threading.local):

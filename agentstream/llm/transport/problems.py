@@ -23,6 +23,9 @@ __all__ = ["LOW_LEVEL", "broken_by", "connect_error", "truncated"]
 LOW_LEVEL = (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError,
              requests.RequestException, AttributeError, ValueError)  # fmt: skip
 
+#: What ssl says of a server that left in the handshake; which of them, OpenSSL's version decides.
+_HUNG_UP = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+
 
 def connect_error(error: BaseException, link: Link, url: str) -> AgentStreamError:
     """What an exception before the headers means, in our words.
@@ -52,7 +55,7 @@ def connect_error(error: BaseException, link: Link, url: str) -> AgentStreamErro
     problem = _os_error(chain)
     if isinstance(problem, socket.gaierror):
         return ConnectError(f"cannot resolve {place}: {_reason(problem)}", **common)
-    if isinstance(problem, ssl.SSLError) and not isinstance(problem, ssl.SSLEOFError):
+    if isinstance(problem, ssl.SSLError) and not isinstance(problem, _HUNG_UP):
         common["retryable"] = False
         return ConnectError(
             f"TLS with {place} failed: {getattr(problem, 'reason', None) or 'unknown reason'}",

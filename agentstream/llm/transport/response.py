@@ -116,11 +116,16 @@ class StreamResponse(requests.Response):
         if amount == READ:
             return read
         if encoding not in ("gzip", "x-gzip", "deflate"):
-            raise ProtocolError(
-                f"the server compressed the answer ({encoding[:40]!r}) though asked not to",
-                content_type=self.headers.get("content-type"), phase="headers",
-            )  # fmt: skip
+            return lambda: self._refuse(read(), encoding)
         return _Inflater(read, self.limits.decompressed).read
+
+    def _refuse(self, data: bytes, encoding: str) -> bytes:
+        if not data:
+            return b""  # no body at all: the headers were cut off, in this very line perhaps
+        raise ProtocolError(
+            f"the server compressed the answer ({encoding[:40]!r}) though asked not to",
+            content_type=self.headers.get("content-type"), phase="headers",
+        )  # fmt: skip
 
     def read_text(self, limit: int) -> str:
         """Up to `limit` bytes of the body, as text; what cannot be read is left out."""

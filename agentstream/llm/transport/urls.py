@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import urllib.parse
-from typing import Optional
+from typing import List, Optional
 
 import requests.auth
 
@@ -12,7 +12,10 @@ from agentstream.errors import ConfigError
 from agentstream.llm.failures import mask
 from agentstream.llm.transport.link import is_address
 
-__all__ = ["authorization", "check_header", "check_url", "display_url", "is_loopback"]
+__all__ = ["authorization", "check_header", "check_url", "display_url", "is_loopback",
+           "secrets_in"]  # fmt: skip
+
+_SECRET_FIELDS = ("key", "token", "secret", "sig", "password")
 
 
 def check_url(url: str) -> urllib.parse.SplitResult:
@@ -37,6 +40,16 @@ def display_url(url: str) -> str:
         return urllib.parse.urlunsplit((parts.scheme, host, parts.path, "", ""))
     except ValueError:
         return "(unreadable)"
+
+
+def secrets_in(url: str) -> List[str]:
+    """The password of a URL, and the values of its query that pass for keys."""
+    parts = urllib.parse.urlsplit(url)
+    found = [urllib.parse.unquote(parts.password)] if parts.password else []
+    for name, value in urllib.parse.parse_qsl(parts.query):
+        if any(word in name.lower() for word in _SECRET_FIELDS):
+            found += [value, urllib.parse.quote(value, safe="")]
+    return found
 
 
 def authorization(api_key: Optional[str], parts: urllib.parse.SplitResult) -> Optional[str]:

@@ -1,0 +1,23 @@
+"""The event stream over HTTP: a WSGI app, its page, and the client that follows a remote run.
+
+Needs the extra `server` (werkzeug, waitress) but for `follow`, which needs nothing more.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from agentstream.web.follower import follow
+
+if TYPE_CHECKING:
+    from agentstream.web.app import App, create_app
+
+__all__ = ["App", "create_app", "follow"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("App", "create_app"):
+        from agentstream.web import app  # noqa: PLC0415 - only a server needs werkzeug
+
+        return getattr(app, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

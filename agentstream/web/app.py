@@ -1,0 +1,297 @@
+"""The WSGI app: runs, their event streams, stopping and starting them, the page.
+
+    from agentstream.web import create_app
+    app = create_app(runtime)          # for any WSGI server, or to be mounted in another app
+
+Reading requests and finding routes is werkzeug's; what a stream sends is
+sse_stream.py's; who may ask, guard.py's.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Union
+
+from werkzeug.exceptions import (
+    BadRequest,
+    Conflict,
+    HTTPException,
+    NotFound,
+    RequestEntityTooLarge,
+    ServiceUnavailable,
+    UnsupportedMediaType,
+)
+from werkzeug.routing import Map, Rule
+from werkzeug.wrappers import Request, Response
+
+from agentstream.agent import Agent
+from agentstream.errors import ConfigError, LogError, OffsetGone
+from agentstream.events.store import EventStore, RunState
+from agentstream.events.stream import EventStream
+from agentstream.runtime import Runtime
+from agentstream.web.guard import Guard
+from agentstream.web.sse_stream import Streams
+from agentstream.workflow import Workflow
+
+__all__ = ["App", "create_app"]
+
+#: A request's body may have so many bytes.
+_MOST_BODY = 2**20
+_PAGE = pathlib.Path(__file__).with_name("page.html")
+_PAGE_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+_STREAM_HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",  # nginx would hold events back
+    "X-Content-Type-Options": "nosniff",
+}
+
+Runnable = Union[Workflow, Agent]
+
+
+def create_app(
+    source: Union[Runtime, EventStore],
+    token: Optional[str] = None,
+    *,
+    workflows: Optional[Mapping[str, Runnable]] = None,
+    hosts: Iterable[str] = (),
+    cors: Iterable[str] = (),
+    heartbeat: float = 15.0,
+    max_streams: int = 300,
+) -> App:
+    """A WSGI app over a runtime, or over a store that other processes write.
+
+    Args:
+        source: the `Runtime` whose runs it shows, stops and starts, or an `EventStore`.
+        token: what requests must bring (`Authorization: Bearer ...`); None for none.
+        workflows: those that `POST /workflows` may start, by name; needs a runtime.
+        hosts: Host names it answers to besides loopback's; "*" for any, behind
+            a proxy that checks them.
+        cors: origins whose pages may ask; none unless told.
+        heartbeat: seconds of quiet after which a stream sends a comment.
+        max_streams: streams open at once; further ones get 503.
+
+    Raises:
+        ConfigError: a setting cannot be used.
+    """
+    return App(
+        source, token, workflows=workflows or {}, hosts=hosts, cors=cors,
+        heartbeat=heartbeat, max_streams=max_streams,
+    )  # fmt: skip
+
+
+class App:
+    """The app; call it as WSGI does, and `close` it when the server stops."""
+
+    def __init__(
+        self,
+        source: Union[Runtime, EventStore],
+        token: Optional[str],
+        *,
+        workflows: Mapping[str, Runnable],
+        hosts: Iterable[str],
+        cors: Iterable[str],
+        heartbeat: float,
+        max_streams: int,
+    ) -> None:
+        if isinstance(source, Runtime):
+            self._runtime: Optional[Runtime] = source
+            self._events = source.event_stream
+        elif isinstance(source, EventStore):
+            self._runtime = None
+            self._events = EventStream(source)
+        else:
+            raise ConfigError(f"expected a Runtime or an EventStore, not {type(source).__name__}")
+        if workflows and self._runtime is None:
+            raise ConfigError("workflows can be started by a Runtime only")
+        if not heartbeat > 0 or max_streams < 1:
+            raise ConfigError("heartbeat and max_streams must be positive")
+        self._store = self._events.store
+        self._workflows = dict(workflows)
+        self._guard = Guard(token, hosts, cors)
+        self._streams = Streams(self._events, max_streams, heartbeat)
+        self._routes = Map(
+            [
+                Rule("/", endpoint=self._page, methods=["GET"]),
+                Rule("/login", endpoint=self._login, methods=["POST"]),
+                Rule("/healthz", endpoint=self._health, methods=["GET"]),
+                Rule("/workflows", endpoint=self._list, methods=["GET"]),
+                Rule("/workflows", endpoint=self._start, methods=["POST"]),
+                Rule("/workflows/<run>", endpoint=self._show, methods=["GET"]),
+                Rule("/workflows/<run>/stream", endpoint=self._stream, methods=["GET"]),
+                Rule("/workflows/<run>/stop", endpoint=self._stop, methods=["POST"]),
+                Rule("/events/stream", endpoint=self._stream_all, methods=["GET"]),
+            ],
+            strict_slashes=False,
+            redirect_defaults=False,
+        )
+
+    def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        """WSGI (PEP 3333)."""
+        request = Request(environ)
+        try:
+            response = self._answer(request)
+        except HTTPException as error:
+            response = _problem(error)
+        except LogError as error:
+            response = _problem(ServiceUnavailable(str(error)))
+        if request.method == "HEAD":
+            response.close()
+        response.headers.extend(self._guard.cors(request))
+        return response(environ, start_response)
+
+    def close(self) -> None:
+        """End all streams, told to come back; a server that stops calls it first."""
+        self._streams.close()
+        if self._runtime is None:
+            self._events.close()
+
+    def _answer(self, request: Request) -> Response:
+        self._guard.check_place(request)
+        if request.method == "OPTIONS" and self._guard.cors(request):
+            return Response(status=204)
+        endpoint, values = self._routes.bind_to_environ(request.environ).match()
+        if endpoint not in (self._page, self._login, self._health):
+            self._guard.check_token(request)
+        answer: Callable[..., Response] = endpoint
+        return answer(request, **values)
+
+    # --- the page ---------------------------------------------------------------------------
+
+    def _page(self, request: Request) -> Response:
+        return Response(_PAGE.read_bytes(), mimetype="text/html", headers=_PAGE_HEADERS)
+
+    def _login(self, request: Request) -> Response:
+        given = _json(request).get("token", "")
+        return self._guard.let_in(request, given if isinstance(given, str) else "")
+
+    def _health(self, request: Request) -> Response:
+        return _reply({"status": "ok", "token": self._guard.needs_token})
+
+    # --- runs -------------------------------------------------------------------------------
+
+    def _list(self, request: Request) -> Response:
+        limit = _number(request.args.get("limit", "100"), "limit")
+        runs: List[RunState] = self._store.runs(limit=min(limit, 1000))
+        return _reply(
+            {"workflows": [run._asdict() for run in runs], "registered": sorted(self._workflows)}
+        )
+
+    def _show(self, request: Request, run: str) -> Response:
+        return _reply(self._state(run)._asdict())
+
+    def _state(self, run: str) -> RunState:
+        state = self._store.run(run)
+        if state is None:
+            raise NotFound(f"there is no run {run[:64]!r}")
+        return state
+
+    def _start(self, request: Request) -> Response:
+        body = _json(request)
+        name, text = body.get("workflow"), body.get("input", "")
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise BadRequest('expected {"workflow": name, "input": text}')
+        workflow = self._workflows.get(name)
+        if workflow is None or self._runtime is None:
+            known = ", ".join(sorted(self._workflows)) or "none"
+            raise NotFound(f"there is no workflow {name[:64]!r} to start; known: {known}")
+        try:
+            handle = self._runtime.submit(workflow, text)
+        except RuntimeError as error:
+            raise ServiceUnavailable(str(error)) from None
+        return _reply({"workflow_id": handle.workflow_id}, 201)
+
+    def _stop(self, request: Request, run: str) -> Response:
+        _json(request)
+        if self._runtime is not None:
+            stopping = self._runtime.stop_generation(run, "stopped over HTTP")
+        else:
+            stopping = self._store.request_stop(run, "stopped over HTTP")
+        if not stopping:
+            state = self._state(run)
+            raise Conflict(f"run {run[:64]!r} is not running: it is {state.status}")
+        return _reply({"workflow_id": run, "stopping": True}, 202)
+
+    # --- streams ----------------------------------------------------------------------------
+
+    def _stream(self, request: Request, run: str) -> Response:
+        state = self._state(run)
+        after = _after(request)
+        if after is not None and after >= state.last_offset and self._store.has_ended(run):
+            return Response(status=204)  # that was all: an EventSource stops at this
+        return self._open_stream(run, after)
+
+    def _stream_all(self, request: Request) -> Response:
+        return self._open_stream(None, _after(request))
+
+    def _open_stream(self, run: Optional[str], after: Optional[int]) -> Response:
+        try:
+            stream = self._streams.open(run, after)
+        except OffsetGone as gone:
+            raise BadRequest(str(gone)) from None
+        if stream is None:
+            raise ServiceUnavailable("too many streams are open", retry_after=2)
+        response = Response(
+            stream, mimetype="text/event-stream", headers=_STREAM_HEADERS, direct_passthrough=True
+        )
+        response.call_on_close(stream.close)
+        return response
+
+
+def _reply(value: Mapping[str, Any], status: int = 200) -> Response:
+    return Response(
+        json.dumps(value, ensure_ascii=False, allow_nan=False),
+        status=status,
+        mimetype="application/json",
+        headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"},
+    )
+
+
+def _problem(error: HTTPException) -> Response:
+    code = error.code or 500
+    response = _reply({"error": {"code": code, "message": error.description or error.name}}, code)
+    if code == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    if code == 503:
+        response.headers["Retry-After"] = "2"
+    if code == 405 and getattr(error, "valid_methods", None):
+        response.headers["Allow"] = ", ".join(error.valid_methods)  # type: ignore[attr-defined]
+    return response
+
+
+def _json(request: Request) -> Dict[str, Any]:
+    """The body's JSON object.  Only with its own Content-Type, which no plain form can send."""
+    if request.mimetype != "application/json":
+        raise UnsupportedMediaType("send JSON, with Content-Type: application/json")
+    if (request.content_length or 0) > _MOST_BODY:
+        raise RequestEntityTooLarge(f"a body may have {_MOST_BODY} bytes")
+    data = request.stream.read(_MOST_BODY + 1)
+    if len(data) > _MOST_BODY:
+        raise RequestEntityTooLarge(f"a body may have {_MOST_BODY} bytes")
+    try:
+        value = json.loads(data or b"{}")
+    except (ValueError, RecursionError):
+        raise BadRequest("the body is not JSON") from None
+    if not isinstance(value, dict):
+        raise BadRequest("the body must be a JSON object")
+    return value
+
+
+def _after(request: Request) -> Optional[int]:
+    """Where to go on: Last-Event-ID, which a browser sends when it comes back, else ?after=."""
+    given = request.headers.get("Last-Event-ID") or request.args.get("after")
+    return None if given is None else _number(given, "Last-Event-ID")
+
+
+def _number(text: str, what: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise BadRequest(f"{what} must be a whole number from 0 on")
+    return int(text)

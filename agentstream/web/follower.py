@@ -1,0 +1,187 @@
+"""follow: the events of a remote run, through reconnects, each once.
+
+The stream is read with sseclient-py.  It gets whole events only, their line
+ends made LF: an event that the connection's end cut short it would hand out as
+it is, and of mixed line ends it makes empty events.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import urllib.parse
+from typing import Iterable, Iterator, List, Optional
+
+import sseclient
+
+from agentstream import threads
+from agentstream.cancel import CancelToken
+from agentstream.errors import AgentStreamError, Cancelled, ConfigError, ProtocolError
+from agentstream.events.model import TERMINAL, Event
+from agentstream.llm import failures
+from agentstream.llm.settings import Limits, Retries
+from agentstream.llm.transport import LOW_LEVEL, Link, StreamResponse, Transport
+
+__all__ = ["follow"]
+
+logger = logging.getLogger("agentstream.web")
+
+_CONNECT_S = 10.0
+#: A server that sends heartbeats is never silent for so long.
+_SILENCE_S = 60.0
+
+
+def follow(
+    url: str,
+    token: Optional[str] = None,
+    after: Optional[int] = None,
+    *,
+    cancel: Optional[CancelToken] = None,
+    verify: bool | str = True,
+) -> Iterator[Event]:
+    """Yield the events of a remote run as they happen; ends after the terminal one.
+
+    A connection that breaks is made again, and goes on after the last event; a
+    server that is not there is waited for.
+
+    Args:
+        url: `http://host:port/workflows/ID` for a run, `http://host:port` for
+            all runs, which never ends by itself.
+        token: the server's token.
+        after: the offset (of one run) or position (of all) after which to begin;
+            default: a run's beginning, and from now on for all.
+        cancel: ends it, from any thread.
+        verify: True, False, or the path of a CA bundle.
+
+    Raises:
+        StatusError: the server refuses: no such run, a wrong token.
+        ProtocolError: what answers is no event stream.
+        Cancelled: `cancel` was called.
+        ConfigError: the URL cannot be used.
+    """
+    if after is not None and after < 0:
+        raise ConfigError(f"after must be a whole number from 0 on, not {after!r}")
+    return _Follower(_stream_url(url), token, after, cancel or CancelToken(), verify).events()
+
+
+def _stream_url(url: str) -> str:
+    parts = urllib.parse.urlsplit(url)
+    path = parts.path.rstrip("/")
+    if not path.endswith("/stream"):
+        path += "/stream" if "/workflows/" in path else "/events/stream"
+    return urllib.parse.urlunsplit((parts.scheme, parts.netloc, path, "", ""))
+
+
+class _Follower:
+    def __init__(
+        self,
+        url: str,
+        token: Optional[str],
+        after: Optional[int],
+        cancel: CancelToken,
+        verify: bool | str,
+    ) -> None:
+        self._url = url
+        self._one_run = "/workflows/" in url
+        self._after = after
+        self._cancel = cancel
+        self._retries = Retries(backoff=0.2, max_backoff=5.0)
+        self._redact = failures.Redactor([token] if token else [])
+        self._transport = Transport(
+            url, api_key=token, headers={}, verify=verify, limits=Limits()
+        )
+        self._failed = 0  # times in a row
+
+    def events(self) -> Iterator[Event]:
+        try:
+            while True:
+                try:
+                    for event in self._connection():
+                        self._failed = 0
+                        yield event
+                        if self._one_run and event.type in TERMINAL:
+                            return
+                except AgentStreamError as error:
+                    if not error.retryable:
+                        raise
+                    logger.info("following again: %s", error)
+                except _Over:
+                    return
+                self._pause()
+        finally:
+            self._transport.close()
+
+    def _pause(self) -> None:
+        if self._cancel.wait(self._retries.delay(self._failed)):
+            raise Cancelled(f"following was stopped: {self._cancel.reason}")
+        self._failed += 1
+
+    def _connection(self) -> Iterator[Event]:
+        """The events of one connection."""
+        stop = CancelToken()
+        key = self._cancel.add_callback(stop.cancel)
+        alarm = threads.Alarm(lambda _: stop.cancel("silence"), grain=_SILENCE_S)
+        threads.arm(alarm, time.monotonic() + _CONNECT_S)
+        link = Link(stop, alarm.due, lambda: None)
+        response: Optional[StreamResponse] = None
+        try:
+            query = "" if self._after is None else f"?after={self._after}"
+            response = self._transport.send(None, link, self._url + query)
+            self._check(response)
+            alarm.due = time.monotonic() + _SILENCE_S
+            yield from self._parse(response, alarm)
+        except LOW_LEVEL as error:
+            if not self._cancel.cancelled:
+                logger.info("the connection broke: %s", type(error).__name__)
+        finally:
+            link.release()
+            if response is not None:
+                response.close()
+            alarm.stop()
+            self._cancel.remove_callback(key)
+        if self._cancel.cancelled:
+            raise Cancelled(f"following was stopped: {self._cancel.reason}")
+
+    def _check(self, response: StreamResponse) -> None:
+        if response.status_code == 204:
+            raise _Over
+        if response.status_code != 200:
+            text = response.read_text(65536)
+            raise failures.status_error(
+                response.status_code, dict(response.headers), text, redact=self._redact
+            )
+        content_type = response.headers.get("content-type", "")
+        if "event-stream" not in content_type:
+            raise failures.wrong_content(
+                content_type, response.read_text(4096), redact=self._redact
+            )
+
+    def _parse(self, response: StreamResponse, alarm: threads.Alarm) -> Iterator[Event]:
+        client = sseclient.SSEClient(_whole_events(response.iter_lines(), alarm))
+        for sent in client.events():
+            try:
+                event = Event.from_dict(json.loads(sent.data))
+            except (ValueError, KeyError, TypeError):
+                raise ProtocolError("an event of the stream cannot be read") from None
+            place = event.offset if self._one_run else event.position
+            if event.id is not None and place is not None:
+                if self._after is not None and place <= self._after:
+                    continue
+                self._after = place
+            yield event
+
+
+class _Over(Exception):
+    """204: the run has ended, and all of it has been read."""
+
+
+def _whole_events(lines: Iterable[bytes], alarm: threads.Alarm) -> Iterator[bytes]:
+    """Whole events as bytes, with LF line ends; what the end cuts off is dropped."""
+    pending: List[bytes] = []
+    for line in lines:
+        alarm.due = time.monotonic() + _SILENCE_S
+        pending.append(line)
+        if not line:
+            yield b"\n".join(pending) + b"\n"
+            pending.clear()

@@ -1,0 +1,117 @@
+"""Who may ask: the token, the cookie that stands for it, Host and Origin.
+
+Checked on loopback too: any page that a browser on this machine has open can
+send requests there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import urllib.parse
+from typing import Iterable, Optional, Tuple
+
+from werkzeug.exceptions import Forbidden, HTTPException, Unauthorized
+from werkzeug.wrappers import Request, Response
+
+from agentstream.errors import ConfigError
+
+__all__ = ["COOKIE", "LOOPBACK", "Guard"]
+
+COOKIE = "agentstream"
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+class Guard:
+    """Checks requests.
+
+    Args:
+        token: what a request must bring; None for none.
+        hosts: the names that the server answers to, loopback's always among
+            them; "*" for any.
+        origins: further origins whose pages may ask ("https://example.org").
+
+    Raises:
+        ConfigError: the token is too short to be one.
+    """
+
+    def __init__(self, token: Optional[str], hosts: Iterable[str], origins: Iterable[str]) -> None:
+        if token is not None and (not isinstance(token, str) or len(token) < 8):
+            raise ConfigError("the token must have at least 8 characters")
+        self._token = None if token is None else token.encode()
+        self._hosts = {host.lower().strip("[]") for host in (*LOOPBACK, *hosts)}
+        self._origins = {origin.rstrip("/").lower() for origin in origins}
+
+    @property
+    def needs_token(self) -> bool:
+        return self._token is not None
+
+    def check_place(self, request: Request) -> None:
+        """Refuse a foreign Host (DNS rebinding) or Origin (somebody else's page)."""
+        if "*" not in self._hosts and _name(request.host) not in self._hosts:
+            raise Forbidden("this server does not answer to that Host")
+        origin = request.headers.get("Origin")
+        if origin is None:
+            return
+        own = f"{request.scheme}://{request.host}".lower()
+        if origin.lower() != own and origin.rstrip("/").lower() not in self._origins:
+            raise Forbidden("this server does not answer to pages from that Origin")
+
+    def check_token(self, request: Request) -> None:
+        """Refuse a request that brings neither the token nor its cookie."""
+        if self._token is None:
+            return
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self.is_token(given.strip()):
+            return
+        cookie = request.cookies.get(COOKIE, "")
+        if hmac.compare_digest(cookie.encode("utf-8", "replace"), self._cookie().encode()):
+            return
+        raise _unauthorized()
+
+    def is_token(self, given: str) -> bool:
+        """Compared in constant time."""
+        return self._token is not None and hmac.compare_digest(
+            given.encode("utf-8", "replace"), self._token
+        )
+
+    def let_in(self, request: Request, given: str) -> Response:
+        """Give the page its cookie for the token it posted."""
+        if self._token is not None and not self.is_token(given):
+            raise _unauthorized()
+        response = Response(status=204)
+        if self._token is not None:
+            response.set_cookie(
+                COOKIE, self._cookie(), httponly=True, samesite="Strict",
+                secure=request.scheme == "https", path=request.root_path or "/",
+            )  # fmt: skip
+        return response
+
+    def _cookie(self) -> str:
+        # Made of the token, so that it outlives the server's restart, and does not tell it.
+        assert self._token is not None
+        return hmac.new(self._token, b"agentstream page", hashlib.sha256).hexdigest()
+
+    def cors(self, request: Request) -> Tuple[Tuple[str, str], ...]:
+        """The headers that let a page of an allowed origin read the answer."""
+        origin = request.headers.get("Origin", "").lower()
+        if origin.rstrip("/") not in self._origins:
+            return ()
+        return (
+            ("Access-Control-Allow-Origin", origin),
+            ("Access-Control-Allow-Headers", "Authorization, Content-Type, Last-Event-ID"),
+            ("Access-Control-Allow-Methods", "GET, POST"),
+            ("Vary", "Origin"),
+        )
+
+
+def _unauthorized() -> HTTPException:
+    return Unauthorized("a valid token is needed: Authorization: Bearer ...")
+
+
+def _name(host: str) -> str:
+    """A Host header's name, without its port."""
+    try:
+        return (urllib.parse.urlsplit(f"//{host}").hostname or "").lower()
+    except ValueError:
+        return ""
