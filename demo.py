@@ -104,9 +104,8 @@ def report(result: WorkflowRun, console: Console) -> None:
     for number, step in enumerate(result.steps, 1):
         rate = f", {step.tokens_per_second:.1f} tokens/s" if step.tokens_per_second else ""
         tokens = step.usage.completion_tokens
-        console.line(
-            f"  {number}. {step.name} ({step.kind}) - {step.duration_ms:.0f}ms, {tokens} tokens{rate}"
-        )
+        took = f"{step.duration_ms:.0f}ms, {tokens} tokens{rate}"
+        console.line(f"  {number}. {step.name} ({step.kind}) - {took}")
 
 
 @contextlib.contextmanager

@@ -206,7 +206,7 @@ class ProviderStreamError(StreamError):
 
 
 class LimitExceeded(AgentStreamError):
-    """A bound of `Limits`, or an agent's `max_rounds`, was reached.
+    """A bound of `Limits`, or an agent's `max_rounds` or `repeat_limit`, was reached.
 
     Attributes:
         limit: the name of the bound, "line" or "max_rounds" for example.

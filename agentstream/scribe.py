@@ -9,7 +9,7 @@ import logging
 from typing import Any, Dict, Optional
 
 from agentstream.errors import AgentStreamError, LogError
-from agentstream.events.model import EventType
+from agentstream.events.model import EventType, FrozenDict
 from agentstream.events.stream import RunLog
 
 __all__ = ["Scribe", "describe"]
@@ -23,12 +23,13 @@ class Scribe:
     Any number of threads may use one.
     """
 
-    __slots__ = ("agent", "log", "step")
+    __slots__ = ("_is_plain", "agent", "log", "step")
 
     def __init__(self, log: Optional[RunLog], agent: str, step: str) -> None:
         self.log = log
         self.agent = agent
         self.step = step
+        self._is_plain = agent.isascii() and step.isascii()
 
     @property
     def workflow_id(self) -> str:
@@ -50,7 +51,10 @@ class Scribe:
     def chunk(self, kind: EventType, text: str) -> None:
         """Append a piece of text or reasoning; on the way of every chunk."""
         if self.log is not None:
-            self.log.append(kind, {"agent": self.agent, "step": self.step, "chunk": text})
+            data = {"agent": self.agent, "step": self.step, "chunk": text}
+            if self._is_plain and text.__class__ is str and text.isascii():
+                data = FrozenDict(data)  # there is nothing to clean in it
+            self.log.append(kind, data)
 
 
 def describe(error: BaseException) -> Dict[str, Any]:

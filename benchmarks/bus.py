@@ -37,8 +37,16 @@ def _timed(publish: Callable[[int], None], events: int, callbacks: List[_Last]) 
     return {"events_a_second": events / took, "us_cpu_an_event": spent / events * 1e6}
 
 
-def bare(events: int, subscribers: int) -> Dict[str, float]:
-    """The fan-out that a program would write."""
+def bare(events: int, subscribers: int, *, whole: bool) -> Dict[str, float]:
+    """The fan-out that a program would write: of dicts, or of whole events.
+
+    An event is what ours hands out too: an Event with an id, an offset, a time and
+    data that cannot be changed.  What it lacks is the log, the lock that gives all
+    subscribers one order, the bound on the queues and the way back to the log.
+    """
+    from agentstream.events.model import Event, EventType, FrozenDict
+
+    kind, stamp = EventType.AGENT_LLM_STREAM_CHUNK, time.time
     queues: List[Any] = [queue.SimpleQueue() for _ in range(subscribers)]
     callbacks = [_Last(events) for _ in queues]
 
@@ -55,7 +63,10 @@ def bare(events: int, subscribers: int) -> Dict[str, float]:
 
     def publish(count: int) -> None:
         for i in range(count):
-            event = {"agent": "a", "step": "0", "chunk": "word"}
+            event: Any = {"agent": "a", "step": "0", "chunk": "word"}
+            if whole:
+                data = FrozenDict(event)
+                event = Event(f"run:{i}", i, i, kind, "run", None, stamp(), data)
             for q in queues:
                 q.put(event)
 
@@ -87,8 +98,10 @@ def ours(events: int, subscribers: int, max_queue: int = 1024) -> Dict[str, floa
 
 
 def bus(way: str, events: int, subscribers: int) -> Dict[str, float]:
-    """`way` is "ours" or "bare"."""
-    return (ours if way == "ours" else bare)(events, subscribers)
+    """`way` is "ours", "bare events" or "bare dicts"."""
+    if way == "ours":
+        return ours(events, subscribers)
+    return bare(events, subscribers, whole=way == "bare events")
 
 
 def stuck(events: int, rate: float, with_stuck: bool) -> Dict[str, float]:

@@ -2,9 +2,10 @@
 
     python -m benchmarks.fork_cross [REQUESTS]
 
-A loopback server echoes each question; the parent asks from two threads, four
-children at a time from forks of it, each fork taken while connections are in
-the pool and in use.  Default 10,000 requests.  Exits with 1 if an answer crossed.
+A loopback server echoes each question; the parent asks from three threads, four
+children at a time from forks of it, all of them at once, each fork taken while
+connections are in the pool and in use.  Default 10,000 requests.  Exits with 1 if
+an answer crossed, or was lost.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ import threading
 import time
 import warnings
 
-from agentstream import AgentStreamError, LlamaClient, Retries
+from agentstream import AgentStreamError, LlamaClient, Retries, Timeouts
 from agentstream.testing import Reply, Request, ScriptedServer
 
 CHILDREN = 4  # at a time
-EACH = 50  # requests of one child
+EACH = 10  # requests of one child
 
 
 def main() -> int:
@@ -76,7 +77,7 @@ def _warm(client: LlamaClient) -> None:
 
 
 def _cross(url: str, requests: int) -> int:
-    client = LlamaClient(url, retries=Retries(0))
+    client = LlamaClient(url, retries=Retries(0), timeouts=Timeouts(first_token=5.0, stall=5.0))
     began = time.monotonic()
     asked = forks = crossed = 0
     results = []
@@ -90,18 +91,24 @@ def _cross(url: str, requests: int) -> int:
         for thread in threads:
             thread.start()
         children = []
+        start, starter = os.pipe()
         for number in range(CHILDREN):
             child = os.fork()
             if not child:
+                os.close(starter)
+                os.read(start, 1)  # all at once: ends when the parent closes its end
                 os._exit(min(_ask(client, f"child {number} of {asked}", EACH), 100))
             children.append(child)
             forks += 1
+        os.close(start)
+        os.close(starter)
+        results.append(_ask(client, f"parent of {asked}", EACH))
         for thread in threads:
             thread.join()
         for child in children:
             status = os.waitpid(child, 0)[1]
             crossed += os.WEXITSTATUS(status) if os.WIFEXITED(status) else EACH
-        asked += (CHILDREN + 2) * EACH
+        asked += (CHILDREN + 3) * EACH
     crossed += sum(results)
     took = time.monotonic() - began
     print(f"{asked} requests over {forks} forks in {took:.1f} s: {crossed} crossed")

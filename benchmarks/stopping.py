@@ -49,6 +49,7 @@ class _Reader:
         if self._texts_due:
             self._blocked.wait(10)
         time.sleep(_SETTLE_S)
+        assert self._thread.is_alive(), "the reader was not blocked"
         returned: List[float] = []
         began = time.perf_counter()
 
@@ -107,15 +108,15 @@ def stop(client: str, url: str, hang: str, times: int, beside: int = 0) -> Dict[
     others = [threading.Thread(target=_read_on, args=(url, over)) for _ in range(beside)]
     for other in others:
         other.start()
-    root = f"{url}/hang={hang}"
+    root = f"{url}/hang={hang}&n="
     outcomes: List[Dict[str, Any]] = []
-    it = CLIENTS[client](root)
-    for _ in range(times):
+    it = CLIENTS[client](root + "0")
+    for number in range(times):
         outcomes.append(_Reader(it, hang).stop())
         if [o["reader_ms"] for o in outcomes[-2:]] == [None, None]:
             break
         if client != "agentstream":
-            it = CLIENTS[client](root)  # a closed client serves no more
+            it = CLIENTS[client](f"{root}{number + 1}")  # a closed one serves no more
     over.set()
     for other in others:
         other.join()

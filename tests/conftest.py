@@ -20,6 +20,7 @@ import pytest
 
 from agentstream.testing import ScriptedServer
 from tests.fixtures_llama import llama_server, llama_tool_server  # noqa: F401
+from tests.secret_hunt import no_secrets, secret_hunt  # noqa: F401
 
 SETTLE = 2.0  # seconds
 

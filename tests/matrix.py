@@ -23,7 +23,8 @@ def find():
     """{"3.9": path} of the interpreters that are here."""
     found = {}
     for version in SUPPORTED:
-        places = sorted(glob.glob(os.path.expanduser("~/.pyenv/versions/%s.*/bin/python" % version)))
+        pattern = os.path.expanduser("~/.pyenv/versions/%s.*/bin/python" % version)
+        places = sorted(glob.glob(pattern))
         on_path = shutil.which("python" + version)
         for place in [*reversed(places), *([on_path] if on_path else [])]:
             try:

@@ -24,17 +24,17 @@ _found: List[str] = []
 _hunting = False
 
 
-def look(where: str, text: object) -> None:
-    """Note it if a mark is in `text`."""
+def look(where: str, text: object, depth: int = 0) -> None:
+    """Note it if a mark is in `text`, or among the values of a container."""
     if isinstance(text, bytes):
         text = text.decode("latin-1")
     if isinstance(text, str):
         for mark in MARKS:
             if mark in text:
                 _found.append(f"{mark} in {where}: {text[:300]!r}")
-    elif isinstance(text, (dict, list, tuple)):
+    elif isinstance(text, (dict, list, tuple)) and depth < 20:  # some contain themselves
         for item in text.values() if isinstance(text, dict) else text:
-            look(where, item)
+            look(where, item, depth + 1)
 
 
 class _Look(logging.Handler):

@@ -30,7 +30,7 @@ def environment(**changes):
 def sections(output):
     """{"greeter": its text} and so on."""
     found = re.findall(r"🤖 (\w+) >\n((?:   .*\n|\n)+)", output)
-    return {name: text for name, text in found}
+    return dict(found)
 
 
 @pytest.mark.real_llama
@@ -58,7 +58,8 @@ def test_streams_three_agents_token_by_token(llama_server):
     ended = next(at for at, data in pieces if b"Completed" in data)
     between = [at for at, data in pieces if begun <= at <= ended]
     assert len(between) > 40
-    middle = [at for at in between if begun + (ended - begun) / 4 < at < ended - (ended - begun) / 4]
+    quarter = (ended - begun) / 4
+    middle = [at for at in between if begun + quarter < at < ended - quarter]
     assert len(middle) > 10
     steps = re.findall(r"\d\. (\w+) \(Agent\) - (\d+)ms, (\d+) tokens, ([\d.]+) tokens/s", output)
     assert [step[0] for step in steps] == list(said)

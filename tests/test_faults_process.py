@@ -340,7 +340,8 @@ def echo(server: ScriptedServer) -> None:
 CROSSING = """
     import warnings
     warnings.simplefilter("ignore", DeprecationWarning)  # fork with threads, from Python 3.12 on
-    client = LlamaClient(arguments[0], verify=arguments[1] or True)
+    client = LlamaClient(arguments[0], verify=arguments[1] or True, retries=Retries(0),
+                         timeouts=Timeouts(first_token=5, stall=5))
 
     def ask(who, count):
         for number in range(count):
@@ -359,11 +360,15 @@ CROSSING = """
     warm = threading.Thread(target=ask, args=("thread", 40))
     warm.start()  # and one of them is in use when the forks come
     children = []
-    for n in range(4):
+    start, starter = os.pipe()
+    for n in range(8):
         child = os.fork()
         if not child:
-            os._exit(ask(f"child {n}", 30))
+            os.close(starter)
+            os.read(start, 1)  # all at once: ends when the parent closes its end
+            os._exit(ask(f"child {n}", 15))
         children.append(child)
+    os.close(starter)
     crossed = ask("parent", 40)
     warm.join()
     for child in children:
@@ -383,7 +388,7 @@ def test_r06_fork_with_a_live_client(
     assert program.status == 0, program.errors  # type: ignore[attr-defined]
     assert program.errors == ""
     assert program.lines == ["crossed 0"]
-    assert len(used.requests) == 4 + 40 + 4 * 30 + 40
+    assert len(used.requests) == 4 + 40 + 8 * 15 + 40
 
 
 @pytest.mark.parametrize("leave", ["os._exit(0)", "sys.exit(0)"])

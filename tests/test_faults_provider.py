@@ -12,7 +12,7 @@ import pytest
 from agentstream import errors
 from agentstream.cancel import CancelToken
 from agentstream.llm.settings import Retries
-from agentstream.testing import Drip, Hang, ScriptedServer
+from agentstream.testing import Drip, Hang
 from tests.support import KEY, PROMPT, ask, client_of
 
 ROOM = 0.4
@@ -250,11 +250,9 @@ def test_v03_cancel_ends_the_wait(server):
 # --- V04 ---
 
 
-@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-def test_v04_slow_error_body(tls):
-    with ScriptedServer(tls=tls) as server:
-        server.reply('{"error": "out of', Drip(b" order" * 500, 1, 0.05), status=500)
-        result = refused(server, Retries(0))
+def test_v04_slow_error_body(tls_server):
+    tls_server.reply('{"error": "out of', Drip(b" order" * 500, 1, 0.05), status=500)
+    result = refused(tls_server, Retries(0))
     assert type(result.error) is errors.ServerError
     assert "out of order" in str(result.error)
     assert 2.0 <= result.took < 2.0 + ROOM

@@ -501,6 +501,7 @@ def test_find_llama_server_sees_nobody_and_others_as_none(server: ScriptedServer
     assert find_llama_server("http://127.0.0.1:9") is None
     assert find_llama_server("not an address") is None
     assert find_llama_server("http://127.0.0.1:99999") is None
+    server.reply(b"{}", path="/props", status=404, content_type="application/json")
     begun = time.monotonic()
     assert find_llama_server(server.url, answer=0.2) is None
     assert time.monotonic() - begun < 3

@@ -30,6 +30,9 @@ def _play_for(server: ScriptedServer, snippet: str) -> None:
         server.default(*text_chunks(*words)[:31], Hang())
     elif "except RateLimited" in snippet:
         server.default(*text_chunks(*words)[:5], Cut())
+    elif "tools=[get_weather, add]" in snippet:
+        server.reply_tool_calls(("get_weather", '{"city": "Paris"}'))
+        server.default(*text_chunks("Sunny", " in", " Paris", "."))
     elif "except WorkflowFailed" in snippet:
         server.default(b'{"error": {"message": "no such model"}}', status=404,
                        content_type="application/json", framing="length")  # fmt: skip
@@ -40,6 +43,7 @@ def _play_for(server: ScriptedServer, snippet: str) -> None:
 EXPECTED = {
     'for text in client.chat_stream("Tell me a joke"):\n    print': "Hello world!",
     "ScriptedClient(": "2 requests",
+    "tools=[get_weather, add]": "Sunny in Paris.",
     "The capital of France?": "Hello world! stop",
     "def show(event)": "Hello world!Hello world!",
     "runtime.stream(workflow": "workflow_completed",
@@ -64,11 +68,13 @@ def test_every_python_snippet_runs_and_shows_what_it_is_about(server):
             if mark in snippet:
                 assert text in out.getvalue(), snippet
                 shown.add(mark)
-        client = namespace.get("client")
+        client = namespace["helper"].client if "helper = " in snippet else namespace.get("client")
         if "LlamaClient(" in snippet and client is not None:
             namespace.setdefault("clients", []).append(client)
     for client in namespace["clients"]:
         client.close()
+    results = [m for r in server.requests for m in r.json["messages"] if m["role"] == "tool"]
+    assert results[0]["content"] == "18 degrees and sunny in Paris"
     assert shown == set(EXPECTED), "a snippet that the test looks for is gone"
 
 

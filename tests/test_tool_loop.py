@@ -488,6 +488,16 @@ def test_memory_keeps_what_the_turns_within_it_share():
     assert len(ran) == 1
 
 
+def test_memory_of_two_answers_keeps_what_the_second_had_too():
+    ran: List[Any] = []
+    watched = Watched(
+        [call("look", x=1)], [call("look", x=1)], [call("other", x=1)], [call("look", x=1)], "done",
+        tools=[counting("look", ran), counting("other", ran)], repeat_memory=2, repeat_limit=None,
+    )  # fmt: skip
+    watched.run()
+    assert ran == [("look", 1), ("other", 1)]
+
+
 def test_a_repeatable_tool_is_called_each_time():
     ran: List[Any] = []
     turns = [[call("clock", x=1)]] * 5

@@ -64,9 +64,8 @@ class Follower:
         failures = 0
         while self._is_wanted():
             try:
-                if store.wait(self._position, _WAIT_S):
-                    events, position = store.read_others(self._position, _PAGE)
-                    self._offer(events, position)
+                store.wait(self._position, _WAIT_S)
+                self._offer(*store.read_others(self._position, _PAGE))
                 failures = 0
             except LogError:
                 failures += 1
@@ -93,9 +92,10 @@ class Follower:
                     mailbox.offer(event)
                 for mailbox in stream._by_workflow.get(event.workflow_id, ()):
                     mailbox.offer(event)
-            self._position = position
-            for mailbox in stream._everything:
-                mailbox.mark(position)
+            if position > self._position:
+                self._position = position
+                for mailbox in stream._everything:
+                    mailbox.mark(position)
 
     def _give_up(self) -> None:
         stream = self._stream

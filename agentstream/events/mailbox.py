@@ -139,6 +139,7 @@ class Mailbox:
             self._reader = None
 
     def _next(self, timeout: Optional[float]) -> Optional[Event]:
+        end = None if timeout is None else time.monotonic() + timeout
         while not self._done:
             if self._page:
                 event: Any = self._page.popleft()
@@ -151,6 +152,8 @@ class Mailbox:
                 except queue.Empty:
                     return None
                 if not self._is_due(event):
+                    if end is not None:
+                        timeout = max(0.0, end - time.monotonic())
                     continue
             kind = event[3]
             if kind in TERMINAL and self.workflow_id is not None:

@@ -54,6 +54,9 @@ class EventType(str, enum.Enum):
     def __str__(self) -> str:
         return str(self.value)
 
+    # A member equals its text, so it must hash as that does; Enum's own is slow besides.
+    __hash__ = str.__hash__
+
 
 #: One of these ends a run, and is its last event.
 TERMINAL: FrozenSet[EventType] = frozenset(
@@ -165,6 +168,8 @@ def freeze(value: Any, depth: int = 0) -> Any:
 
 def freeze_mapping(value: Mapping[Any, Any], depth: int = 0) -> FrozenDict:
     """`freeze` for a mapping; one of plain ASCII text, as a chunk's data is, is just copied."""
+    if value.__class__ is FrozenDict:
+        return value  # an event's, or made by one who knows that it is clean
     frozen = FrozenDict(value)
     for k, v in frozen.items():
         if type(v) is not str or type(k) is not str or not v.isascii() or not k.isascii():

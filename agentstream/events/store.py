@@ -106,6 +106,10 @@ class EventStore(ABC):
         """The runs that are known, the newest first."""
 
     @abstractmethod
+    def run(self, workflow_id: str) -> Optional[RunState]:
+        """One run, or None where it is not known."""
+
+    @abstractmethod
     def wait(self, after: int, timeout: float) -> bool:
         """Wait until there are events with a position above `after`; False if none came in time.
 
@@ -322,6 +326,12 @@ class MemoryStore(EventStore):
         with self._lock:
             newest = list(self._states.items())[-1 : -limit - 1 : -1]
             return [self._run_state(workflow_id, state) for workflow_id, state in newest]
+
+    def run(self, workflow_id: str) -> Optional[RunState]:
+        """See `EventStore.run`."""
+        with self._lock:
+            state = self._states.get(workflow_id)
+            return None if state is None else self._run_state(workflow_id, state)
 
     def _run_state(self, workflow_id: str, state: _State) -> RunState:
         kept, end = self._workflows.get(workflow_id), state.end

@@ -10,6 +10,9 @@ from agentstream.llm.messages import ChatResponse, Delta, ToolCall, Usage
 
 __all__ = ["Answer", "tokens_per_second"]
 
+#: So many pieces at a time are made one: a million small str cost ten times their text.
+_FOLD = 2048
+
 
 class Answer:
     """Deltas adding up to a `ChatResponse`, with the clock on them.
@@ -19,16 +22,17 @@ class Answer:
     """
 
     __slots__ = (
-        "_calls", "_content", "_deltas", "_ended", "_extras", "_finish", "_first", "_model",
-        "_reasoning", "_reasoning_at", "_started", "_usage", "_warnings",
+        "_calls", "_content", "_deltas", "_ended", "_extras", "_finish", "_first", "_folds",
+        "_model", "_reasoning", "_reasoning_at", "_started", "_usage", "_warnings",
     )  # fmt: skip
 
     def __init__(self, model: str = "") -> None:
         self._started = time.monotonic()
         self._first: Optional[float] = None
         self._ended: Optional[float] = None
-        self._content: List[str] = []
+        self._content: List[str] = []  # older pieces folded, the newest as they came
         self._reasoning: List[str] = []
+        self._folds = [0, 0]  # how many of each list are folded ones
         self._reasoning_at = -1  # how many texts there were when the last of it came
         self._calls: List[List[str]] = []  # [id, name, arguments, arguments, ...]
         self._extras: Dict[int, Mapping[str, Any]] = {}  # by the call's place
@@ -66,6 +70,8 @@ class Answer:
                 self._first = time.monotonic()
             self._content.append(content)
             self._deltas += 1
+            if not self._deltas % _FOLD:
+                self._fold(self._content, 0)
         if reasoning or tool_calls or finish_reason or usage or model or warnings:
             self._add_rest(delta)
 
@@ -75,6 +81,7 @@ class Answer:
             self._first = time.monotonic()
         if reasoning:
             self._reasoning.append(reasoning)
+            self._fold(self._reasoning, 1)
             self._reasoning_at = self._deltas
         for piece in tool_calls:
             while len(self._calls) <= piece.place:
@@ -96,6 +103,13 @@ class Answer:
         if warnings:
             self._warnings.extend(warnings)
 
+    def _fold(self, pieces: List[str], which: int) -> None:
+        first = self._folds[which]
+        if len(pieces) - first >= 2 * _FOLD:
+            # One assignment, so that whoever sums up at this moment finds all of it, once.
+            pieces[first : first + _FOLD] = ["".join(pieces[first : first + _FOLD])]
+            self._folds[which] = first + 1
+
     def warn(self, warning: str) -> None:
         """Note something odd."""
         self._warnings.append(warning)
@@ -112,7 +126,7 @@ class Answer:
         return "".join(self._content)
 
     def texts(self) -> List[str]:
-        """The same, in the pieces it came in."""
+        """The same, in pieces; the last two thousand at least as they came."""
         return list(self._content)
 
     def forget_usage(self) -> None:

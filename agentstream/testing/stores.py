@@ -68,7 +68,11 @@ class StoreConformance:
     def test_events_come_back_as_they_were(self) -> None:
         store = self.make_store()
         try:
-            data = {"text": "é\U0001f600\u2028", "n": [1, 2.5, None, True, {"deep": []}], "": ""}
+            data: Mapping[str, Any] = {
+                "text": "é\U0001f600\u2028",
+                "n": [1, 2.5, None, True, {"deep": []}],
+                "": "",
+            }
             one = event("w", 1, EventType.SYSTEM_WARNING, data)._replace(
                 parent_workflow_id="above"
             )

@@ -100,7 +100,8 @@ class SqliteStore(EventStore):
         self._closed = False
         self._log_name = f"log-{os.urandom(4).hex()}"
         self._wal_warned = False
-        self._notices: List[Event] = []
+        self._notices: List[Event] = []  # what the file cannot take
+        self._noticed = 0
         self.lost: Optional[Bounds] = None
         self._writer = Writer(
             self._file, linger=not self._settles, max_queue=max_queue,
@@ -326,10 +327,20 @@ class SqliteStore(EventStore):
         """See `EventStore.runs`."""
         with contextlib.suppress(LogError):
             self._writer.flush()
+        return self._states("ORDER BY id DESC LIMIT ?", limit)
+
+    def run(self, workflow_id: str) -> Optional[RunState]:
+        """See `EventStore.run`."""
+        with contextlib.suppress(LogError):
+            self._writer.flush()
+        found = self._states("AND workflow_id = ?", workflow_id)
+        return found[0] if found else None
+
+    def _states(self, rest: str, value: Any) -> List[RunState]:
         found = self._all(
             "SELECT workflow_id, parent, name, status, started, ended, last, usage FROM runs "
-            "WHERE NOT (status = 'closed' AND owner IS NULL) ORDER BY id DESC LIMIT ?",
-            limit,
+            f"WHERE NOT (status = 'closed' AND owner IS NULL) {rest}",
+            value,
         )
         return [
             RunState._make((*row[:7], None if row[7] is None else FrozenDict(json.loads(row[7]))))
@@ -464,10 +475,12 @@ class SqliteStore(EventStore):
     def _note_failure(self, error: LogError) -> None:
         if self._keep_going:
             data = {"message": f"{error}: events are kept in memory until it can be written"}
+            self._noticed += 1
+            name = f"{self._log_name}-memory"
             self._notices.append(
                 Event(
-                    f"{self._log_name}:0", 0, None, EventType.SYSTEM_WARNING, self._log_name,
-                    None, time.time(), FrozenDict(data),
+                    f"{name}:{self._noticed}", self._noticed, None, EventType.SYSTEM_WARNING,
+                    name, None, time.time(), FrozenDict(data),
                 )
             )  # fmt: skip
 

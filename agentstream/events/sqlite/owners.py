@@ -67,15 +67,14 @@ def _lock_path(path: str, token: str) -> str:
 
 
 def _remove(path: str, fd: int) -> None:
+    if fcntl is None:  # Windows removes no open file
+        os.close(fd)
     try:
-        if fcntl is not None:
-            os.unlink(path)  # while it is locked: nobody finds it unlocked meanwhile
-            os.close(fd)
-        else:
-            os.close(fd)
-            os.unlink(path)
+        os.unlink(path)  # while it is locked: nobody finds it unlocked meanwhile
     except OSError:
         logger.debug("%s is left behind", path, exc_info=True)
+    if fcntl is not None:
+        os.close(fd)
 
 
 def _lock(fd: int) -> bool:

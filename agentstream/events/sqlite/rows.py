@@ -56,9 +56,8 @@ def events_from(
     for run, offset, position, kind, timestamp, text in rows:
         workflow_id, parent = runs[run]
         try:
-            data = _scan(text, 0)[0]
-            if "[" in text:  # lists within become tuples
-                data = freeze_mapping(data)
+            # Lists within become tuples; without any, the scanner makes it all immutable.
+            data = freeze_mapping(json.loads(text)) if "[" in text else _scan(text, 0)[0]
             add(
                 make_event(
                     (

@@ -58,6 +58,8 @@ def prepare(file: LogFile, connection: sqlite3.Connection) -> Tuple[bytes, int]:
         try:
             _migrate(file, connection)
             connection.execute("COMMIT")
+            # Into the file itself: whatever becomes of the write-ahead log, the log's id stays.
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")

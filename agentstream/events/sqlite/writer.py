@@ -32,6 +32,8 @@ Operation = Callable[[sqlite3.Connection], Any]
 
 _BATCH = 2000  # events a commit
 _LINGER_S = 0.005  # how long an event may wait for others to be committed with
+_SIBLINGS_S = 0.0005  # ... where appends wait for the disk, and some came together last time
+_MOST_SIBLINGS = 64
 _RETRY_S = 0.5
 _HOUSEKEEPING_S = 1.0
 
@@ -72,6 +74,7 @@ class Writer:
         self._thread: Optional[threading.Thread] = None
         self._idle = False
         self._urgent = False
+        self._siblings = 0  # so many appends are waited for
         self._closing = False
         self._last: Optional[Operation] = None  # what is done when all is written
         self._appended = 0
@@ -107,6 +110,9 @@ class Writer:
             if self._idle:
                 self._idle = False
                 self._work.notify()
+            elif self._siblings:
+                if len(self.pending) >= self._siblings:
+                    self._work.notify()
             elif self._thread is None:
                 self._start()
 
@@ -117,7 +123,7 @@ class Writer:
             raise LogError(run.refused)
         # A run that failed because of the log may still say so, should the log recover.
         if self.failure is not None and not self._keep_going and event[3] not in TERMINAL:
-            raise LogError(str(self.failure)) from self.failure
+            raise _again(self.failure)
 
     def _wait_for_room(self, run: Run, event: Event) -> None:
         most = self._max_queue * 10
@@ -142,7 +148,9 @@ class Writer:
         Raises:
             LogError: it could not be, so far.
         """
-        self._wait(lambda: run.committed >= offset or run.refused is not None)
+        self._wait(
+            lambda: run.committed >= offset or run.refused is not None, urgent=False
+        )
         if run.committed < offset:
             raise LogError(run.refused or "the event was not committed")
 
@@ -156,11 +164,11 @@ class Writer:
             target = self._appended
         self._wait(lambda: self._committed >= target)
 
-    def _wait(self, done: Callable[[], bool]) -> None:
+    def _wait(self, done: Callable[[], bool], *, urgent: bool = True) -> None:
         with self.lock:
             if done():
                 return
-            if not self._urgent:
+            if urgent and not self._urgent:
                 self._urgent = True
                 self._work.notify()
             # A commit may wait that long for another process, and then takes its time.
@@ -168,7 +176,7 @@ class Writer:
             while not done():
                 left = end - time.monotonic()
                 if self.failure is not None:
-                    raise LogError(str(self.failure)) from self.failure
+                    raise _again(self.failure)
                 if left <= 0:
                     raise LogError(f"the disk has not answered for {self._patience * 2 + 5:g} s")
                 self.news.wait(left)
@@ -227,11 +235,12 @@ class Writer:
     # --- the thread -------------------------------------------------------------------------
 
     def _main(self) -> None:
+        batch: List[Event] = []
         while True:
             with self.lock:
                 self._sleep()
-                if self._linger and not self._urgent and not self._closing:
-                    self._work.wait(self._linger)
+                if not self._urgent and not self._closing:
+                    self._gather(len(batch))
                 self._urgent = False
                 batch = list(itertools.islice(self.pending, _BATCH))
                 operations, self._operations = self._operations, []
@@ -249,6 +258,15 @@ class Writer:
                 self._succeed(batch, position, answers)
                 if closing:
                     break
+
+    def _gather(self, last: int) -> None:
+        """Wait a moment for events to be committed with those there are."""
+        if self._linger:
+            self._work.wait(self._linger)
+        elif 1 < last <= _MOST_SIBLINGS and len(self.pending) < last:
+            self._siblings = last
+            self._work.wait(_SIBLINGS_S)
+            self._siblings = 0
 
     def _sleep(self) -> None:
         while not self._closing:
@@ -342,7 +360,7 @@ class Writer:
             logger.error("%s", error)
             self.on_failure(error)
         for _, future in operations:
-            future.set_exception(LogError(str(error)))
+            future.set_exception(_again(error))
 
     # --- fork -------------------------------------------------------------------------------
 
@@ -359,3 +377,10 @@ class Writer:
         closed = self._closing
         self._reset()
         self._closing = closed
+
+
+def _again(failure: LogError) -> LogError:
+    """The failure for one more caller: one exception is not raised in two threads."""
+    error = LogError(str(failure), retryable=failure.retryable)
+    error.__cause__ = failure
+    return error
