@@ -30,7 +30,8 @@ from agentstream.errors import ConfigError
 from agentstream.events.model import EventType
 from agentstream.events.stream import EventStream, RunLog
 from agentstream.llm.answer import tokens_per_second
-from agentstream.llm.clients import ChatClient, is_running
+from agentstream.llm.call import is_running
+from agentstream.llm.clients import ChatClient
 from agentstream.llm.messages import ChatResponse, Content, Usage
 from agentstream.scribe import Scribe, describe
 

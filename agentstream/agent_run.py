@@ -96,7 +96,7 @@ class AgentRun:
         given = deltas.answer if isinstance(deltas, DeltaStream) else None
         answer = given or Answer(client.model)
         try:
-            for delta in deltas:
+            for delta in deltas.deltas if isinstance(deltas, DeltaStream) else deltas:
                 if given is None:
                     answer.add(delta)
                 content = delta[0]

@@ -197,7 +197,7 @@ class Runtime:
         self._runs: Dict[str, RunHandle] = {}
         self._shut = False  # takes no new runs
         self._closed = False  # ... and has nothing left to close
-        self._hurried = False  # Ctrl-C came again: nothing is waited for
+        self._hurried = False  # Ctrl-C came again, or grace was given: no more waiting
         self.event_stream.store.watch_stops(self._stop)
         threads.after_fork(self)
         threads.at_exit(self)
@@ -287,8 +287,12 @@ class Runtime:
         try:
             handle.cancel(reason)
             handle.result(self.grace)
-        except (AgentStreamError, TimeoutError):
+        except AgentStreamError:
             pass
+        except TimeoutError:
+            logger.warning("a run that did not stop in time is left behind")
+            handle._leave_behind()
+            self._hurried = True  # it has had its grace: the shutdown gives it no second one
         except _INTERRUPTIONS:
             self._leave()
 

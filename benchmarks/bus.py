@@ -44,7 +44,7 @@ def bare(events: int, subscribers: int, *, whole: bool) -> Dict[str, float]:
     data that cannot be changed.  What it lacks is the log, the lock that gives all
     subscribers one order, the bound on the queues and the way back to the log.
     """
-    from agentstream.events.model import Event, EventType, FrozenDict
+    from agentstream.events.model import EventType, FrozenDict, make_event
 
     kind, stamp = EventType.AGENT_LLM_STREAM_CHUNK, time.time
     queues: List[Any] = [queue.SimpleQueue() for _ in range(subscribers)]
@@ -66,7 +66,7 @@ def bare(events: int, subscribers: int, *, whole: bool) -> Dict[str, float]:
             event: Any = {"agent": "a", "step": "0", "chunk": "word"}
             if whole:
                 data = FrozenDict(event)
-                event = Event(f"run:{i}", i, i, kind, "run", None, stamp(), data)
+                event = make_event((f"run:{i}", i, i, kind, "run", None, stamp(), data))
             for q in queues:
                 q.put(event)
 

@@ -6,6 +6,7 @@ A row is a function of the `Lab`; what it returns goes into results.json as it i
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import threading
 import time
@@ -274,18 +275,16 @@ ROWS: Dict[str, Callable[[Lab], Dict[str, Any]]] = {
 
 def dump(results: Dict[str, Any]) -> str:
     """As the file has it: a list of numbers on one line."""
-    text = json.dumps(results, indent=1)
-    lines, flat = [], ""
-    for line in text.splitlines():
-        bare = line.strip()
-        number = bare.rstrip(",").replace(".", "").replace("-", "").replace("e", "").isdigit()
-        if number:
-            flat += bare + " "
-            continue
-        if flat:
-            lines[-1] += flat.strip() + (bare if bare[:1] in "]" else "")
-            flat = ""
-            if bare[:1] == "]":
-                continue
-        lines.append(line)
-    return "\n".join(lines) + "\n"
+    return re.sub(
+        r"\[\s+([^\[\]{}]*?)\s+\]",
+        lambda found: "[" + re.sub(r"\s*\n\s*", " ", found[1]) + "]",
+        json.dumps(_rounded(results), indent=1),
+    ) + "\n"
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {name: _rounded(item) for name, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list) else value

@@ -375,7 +375,7 @@ def test_d06_an_owner_that_was_given_up_is_fenced_off(path: Path) -> None:
 def test_d07_a_reader_left_open_is_told_of(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "_WAL_BYTES", 2_000_000)
+    monkeypatch.setattr(module.store, "_WAL_BYTES", 2_000_000)
     monkeypatch.setattr("agentstream.events.sqlite.writer._HOUSEKEEPING_S", 0.05)
     with EventStream(SqliteStore(path)) as stream:
         warnings = stream.subscribe(types=["system_warning"])
@@ -639,14 +639,14 @@ def test_d12_an_older_version_is_migrated(path: Path, monkeypatch: pytest.Monkey
     with SqliteStore(path) as store:
         store.claim("run")
         store.append(event("run", 1))
-    schema = module.schema
+    schema = module.store.schema
     monkeypatch.setattr(schema, "VERSION", 3)
     monkeypatch.setattr(
         schema, "_STEPS",
         {1: "CREATE TABLE two (x)", 2: "CREATE TABLE three (x); INSERT INTO three VALUES (3)"},
     )  # fmt: skip
     with SqliteStore(path) as store:
-        assert store._one("SELECT x FROM three") == (3,)
+        assert store._reader.one("SELECT x FROM three") == (3,)
         assert [e.offset for e in store.read()] == [1]
 
 

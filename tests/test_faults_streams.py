@@ -258,3 +258,14 @@ def test_u09_a_break_closes_the_connection(hanging):
         assert text == "a"
         break
     assert server.wait_client_gone()
+
+
+def test_u08_two_threads_on_one_stream_of_deltas(hanging):
+    _, client = hanging
+    deltas = open_stream(client, "deltas")
+    reader = Task(lambda: list(deltas))
+    wait_until(lambda: deltas.deltas.gi_running)
+    with pytest.raises(RuntimeError, match="another thread"):
+        next(deltas)
+    deltas.close()  # by another thread than the reader's: as a cancel
+    assert isinstance(reader.error(), Cancelled)

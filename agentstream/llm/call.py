@@ -41,7 +41,7 @@ from agentstream.llm.transport import (
     truncated,
 )
 
-__all__ = ["Call", "DeltaStream"]
+__all__ = ["Call", "DeltaStream", "is_running"]
 
 #: The body of an HTTP error may take this long and be this long.
 _ERROR_BODY_S = 2.0
@@ -55,22 +55,46 @@ _FIELDS = (b"data", b"event", b"id", b"retry", b"error", b":", b"\xef\xbb\xbf")
 class DeltaStream(Iterator[Delta]):
     """The deltas of one call.
 
-    Dropping or closing it frees the socket.  `answer` is their running sum.
+    Dropping or closing it frees the socket.  One thread may iterate it.
+
+    Attributes:
+        answer: their running sum.
+        deltas: the generator under it, for those who see to that themselves
+            and spare each chunk a call.
     """
 
     def __init__(self, call: Call) -> None:
         self.answer = call.answer
-        self._deltas = call.run()
+        self.deltas = call.run()
+        self._cancel = call.cancel
 
-    def __iter__(self) -> Iterator[Delta]:
-        return self._deltas
+    def __iter__(self) -> DeltaStream:
+        return self
 
     def __next__(self) -> Delta:
-        return next(self._deltas)
+        try:
+            return next(self.deltas)
+        except ValueError as error:
+            if not is_running(error):
+                raise
+            raise RuntimeError(
+                "this stream is being iterated by another thread: one stream, one thread"
+            ) from None
 
     def close(self) -> None:
-        """End the call, whole or not."""
-        self._deltas.close()  # type: ignore[attr-defined]
+        """End the call, whole or not; while another thread reads it, by cancelling it."""
+        try:
+            self.deltas.close()  # type: ignore[attr-defined]
+        except ValueError as error:
+            if not is_running(error):
+                raise
+            self._cancel.cancel("DeltaStream.close()")
+
+
+def is_running(error: ValueError) -> bool:
+    """True if `error` says that a generator is run by another thread at this moment."""
+    # Its gi_running would be asked too late: the other thread may have come to the end.
+    return str(error) == "generator already executing"
 
 
 class Call:
@@ -112,7 +136,7 @@ class Call:
         self._timeouts = timeouts
         self._retries = retries
         self._limits = limits
-        self._cancel = cancel
+        self.cancel = cancel
         self._redact = redact
         self._usage = usage
         self._on_usage_refused = on_usage_refused
@@ -165,7 +189,7 @@ class Call:
 
     def _next_try(self, error: AgentStreamError) -> Optional[RetryNotice]:
         """What to do about a failed attempt; None: nothing, raise it."""
-        if self._cancel.cancelled or (self.answer.begun and not self._may_resume(error)):
+        if self.cancel.cancelled or (self.answer.begun and not self._may_resume(error)):
             return None
         if isinstance(error, StatusError):
             if self._usage and failures.refuses_stream_options(error):
@@ -217,8 +241,8 @@ class Call:
         return True
 
     def _pause(self, seconds: float) -> None:
-        self._cancel.wait(seconds)
-        if self._cancel.cancelled:
+        self.cancel.wait(seconds)
+        if self.cancel.cancelled:
             raise self._stopped("connect")
 
     def _attempt(self) -> Iterator[Delta]:
@@ -226,7 +250,7 @@ class Call:
         self._clocks.begin_attempt(stop)
         self._broken = ""
         self._reused = False
-        key = self._cancel.add_callback(stop.cancel)
+        key = self.cancel.add_callback(stop.cancel)
         slots = self._transport.slots
         link: Optional[Link] = None
         response: Optional[StreamResponse] = None
@@ -250,7 +274,7 @@ class Call:
                 response.close()
             if placed:
                 slots.release()
-            self._cancel.remove_callback(key)
+            self.cancel.remove_callback(key)
 
     def _send(self, link: Link) -> StreamResponse:
         try:
@@ -282,7 +306,7 @@ class Call:
     def _status_error(self, response: StreamResponse) -> AgentStreamError:
         self._arm("body", _ERROR_BODY_S)
         text = response.read_text(_ERROR_BODY)
-        if self._cancel.cancelled:
+        if self.cancel.cancelled:
             raise self._stopped("headers")
         if response.status_code == 407:
             return failures.proxy_refused(text, redact=self._redact)
@@ -295,8 +319,8 @@ class Call:
 
     def _stopped(self, phase: str) -> AgentStreamError:
         """Why this attempt was stopped.  A cancel comes before all else."""
-        if self._cancel.cancelled:
-            return Cancelled(f"the call was stopped: {self._cancel.reason}", phase=phase)
+        if self.cancel.cancelled:
+            return Cancelled(f"the call was stopped: {self.cancel.reason}", phase=phase)
         return self._clocks.error(phase)
 
     # --- the body ---------------------------------------------------------------------------
@@ -341,7 +365,7 @@ class Call:
                 continue
             self._take(delta)
             yield delta
-        if not done and self._cancel.cancelled:
+        if not done and self.cancel.cancelled:
             raise self._stopped("stream")
         done = done or decoder.tail().strip() == "[DONE]"
         # What waits for its other half will come again, if the answer goes on.

@@ -28,7 +28,7 @@ from typing import (
 from agentstream.cancel import CancelToken
 from agentstream.errors import AgentStreamError, Cancelled, ConfigError, StatusError
 from agentstream.llm.answer import Answer
-from agentstream.llm.call import Call, DeltaStream
+from agentstream.llm.call import Call, DeltaStream, is_running
 from agentstream.llm.failures import Redactor
 from agentstream.llm.messages import (
     ChatMessage,
@@ -207,7 +207,7 @@ def _texts(deltas: Iterator[Delta], answer: Answer, add: bool) -> Iterator[str]:
     if add:
         answer.start()
     try:
-        for delta in deltas:
+        for delta in deltas.deltas if isinstance(deltas, DeltaStream) else deltas:
             if add:
                 answer.add(delta)
             if delta[0]:
@@ -221,12 +221,6 @@ def _texts(deltas: Iterator[Delta], answer: Answer, add: bool) -> Iterator[str]:
         _close(deltas)
     if add:
         answer.end()
-
-
-def is_running(error: ValueError) -> bool:
-    """True if `error` says that a generator is run by another thread at this moment."""
-    # Its gi_running would be asked too late: the other thread may have come to the end.
-    return str(error) == "generator already executing"
 
 
 def _close(deltas: object) -> None:

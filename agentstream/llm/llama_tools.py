@@ -111,7 +111,7 @@ class ToolsCall(Call):
         self._stop = stop = CancelToken()
         self._clocks.begin_attempt(stop)
         self._reused = False
-        key = self._cancel.add_callback(stop.cancel)
+        key = self.cancel.add_callback(stop.cancel)
         slots = self._transport.slots
         link: Optional[Link] = None
         response: Optional[StreamResponse] = None
@@ -125,7 +125,7 @@ class ToolsCall(Call):
             response = self._get(link)
             self._arm("body", _PROPS_S)
             text = response.read_text(_PROPS)
-            if self._cancel.cancelled:
+            if self.cancel.cancelled:
                 raise self._stopped("headers")
             if response.status_code == 200:
                 settle(response, link)
@@ -144,7 +144,7 @@ class ToolsCall(Call):
                 response.close()
             if placed:
                 slots.release()
-            self._cancel.remove_callback(key)
+            self.cancel.remove_callback(key)
 
     def _get(self, link: Link) -> StreamResponse:
         try:

@@ -9,8 +9,11 @@ sse_stream.py's; who may ask, guard.py's.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import pathlib
+import re
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Union
 
 from werkzeug.exceptions import (
@@ -38,11 +41,21 @@ __all__ = ["App", "create_app"]
 
 #: A request's body may have so many bytes.
 _MOST_BODY = 2**20
-_PAGE = pathlib.Path(__file__).with_name("page.html")
+_RETRY_AFTER = "2"  # seconds
+_PAGE = pathlib.Path(__file__).with_name("page.html").read_bytes()
+
+
+def _hash_of(tag: str) -> str:
+    """The page's one element of that name as a CSP source, which nothing else matches."""
+    (inside,) = re.findall(rf"<{tag}>(.*?)</{tag}>".encode(), _PAGE, re.DOTALL)
+    return f"'sha256-{base64.b64encode(hashlib.sha256(inside).digest()).decode()}'"
+
+
 _PAGE_HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        f"default-src 'none'; style-src {_hash_of('style')}; script-src {_hash_of('script')}; "
+        "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'; require-trusted-types-for 'script'"
     ),
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",
@@ -74,7 +87,7 @@ def create_app(
         token: what requests must bring (`Authorization: Bearer ...`); None for none.
         workflows: those that `POST /workflows` may start, by name; needs a runtime.
         hosts: Host names it answers to besides loopback's; "*" for any, behind
-            a proxy that checks them.
+            a proxy that checks them, "0.0.0.0" for any address (but no name).
         cors: origins whose pages may ask; none unless told.
         heartbeat: seconds of quiet after which a stream sends a comment.
         max_streams: streams open at once; further ones get 503.
@@ -132,6 +145,7 @@ class App:
             ],
             strict_slashes=False,
             redirect_defaults=False,
+            merge_slashes=False,
         )
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
@@ -144,15 +158,30 @@ class App:
         except LogError as error:
             response = _problem(ServiceUnavailable(str(error)))
         if request.method == "HEAD":
-            response.close()
+            response.close()  # nobody will iterate it
         response.headers.extend(self._guard.cors(request))
         return response(environ, start_response)
 
-    def close(self) -> None:
-        """End all streams, told to come back; a server that stops calls it first."""
-        self._streams.close()
+    @property
+    def max_streams(self) -> int:
+        """Streams that may be open at once; each takes one of its server's threads."""
+        return self._streams.most
+
+    @property
+    def open_streams(self) -> int:
+        """Streams that are open."""
+        return len(self._streams)
+
+    def close(self, wait: float = 0.0) -> bool:
+        """End all streams, whose clients are told to come back; a server that stops calls it first.
+
+        Waits up to `wait` seconds until they are over, and returns whether they
+        are.  A store that the app was made of is closed; a runtime is not.
+        """
+        over = self._streams.close(wait)
         if self._runtime is None:
             self._events.close()
+        return over
 
     def _answer(self, request: Request) -> Response:
         self._guard.check_place(request)
@@ -167,7 +196,7 @@ class App:
     # --- the page ---------------------------------------------------------------------------
 
     def _page(self, request: Request) -> Response:
-        return Response(_PAGE.read_bytes(), mimetype="text/html", headers=_PAGE_HEADERS)
+        return Response(_PAGE, mimetype="text/html", headers=_PAGE_HEADERS)
 
     def _login(self, request: Request) -> Response:
         given = _json(request).get("token", "")
@@ -225,7 +254,7 @@ class App:
     def _stream(self, request: Request, run: str) -> Response:
         state = self._state(run)
         after = _after(request)
-        if after is not None and after >= state.last_offset and self._store.has_ended(run):
+        if after is not None and after == state.last_offset and self._store.has_ended(run):
             return Response(status=204)  # that was all: an EventSource stops at this
         return self._open_stream(run, after)
 
@@ -238,7 +267,7 @@ class App:
         except OffsetGone as gone:
             raise BadRequest(str(gone)) from None
         if stream is None:
-            raise ServiceUnavailable("too many streams are open", retry_after=2)
+            raise ServiceUnavailable("no further stream: too many are open, or the server stops")
         response = Response(
             stream, mimetype="text/event-stream", headers=_STREAM_HEADERS, direct_passthrough=True
         )
@@ -261,7 +290,7 @@ def _problem(error: HTTPException) -> Response:
     if code == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     if code == 503:
-        response.headers["Retry-After"] = "2"
+        response.headers["Retry-After"] = _RETRY_AFTER
     if code == 405 and getattr(error, "valid_methods", None):
         response.headers["Allow"] = ", ".join(error.valid_methods)  # type: ignore[attr-defined]
     return response

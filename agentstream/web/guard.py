@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import urllib.parse
 from typing import Iterable, Optional, Tuple
 
@@ -28,7 +29,8 @@ class Guard:
     Args:
         token: what a request must bring; None for none.
         hosts: the names that the server answers to, loopback's always among
-            them; "*" for any.
+            them; "*" for any, "0.0.0.0" for any address: what a browser takes for
+            an address no DNS can turn to somebody else's page.
         origins: further origins whose pages may ask ("https://example.org").
 
     Raises:
@@ -48,7 +50,7 @@ class Guard:
 
     def check_place(self, request: Request) -> None:
         """Refuse a foreign Host (DNS rebinding) or Origin (somebody else's page)."""
-        if "*" not in self._hosts and _name(request.host) not in self._hosts:
+        if not self._is_ours(_name(request.headers.get("Host", ""))):
             raise Forbidden("this server does not answer to that Host")
         origin = request.headers.get("Origin")
         if origin is None:
@@ -56,6 +58,11 @@ class Guard:
         own = f"{request.scheme}://{request.host}".lower()
         if origin.lower() != own and origin.rstrip("/").lower() not in self._origins:
             raise Forbidden("this server does not answer to pages from that Origin")
+
+    def _is_ours(self, name: str) -> bool:
+        if name in self._hosts or "*" in self._hosts:
+            return True
+        return "0.0.0.0" in self._hosts and _is_address(name)
 
     def check_token(self, request: Request) -> None:
         """Refuse a request that brings neither the token nor its cookie."""
@@ -115,3 +122,11 @@ def _name(host: str) -> str:
         return (urllib.parse.urlsplit(f"//{host}").hostname or "").lower()
     except ValueError:
         return ""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

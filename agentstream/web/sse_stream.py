@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections import deque
-from typing import Deque, Iterator, Optional, Protocol, Set, Tuple
+from typing import Dict, Iterator, Optional, Protocol, Set, Tuple
 
 from agentstream.errors import OffsetGone
-from agentstream.events.model import Event, EventType, freeze
-from agentstream.events.store import EventStore
+from agentstream.events.model import Event
 from agentstream.events.stream import EventStream
 from agentstream.llm.sse import encode_comment, encode_event
+from agentstream.web.log_tail import LogTail, missed_event
 
-__all__ = ["Streams"]
+__all__ = ["RETRY_MS", "Streams"]
 
 #: What a browser waits before it comes back, in milliseconds.
 RETRY_MS = 1000
+_MOST_ENCODED = 256
+
+
+class Source(Protocol):
+    """Where a stream's events come from: a `Subscription`, or a `LogReader`."""
+
+    def get(self, timeout: Optional[float]) -> Optional[Event]: ...
+
+    def close(self, timeout: Optional[float]) -> bool: ...
 
 
 class Streams:
@@ -30,116 +37,96 @@ class Streams:
     """
 
     def __init__(self, events: EventStream, most: int, heartbeat: float) -> None:
+        self.heartbeat = heartbeat
+        self.most = most
         self._events = events
-        self._most = most
-        self._heartbeat = heartbeat
-        self._lock = threading.Lock()
+        self._tail = LogTail(events)
+        # Re-entrant: a server's signal handler may close it.
+        self._changed = threading.Condition(threading.RLock())
         self._open: Set[SSEStream] = set()
+        self._opening = 0
         self._closed = False
+        # Many streams show the same events.
+        self._encoded: Dict[Tuple[Optional[str], Optional[int]], bytes] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
 
     def open(self, workflow_id: Optional[str], after: Optional[int]) -> Optional[SSEStream]:
         """A stream of one workflow's events, or of all; None if there are too many, or no more.
 
         Raises:
             OffsetGone: `after` is above the end.
+            LogError: the log cannot be read.
         """
-        with self._lock:
-            if self._closed or len(self._open) >= self._most:
+        with self._changed:
+            if self._closed or len(self._open) + self._opening >= self.most:
                 return None
-            source, missed = _source(self._events, workflow_id, after)
-            stream = SSEStream(self, source, missed, workflow_id is not None)
-            self._open.add(stream)
+            self._opening += 1
+        try:
+            stream = self._begin(workflow_id, after)
+            with self._changed:
+                self._open.add(stream)
+        finally:
+            with self._changed:
+                self._opening -= 1
+        if self._is_closed():  # in this moment, and `close` may have missed it
+            stream.end()
         return stream
 
-    @property
-    def heartbeat(self) -> float:
-        return self._heartbeat
+    def _is_closed(self) -> bool:
+        return self._closed
+
+    def _begin(self, workflow_id: Optional[str], after: Optional[int]) -> SSEStream:
+        if workflow_id is None:
+            reader = self._tail.open(after)
+            # One that begins with what is new gets its place at once: if it is cut
+            # off before the first event, it can still come back to it.
+            return SSEStream(self, reader, place=reader.cursor if after is None else None)
+        begin = after or 0
+        missed: Optional[Event] = None
+        while True:
+            try:
+                subscription = self._events.subscribe(workflow_id=workflow_id, after=begin)
+            except OffsetGone as gone:
+                if begin > gone.last:
+                    raise
+                begin = max(gone.first - 1, begin)  # more may go in this moment: once more
+                missed = missed_event((after or 0) + 1, begin, "offset", workflow_id)
+            else:
+                return SSEStream(self, subscription, missed=missed, by_offset=True)
+
+    def encode(self, event: Event, place: Optional[int]) -> bytes:
+        """An event on the wire; `place` becomes its id."""
+        if event.id is None:
+            return encode_event(event.to_json(), event=event.type.value)
+        key = event.id, place
+        data = self._encoded.get(key)
+        if data is None:
+            if len(self._encoded) >= _MOST_ENCODED:
+                self._encoded = {}
+            data = encode_event(event.to_json(), event=event.type.value, id=place)
+            self._encoded[key] = data
+        return data
 
     def forget(self, stream: SSEStream) -> None:
-        with self._lock:
+        """It is over."""
+        with self._changed:
             self._open.discard(stream)
+            self._changed.notify_all()
 
-    def __len__(self) -> int:
-        return len(self._open)
+    def close(self, wait: float = 0.0) -> bool:
+        """End every stream; its client is told to come back.
 
-    def close(self) -> None:
-        """End every stream; its client is told to come back."""
-        with self._lock:
+        Waits up to `wait` seconds until all are over; returns whether they are.
+        """
+        with self._changed:
             self._closed = True
             streams = list(self._open)
         for stream in streams:
             stream.end()
-
-
-class Source(Protocol):
-    """Where a stream's events come from; a `Subscription` is one."""
-
-    def get(self, timeout: Optional[float]) -> Optional[Event]: ...
-
-    def close(self, timeout: Optional[float]) -> bool: ...
-
-
-class LogReader:
-    """All events by their positions, from the store: a subscription's may have none yet."""
-
-    def __init__(self, store: EventStore, after: Optional[int]) -> None:
-        first, last = store.bounds()
-        if after is not None and after > last:
-            raise OffsetGone(f"the log ends at {last}", first=first, last=last)
-        self._store = store
-        self._cursor = last if after is None else after
-        self._page: Deque[Event] = deque()
-        self._closed = False
-
-    def get(self, timeout: Optional[float] = None) -> Optional[Event]:
-        """The next event, or None if none came in time.
-
-        Raises:
-            StopIteration: it is closed.
-        """
-        if not self._page:
-            self._page.extend(self._store.read(after=self._cursor, limit=200))
-            if not self._page and self._store.wait(self._cursor, timeout or 60.0):
-                self._page.extend(self._store.read(after=self._cursor, limit=200))
-        if self._closed:
-            raise StopIteration
-        if not self._page:
-            return None
-        place = self._page[0].position or 0
-        if place > self._cursor + 1:
-            missed = missed_event(self._cursor + 1, place - 1, "position")
-            self._cursor = place - 1
-            return missed
-        self._cursor = place
-        return self._page.popleft()
-
-    def close(self, timeout: Optional[float] = None) -> bool:
-        self._closed = True
-        return True
-
-
-def missed_event(first: int, last: int, unit: str) -> Event:
-    """The event that says what is gone; outside the numbering."""
-    data = freeze({"first": first, "last": last, "unit": unit})
-    return Event(None, 0, None, EventType.EVENTS_MISSED, "", None, time.time(), data)
-
-
-def _source(
-    events: EventStream, workflow_id: Optional[str], after: Optional[int]
-) -> Tuple[Source, Optional[Event]]:
-    """Where to read on after `after`, and what to say first of what is gone."""
-    if workflow_id is None:
-        return LogReader(events.store, after), None
-    begin = after or 0
-    missed: Optional[Event] = None
-    while True:
-        try:
-            return events.subscribe(workflow_id=workflow_id, after=begin), missed
-        except OffsetGone as gone:
-            if begin > gone.last:
-                raise
-            begin = max(gone.first - 1, begin)  # more may go in this moment: once more
-            missed = missed_event((after or 0) + 1, begin, "offset")
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._open, wait)
 
 
 class SSEStream:
@@ -149,11 +136,14 @@ class SSEStream:
         self,
         streams: Streams,
         source: Source,
-        missed: Optional[Event],
-        by_offset: bool,
+        *,
+        place: Optional[int] = None,
+        missed: Optional[Event] = None,
+        by_offset: bool = False,
     ) -> None:
         self._streams = streams
         self._source = source
+        self._place = place
         self._missed = missed
         self._by_offset = by_offset
         self._ending = False
@@ -166,26 +156,25 @@ class SSEStream:
 
     def _run(self) -> Iterator[bytes]:
         # At once, so that proxies and browsers see the headers.
-        yield encode_comment("agentstream") + f"retry: {RETRY_MS}\n\n".encode()
+        place = "" if self._place is None else f"id: {self._place}\n"
+        yield encode_comment("agentstream") + f"retry: {RETRY_MS}\n{place}\n".encode()
         if self._missed is not None:
-            yield self._encode(self._missed)
+            yield self._streams.encode(self._missed, None)
         while not self._ending:
             try:
                 event = self._source.get(self._streams.heartbeat)
             except StopIteration:
                 break
-            yield encode_comment() if event is None else self._encode(event)
+            if event is None:
+                yield encode_comment()
+            else:
+                place_of = event.offset if self._by_offset else event.position
+                yield self._streams.encode(event, place_of)
         if self._ending:
             yield f"retry: {RETRY_MS}\n\n".encode()
 
-    def _encode(self, event: Event) -> bytes:
-        place = event.offset if self._by_offset else event.position
-        return encode_event(
-            event.to_json(), event=event.type.value, id=place if event.id is not None else None
-        )
-
     def end(self) -> None:
-        """End it from another thread, with what is queued delivered."""
+        """End it, from any thread; what it has not sent, the client gets when it comes back."""
         self._ending = True
         self._source.close(0)
 

@@ -1,0 +1,155 @@
+"""Reader: what is read from the log's tables, through one connection that threads take in turn."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import threading
+from typing import Any, Dict, Iterator, List, Optional, Tuple
+
+from agentstream.events.model import Event, FrozenDict
+from agentstream.events.sqlite import changes, rows
+from agentstream.events.sqlite.files import LogFile
+from agentstream.events.store import RunState
+
+__all__ = ["Reader"]
+
+# Connections that a fork copied: closing them would touch the parent's files.
+_inherited: List[sqlite3.Connection] = []
+
+
+class Reader:
+    """Reads what is committed; every method may raise LogError."""
+
+    def __init__(self, file: LogFile) -> None:
+        self._file = file
+        self._closed = False
+        self._reset(None)
+
+    def _reset(self, connection: Optional[sqlite3.Connection]) -> None:
+        self.lock = threading.RLock()
+        self._connection = connection
+        self._known: Dict[int, Tuple[str, Optional[str]]] = {}
+
+    def use(self, connection: sqlite3.Connection) -> None:
+        """Read through this connection."""
+        self._connection = connection
+
+    @contextlib.contextmanager
+    def query(self) -> Iterator[sqlite3.Connection]:
+        """The connection, held; what SQLite says comes as LogError."""
+        with self.lock:
+            self._file.check()
+            if self._connection is None:
+                self._connection = self._file.connect()
+            try:
+                yield self._connection
+            except sqlite3.Error as error:
+                raise self._file.explain(error) from error
+            finally:
+                if self._closed:  # who reads on after the end leaves no file open
+                    self._connection.close()
+                    self._connection = None
+
+    def all(self, sql: str, *values: Any) -> List[Any]:
+        """All rows of a query."""
+        with self.query() as connection:
+            return connection.execute(sql, values).fetchall()
+
+    def one(self, sql: str, *values: Any) -> Any:
+        """The first row of a query, or None."""
+        with self.query() as connection:
+            return connection.execute(sql, values).fetchone()
+
+    def last_position(self) -> int:
+        """The position given last."""
+        with self.query() as connection:
+            return changes.last_position(connection)
+
+    def _select(self, sql: str, *values: Any) -> List[Event]:
+        with self.query() as connection:
+            found = connection.execute(sql, values).fetchall()
+            rows.fetch_runs(connection, found, self._known)
+        return rows.events_from(found, self._known)
+
+    def of_run(self, workflow_id: str, after: int, limit: int) -> List[Event]:
+        """A workflow's events above an offset."""
+        return self._select(
+            f"SELECT {rows.COLUMNS} FROM events WHERE run = "
+            "(SELECT id FROM runs WHERE workflow_id = ?) AND offset > ? ORDER BY offset LIMIT ?",
+            workflow_id, after, limit,
+        )  # fmt: skip
+
+    def of_all(self, after: int, limit: int) -> List[Event]:
+        """All events above a position."""
+        return self._select(
+            f"SELECT {rows.COLUMNS} FROM events WHERE position > ? ORDER BY position LIMIT ?",
+            after, limit,
+        )  # fmt: skip
+
+    def of_others(self, owner: Optional[int], after: int, limit: int) -> Tuple[List[Event], int]:
+        """Events above a position that `owner` did not write, and up to where that goes."""
+        with self.query() as connection:
+            last = changes.last_position(connection)
+            if last <= after:
+                return [], after
+            found = connection.execute(
+                f"SELECT {rows.COLUMNS} FROM events WHERE position > ? AND position <= ? AND run "
+                "NOT IN (SELECT id FROM runs WHERE owner = ?) ORDER BY position LIMIT ?",
+                (after, last, -1 if owner is None else owner, limit),
+            ).fetchall()
+            rows.fetch_runs(connection, found, self._known)
+        events = rows.events_from(found, self._known)
+        return events, (events[-1].position or last) if len(events) == limit else last
+
+    def bounds(self) -> Tuple[Optional[int], int]:
+        """The first position that is there, or None, and the last one given."""
+        first, last = self.one(
+            "SELECT (SELECT min(position) FROM events), "
+            "(SELECT seq FROM sqlite_sequence WHERE name = 'events')"
+        )
+        return first, last
+
+    def bounds_of(self, workflow_id: str) -> Tuple[Optional[int], int]:
+        """The first offset that is there, or None, and the last one."""
+        found: Optional[Tuple[Optional[int], int]] = self.one(
+            "SELECT (SELECT min(offset) FROM events WHERE run = runs.id), last "
+            "FROM runs WHERE workflow_id = ?",
+            workflow_id,
+        )
+        return found or (None, 0)
+
+    def status_of(self, workflow_id: str) -> Optional[str]:
+        """A run's status; None if there is no such run."""
+        found = self.one("SELECT status FROM runs WHERE workflow_id = ?", workflow_id)
+        return None if found is None else found[0]
+
+    def runs(self, limit: int) -> List[RunState]:
+        """The runs, the newest first; the log's own notes are none."""
+        found = self.all(
+            "SELECT workflow_id, parent, name, status, started, ended, last, usage FROM runs "
+            "WHERE NOT (status = 'closed' AND owner IS NULL) ORDER BY id DESC LIMIT ?",
+            limit,
+        )
+        return [
+            RunState._make((*row[:7], None if row[7] is None else FrozenDict(json.loads(row[7]))))
+            for row in found
+        ]
+
+    # --- the end, and fork ------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Let go of the file; who reads on opens it for the moment."""
+        with self.lock:
+            self._closed = True
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def after_fork_in_child(self, writers: Optional[sqlite3.Connection]) -> None:
+        """Begin anew, and never touch what the parent uses."""
+        for connection in (self._connection, writers):
+            if connection is not None:
+                _inherited.append(connection)
+        self._reset(None)
