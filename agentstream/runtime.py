@@ -91,7 +91,7 @@ class RunHandle:
             TimeoutError: `timeout` seconds passed and it has not ended.
         """
         try:
-            error = self._future.exception(timeout)
+            error = self._wait(timeout)
         except FutureCancelled:
             assert self._stopped is not None
             raise self._stopped from None
@@ -103,6 +103,14 @@ class RunHandle:
             raise error
         finally:
             del error, self  # no cycle through its traceback
+
+    def _wait(self, timeout: Optional[float]) -> Optional[BaseException]:
+        for seconds in threads.slices(timeout):
+            try:
+                return self._future.exception(seconds)
+            except FutureTimeout:
+                pass
+        raise FutureTimeout
 
     def _work(self) -> WorkflowRun:
         with self._begins:

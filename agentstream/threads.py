@@ -17,12 +17,12 @@ import threading
 import time
 import weakref
 from concurrent.futures import Future, InvalidStateError
-from typing import Any, Callable, List, Optional, Protocol, Tuple, TypeVar
+from typing import Any, Callable, Iterator, List, Optional, Protocol, Tuple, TypeVar
 
 from agentstream.cancel import CancelToken
 
 __all__ = ["Alarm", "NoThread", "WorkerPool", "abandonable", "after_fork", "arm", "at_exit",
-           "exiting", "start_thread"]  # fmt: skip
+           "exiting", "slices", "start_thread"]  # fmt: skip
 
 logger = logging.getLogger("agentstream.threads")
 
@@ -41,6 +41,27 @@ def start_thread(name: str, target: Callable[..., object], *args: Any) -> thread
     )
     thread.start()
     return thread
+
+
+#: How long the main thread waits at a stretch.
+_STRETCH_S = 0.2
+
+
+def slices(timeout: Optional[float]) -> Iterator[Optional[float]]:
+    """`timeout` as it is to be waited: in the main thread, in pieces.
+
+    A signal that comes in the moment between Python's last look and the system
+    call that blocks wakes nobody; Ctrl-C would be lost until the wait is over.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield timeout
+        return
+    until = NEVER if timeout is None else time.monotonic() + timeout
+    left = until - time.monotonic()
+    while left > _STRETCH_S:
+        yield _STRETCH_S
+        left = until - time.monotonic()
+    yield max(left, 0.0)
 
 
 # --- fork and exit -------------------------------------------------------------------------
@@ -178,7 +199,9 @@ class _Clock:
         self._reset()
 
     def _reset(self) -> None:
-        self._condition = threading.Condition()
+        # As in the pool: entered as the lock, waited for as the condition.
+        self._lock = threading.RLock()
+        self._condition = threading.Condition(self._lock)
         self._heap: List[Tuple[float, int, Alarm]] = []
         self._order = itertools.count()
         self._thread: Optional[threading.Thread] = None
@@ -187,7 +210,7 @@ class _Clock:
         self._reset()
 
     def push(self, alarm: Alarm, when: float) -> None:
-        with self._condition:
+        with self._lock:
             alarm.entry = when
             heapq.heappush(self._heap, (when, next(self._order), alarm))
             if self._thread is None or not self._thread.is_alive():
@@ -321,7 +344,10 @@ class WorkerPool:
         after_fork(self)
 
     def _reset(self) -> None:
-        self._changed = threading.Condition()  # guards all below; notified when a thread ends
+        # Guards all below.  Entered as the plain lock it is: an interrupt that comes
+        # while Condition's own __exit__ runs would leave it locked.
+        self._lock = threading.RLock()
+        self._ended = threading.Condition(self._lock)  # a thread has
         self._queue: queue.SimpleQueue[Optional[_Task]] = queue.SimpleQueue()
         self._workers = 0  # threads that take from the queue
         self._extra = 0  # threads beyond them, for one task each
@@ -350,7 +376,7 @@ class WorkerPool:
             RuntimeError: the pool is shut down, or has too many threads already.
         """
         future = Future() if future is None else future
-        with self._changed:
+        with self._lock:
             if self._closed or _exiting:
                 raise RuntimeError("the pool has been shut down: it takes no more work")
             if self._workers < min(self._load + 1, self._max_workers):
@@ -392,19 +418,19 @@ class WorkerPool:
             _perform(*task, self._free)
             del task  # an idle worker keeps nothing alive
         tasks.put(None)  # for the next worker
-        with self._changed:
+        with self._lock:
             self._workers -= 1
-            self._changed.notify_all()
+            self._ended.notify_all()
 
     def _work_once(self, future: Future[Any], function: Callable[[], Any]) -> None:
         _local.pool = self
         _perform(future, function, lambda: None)
-        with self._changed:
+        with self._lock:
             self._extra -= 1
-            self._changed.notify_all()
+            self._ended.notify_all()
 
     def _free(self) -> None:
-        with self._changed:
+        with self._lock:
             self._load -= 1
 
     def shutdown(self, *, join: Optional[float] = None) -> bool:
@@ -414,13 +440,16 @@ class WorkerPool:
         Called by a worker, it does not wait for that one.
         """
         mine = 1 if _local.pool is self else 0
-        with self._changed:
+        with self._lock:
             if not self._closed:
                 self._queue.put(None)
                 self._closed = True
             # Not Thread.join: a Ctrl-C in it makes Python (up to 3.12) take the
             # thread for ended, and who waits again would not wait at all.
-            return self._changed.wait_for(lambda: self._workers + self._extra <= mine, join)
+            for seconds in slices(join):
+                if self._ended.wait_for(lambda: self._workers + self._extra <= mine, seconds):
+                    return True
+        return False
 
 
 def _no_thread() -> RuntimeError:

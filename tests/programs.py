@@ -71,10 +71,26 @@ class Program:
         raise AssertionError(f"never said {text!r}: {self.lines} {self.finish()} {self.errors}")
 
     def send(self, number: int) -> float:
-        """Send a signal; returns when."""
+        """Send a signal once the main thread waits; returns when.
+
+        Before that there is a moment in which CPython sees a signal only after the
+        wait: `threads.slices` bounds ours, a recv of the main thread has it.
+        """
+        self._settle()
         now = time.monotonic()
         self.process.send_signal(number)
         return now
+
+    def _settle(self) -> None:
+        asleep = 0
+        end = time.monotonic() + 5
+        while asleep < 5 and time.monotonic() < end:
+            try:
+                stat = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text()
+            except OSError:  # no /proc here
+                stat = ") S"
+            asleep = asleep + 1 if stat.rpartition(")")[2].split()[0] == "S" else 0
+            threading.Event().wait(0.002)
 
     def finish(self) -> int:
         """Wait for the end; returns the exit status."""

@@ -228,14 +228,30 @@ def test_r01_an_interrupted_wait_can_be_waited_again() -> None:
     def interrupt(_: Any) -> bool:
         raise KeyboardInterrupt
 
-    wait_for = pool._changed.wait_for
-    pool._changed.wait_for = lambda *a: interrupt(a)  # type: ignore[method-assign, assignment]
+    wait_for = pool._ended.wait_for
+    pool._ended.wait_for = lambda *a: interrupt(a)  # type: ignore[method-assign, assignment]
     with pytest.raises(KeyboardInterrupt):
         pool.shutdown()
-    pool._changed.wait_for = wait_for  # type: ignore[method-assign]
+    pool._ended.wait_for = wait_for  # type: ignore[method-assign]
     assert not pool.shutdown(join=0.02)
     work.go.set()
     assert pool.shutdown(join=5)
+
+
+def test_r01_the_main_thread_waits_in_pieces_and_others_at_a_stretch() -> None:
+    # A signal between the last look and the system call that blocks wakes nobody.
+    assert next(threads.slices(None)) == threads._STRETCH_S
+    assert next(threads.slices(10)) == threads._STRETCH_S
+    assert list(threads.slices(0)) == [0]
+    (only,) = threads.slices(0.1)
+    assert only is not None
+    assert 0.05 < only <= 0.1
+    began = time.monotonic()
+    for seconds in threads.slices(0.5):
+        threading.Event().wait(seconds)
+    assert 0.5 <= time.monotonic() - began < 2
+    assert Task(lambda: list(threads.slices(None))).result() == [None]
+    assert Task(lambda: list(threads.slices(7.5))).result() == [7.5]
 
 
 # --- the deadline clock ---------------------------------------------------------------------

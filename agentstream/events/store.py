@@ -196,10 +196,10 @@ class _State:
 
     __slots__ = ("end", "name", "parent", "started")
 
-    def __init__(self, first: Event) -> None:
-        self.parent = first.parent_workflow_id
-        self.name = str(first.data.get("workflow") or "")
-        self.started = first.timestamp
+    def __init__(self, parent: Optional[str]) -> None:
+        self.parent = parent
+        self.name = ""
+        self.started: Optional[float] = None  # until its first event
         self.end: Optional[Event] = None
 
 
@@ -226,6 +226,12 @@ class MemoryStore(EventStore):
     def _renew_news(self) -> None:
         self._news = threading.Condition(self._lock)
         self._waiting = 0
+
+    def claim(self, workflow_id: str, parent_workflow_id: Optional[str] = None) -> None:
+        """See `EventStore.claim`; the run is known, as queued, from here on."""
+        super().claim(workflow_id, parent_workflow_id)
+        with self._lock:
+            self._know(workflow_id, parent_workflow_id)
 
     def append(self, event: Event) -> Event:
         """See `EventStore.append`; the position is given at once."""
@@ -258,10 +264,18 @@ class MemoryStore(EventStore):
             return _Kept(last)
         self._gone.pop(workflow_id, None)
         kept = self._workflows[workflow_id] = _Kept(last)
-        if workflow_id not in self._states:
-            self._states[workflow_id] = _State(event)
-            _forget_oldest(self._states, self._capacity)
+        state = self._know(workflow_id, event.parent_workflow_id)
+        if state.started is None:
+            state.name = str(event.data.get("workflow") or "")
+            state.started = event.timestamp
         return kept
+
+    def _know(self, workflow_id: str, parent: Optional[str]) -> _State:
+        state = self._states.get(workflow_id)
+        if state is None:
+            state = self._states[workflow_id] = _State(parent)
+            _forget_oldest(self._states, self._capacity)
+        return state
 
     def _again(self, kept: _Kept, event: Event) -> Event:
         """What is kept of an event that is appended a second time."""
@@ -339,7 +353,7 @@ class MemoryStore(EventStore):
             workflow_id,
             state.parent,
             state.name,
-            "running" if end is None else end.type.value[len("workflow_") :],
+            _status(state),
             state.started,
             None if end is None else end.timestamp,
             self._gone.get(workflow_id, 0) if kept is None else kept.last,
@@ -371,6 +385,12 @@ class MemoryStore(EventStore):
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
         self._renew_news()
+
+
+def _status(state: _State) -> str:
+    if state.end is not None:
+        return state.end.type.value[len("workflow_") :]
+    return "queued" if state.started is None else "running"
 
 
 def _forget_oldest(entries: Dict[str, Any], capacity: int) -> None:

@@ -378,9 +378,11 @@ class Subscription(Iterator[Event]):
         Raises:
             RuntimeError: the subscription has a callback, or another thread reads it.
         """
-        event = self._take(None)
-        assert event is not None
-        return event
+        for seconds in threads.slices(None):
+            event = self._take(seconds)
+            if event is not None:
+                return event
+        raise AssertionError("a wait without an end has ended")
 
     def get(self, timeout: Optional[float] = None) -> Optional[Event]:
         """The next event, or None if none came within `timeout` seconds.

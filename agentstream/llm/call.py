@@ -7,6 +7,7 @@ transport.py's; whether another try is due is decided here and nowhere else.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import time
@@ -95,6 +96,22 @@ def is_running(error: ValueError) -> bool:
     """True if `error` says that a generator is run by another thread at this moment."""
     # Its gi_running would be asked too late: the other thread may have come to the end.
     return str(error) == "generator already executing"
+
+
+class _Exchange:
+    """A request whose headers have come."""
+
+    __slots__ = ("_link", "response", "settled")
+
+    def __init__(self, response: StreamResponse, link: Link) -> None:
+        self.response = response
+        self.settled = False
+        self._link = link
+
+    def settle(self) -> None:
+        """The answer is whole: its connection may serve again."""
+        self.settled = True
+        settle(self.response, self._link)
 
 
 class Call:
@@ -246,6 +263,24 @@ class Call:
             raise self._stopped("connect")
 
     def _attempt(self) -> Iterator[Delta]:
+        try:
+            body = json.dumps(self._to_send(), allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ConfigError(f"the request cannot be written as JSON: {error}") from None
+        with self._exchange(body) as exchange:
+            response = exchange.response
+            if not 200 <= response.status_code < 300:
+                raise self._status_error(response)
+            yield from self._read(response)
+            exchange.settle()
+
+    @contextlib.contextmanager
+    def _exchange(self, body: Optional[bytes], url: Optional[str] = None) -> Iterator[_Exchange]:
+        """One request: its place in the pool, its clocks, its socket.
+
+        Entered once the headers are here.  What has not been settled by the end
+        is closed.
+        """
         self._stop = stop = CancelToken()
         self._clocks.begin_attempt(stop)
         self._broken = ""
@@ -253,7 +288,7 @@ class Call:
         key = self.cancel.add_callback(stop.cancel)
         slots = self._transport.slots
         link: Optional[Link] = None
-        response: Optional[StreamResponse] = None
+        exchange: Optional[_Exchange] = None
         placed = False
         try:
             self._arm("", None)
@@ -261,28 +296,20 @@ class Call:
             self._check_stop("connect")
             self._arm("connect", self._timeouts.connect)
             link = Link(stop, self._clocks.due, self._connected)
-            response = self._send(link)
-            if not 200 <= response.status_code < 300:
-                raise self._status_error(response)
-            yield from self._read(response)
-            settle(response, link)
-            response = None
+            exchange = _Exchange(self._send(body, link, url), link)
+            yield exchange
         finally:
             if link is not None:
                 link.release()
-            if response is not None:
-                response.close()
+            if exchange is not None and not exchange.settled:
+                exchange.response.close()
             if placed:
                 slots.release()
             self.cancel.remove_callback(key)
 
-    def _send(self, link: Link) -> StreamResponse:
+    def _send(self, body: Optional[bytes], link: Link, url: Optional[str]) -> StreamResponse:
         try:
-            body = json.dumps(self._to_send(), allow_nan=False).encode()
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ConfigError(f"the request cannot be written as JSON: {error}") from None
-        try:
-            return self._transport.send(body, link)
+            return self._transport.send(body, link, url)
         except AgentStreamError:
             self._reused = link.reused and not link.answered
             self._check_stop(link.phase)

@@ -11,14 +11,13 @@ import json
 import urllib.parse
 from typing import Any, Dict, Iterator, Mapping, Optional
 
-from agentstream.cancel import CancelToken
-from agentstream.errors import AgentStreamError, ConfigError
+from agentstream.errors import ConfigError
 from agentstream.llm import failures
 from agentstream.llm.call import Call
 from agentstream.llm.chunks import ChunkReader
 from agentstream.llm.messages import ChatRequest, Delta
 from agentstream.llm.schema_mode import SchemaReader, as_schema_request
-from agentstream.llm.transport import Link, StreamResponse, Transport, settle
+from agentstream.llm.transport import Transport
 
 __all__ = ["Template", "ToolsCall", "one_tool"]
 
@@ -108,28 +107,14 @@ class ToolsCall(Call):
         Raises:
             AgentStreamError: there is no server, or it is still loading.
         """
-        self._stop = stop = CancelToken()
-        self._clocks.begin_attempt(stop)
-        self._reused = False
-        key = self.cancel.add_callback(stop.cancel)
-        slots = self._transport.slots
-        link: Optional[Link] = None
-        response: Optional[StreamResponse] = None
-        placed = False
-        try:
-            self._arm("", None)
-            placed = slots.acquire(stop)
-            self._check_stop("connect")
-            self._arm("connect", self._timeouts.connect)
-            link = Link(stop, self._clocks.due, self._connected)
-            response = self._get(link)
+        with self._exchange(None, self._template.url) as exchange:
+            response = exchange.response
             self._arm("body", _PROPS_S)
             text = response.read_text(_PROPS)
             if self.cancel.cancelled:
                 raise self._stopped("headers")
             if response.status_code == 200:
-                settle(response, link)
-                response = None
+                exchange.settle()
                 return _knows_tools(text)
             error = failures.status_error(
                 response.status_code, dict(response.headers), text, redact=self._redact
@@ -137,22 +122,6 @@ class ToolsCall(Call):
             if self._is_loading(error):
                 raise error
             return None
-        finally:
-            if link is not None:
-                link.release()
-            if response is not None:
-                response.close()
-            if placed:
-                slots.release()
-            self.cancel.remove_callback(key)
-
-    def _get(self, link: Link) -> StreamResponse:
-        try:
-            return self._transport.send(None, link, self._template.url)
-        except AgentStreamError:
-            self._reused = link.reused and not link.answered
-            self._check_stop(link.phase)
-            raise
 
 
 def _knows_tools(text: str) -> Optional[bool]:

@@ -2,7 +2,8 @@
 
 The stream is read with sseclient-py.  It gets whole events only, their line
 ends made LF: an event that the connection's end cut short it would hand out as
-it is, and of mixed line ends it makes empty events.
+it is, of mixed line ends it makes empty events, and an `id` without data, which
+says where a stream begins, it does not tell.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import sseclient
 from agentstream import threads
 from agentstream.cancel import CancelToken
 from agentstream.errors import AgentStreamError, Cancelled, ConfigError, ProtocolError
-from agentstream.events.model import TERMINAL, Event
+from agentstream.events.model import TERMINAL, Event, EventType
 from agentstream.llm import failures
 from agentstream.llm.settings import Limits, Retries
 from agentstream.llm.transport import LOW_LEVEL, Link, StreamResponse, Transport
@@ -102,20 +103,28 @@ class _Follower:
                         yield event
                         if self._one_run and event.type in TERMINAL:
                             return
+                    self._pause(0.0)
                 except AgentStreamError as error:
+                    self._check_cancel()
                     if not error.retryable:
                         raise
                     logger.info("following again: %s", error)
+                    self._pause(getattr(error, "retry_after", None) or 0.0)
                 except _Over:
                     return
-                self._pause()
         finally:
             self._transport.close()
 
-    def _pause(self) -> None:
-        if self._cancel.wait(self._retries.delay(self._failed)):
-            raise Cancelled(f"following was stopped: {self._cancel.reason}")
+    def _pause(self, asked: float) -> None:
+        """Wait before the next connection, at least as long as the server asked for."""
+        asked = min(asked, self._retries.max_retry_after)
+        self._cancel.wait(max(asked, self._retries.delay(self._failed)))
+        self._check_cancel()
         self._failed += 1
+
+    def _check_cancel(self) -> None:
+        if self._cancel.cancelled:
+            raise Cancelled(f"following was stopped: {self._cancel.reason}")
 
     def _connection(self) -> Iterator[Event]:
         """The events of one connection."""
@@ -140,8 +149,7 @@ class _Follower:
                 response.close()
             alarm.stop()
             self._cancel.remove_callback(key)
-        if self._cancel.cancelled:
-            raise Cancelled(f"following was stopped: {self._cancel.reason}")
+        self._check_cancel()
 
     def _check(self, response: StreamResponse) -> None:
         if response.status_code == 204:
@@ -158,30 +166,47 @@ class _Follower:
             )
 
     def _parse(self, response: StreamResponse, alarm: threads.Alarm) -> Iterator[Event]:
-        client = sseclient.SSEClient(_whole_events(response.iter_lines(), alarm))
-        for sent in client.events():
+        whole = self._whole_events(response.iter_lines(), alarm)
+        for sent in sseclient.SSEClient(whole).events():
+            # Some of what a socket held may be left; more must not be handed out.
+            self._check_cancel()
             try:
                 event = Event.from_dict(json.loads(sent.data))
+                place = self._place(event)
             except (ValueError, KeyError, TypeError):
                 raise ProtocolError("an event of the stream cannot be read") from None
-            place = event.offset if self._one_run else event.position
-            if event.id is not None and place is not None:
-                if self._after is not None and place <= self._after:
-                    continue
-                self._after = place
+            if self._after is not None and place <= self._after:
+                continue
+            self._after = place
             yield event
+
+    def _place(self, event: Event) -> int:
+        """Where one is after an event; what is missed is not asked for again."""
+        if event.type is EventType.EVENTS_MISSED:
+            return int(event.data["last"])
+        return int((event.offset if self._one_run else event.position) or 0)
+
+    def _whole_events(self, lines: Iterable[bytes], alarm: threads.Alarm) -> Iterator[bytes]:
+        """Whole events as bytes, with LF line ends; what the end cuts off is dropped."""
+        pending: List[bytes] = []
+        for line in lines:
+            alarm.due = time.monotonic() + _SILENCE_S
+            if line:
+                pending.append(line)
+                continue
+            if any(field.startswith(b"data") for field in pending):
+                text = b"\n".join(pending).decode("utf-8", "replace")
+                yield text.encode() + b"\n\n"
+            else:
+                self._note_start(pending)
+            pending.clear()
+
+    def _note_start(self, fields: List[bytes]) -> None:
+        for field in fields:
+            name, _, value = field.partition(b":")
+            if name == b"id" and self._after is None and value.strip().isdigit():
+                self._after = int(value)
 
 
 class _Over(Exception):
     """204: the run has ended, and all of it has been read."""
-
-
-def _whole_events(lines: Iterable[bytes], alarm: threads.Alarm) -> Iterator[bytes]:
-    """Whole events as bytes, with LF line ends; what the end cuts off is dropped."""
-    pending: List[bytes] = []
-    for line in lines:
-        alarm.due = time.monotonic() + _SILENCE_S
-        pending.append(line)
-        if not line:
-            yield b"\n".join(pending) + b"\n"
-            pending.clear()

@@ -50,7 +50,8 @@ class Guard:
 
     def check_place(self, request: Request) -> None:
         """Refuse a foreign Host (DNS rebinding) or Origin (somebody else's page)."""
-        if not self._is_ours(_name(request.headers.get("Host", ""))):
+        host = request.headers.get("Host")
+        if host is not None and not self._is_ours(_name(host)):  # HTTP/1.0 need not have one
             raise Forbidden("this server does not answer to that Host")
         origin = request.headers.get("Origin")
         if origin is None:

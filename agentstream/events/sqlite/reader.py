@@ -125,12 +125,12 @@ class Reader:
         found = self.one("SELECT status FROM runs WHERE workflow_id = ?", workflow_id)
         return None if found is None else found[0]
 
-    def runs(self, limit: int) -> List[RunState]:
-        """The runs, the newest first; the log's own notes are none."""
+    def states(self, rest: str, value: Any) -> List[RunState]:
+        """The runs that `rest` of a query with one value asks for; the log's notes are none."""
         found = self.all(
             "SELECT workflow_id, parent, name, status, started, ended, last, usage FROM runs "
-            "WHERE NOT (status = 'closed' AND owner IS NULL) ORDER BY id DESC LIMIT ?",
-            limit,
+            f"WHERE NOT (status = 'closed' AND owner IS NULL) {rest}",
+            value,
         )
         return [
             RunState._make((*row[:7], None if row[7] is None else FrozenDict(json.loads(row[7]))))

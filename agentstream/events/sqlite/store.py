@@ -31,6 +31,7 @@ logger = logging.getLogger("agentstream.events.sqlite")
 
 _POLL_S = 0.025
 _REAP_S = 1.0
+_NEWS_S = 0.1  # how long the states of runs wait for what is just being written
 _WAL_BYTES = 64 * 2**20
 
 
@@ -303,19 +304,14 @@ class SqliteStore(EventStore):
 
     def runs(self, *, limit: int = 100) -> List[RunState]:
         """See `EventStore.runs`."""
-        with contextlib.suppress(LogError):
-            self._writer.flush()
-        return self._states("ORDER BY id DESC LIMIT ?", limit)
+        self._writer.urge(_NEWS_S)
+        return self._reader.states("ORDER BY id DESC LIMIT ?", limit)
 
     def run(self, workflow_id: str) -> Optional[RunState]:
         """See `EventStore.run`."""
-        with contextlib.suppress(LogError):
-            self._writer.flush()
-        found = self._states("AND workflow_id = ?", workflow_id)
+        self._writer.urge(_NEWS_S)
+        found = self._reader.states("AND workflow_id = ?", workflow_id)
         return found[0] if found else None
-
-    def _states(self, rest: str, value: Any) -> List[RunState]:
-        return self._reader.runs(limit)
 
     def unplaced(self) -> Dict[str, int]:
         """See `EventStore.unplaced`."""

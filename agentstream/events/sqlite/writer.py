@@ -164,6 +164,17 @@ class Writer:
             target = self._appended
         self._wait(lambda: self._committed >= target)
 
+    def urge(self, seconds: float) -> None:
+        """Give what was appended so long to be committed."""
+        with self.lock:
+            target = self._appended
+            if self._committed < target and self.failure is None:
+                self._urgent = True
+                self._work.notify()
+                self.news.wait_for(
+                    lambda: self._committed >= target or self.failure is not None, seconds
+                )
+
     def _wait(self, done: Callable[[], bool], *, urgent: bool = True) -> None:
         with self.lock:
             if done():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.cookiejar
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import Any, Mapping, Optional, Union
+from typing import Any, Dict, Mapping, Optional, Union
 
 import requests
 import requests.auth
@@ -78,6 +78,7 @@ class Transport:
         threads.after_fork(self)
 
     def _reset(self) -> None:
+        self._prepared: Optional[PreparedRequest] = None
         self._session = requests.Session()
         adapter = Adapter(pool_connections=2, pool_maxsize=self.limits.pool_size)
         self._session.mount("http://", adapter)
@@ -95,6 +96,37 @@ class Transport:
         """Close the idle connections; those in use close when their streams end."""
         self._session.close()
 
+    def _prepare(self, method: str, url: str, body: Optional[bytes]) -> PreparedRequest:
+        return self._session.prepare_request(
+            requests.Request(method, url, data=body, headers=self._headers, auth=self._auth)
+        )
+
+    def _post(self, body: bytes) -> PreparedRequest:
+        """What `_prepare` makes of a post to `self.url`, at a tenth of the cost.
+
+        Two of them differ in nothing but the body and its length.
+        """
+        pattern = self._prepared
+        if pattern is None:
+            pattern = self._prepared = self._prepare("POST", self.url, b"{}")
+        request = PreparedRequest()
+        request.__dict__.update(pattern.__dict__)
+        request.headers = pattern.headers.copy()
+        request.headers["Content-Length"] = str(len(body))
+        request.body = body
+        return request
+
+    def _settings(self, url: str) -> Dict[str, Any]:
+        """What the environment says of proxies and certificates; nothing of them to ourselves."""
+        if self._loopback and url[:5] == "http:":
+            return {"proxies": {}, "stream": True, "verify": self._verify, "cert": None}
+        settings: Dict[str, Any] = dict(
+            self._session.merge_environment_settings(url, {}, True, self._verify, None)
+        )
+        if self._loopback:
+            settings["proxies"] = {}
+        return settings
+
     def send(self, body: Optional[bytes], link: Link, url: Optional[str] = None) -> StreamResponse:
         """Post `body` (or get, when it is None); returns once the headers are here.
 
@@ -109,20 +141,11 @@ class Transport:
         failure: Optional[AgentStreamError] = None
         current.link = link
         try:
-            request = self._session.prepare_request(
-                requests.Request(
-                    "GET" if body is None else "POST",
-                    target,
-                    data=body,
-                    headers=self._headers,
-                    auth=self._auth,
-                )
-            )
-            settings = self._session.merge_environment_settings(
-                request.url or target, {}, True, self._verify, None
-            )
-            if self._loopback:
-                settings["proxies"] = {}
+            if url is None and body is not None:
+                request = self._post(body)
+            else:
+                request = self._prepare("GET" if body is None else "POST", target, body)
+            settings = self._settings(request.url or target)
             # The adapter, not Session.send: that would read a redirect's body to its end.
             adapter: Any = self._session.get_adapter(target)
             response = adapter.send(request, timeout=(None, None), **settings)

@@ -1,0 +1,156 @@
+"""Serving the app with waitress: its socket, its threads, and how it stops.
+
+Needs the extra `server`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+import threading
+import time
+from typing import List, Optional, Tuple
+
+import waitress.server
+from waitress import wasyncore
+
+from agentstream import threads
+from agentstream.errors import ConfigError
+from agentstream.web.app import App
+
+__all__ = ["Server", "is_loopback", "listen"]
+
+#: Seconds after which a client that stopped reading is cut.
+CUT_S = 10.0
+#: Threads beyond those of the streams, for everything else.
+_MORE_THREADS = 8
+#: Bytes that wait for a slow client before its stream waits as well.
+_MOST_WAITING = 256 * 1024
+_MOST_BODY = 2**21
+_LOOK_S = 1.0
+
+
+def is_loopback(host: str) -> bool:
+    """True if all of a host's addresses are this machine's own.
+
+    Raises:
+        ConfigError: the name cannot be resolved.
+    """
+    return all(ipaddress.ip_address(address[0]).is_loopback for _, address in _addresses(host, 0))
+
+
+def _addresses(host: str, port: int) -> List[Tuple[int, Tuple[str, int]]]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise ConfigError(f"there is no address for the host {host!r}") from None
+    # "localhost" as IPv4 first: that is what most clients try, too.
+    found.sort(key=lambda info: info[0] != socket.AF_INET)
+    return [(info[0], info[4]) for info in found]  # type: ignore[misc]
+
+
+def listen(host: str, port: int, *, cut_after: float = CUT_S) -> socket.socket:
+    """A socket that listens there; on Linux its clients are cut when they stop reading.
+
+    Args:
+        cut_after: seconds that what was sent to a client may stay untaken.
+
+    Raises:
+        ConfigError: there is no such address.
+        OSError: it cannot be listened to.
+    """
+    family, address = _addresses(host, port)[0]
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        option: Optional[int] = getattr(socket, "TCP_USER_TIMEOUT", None)
+        if option is not None:  # the accepted sockets inherit it
+            sock.setsockopt(socket.IPPROTO_TCP, option, int(cut_after * 1000))
+        sock.bind(address)
+        sock.listen(1024)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class Server:
+    """The app on a socket; a context manager that serves while it lasts.
+
+    Args:
+        app: from `create_app`.
+        sock: from `listen`; closed with the server.
+        grace: seconds that a stop may take.
+
+    Attributes:
+        url: where it is, with the port it got.
+    """
+
+    def __init__(self, app: App, sock: socket.socket, *, grace: float = 5.0) -> None:
+        self._app = app
+        self._grace = grace
+        self._stopping = False
+        self._stopped = False
+        host, port = sock.getsockname()[:2]
+        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        self._server = waitress.server.create_server(
+            app,
+            sockets=[sock],
+            threads=app.max_streams + _MORE_THREADS,
+            connection_limit=app.max_streams + 500,
+            backlog=1024,
+            ident="agentstream",
+            asyncore_use_poll=True,
+            asyncore_loop_timeout=_LOOK_S,
+            outbuf_high_watermark=_MOST_WAITING,
+            max_request_body_size=_MOST_BODY,
+            clear_untrusted_proxy_headers=True,
+        )
+        self._thread: Optional[threading.Thread] = None
+
+    def start(self) -> Server:
+        """Serve, in a thread; returns at once."""
+        self._thread = threads.start_thread("serve", self._main)
+        return self
+
+    def _main(self) -> None:
+        while not self._stopping:
+            wasyncore.loop(
+                timeout=_LOOK_S, map=self._server._map, use_poll=True, count=1
+            )
+
+    def stop(self) -> bool:
+        """End the streams, told to come back, then all else, within the grace.  Idempotent.
+
+        Returns True if nothing had to be cut off.
+        """
+        if self._stopped:
+            return True
+        self._stopped = True
+        until = time.monotonic() + self._grace
+        over = self._app.close(wait=self._grace)
+        pause = threading.Event()
+        while over and self._is_sending() and time.monotonic() < until:
+            pause.wait(0.01)
+        self._stopping = True
+        with contextlib.suppress(OSError):
+            self._server.pull_trigger()
+        if self._thread is not None:
+            self._thread.join(_LOOK_S + 1.0)
+        for channel in list(self._server.active_channels.values()):
+            channel.handle_close()  # wakes the thread that waits to send more
+        self._server.task_dispatcher.shutdown(timeout=max(0.2, until - time.monotonic()))
+        # After the threads: what wakes the loop they write to by number, closed or not.
+        wasyncore.close_all(self._server._map, ignore_all=True)
+        return over
+
+    def _is_sending(self) -> bool:
+        channels = list(self._server.active_channels.values())
+        return any(channel.requests or channel.total_outbufs_len for channel in channels)
+
+    def __enter__(self) -> Server:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
