@@ -95,6 +95,7 @@ class AgentRun:
         deltas = client.stream_deltas(request, cancel=self._cancel)
         given = deltas.answer if isinstance(deltas, DeltaStream) else None
         answer = given or Answer(client.model)
+        scribe.answers.append(answer)
         try:
             for delta in deltas.deltas if isinstance(deltas, DeltaStream) else deltas:
                 if given is None:

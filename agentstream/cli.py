@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     serve = commands.add_parser(
         "serve",
+        allow_abbrev=False,  # no --token that would be a file's name
         help="serve a log of runs over HTTP, with a page to watch them",
         description=_ABOUT_SERVE,
         epilog=_AFTER_SERVE,
@@ -100,6 +101,7 @@ def _serve(given: Any) -> int:
     except BaseException:
         sock.close()
         raise
+    sys.setswitchinterval(serve.SWITCH_S)
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()  # a handler may put there at any time
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: _stop(signals, number))

@@ -362,7 +362,7 @@ class Runtime:
         if cancel:
             _stop(handles)
             if timeout is None:
-                timeout = _HURRY_S if self._hurried else self.grace
+                timeout = 0.0 if self._closed else _HURRY_S if self._hurried else self.grace
         ended = self._pool.shutdown(join=timeout)
         if not ended:
             if not self._hurried:

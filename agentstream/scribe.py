@@ -6,11 +6,12 @@ And what an event says of an error.  Which events there are is events/model.py's
 from __future__ import annotations
 
 import logging
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 from agentstream.errors import AgentStreamError, LogError
 from agentstream.events.model import EventType, FrozenDict
 from agentstream.events.stream import RunLog
+from agentstream.llm.answer import Answer
 
 __all__ = ["Scribe", "describe"]
 
@@ -21,20 +22,28 @@ class Scribe:
     """Writes an agent's events, each labelled with the agent and its step; or nowhere.
 
     Any number of threads may use one.
+
+    Attributes:
+        answers: the model's answers so far, the last one perhaps under way.
     """
 
-    __slots__ = ("_is_plain", "agent", "log", "step")
+    __slots__ = ("_is_plain", "agent", "answers", "log", "step")
 
     def __init__(self, log: Optional[RunLog], agent: str, step: str) -> None:
         self.log = log
         self.agent = agent
         self.step = step
+        self.answers: List[Answer] = []
         self._is_plain = agent.isascii() and step.isascii()
 
     @property
     def workflow_id(self) -> str:
         """The run's id; "" without a log."""
         return self.log.workflow_id if self.log is not None else ""
+
+    def text(self) -> str:
+        """What the agent has said so far."""
+        return "".join(answer.text() for answer in self.answers)
 
     def note(self, kind: EventType, **data: Any) -> None:
         """Append an event."""

@@ -104,7 +104,7 @@ class Execution:
         self._log = log
         self._cancel = cancel
         self._steps: List[StepResult] = []
-        self._step_now: Optional[Tuple[Agent, float, List[str]]] = None
+        self._step_now: Optional[Tuple[Agent, float, Scribe]] = None
         self._started = time.monotonic()
 
     def run(self, input: Any) -> WorkflowRun:
@@ -152,15 +152,15 @@ class Execution:
             EventType.WORKFLOW_STEP_STARTED, {"step": number, "name": agent.name, "kind": "Agent"}
         )
         started = time.monotonic()
-        said: List[str] = []
-        self._step_now = (agent, started, said)
+        scribe = Scribe(self._log, agent.name, number)
+        self._step_now = (agent, started, scribe)
         try:
-            output = self._drain(agent, input, number, said)
+            output = self._drain(agent, input, scribe)
         except BaseException as error:
             status = "cancelled" if isinstance(error, Cancelled) else "failed"
             partial = error.partial if isinstance(error, AgentStreamError) else None
             usage = partial.usage if isinstance(partial, ChatResponse) else Usage()
-            self._record(agent, started, "".join(said), usage=usage, status=status)
+            self._record(agent, started, scribe.text(), usage=usage, status=status)
             if status == "failed":
                 data: Dict[str, Any] = {"step": number, "name": agent.name, "kind": "Agent"}
                 self._try_append(EventType.WORKFLOW_STEP_FAILED, {**data, **describe(error)})
@@ -183,11 +183,11 @@ class Execution:
         )
         return output.response
 
-    def _drain(self, agent: Agent, input: Any, number: str, said: List[str]) -> AgentOutput:
-        texts = agent.run(input, Scribe(self._log, agent.name, number), self._cancel)
+    def _drain(self, agent: Agent, input: Any, scribe: Scribe) -> AgentOutput:
+        texts = agent.run(input, scribe, self._cancel)
         while True:
             try:
-                said.append(next(texts))
+                next(texts)  # it has been published
             except StopIteration as end:
                 output: AgentOutput = end.value
                 return output
@@ -208,9 +208,9 @@ class Execution:
         usage: Optional[Usage] = None
         steps = list(self._steps)
         if self._step_now is not None:  # its thread did not stop
-            agent, started, said = self._step_now
+            agent, started, scribe = self._step_now
             took = (time.monotonic() - started) * 1000
-            text = "".join(said)
+            text = scribe.text()
             steps.append(StepResult(agent.name, "Agent", took, text, Usage(), None, status))
         for step in steps:
             usage = step.usage if usage is None else usage + step.usage

@@ -138,8 +138,10 @@ class Lab:
 
 def environment() -> Dict[str, str]:
     """For the processes: nothing that would send a client elsewhere, or home."""
-    settings = {name: value for name, value in os.environ.items()
-                if not name.upper().endswith("_PROXY") and not name.startswith("OPENAI_")}  # fmt: skip
+    settings = {
+        name: value for name, value in os.environ.items()
+        if not name.upper().endswith("_PROXY") and not name.startswith("OPENAI_")
+    }  # fmt: skip
     return {**settings, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LANGSMITH_TRACING": "false",
             "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}  # fmt: skip
 

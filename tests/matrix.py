@@ -1,4 +1,4 @@
-"""Runs the suite, without the llama.cpp, on the interpreters that this machine has.
+"""Runs the suite, without the llama.cpp and the browser, on the interpreters that this machine has.
 
     python tests/matrix.py            every one of 3.9 to 3.13
     python tests/matrix.py 3.9 newest those
@@ -7,6 +7,7 @@ Each gets a virtual environment of its own under .venvs/; two run at a time.
 Only the standard library: it is started by whatever `python3` is.
 """
 
+import concurrent.futures
 import glob
 import os
 import re
@@ -16,6 +17,7 @@ import sys
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+WITHOUT = "not real_llama and not browser"
 SUPPORTED = ["3.9", "3.10", "3.11", "3.12", "3.13"]
 
 
@@ -51,7 +53,7 @@ def run(version, inside):
     """True if the suite passes; its last line is printed, and all of it where it does not."""
     started = time.monotonic()
     suite = subprocess.run(
-        [inside, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not real_llama"],
+        [inside, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", WITHOUT],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
     )  # fmt: skip
     lines = suite.stdout.strip().splitlines() or [""]
@@ -71,8 +73,9 @@ def main(wanted):
         if os.environ.get("CI"):
             return 1
     versions = sorted(wanted & set(found), key=_key)
-    results = [run(version, install(version, found[version])) for version in versions]
-    return 0 if all(results) else 1
+    inside = {version: install(version, found[version]) for version in versions}
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:  # two at a time: they mostly wait
+        return 0 if all(pool.map(lambda version: run(version, inside[version]), versions)) else 1
 
 
 def _key(version):

@@ -10,10 +10,9 @@ import sys
 import textwrap
 import threading
 import time
-from typing import Any, Callable, List, Optional, TypeVar
+from typing import Any, Callable, Dict, List
 
 PROJECT = pathlib.Path(__file__).parent.parent
-T = TypeVar("T")
 
 #: What every script begins with.  `note` is a callback that writes a file a line an event;
 #: Stubborn is a model that no cancel stops, and says on standard output that it was asked.
@@ -44,6 +43,13 @@ class Stubborn(ChatClient):
 """
 
 
+def environment() -> Dict[str, str]:
+    """Ours, but with standard output buffered, as it is for users."""
+    settings = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    settings.pop("PYTHONUNBUFFERED", None)
+    return settings
+
+
 class Program:
     """A running script.  `say`s are its protocol: `expect` waits for one."""
 
@@ -51,7 +57,7 @@ class Program:
         self, source: str, *arguments: str, prelude: str = PRELUDE, env: Any = (), **popen: Any
     ) -> None:
         popen.setdefault("stdout", subprocess.PIPE)
-        settings = {**os.environ, "PYTHONPATH": str(PROJECT), **dict(env)}
+        settings = {**environment(), **dict(env)}
         self.process = subprocess.Popen(
             [sys.executable, "-c", prelude + textwrap.dedent(source), *arguments],
             stderr=subprocess.PIPE, env=settings, **popen,
@@ -134,4 +140,3 @@ def within(seconds: float, attempt: Callable[[], float], times: int = 4) -> None
 
 
 INTERRUPTED = -signal.SIGINT
-EXIT_143: Optional[int] = 143

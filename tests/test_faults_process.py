@@ -116,7 +116,7 @@ def test_r01_ctrl_c(source: str, server: ScriptedServer, tmp_path: pathlib.Path)
             assert sum(line.split()[1].startswith("workflow_c") for line in lines) == 1
         return program.ended - sent
 
-    within(GONE, attempt)
+    within(GONE + teardown(), attempt)
 
 
 SECOND_IN_RUN = """
@@ -187,7 +187,7 @@ def test_r01_without_a_second_one_the_grace_is_a_bound(tmp_path: pathlib.Path) -
         assert noted(log)[-1] == "w workflow_cancelled"
         return program.ended - sent
 
-    within(0.5 + 0.4, attempt)
+    within(0.5 + 0.4 + teardown(), attempt)
 
 
 # --- R02: SIGTERM ---------------------------------------------------------------------------
@@ -214,7 +214,7 @@ def test_r02_sigterm_with_our_handler(
         assert noted(log)[-1] == "w workflow_cancelled"
         return program.ended - sent
 
-    within(GONE, attempt)
+    within(GONE + teardown(), attempt)
 
 
 def test_r02_sigterm_runs_finally_and_a_second_one_does_not_wait() -> None:
@@ -273,7 +273,7 @@ def test_r04_main_ends_with_runs_active(server: ScriptedServer, tmp_path: pathli
             assert own[-1] == "workflow_cancelled"
         return program.ended - began
 
-    within(GONE, attempt)
+    within(GONE + teardown(), attempt)
 
 
 def test_r04_a_run_that_does_not_stop_cannot_hold_the_exit(tmp_path: pathlib.Path) -> None:
@@ -609,12 +609,12 @@ def test_r09_in_a_shells_pipe(server: ScriptedServer, tmp_path: pathlib.Path) ->
     script = tmp_path / "program.py"
     from textwrap import dedent
 
-    from tests.programs import PRELUDE, PROJECT
+    from tests.programs import PRELUDE, environment
 
     script.write_text(PRELUDE + dedent(PRINTING))
     command = f"{sys.executable} {script} {server.url} {tmp_path}/result | head -1"
     done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command], env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        ["bash", "-o", "pipefail", "-c", command], env=environment(),
         capture_output=True, timeout=30,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, b"")

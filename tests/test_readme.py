@@ -44,6 +44,7 @@ EXPECTED = {
     'for text in client.chat_stream("Tell me a joke"):\n    print': "Hello world!",
     "ScriptedClient(": "2 requests",
     "tools=[get_weather, add]": "Sunny in Paris.",
+    "SqliteStore(": "demo completed",
     "The capital of France?": "Hello world! stop",
     "def show(event)": "Hello world!Hello world!",
     "runtime.stream(workflow": "workflow_completed",
@@ -55,7 +56,8 @@ EXPECTED = {
 
 
 @pytest.mark.filterwarnings("ignore::agentstream.InsecureWarning")
-def test_every_python_snippet_runs_and_shows_what_it_is_about(server):
+def test_every_python_snippet_runs_and_shows_what_it_is_about(server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # one of them writes a log
     namespace = {"__name__": "readme"}
     shown = set()
     for snippet in snippets("python"):

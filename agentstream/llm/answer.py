@@ -8,10 +8,21 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from agentstream.llm.messages import ChatResponse, Delta, ToolCall, Usage
 
-__all__ = ["Answer", "tokens_per_second"]
+__all__ = ["Answer", "fold", "tokens_per_second"]
 
 #: So many pieces at a time are made one: a million small str cost ten times their text.
 _FOLD = 2048
+
+
+def fold(pieces: List[str], first: int) -> int:
+    """Make one str of the oldest pieces from `first` on, if they are many; returns where they end.
+
+    Their sum stays the same at every moment, for whoever looks from another thread.
+    """
+    if len(pieces) - first < 2 * _FOLD:
+        return first
+    pieces[first : first + _FOLD] = ["".join(pieces[first : first + _FOLD])]
+    return first + 1
 
 
 class Answer:
@@ -71,7 +82,7 @@ class Answer:
             self._content.append(content)
             self._deltas += 1
             if not self._deltas % _FOLD:
-                self._fold(self._content, 0)
+                self._folds[0] = fold(self._content, self._folds[0])
         if reasoning or tool_calls or finish_reason or usage or model or warnings:
             self._add_rest(delta)
 
@@ -81,7 +92,7 @@ class Answer:
             self._first = time.monotonic()
         if reasoning:
             self._reasoning.append(reasoning)
-            self._fold(self._reasoning, 1)
+            self._folds[1] = fold(self._reasoning, self._folds[1])
             self._reasoning_at = self._deltas
         for piece in tool_calls:
             while len(self._calls) <= piece.place:
@@ -102,13 +113,6 @@ class Answer:
             self._model = model
         if warnings:
             self._warnings.extend(warnings)
-
-    def _fold(self, pieces: List[str], which: int) -> None:
-        first = self._folds[which]
-        if len(pieces) - first >= 2 * _FOLD:
-            # One assignment, so that whoever sums up at this moment finds all of it, once.
-            pieces[first : first + _FOLD] = ["".join(pieces[first : first + _FOLD])]
-            self._folds[which] = first + 1
 
     def warn(self, warning: str) -> None:
         """Note something odd."""

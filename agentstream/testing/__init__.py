@@ -26,6 +26,7 @@ from agentstream.testing.pieces import recorded, sse, text_chunks, tool_call_chu
 from agentstream.testing.replies import Reply
 from agentstream.testing.request import Headers, Request
 from agentstream.testing.server import ScriptedServer
+from agentstream.testing.stores import StoreConformance
 
 __all__ = [
     "Action",
@@ -45,6 +46,7 @@ __all__ = [
     "ScriptedClient",
     "ScriptedServer",
     "Stage",
+    "StoreConformance",
     "recorded",
     "sse",
     "text_chunks",

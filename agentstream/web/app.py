@@ -33,7 +33,7 @@ from agentstream.errors import ConfigError, LogError, OffsetGone
 from agentstream.events.store import EventStore, RunState
 from agentstream.events.stream import EventStream
 from agentstream.runtime import Runtime
-from agentstream.web.guard import Guard
+from agentstream.web.guard import Guard, nothing
 from agentstream.web.sse_stream import Streams
 from agentstream.workflow import Workflow
 
@@ -186,7 +186,7 @@ class App:
     def _answer(self, request: Request) -> Response:
         self._guard.check_place(request)
         if request.method == "OPTIONS" and self._guard.cors(request):
-            return Response(status=204)
+            return nothing()
         endpoint, values = self._routes.bind_to_environ(request.environ).match()
         if endpoint not in (self._page, self._login, self._health):
             self._guard.check_token(request)
@@ -255,7 +255,7 @@ class App:
         state = self._state(run)
         after = _after(request)
         if after is not None and after == state.last_offset and self._store.has_ended(run):
-            return Response(status=204)  # that was all: an EventSource stops at this
+            return nothing()  # that was all: an EventSource stops at this
         return self._open_stream(run, after)
 
     def _stream_all(self, request: Request) -> Response:

@@ -17,7 +17,7 @@ from werkzeug.wrappers import Request, Response
 
 from agentstream.errors import ConfigError
 
-__all__ = ["COOKIE", "LOOPBACK", "Guard"]
+__all__ = ["COOKIE", "LOOPBACK", "Guard", "nothing"]
 
 COOKIE = "agentstream"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -87,7 +87,7 @@ class Guard:
         """Give the page its cookie for the token it posted."""
         if self._token is not None and not self.is_token(given):
             raise _unauthorized()
-        response = Response(status=204)
+        response = nothing()
         if self._token is not None:
             response.set_cookie(
                 COOKIE, self._cookie(), httponly=True, samesite="Strict",
@@ -123,6 +123,13 @@ def _name(host: str) -> str:
         return (urllib.parse.urlsplit(f"//{host}").hostname or "").lower()
     except ValueError:
         return ""
+
+
+def nothing() -> Response:
+    """204, which has no type."""
+    response = Response(status=204)
+    del response.headers["Content-Type"]
+    return response
 
 
 def _is_address(name: str) -> bool:

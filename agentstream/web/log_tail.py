@@ -55,6 +55,8 @@ class LogTail:
             OffsetGone: `after` is above the log's end.
             LogError: the log cannot be read, or no thread can be started.
         """
+        if self._events._closed:
+            raise LogError("the event stream is closed")
         first, last = self.store.bounds()
         if after is not None and after > last:
             raise OffsetGone(f"the log ends at {last}", first=first, last=last)

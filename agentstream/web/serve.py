@@ -19,16 +19,21 @@ from agentstream import threads
 from agentstream.errors import ConfigError
 from agentstream.web.app import App
 
-__all__ = ["Server", "is_loopback", "listen"]
+__all__ = ["CUT_S", "SWITCH_S", "Server", "is_loopback", "listen"]
 
 #: Seconds after which a client that stopped reading is cut.
 CUT_S = 10.0
+#: For `sys.setswitchinterval` in a process that does nothing but serve: hundreds of
+#: threads that wait for the interpreter each wake once in that time (5 ms by default),
+#: which costs more than what they have to send.
+SWITCH_S = 0.02
 #: Threads beyond those of the streams, for everything else.
 _MORE_THREADS = 8
 #: Bytes that wait for a slow client before its stream waits as well.
 _MOST_WAITING = 256 * 1024
 _MOST_BODY = 2**21
 _LOOK_S = 1.0
+_MOST_ACCEPTED = 64
 
 
 def is_loopback(host: str) -> bool:
@@ -107,7 +112,19 @@ class Server:
             max_request_body_size=_MOST_BODY,
             clear_untrusted_proxy_headers=True,
         )
+        self._accept_one = self._server.handle_accept
+        self._server.handle_accept = self._accept
         self._thread: Optional[threading.Thread] = None
+
+    def _accept(self) -> None:
+        # Waitress takes one connection and then looks at all it has: of a thousand that
+        # come back at once, each would wait for the others' thousand looks.
+        known = self._server._map
+        for _ in range(_MOST_ACCEPTED):
+            before = len(known)
+            self._accept_one()
+            if len(known) == before or before >= self._server.adj.connection_limit:
+                return
 
     def start(self) -> Server:
         """Serve, in a thread; returns at once."""

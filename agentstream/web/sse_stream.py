@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Dict, Iterator, Optional, Protocol, Set, Tuple
+from typing import Dict, Iterator, List, Optional, Protocol, Set, Tuple
 
 from agentstream.errors import OffsetGone
 from agentstream.events.model import Event
@@ -16,6 +16,8 @@ __all__ = ["RETRY_MS", "Streams"]
 #: What a browser waits before it comes back, in milliseconds.
 RETRY_MS = 1000
 _MOST_ENCODED = 256
+#: Bytes, about, of one write.
+_MOST_AT_ONCE = 65536
 
 
 class Source(Protocol):
@@ -147,6 +149,7 @@ class SSEStream:
         self._missed = missed
         self._by_offset = by_offset
         self._ending = False
+        self._over = False
 
     def __iter__(self) -> Iterator[bytes]:
         try:
@@ -160,18 +163,33 @@ class SSEStream:
         yield encode_comment("agentstream") + f"retry: {RETRY_MS}\n{place}\n".encode()
         if self._missed is not None:
             yield self._streams.encode(self._missed, None)
-        while not self._ending:
-            try:
-                event = self._source.get(self._streams.heartbeat)
-            except StopIteration:
-                break
-            if event is None:
+        while not (self._ending or self._over):
+            data = self._next()
+            if data:
+                yield data
+            elif not (self._ending or self._over):
                 yield encode_comment()
-            else:
-                place_of = event.offset if self._by_offset else event.position
-                yield self._streams.encode(event, place_of)
         if self._ending:
             yield f"retry: {RETRY_MS}\n\n".encode()
+
+    def _next(self) -> bytes:
+        """The events that are there, waiting for the first; b"" if none came in time."""
+        pieces: List[bytes] = []
+        size = 0
+        wait = self._streams.heartbeat
+        while size < _MOST_AT_ONCE:
+            try:
+                event = self._source.get(wait)
+            except StopIteration:
+                self._over = True
+                break
+            if event is None:
+                break
+            place = event.offset if self._by_offset else event.position
+            pieces.append(self._streams.encode(event, place))
+            size += len(pieces[-1])
+            wait = 0.0  # a client that has much to catch up gets it in few writes
+        return b"".join(pieces)
 
     def end(self) -> None:
         """End it, from any thread; what it has not sent, the client gets when it comes back."""

@@ -35,6 +35,9 @@ _INSERT = (
 )
 
 
+_MOST_TRIMMED = 5000  # events a transaction
+
+
 class Run:
     """A workflow that this process writes."""
 
@@ -305,21 +308,23 @@ def trim(
     first = connection.execute("SELECT min(position) FROM events").fetchone()[0]
     if first is None:
         return False
-    last = last_position(connection)
+    end = last_position(connection) + 1
+    most = min(first + _MOST_TRIMMED, end)
     keep = first
     if max_events is not None:
-        keep = max(keep, last - max_events + 1)
+        keep = max(keep, end - max_events)
     if max_age is not None:
         young = connection.execute(
-            "SELECT position FROM events WHERE timestamp >= ? ORDER BY position LIMIT 1",
-            (time.time() - max_age,),
+            "SELECT position FROM events WHERE position < ? AND timestamp >= ? "
+            "ORDER BY position LIMIT 1",
+            (most, time.time() - max_age),
         ).fetchone()
-        keep = max(keep, young[0] if young else last + 1)
-    most = first + 5000
+        keep = max(keep, young[0] if young else most)
+    keep = min(keep, most)
     if keep > first:
-        connection.execute("DELETE FROM events WHERE position < ?", (min(keep, most),))
+        connection.execute("DELETE FROM events WHERE position < ?", (keep,))
         _forget_runs(connection)
-    return bool(keep > most)
+    return bool(keep == most < end)
 
 
 def _forget_runs(connection: sqlite3.Connection) -> None:

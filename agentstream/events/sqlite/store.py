@@ -287,7 +287,7 @@ class SqliteStore(EventStore):
             first, last = self._reader.bounds()
             return Bounds(first or (last + 1 if last else 0), last + extra)
         run = self._writer.runs.get(workflow_id)
-        last = run.last if run is not None else 0
+        last = self._writer.last_of(run) if run is not None else 0
         pending = self._pending_of(workflow_id, 0)
         first, committed = self._reader.bounds_of(workflow_id)
         last = max(last, committed)

@@ -77,7 +77,6 @@ class Writer:
         self._siblings = 0  # so many appends are waited for
         self._closing = False
         self._last: Optional[Operation] = None  # what is done when all is written
-        self._appended = 0
         self._committed = 0
         self.position = 0  # of the newest event committed here
         self.failure: Optional[LogError] = None
@@ -103,7 +102,6 @@ class Writer:
             if len(self.pending) >= self._max_queue:
                 self._wait_for_room(run, event)
             self.pending.append(event)
-            self._appended += 1
             run.last = offset
             if event[3] in TERMINAL:
                 run.ended = True
@@ -142,6 +140,15 @@ class Writer:
             self._room.wait(left)
             self._check(run, event)
 
+    def last_of(self, run: Run) -> int:
+        """The offset appended last, though an interruption left it unsaid."""
+        with self.lock:
+            newest = self.pending[-1] if self.pending else None
+            if newest is not None and newest[4] == run.workflow_id and newest[1] > run.last:
+                run.last = newest[1]
+                run.ended = newest[3] in TERMINAL
+            return run.last
+
     def settle(self, run: Run, offset: int) -> None:
         """Wait until an event is committed.
 
@@ -161,13 +168,13 @@ class Writer:
             LogError: it could not be, so far.
         """
         with self.lock:
-            target = self._appended
+            target = self._committed + len(self.pending)
         self._wait(lambda: self._committed >= target)
 
     def urge(self, seconds: float) -> None:
         """Give what was appended so long to be committed."""
         with self.lock:
-            target = self._appended
+            target = self._committed + len(self.pending)
             if self._committed < target and self.failure is None:
                 self._urgent = True
                 self._work.notify()
