@@ -50,6 +50,7 @@ def _bars(rows: Dict[str, Any], axes: Any) -> None:
         axes.annotate(f"{costs[name]:.3g}", (costs[name], place), (4, 0), va="center",
                       textcoords="offset points")  # fmt: skip
     axes.set_xlim(1, max(costs.values()) * 2.5)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_title("CPU a chunk, µs (log)")
     axes.tick_params(axis="y", length=0)
 
@@ -83,7 +84,9 @@ def _streams(rows: Dict[str, Any], axes: Any) -> None:
         _curve(axes, points, late("AsyncOpenAI"), "AsyncOpenAI", PEERS)
     _curve(axes, points, late("whole way"), "whole way, at the callback", OURS)
     axes.set_yscale("log")
-    _frame(axes, "Lateness p99, ms (log), by streams at once, 30 tokens/s", zero=False)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_formatter("")
+    _frame(axes, "Lateness p99, ms (log), by streams at once", zero=False)
 
 
 def _frame(axes: Any, title: str, *, zero: bool = True) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
+from benchmarks import notes
+
 WHOLE = "agentstream, whole way"
 Value = Tuple[str, Optional[bool]]
 
@@ -200,9 +202,16 @@ def rst(results: Dict[str, Any]) -> str:
     rows = [(line["what"], line["aim"], line["value"], marks[line["met"]])
             for line in results["aims"]]  # fmt: skip
     parts += _table(("what", "aim", "measured", "met"), rows)
+    missed = [line for line in results["aims"] if line["met"] is False]
+    if missed:
+        parts += ["", "Missed, and why", "---------------", ""]
+        for line in missed:
+            parts += [f"* {line['what']}, {line['aim']} (measured: {line['value']}):"
+                      f" {notes.why(line['what'], results['rows'])}"]  # fmt: skip
     for title, header, lines in _beside(results["rows"]):
         parts += ["", title, "-" * len(title), ""]
         parts += _table(header, lines)
+    parts += notes.growth(results["rows"])
     return "\n".join(parts) + "\n"
 
 

@@ -268,8 +268,9 @@ def curves(lab: Lab) -> Dict[str, Any]:
 
 
 ROWS: Dict[str, Callable[[Lab], Dict[str, Any]]] = {
-    "cpu": cpu, "first_token": first_token, "crowd": crowd, "memory": memory, "imports": imports,
-    "cold": cold, "bus": bus, "conformance": conformance, "cancel": cancel, "curves": curves,
+    "conformance": conformance, "cancel": cancel, "memory": memory, "imports": imports,
+    "cold": cold, "cpu": cpu, "first_token": first_token, "bus": bus, "crowd": crowd,
+    "curves": curves,
 }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ else to do.
     --only ROW     measure these rows again and keep the others' figures; repeatable
     --python P     measure with this interpreter, whatever it has installed
     --out DIR      write somewhere else
+    --tables       measure nothing: write the table and the chart anew from results.json
     --debug        show what the measuring processes write to stderr
 """
 
@@ -119,11 +120,16 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=list(ROWS))
     parser.add_argument("--python")
     parser.add_argument("--out", type=pathlib.Path, default=_HERE / "results")
+    parser.add_argument("--tables", action="store_true")
     parser.add_argument("--debug", action="store_true")
     options = parser.parse_args()
     options.out = options.out.resolve()
     began = time.monotonic()
-    results = run(options)
+    if options.tables:
+        results = json.loads((options.out / "results.json").read_text("utf-8"))
+        results["aims"] = [] if results["smoke"] else judge.judged(results)
+    else:
+        results = run(options)
     write(results, options.out, options.python or make_environment())
     for line in results["aims"]:
         met = {True: "met", False: "MISSED", None: "-"}[line["met"]]

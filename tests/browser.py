@@ -81,10 +81,14 @@ class Browser:
     def open(self, url: str) -> None:
         """Go there, with no cookie and no memory of earlier visits."""
         self.cdp("Storage.clearDataForOrigin", origin=url.partition("#")[0], storageTypes="all")
-        self._send("POST", "/url", {"url": "about:blank"})  # so that a new #fragment reloads too
+        self.leave()  # so that a new #fragment loads the page too
         self.log()
         self._send("POST", "/url", {"url": url})
         self.run("sessionStorage.clear()")
+
+    def leave(self) -> None:
+        """Go to no page."""
+        self._send("POST", "/url", {"url": "about:blank"})
 
     def reload(self) -> None:
         self._send("POST", "/refresh", {})

@@ -47,8 +47,8 @@ def scripted(*answers: Any) -> Iterator[Tuple[str, Script]]:
         yield url, script
 
 
-def wire(offset: int, kind: str = "agent_llm_stream_chunk", *, position: int = 0) -> bytes:
-    event = Event(f"run:{offset}", offset, position or offset, EventType(kind), "run", None, 1.0, {})
+def wire(offset: int, kind: str = "agent_llm_stream_chunk") -> bytes:
+    event = Event(f"run:{offset}", offset, offset, EventType(kind), "run", None, 1.0, {})
     return encode_event(event.to_json(), event=kind, id=offset)
 
 
@@ -143,7 +143,8 @@ def test_unknown_runs_and_wrong_tokens_are_errors_at_once():
         for url, token, after, kind, status in (
             (it.url + "/workflows/none", TOKEN, None, StatusError, 404),
             (it.url + "/workflows/run", TOKEN, 99, StatusError, 400),
-            (it.url, TOKEN, 99, StatusError, 400), (it.url + "/nothing", TOKEN, None, StatusError, 404),
+            (it.url + "/nothing", TOKEN, None, StatusError, 404),
+            (it.url, TOKEN, 99, StatusError, 400),
             (it.url, TOKEN + "x", None, AuthError, 401), (it.url, None, None, AuthError, 401),
         ):  # fmt: skip
             with pytest.raises(kind) as caught:

@@ -37,7 +37,7 @@ def page(browser: Browser) -> Iterator[Browser]:  # noqa: F811
     yield browser
     wrong = re.compile("Content Security Policy|Uncaught|Error:|Trusted")
     faults = [line for line in browser.log() if wrong.search(line)]
-    browser._send("POST", "/url", {"url": "about:blank"})  # or it would look for its server
+    browser.leave()  # or it would look for its server
     assert faults == []
 
 
@@ -312,7 +312,7 @@ def test_the_server_killed_and_started_again_and_the_page_goes_on(
             state(page, "cancelled")
             assert page.texts(TEXT) == ["".join(said[:40])]
             assert handle.done()
-            page._send("POST", "/url", {"url": "about:blank"})
+            page.leave()
     second.open()
     store.close()
 
@@ -333,7 +333,7 @@ def test_a_run_that_died_with_its_server_is_shown_as_failed(
         assert page.texts(TEXT) == ["".join(words(20))]
         assert page.text(".card .state") == "failed"
         assert "died" in page.text("#run-problem") or "interrupted" in page.text("#run-problem")
-        page._send("POST", "/url", {"url": "about:blank"})
+        page.leave()
 
 
 def test_an_http_error_on_the_stream_is_tried_again(page: Browser) -> None:
@@ -364,7 +364,7 @@ def shown(page: Browser) -> Iterator[Browser]:
         state(page, "completed")
         page.wait("document.querySelector('#starting').checkVisibility()")
         yield page
-        page._send("POST", "/url", {"url": "about:blank"})
+        page.leave()
 
 
 def test_everything_has_a_name_and_a_place(shown: Browser) -> None:

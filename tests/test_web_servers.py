@@ -177,7 +177,7 @@ def test_h09_h10_gunicorn_gthread(tmp_path):
          "--bind", f"127.0.0.1:{port}", "--config", "site_of_runs.py", "--graceful-timeout", "5",
          f"site_of_runs:make({str(path)!r}, {TOKEN!r})"],
         cwd=tmp_path, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), str(tmp_path)])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])},
     )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
     try:

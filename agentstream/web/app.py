@@ -82,6 +82,9 @@ def create_app(
 ) -> App:
     """A WSGI app over a runtime, or over a store that other processes write.
 
+    A stream takes one of the server's threads for as long as it lasts: give it
+    `max_streams` and some more.  When the server stops, call `App.close` first.
+
     Args:
         source: the `Runtime` whose runs it shows, stops and starts, or an `EventStore`.
         token: what requests must bring (`Authorization: Bearer ...`); None for none.

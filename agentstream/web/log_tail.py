@@ -185,7 +185,7 @@ class LogReader:
         if events is None:
             events = tail.store.read(after=self.cursor, limit=_PAGE)
             if not events:  # all that was there has gone
-                self.skip(tail.store.bounds().first - 1)
+                self.skip(tail.last)
         for event in events:
             place = event.position or 0
             if place > self.cursor + 1:

@@ -22,7 +22,7 @@ from agentstream.web.app import App
 __all__ = ["CUT_S", "SWITCH_S", "Server", "is_loopback", "listen"]
 
 #: Seconds after which a client that stopped reading is cut.
-CUT_S = 10.0
+CUT_S = 8.0
 #: For `sys.setswitchinterval` in a process that does nothing but serve: hundreds of
 #: threads that wait for the interpreter each wake once in that time (5 ms by default),
 #: which costs more than what they have to send.

