@@ -71,14 +71,14 @@ PLANTS: List[Plant] = [
     ),
     Plant(
         "isolation: raising", MAILBOX,
-        "            except BaseException:\n                self.errors += 1\n",
-        "            except OSError:\n                self.errors += 1\n",
+        "        self.errors += 1\n        logger.",
+        "        self.errors += 1\n        raise\n        logger.",
         _BUS + "u01_a_callback_that_raises_is_logged_and_counted_and_goes_on",
     ),
     Plant(
         "raising is counted", MAILBOX,
-        "                self.errors += 1\n",
-        "                pass\n",
+        "        self.errors += 1\n",
+        "        pass\n",
         _BUS + "u01_a_callback_that_raises_is_logged_and_counted_and_goes_on",
     ),
     Plant(
