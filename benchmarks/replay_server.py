@@ -5,6 +5,7 @@ stands in the path's first part, so that any client can be told by its base URL
 (`http://host:port/chunks=20000/v1`), or in the query:
 
     chunks=N      the answer is N deltas long
+    pause=S       ... S seconds after the first of them, as a model needs for its next
     rate=R        ... and paced, R a second; each delta's text is the time it was due
     file=NAME     the answer is that file of the corpus
     hang=headers  no answer comes; hang=body: three deltas, and nothing more
@@ -193,9 +194,15 @@ class _Server:
             self._pacer.play(_Paced(connection, chunks, rate))
         else:
             # As fast as it is read, in writes of a few events, each its own chunk.
-            connection.sendall(_HEAD + _FIRST)
+            begin = 0
+            if options.get("pause"):
+                connection.sendall(_HEAD + _FIRST + _DELTAS[0])
+                begin = 1
+                time.sleep(float(options["pause"]))
+            else:
+                connection.sendall(_HEAD + _FIRST)
             batch: List[bytes] = []
-            for i in range(chunks):
+            for i in range(begin, chunks):
                 batch.append(_DELTAS[i % len(_DELTAS)])
                 if len(batch) == 16:
                     connection.sendall(b"".join(batch))

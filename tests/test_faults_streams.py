@@ -11,7 +11,7 @@ import pytest
 from agentstream import Agent, Cancelled, Limits
 from agentstream.errors import AgentStreamError
 from agentstream.llm.messages import as_request
-from agentstream.testing import Gate, Hang, text_chunks
+from agentstream.testing import Cut, Gate, Hang, text_chunks
 from tests.support import PROMPT, Task, client_of, wait_until
 
 
@@ -269,3 +269,19 @@ def test_u08_two_threads_on_one_stream_of_deltas(hanging):
         next(deltas)
     deltas.close()  # by another thread than the reader's: as a cancel
     assert isinstance(reader.error(), Cancelled)
+
+
+def test_u08_i6_close_of_the_client_closes_idle_connections_though_an_error_is_kept(server):
+    server.reply_text("whole")
+    server.reply(*unfinished("a"), Cut())
+    client = client_of(server)
+    client.chat(PROMPT)  # leaves an idle connection in the pool
+    with pytest.raises(AgentStreamError) as kept:
+        list(client.chat_stream(PROMPT))
+    client.chat_stream(PROMPT).close()
+    server.reply_text("whole")
+    client.chat(PROMPT)
+    held = kept.value  # its traceback knows the response, and that the pool
+    client.close()
+    wait_until(lambda: server.open_connections == 0)
+    assert held.__traceback__ is not None

@@ -273,6 +273,14 @@ class Adapter(HTTPAdapter):
             _use_our_pools(manager)
         return manager
 
+    def close_pools(self) -> None:
+        """Close every pool with its idle connections."""
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            for key in manager.pools.keys():  # noqa: SIM118 - it cannot be iterated
+                pool = manager.pools.get(key)
+                if pool is not None:
+                    pool.close()
+
     def build_response(self, req: PreparedRequest, resp: Any) -> StreamResponse:
         base = super().build_response(req, resp)
         response = StreamResponse()

@@ -94,6 +94,11 @@ class Transport:
 
     def close(self) -> None:
         """Close the idle connections; those in use close when their streams end."""
+        # One by one: urllib3's managers only let go of their pools, and what keeps a
+        # pool, an error's traceback perhaps, would keep its connections open.
+        for adapter in self._session.adapters.values():
+            if isinstance(adapter, Adapter):
+                adapter.close_pools()
         self._session.close()
 
     def _prepare(self, method: str, url: str, body: Optional[bytes]) -> PreparedRequest:
