@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import signal
 import threading
 import time
 from collections import Counter
@@ -21,6 +22,11 @@ import pytest
 from agentstream.testing import ScriptedServer
 from tests.fixtures_llama import llama_server, llama_tool_server  # noqa: F401
 from tests.secret_hunt import no_secrets, secret_hunt  # noqa: F401
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background of a shell without job control: the programs that the tests
+    # start would inherit that, and no Ctrl-C would reach them.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SETTLE = 2.0  # seconds
 
