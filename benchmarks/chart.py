@@ -47,7 +47,8 @@ def _bars(rows: Dict[str, Any], axes: Any) -> None:
     axes.barh(names, [costs[name] for name in names], color=colours, height=0.7)
     axes.set_xscale("log")
     for place, name in enumerate(names):
-        axes.annotate(f"{costs[name]:.3g}", (costs[name], place), (4, 0), va="center",
+        label = f"{costs[name]:.1f}" if costs[name] < 100 else f"{costs[name]:.0f}"
+        axes.annotate(label, (costs[name], place), (4, 0), va="center",
                       textcoords="offset points")  # fmt: skip
     axes.set_xlim(1, max(costs.values()) * 2.5)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -100,9 +101,9 @@ def _frame(axes: Any, title: str, *, zero: bool = True) -> None:
 
 
 def _short(value: float) -> str:
-    if value >= 1_000_000:
-        return f"{value / 1_000_000:.0f} M"
-    return f"{value / 1000:.0f} k" if value >= 10_000 else f"{value:.0f}"
+    if value >= 2**20:
+        return f"{value / 2**20:.0f} M"
+    return f"{value / 2**10:.0f} k" if value >= 2**10 else f"{value:.0f}"
 
 
 def main() -> int:

@@ -205,9 +205,11 @@ def rst(results: Dict[str, Any]) -> str:
     missed = [line for line in results["aims"] if line["met"] is False]
     if missed:
         parts += ["", "Missed, and why", "---------------", ""]
+        reasons: Dict[str, List[str]] = {}
         for line in missed:
-            parts += [f"* {line['what']}, {line['aim']} (measured: {line['value']}):"
-                      f" {notes.why(line['what'], results['rows'])}"]  # fmt: skip
+            told = f"{line['what']}: {line['value']}, not {line['aim']}"
+            reasons.setdefault(notes.why(line["what"], results["rows"]), []).append(told)
+        parts += [f"* {'; '.join(told)}. The reason: {why}." for why, told in reasons.items()]
     for title, header, lines in _beside(results["rows"]):
         parts += ["", title, "-" * len(title), ""]
         parts += _table(header, lines)

@@ -29,7 +29,7 @@ FULL: Dict[str, Any] = {
     "rounds": 5, "chunks": _CHUNKS, "first_token": (10, 40), "first_token_peers": (5, 20),
     "crowd": (256, 150), "crowd_rounds": 5, "crowd_most": 512, "memory": (10_000, 1_000_000),
     "bus_deliveries": 60_000, "stuck": (300, 200.0), "streams": 10_000, "stops": 200,
-    "stops_peers": 20, "beside": 16, "curve_chunks": [1000 * 2**n for n in range(11)],
+    "stops_peers": 20, "beside": 16, "curve_chunks": [1024 * 2**n for n in range(11)],
     "curve_subscribers": [2**n for n in range(7)], "curve_events": 10_000,
     "curve_streams": [2**n for n in range(10)], "curve_streams_peer": 256, "curve_length": 40,
 }  # fmt: skip

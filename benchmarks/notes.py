@@ -7,12 +7,12 @@ from typing import Any, Dict, List
 WHOLE = "agentstream, whole way"
 
 _THREADS = (
-    "the profile of such a run shows system calls and threads changing places: half of what a"
-    " chunk costs is spent by 256 threads that do nothing but `recv` on a bare socket (24 to 34"
-    " µs user, 26 to 36 µs system), requests in threads adds 15 to 30, ours 5 to 10 more and its"
-    " callback's thread 15 to 20. At {busy:.0%} of the one core that an interpreter can use, what"
-    " comes in a burst waits its turn, and so does whoever shares the machine; a quiet machine"
-    " shows it at its best"
+    "threads that wake up and change places are what costs. In the same pace and number, with"
+    " others using the machine, 256 threads that do nothing but read a bare socket took 54 to 70"
+    " µs of CPU a chunk (half of it in the system), requests' loop 70 to 120, `chat_stream` 84 to"
+    " 124, and bare sockets alone had a p99 of 7 to 58 ms. The whole way asks for {busy:.0%} of the"
+    " one core that an interpreter can use: what comes in a burst waits its turn. A quiet"
+    " machine wakes its threads at less cost"
 )
 
 
@@ -59,13 +59,12 @@ def growth(rows: Dict[str, Any]) -> List[str]:
         crowd = points["streams"][-1]
         each = (many[WHOLE] - few[WHOLE]) / (many["n"] - few["n"])
         knee = 1e6 / 30 / crowd["whole way"]["us_a_chunk"]
-        more = (first[WHOLE] - last[WHOLE]) * first["n"] / 1000
     except (KeyError, IndexError, ZeroDivisionError):
         return []
     text = [
         f"*Chunks*: linear. The whole way costs {last[WHOLE]:.1f} µs a chunk at"
-        f" {last['n']:,} chunks; a short answer costs more a chunk because the run and its"
-        f" request, {more:.1f} ms, are shared by fewer. *Subscribers*: linear, {each:.1f} µs of"
+        f" {last['n']:,} chunks, {first[WHOLE]:.1f} at {first['n']:,}, whose run and request fewer"
+        f" chunks share. *Subscribers*: linear, {each:.1f} µs of"
         " CPU a chunk for each: putting the event into its queue, and calling it."
         " *Streams at once*: the cost of a chunk falls a little at first, as one waking of the"
         " callback's thread serves more events, and is then the same; the lateness is not linear."
