@@ -300,8 +300,9 @@ class _Turn:
         try:
             if due == threads.NEVER:
                 self._news.get()()
-            else:
-                self._news.get(timeout=max(left, 0.0))()
+            elif left > 0:
+                # Not less: up to Python 3.12 a SimpleQueue may take next to nothing for no bound.
+                self._news.get(timeout=max(left, 0.005))()
             while True:
                 self._news.get_nowait()()
         except queue.Empty:

@@ -516,3 +516,14 @@ def test_i4_ctrl_c_within_an_append_leaves_neither_gap_nor_double(when: str, tex
             events = list(subscription)
             assert "".join(event.data["text"] for event in events) == texts
             assert offsets(events) == list(range(1, len(texts) + 1))
+
+
+def test_get_without_a_wait_never_waits():
+    """Python 3.9's SimpleQueue waited without end for a timeout of 0, one time in some hundreds."""
+    with EventStream() as stream:
+        events = stream.subscribe()
+        for _ in range(20_000):
+            assert events.get(0) is None
+        publish(stream, "w", 1)
+        assert events.get(0) is not None
+        events.close()
