@@ -22,7 +22,7 @@ from typing import Any, Callable, Iterator, List, Optional, Protocol, Tuple, Typ
 from agentstream.cancel import CancelToken
 
 __all__ = ["Alarm", "NoThread", "WorkerPool", "abandonable", "after_fork", "arm", "at_exit",
-           "exiting", "slices", "start_thread"]  # fmt: skip
+           "exiting", "get_within", "slices", "start_thread"]  # fmt: skip
 
 logger = logging.getLogger("agentstream.threads")
 
@@ -62,6 +62,23 @@ def slices(timeout: Optional[float]) -> Iterator[Optional[float]]:
         yield _STRETCH_S
         left = until - time.monotonic()
     yield max(left, 0.0)
+
+
+def get_within(source: queue.SimpleQueue[T], timeout: Optional[float]) -> T:
+    """`source.get`, waiting up to `timeout` seconds; None for no bound.
+
+    SimpleQueue works out what is left of a timeout as it begins to wait.  Up to
+    Python 3.12 that may come out below zero, for a timeout of next to nothing,
+    and then it waits without end.
+
+    Raises:
+        queue.Empty: nothing came in time.
+    """
+    if timeout is None:
+        return source.get()
+    if timeout <= 0:
+        return source.get_nowait()
+    return source.get(timeout=max(timeout, 0.005))
 
 
 # --- fork and exit -------------------------------------------------------------------------

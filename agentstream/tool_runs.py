@@ -301,8 +301,7 @@ class _Turn:
             if due == threads.NEVER:
                 self._news.get()()
             elif left > 0:
-                # Not less: up to Python 3.12 a SimpleQueue may take next to nothing for no bound.
-                self._news.get(timeout=max(left, 0.005))()
+                threads.get_within(self._news, left)()
             while True:
                 self._news.get_nowait()()
         except queue.Empty:

@@ -24,26 +24,8 @@ from agentstream.llm.messages import (
 from agentstream.llm.settings import Limits, Retries
 from agentstream.testing import Gate, Pause, ScriptedServer, text_chunks
 from agentstream.testing.pieces import chat_chunk
+from tests.client_support import ANSWER, ASIDE, body_of, no_environment  # noqa: F401
 from tests.support import KEY, ask, client_of
-
-ANSWER = text_chunks("Hello", ", ", "world")
-
-#: Settings that no server need be there for.
-ASIDE = {"base_url": "http://127.0.0.1:1"}
-
-
-@pytest.fixture(autouse=True)
-def no_environment(monkeypatch):
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-
-
-def body_of(server, client, prompt="hi"):
-    server.reply(*ANSWER)
-    result = ask(client, prompt)
-    assert result.error is None
-    return server.requests[-1].json
-
 
 # --- what is sent ---
 

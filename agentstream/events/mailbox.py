@@ -177,7 +177,7 @@ class Mailbox:
                 continue
             else:
                 try:
-                    event = self._from_queue(timeout)
+                    event = threads.get_within(self._queue, timeout)
                 except queue.Empty:
                     return None
                 if not self._is_due(event):
@@ -191,16 +191,6 @@ class Mailbox:
                 return event  # type: ignore[no-any-return]
         self._stream._remove(self)
         raise StopIteration
-
-    def _from_queue(self, timeout: Optional[float]) -> Any:
-        # SimpleQueue works out what is left of a timeout as it begins to wait.  Up to
-        # Python 3.12 that may come out below zero, for a timeout of next to nothing,
-        # and then it waits without end.
-        if timeout is None:
-            return self._queue.get()
-        if timeout <= 0:
-            return self._queue.get_nowait()
-        return self._queue.get(timeout=max(timeout, 0.005))
 
     def _is_due(self, item: Any) -> bool:
         """Look at what came through the queue; True for an event that is to be delivered."""
