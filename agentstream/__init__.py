@@ -64,7 +64,7 @@ from agentstream.llm.messages import (
 from agentstream.llm.settings import Limits, Retries, Timeouts
 from agentstream.llm.sse import ServerSentEvent
 from agentstream.runtime import RunHandle, Runtime, exit_on_sigterm
-from agentstream.workflow import StepResult, Workflow, WorkflowRun
+from agentstream.workflow import Step, StepResult, Workflow, WorkflowRun
 
 if TYPE_CHECKING:
     from agentstream.approval import Approval
@@ -72,6 +72,8 @@ if TYPE_CHECKING:
     from agentstream.conversation import Conversation
     from agentstream.events.sqlite import SqliteStore
     from agentstream.tools import RunContext, Tool, tool
+    from agentstream.workflow.context import Context
+    from agentstream.workflow.shapes import Branch, Parallel, Repeat
 
 __all__ = [
     "Agent",
@@ -81,6 +83,7 @@ __all__ = [
     "Approval",
     "AuthError",
     "BadRequest",
+    "Branch",
     "CancelToken",
     "Cancelled",
     "ChatClient",
@@ -91,6 +94,7 @@ __all__ = [
     "ConnectError",
     "ConnectTimeout",
     "Console",
+    "Context",
     "Conversation",
     "DeadlineExceeded",
     "Delta",
@@ -107,9 +111,11 @@ __all__ = [
     "MemoryStore",
     "OffsetGone",
     "OpenAIClient",
+    "Parallel",
     "ProtocolError",
     "ProviderStreamError",
     "RateLimited",
+    "Repeat",
     "Retries",
     "RunContext",
     "RunHandle",
@@ -120,6 +126,7 @@ __all__ = [
     "SqliteStore",
     "StallTimeout",
     "StatusError",
+    "Step",
     "StepResult",
     "StreamError",
     "StreamTruncated",
@@ -142,8 +149,12 @@ __all__ = [
 
 _LATER = {
     "Approval": "agentstream.approval",
+    "Branch": "agentstream.workflow.shapes",
     "Console": "agentstream.console",
+    "Context": "agentstream.workflow.context",
     "Conversation": "agentstream.conversation",
+    "Parallel": "agentstream.workflow.shapes",
+    "Repeat": "agentstream.workflow.shapes",
     "RunContext": "agentstream.tools",
     "SqliteStore": "agentstream.events.sqlite",
     "Tool": "agentstream.tools",

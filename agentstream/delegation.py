@@ -57,4 +57,5 @@ class AgentTool(Tool):
             return text
         own = log.open_child(os.urandom(8).hex())
         workflow = Workflow(self.agent.name, [self.agent])
-        return Execution(workflow, own, cancel).run(arguments["input"]).output
+        output: str = Execution(workflow, own, cancel).run(arguments["input"]).output
+        return output

@@ -15,7 +15,7 @@ import time
 from concurrent.futures import CancelledError as FutureCancelled
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import Any, Dict, Generator, Optional, Sequence, Union
+from typing import Any, Callable, Dict, Generator, Optional, Sequence, Union
 
 from agentstream import threads
 from agentstream.agent import Agent
@@ -30,6 +30,7 @@ from agentstream.errors import (
 from agentstream.events.model import Event
 from agentstream.events.stream import EventStream, RunLog
 from agentstream.workflow import Execution, Workflow, WorkflowRun
+from agentstream.workflow.execution import Crew
 
 __all__ = ["RunHandle", "Runtime", "exit_on_sigterm"]
 
@@ -52,11 +53,14 @@ _current: contextvars.ContextVar[Optional[RunHandle]] = contextvars.ContextVar(
 class RunHandle:
     """A submitted run."""
 
-    def __init__(self, workflow: Workflow, input: Any, log: RunLog) -> None:
+    def __init__(
+        self, workflow: Workflow, input: Any, log: RunLog, context: Optional[Dict[str, Any]],
+        crew: Crew,
+    ) -> None:  # fmt: skip
         self.workflow_id = log.workflow_id
         self._log = log
         self._token = CancelToken()
-        self._execution = Execution(workflow, log, self._token)
+        self._execution = Execution(workflow, log, self._token, context=context, crew=crew)
         self._input = input
         self._future: Future[WorkflowRun] = Future()
         self._begins = threading.Lock()  # held by a worker and the clock, by no canceller
@@ -169,6 +173,36 @@ class RunHandle:
         )
 
 
+class _Pool(Crew):
+    """What a runtime's runs may ask of it: its threads, and to be found by `stop_generation`."""
+
+    def __init__(self, pool: threads.WorkerPool) -> None:
+        self._pool = pool
+        self._inner: Dict[str, CancelToken] = {}  # runs within runs, in their threads
+
+    def lend(self, work: Callable[[], object]) -> bool:
+        try:
+            self._pool.submit(work, at_once=True, late=True)
+        except RuntimeError:
+            logger.warning("no thread for a branch: it waits for the one before it")
+            return False
+        return True
+
+    def enter(self, workflow_id: str, token: CancelToken) -> None:
+        self._inner[workflow_id] = token
+
+    def leave(self, workflow_id: str) -> None:
+        self._inner.pop(workflow_id, None)
+
+    def stop(self, workflow_id: str, reason: str) -> bool:
+        """Stop a run within a run; False if there is none of that id."""
+        token = self._inner.get(workflow_id)
+        if token is None:
+            return False
+        token.cancel(reason)
+        return True
+
+
 class Runtime:
     """Runs workflows, `max_workers` at a time, and publishes what they do.
 
@@ -176,7 +210,9 @@ class Runtime:
     Ctrl-C among them, stops them.
 
     Args:
-        max_workers: runs under way at once; more wait their turn.
+        max_workers: runs under way at once; more wait their turn.  The branches
+            of a `Parallel` do not wait: where no worker is free, they have
+            threads beyond these, up to some hundreds.
         event_stream: where events go, default a new `EventStream()`.  The
             runtime has it from then on, and closes it when it shuts down.
         grace: seconds that runs which were stopped may take to end.
@@ -201,6 +237,7 @@ class Runtime:
         self.event_stream = event_stream or EventStream()
         self.grace = grace
         self._pool = threads.WorkerPool(max_workers, "run")
+        self._crew = _Pool(self._pool)
         self._lock = threading.RLock()  # a signal handler may come by
         self._runs: Dict[str, RunHandle] = {}
         self._shut = False  # takes no new runs
@@ -214,9 +251,20 @@ class Runtime:
         return f"<Runtime {'shut down' if self._shut else f'{len(self._runs)} runs'}>"
 
     def submit(
-        self, workflow: Union[Workflow, Agent], input: Any, *, workflow_id: Optional[str] = None
+        self,
+        workflow: Union[Workflow, Agent],
+        input: Any,
+        *,
+        workflow_id: Optional[str] = None,
+        context: Optional[Dict[str, Any]] = None,
     ) -> RunHandle:
         """Queue a run; returns its `RunHandle` at once.
+
+        Args:
+            workflow: what to run; an agent is a workflow of one step.
+            input: the first step's.
+            workflow_id: the run's id; default a new one.
+            context: what the steps share (`Context`); they write to this very dict.
 
         Called by a run, by one of its tools say, it starts a run within a run:
         that one has a thread of its own, beyond `max_workers`, so that the two
@@ -226,13 +274,15 @@ class Runtime:
         Raises:
             RuntimeError: the runtime has been shut down, the interpreter exits,
                 or hundreds of runs within runs are under way.
-            ConfigError: `workflow` is none.
+            ConfigError: `workflow` is none, or `context` is no dict.
             LogError: `workflow_id` has been used, or the log is closed.
         """
         if isinstance(workflow, Agent):
             workflow = Workflow(workflow.name, [workflow])
         if not isinstance(workflow, Workflow):
             raise ConfigError(f"expected a Workflow or an Agent, not {type(workflow).__name__}")
+        if context is not None and not isinstance(context, dict):
+            raise ConfigError(f"context must be a dict, not {type(context).__name__}")
         parent = _current.get()
         with self._lock:
             if self._shut or threads.exiting():
@@ -243,7 +293,7 @@ class Runtime:
             )
             if log.workflow_id in self._runs:
                 raise LogError(f"run {log.workflow_id!r} is under way: choose another id")
-            handle = RunHandle(workflow, input, log)
+            handle = RunHandle(workflow, input, log, context, self._crew)
             self._runs[handle.workflow_id] = handle
             name = handle.workflow_id  # not the handle, which would hold itself
             handle._future.add_done_callback(lambda _: self._forget(name))
@@ -271,9 +321,14 @@ class Runtime:
             self._runs.pop(workflow_id, None)
 
     def run(
-        self, workflow: Union[Workflow, Agent], input: Any, *, workflow_id: Optional[str] = None
+        self,
+        workflow: Union[Workflow, Agent],
+        input: Any,
+        *,
+        workflow_id: Optional[str] = None,
+        context: Optional[Dict[str, Any]] = None,
     ) -> WorkflowRun:
-        """Run to the end; returns the `WorkflowRun`.
+        """Run to the end; returns the `WorkflowRun`.  Arguments as in `submit`.
 
         Ctrl-C stops the run, which has `grace` seconds to end, and goes on up.
 
@@ -281,7 +336,7 @@ class Runtime:
             WorkflowFailed, Cancelled: with `run`.
             RuntimeError, ConfigError, LogError: as `submit`.
         """
-        handle = self.submit(workflow, input, workflow_id=workflow_id)
+        handle = self.submit(workflow, input, workflow_id=workflow_id, context=context)
         try:
             return handle.result()
         except AgentStreamError:
@@ -305,16 +360,21 @@ class Runtime:
             self._leave()
 
     def stream(
-        self, workflow: Union[Workflow, Agent], input: Any, *, workflow_id: Optional[str] = None
+        self,
+        workflow: Union[Workflow, Agent],
+        input: Any,
+        *,
+        workflow_id: Optional[str] = None,
+        context: Optional[Dict[str, Any]] = None,
     ) -> Generator[Event, None, None]:
-        """Run, and yield the run's events; the terminal one is the last.
+        """Run, and yield the run's events; the terminal one is the last.  As in `submit`.
 
         A run that fails raises nothing here: its terminal event says so.
         Leaving the loop early stops the run.
         """
         workflow_id = workflow_id or os.urandom(8).hex()
         with self.event_stream.subscribe(workflow_id=workflow_id) as events:
-            handle = self.submit(workflow, input, workflow_id=workflow_id)
+            handle = self.submit(workflow, input, workflow_id=workflow_id, context=context)
             try:
                 yield from events
             finally:
@@ -332,7 +392,9 @@ class Runtime:
 
     def _stop(self, workflow_id: str, reason: str) -> bool:
         handle = self._runs.get(workflow_id)
-        return handle is not None and handle.cancel(reason)
+        if handle is None:
+            return self._crew.stop(workflow_id, reason)
+        return handle.cancel(reason)
 
     def shutdown(self, *, cancel: bool = False, timeout: Optional[float] = None) -> bool:
         """Take no new runs, wait for those there are or stop them, close the event stream.

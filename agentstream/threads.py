@@ -382,11 +382,13 @@ class WorkerPool:
         future: Optional[Future[T]] = None,
         *,
         at_once: bool = False,
+        late: bool = False,
     ) -> Future[T]:
         """Queue `function`; returns its future, the given one or a new one.
 
         With `at_once` it does not wait for a worker to be free: if none is, a
-        thread beyond `max_workers` runs it.
+        thread beyond `max_workers` runs it.  With `late`, that is so after the
+        shutdown too: for what a task that still runs cannot do without.
 
         Raises:
             NoThread: there is none to be had.
@@ -394,8 +396,11 @@ class WorkerPool:
         """
         future = Future() if future is None else future
         with self._lock:
-            if self._closed or _exiting:
+            if _exiting or (self._closed and not late):
                 raise RuntimeError("the pool has been shut down: it takes no more work")
+            if self._closed:
+                self._run_beside(future, function)
+                return future
             if self._workers < min(self._load + 1, self._max_workers):
                 self._grow(needed=not self._workers and not at_once)
             if at_once and self._workers <= self._load:

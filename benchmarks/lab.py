@@ -142,6 +142,8 @@ def environment() -> Dict[str, str]:
         name: value for name, value in os.environ.items()
         if not name.upper().endswith("_PROXY") and not name.startswith("OPENAI_")
     }  # fmt: skip
+    # What is installed has its bytecode; ours, in the checkout, must get it at the first run.
+    settings.pop("PYTHONDONTWRITEBYTECODE", None)
     return {**settings, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LANGSMITH_TRACING": "false",
             "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}  # fmt: skip
 

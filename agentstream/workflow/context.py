@@ -1,0 +1,134 @@
+"""Context: what the steps of a run share; and how a step's input becomes an agent's question."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from typing import Any, Dict, Iterator, Mapping, MutableMapping, Optional
+
+from agentstream.cancel import CancelToken
+from agentstream.errors import ConfigError
+from agentstream.events.model import freeze
+from agentstream.llm.messages import Content
+
+__all__ = ["PLACEHOLDER", "Context", "as_content", "fill"]
+
+
+class Context(MutableMapping[str, Any]):
+    """What the steps of a run share: a mapping, and the run's own affairs.
+
+    All steps of a run, those of the workflows within it too, see the same
+    values; each function gets a Context of its own that shows them.
+
+    Attributes:
+        cancel: the step's `CancelToken`: ends when the run is stopped or the
+            step is out of time.  Hand it to what the function calls.
+        workflow_id, step: the run's id, and the step's place in it.
+        lock: a re-entrant lock for steps that run side by side, for what takes
+            more than one look: `with context.lock: context["n"] += 1`.
+    """
+
+    __slots__ = ("_values", "cancel", "lock", "step", "workflow_id")
+
+    def __init__(
+        self,
+        values: Dict[str, Any],
+        lock: threading.RLock,
+        cancel: CancelToken,
+        workflow_id: str,
+        step: str,
+    ) -> None:
+        self._values = values
+        self.lock = lock
+        self.cancel = cancel
+        self.workflow_id = workflow_id
+        self.step = step
+
+    def __getitem__(self, key: str) -> Any:
+        return self._values[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._values[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._values))  # others may write meanwhile
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"<Context of {self.workflow_id}: {', '.join(map(str, self)) or 'empty'}>"
+
+
+def as_content(value: Any, step: str) -> Content:
+    """What an agent is asked when its step is given `value`.
+
+    A text, or a list of a message's parts, is asked as it is; of a dict, each
+    value under a heading with its name; anything else as JSON.
+
+    Raises:
+        ConfigError: the value is None.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and value and all(_is_part(item) for item in value):
+        return value
+    if value is None:
+        raise ConfigError(
+            f"step {step!r} was given nothing (None): does the function before it return a value?"
+        )
+    return _text(value)
+
+
+def _is_part(item: object) -> bool:
+    return isinstance(item, Mapping) and isinstance(item.get("type"), str)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        return "\n\n".join(f"## {name}\n\n{_named(part)}" for name, part in value.items())
+    return json.dumps(freeze(value), ensure_ascii=False)
+
+
+def _named(part: Any) -> str:
+    if isinstance(part, Mapping) and set(part) == {"error", "message"}:
+        return f"(failed: {part['error']}: {part['message']})"
+    return _text(part)
+
+
+#: What a prompt's template may name.
+PLACEHOLDER = re.compile(r"\{(input|context)(?:\.([^{}\s]+))?\}")
+
+
+def fill(template: str, input: Any, context: Mapping[str, Any], step: str) -> str:
+    """The template with its placeholders filled in.
+
+    Raises:
+        ConfigError: the input or the context has no such name.
+    """
+
+    def value_of(found: re.Match[str]) -> str:
+        whole, part = found.group(1), found.group(2)
+        source: Any = input if whole == "input" else context
+        if part is None:
+            return _text(source) if whole == "input" else found.group(0)
+        if not isinstance(source, Mapping) or part not in source:
+            raise ConfigError(f"step {step!r}: its prompt names {found.group(0)}{_known(source)}")
+        return _named(source[part])
+
+    return PLACEHOLDER.sub(value_of, template)
+
+
+def _known(source: Any) -> str:
+    names: Optional[str] = None
+    if isinstance(source, Mapping):
+        names = ", ".join(map(str, source))
+    if names is None:
+        return ", but its input is a text, without names"
+    return f", which is not there: there is {names or 'nothing'}"

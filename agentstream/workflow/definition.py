@@ -1,0 +1,174 @@
+"""Workflow and Step: what there is to do, checked when it is written down.
+
+The shapes that hold other steps are shapes.py's; running any of them,
+execution.py's.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Callable, Optional, Sequence, Tuple, Union
+
+from agentstream.agent import Agent
+from agentstream.errors import ConfigError
+
+if TYPE_CHECKING:
+    from agentstream.workflow.execution import Scope
+
+__all__ = ["Step", "Workflow", "as_step", "as_steps"]
+
+
+class Step:
+    """An agent, a function or a workflow as a step, with a name, a timeout and retries.
+
+    In a list of steps the agent, function or workflow may stand for itself;
+    this is for those that are to have one of the settings.
+
+    Args:
+        what: an `Agent`; a function, called with the step's input or, if it
+            takes two arguments, with the input and the run's `Context`; a
+            `Workflow`, which is a run of its own within the run; or a list of
+            steps, one after the other.
+        name: what events and results call it; default that of `what`.
+        timeout: seconds one attempt may take, after which it is stopped; a
+            function that does not end is left behind.
+        retries: further attempts after a failure that may pass: an error
+            that says so (`retryable`), a timeout, anything a function raises.
+            An agent's client has its own, for requests.
+        prompt: what an agent is asked, with "{input}" for the step's input,
+            "{input.NAME}" for one of the results of a `Parallel`, and
+            "{context.KEY}"; other braces stay as they are.
+
+    Attributes:
+        kind: "Agent", "Function", "Workflow" or "Sequence".
+
+    Raises:
+        ConfigError: `what` is no step, or a setting cannot be used.
+    """
+
+    kind = ""
+
+    def __init__(
+        self,
+        what: Union[Agent, Workflow, Callable[..., Any], Sequence[Any]],
+        *,
+        name: Optional[str] = None,
+        timeout: Optional[float] = None,
+        retries: int = 0,
+        prompt: Optional[str] = None,
+    ) -> None:
+        if isinstance(what, Step):
+            raise ConfigError(f"{what!r} takes name, timeout and retries itself")
+        self.what: Any = what
+        self.prompt = prompt
+        if isinstance(what, Agent):
+            self.kind, default = "Agent", what.name
+        elif isinstance(what, Workflow):
+            self.kind, default = "Workflow", what.name
+        elif isinstance(what, (list, tuple)):
+            self.kind, default = "Sequence", "sequence"
+            self.steps = as_steps(what, "a list of steps")
+        elif callable(what):
+            self.kind = "Function"
+            default = getattr(what, "__name__", type(what).__name__)
+        else:
+            raise ConfigError(
+                "a step must be an Agent, a function, a Workflow, a shape, or a list of steps, "
+                f"not {type(what).__name__}"
+            )
+        if prompt is not None and (self.kind != "Agent" or not isinstance(prompt, str)):
+            raise ConfigError(f"step {name or default!r}: a prompt is a text, and for an agent")
+        self._settle(default if name is None else name, timeout, retries)
+
+    def _settle(self, name: str, timeout: Optional[float], retries: int) -> None:
+        if not isinstance(name, str) or not name:
+            raise ConfigError("a step's name must be a text, and not empty")
+        if timeout is not None and not (_is_number(timeout) and 0 < timeout < math.inf):
+            raise ConfigError(
+                f"step {name!r}: timeout must be seconds above 0, or None, not {timeout!r}"
+            )
+        if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
+            raise ConfigError(f"step {name!r}: retries must be 0 or more, not {retries!r}")
+        self.name = name
+        self.timeout = timeout
+        self.retries = retries
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} step {self.name!r}>"
+
+    def within(self) -> Tuple[Tuple[str, Step], ...]:
+        """The steps within this one, each with the last part of its place."""
+        if self.kind == "Sequence":
+            return tuple((str(number), step) for number, step in enumerate(self.steps))
+        return ()
+
+    def _perform(self, scope: Scope, input: Any) -> Any:
+        """Do it once; returns its output.  For execution.py."""
+        if self.kind == "Agent":
+            return scope.ask(self.what, self.prompt, input)
+        if self.kind == "Workflow":
+            return scope.run_inner(self.what, input)
+        if self.kind == "Sequence":
+            return scope.one_after_the_other(self.within(), input)
+        return scope.call(self.what, input)
+
+
+class Workflow:
+    """Steps one after the other: each one's output is the next one's input.
+
+    Args:
+        name: what the run's events call it.
+        steps: agents, functions, workflows, the shapes `Parallel`, `Branch` and
+            `Repeat`, `Step`s, and lists of them; at least one.
+
+    Attributes:
+        steps: a tuple of `Step`s.
+
+    Raises:
+        ConfigError: there is no step, or one is none.
+    """
+
+    def __init__(self, name: str, steps: Sequence[Any]) -> None:
+        if not isinstance(name, str) or not name:
+            raise ConfigError("a workflow needs a name")
+        self.name = name
+        self.steps = as_steps(steps, f"workflow {name!r}")
+
+    def __repr__(self) -> str:
+        return f"<Workflow {self.name!r}: {' -> '.join(step.name for step in self.steps)}>"
+
+    def to_mermaid(self) -> str:
+        """The workflow as a flowchart, in the text that Mermaid draws (mermaid.js.org)."""
+        from agentstream.workflow.mermaid import draw  # noqa: PLC0415 - few ask for it
+
+        return draw(self)
+
+
+def as_step(what: Any) -> Step:
+    """What stands for a step, as a `Step`.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    return what if isinstance(what, Step) else Step(what)
+
+
+def as_steps(steps: Any, where: str) -> Tuple[Step, ...]:
+    """A list of what stands for steps, as `Step`s.
+
+    Raises:
+        ConfigError: with `where`; it is no list, or empty, or one of them is no step.
+    """
+    if not isinstance(steps, (list, tuple)) or not steps:
+        raise ConfigError(f"{where}: steps must be a list of at least one")
+    found = []
+    for number, step in enumerate(steps, 1):
+        try:
+            found.append(as_step(step))
+        except ConfigError as error:
+            raise ConfigError(f"{where}: step {number}: {error}") from None
+    return tuple(found)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,134 @@
+"""Draws a workflow as a Mermaid flowchart (https://mermaid.js.org/syntax/flowchart.html).  Pure."""
+
+from __future__ import annotations
+
+from typing import List, Tuple
+
+from agentstream.workflow.definition import Step, Workflow
+
+__all__ = ["draw"]
+
+_BOXES = {"Agent": ("(", ")"), "Function": ("[", "]")}
+
+
+def draw(workflow: Workflow) -> str:
+    """The workflow, from top to bottom: the text of a `flowchart TD`, with a line break at its end.
+
+    Agents have round corners, functions square ones; a `Parallel` opens into its
+    branches and closes again, a `Branch` is a rhombus, a `Repeat` a frame with an
+    arrow back, a workflow within it a frame.
+    """
+    drawing = _Drawing()
+    drawing.line('start(["input"])')
+    last = drawing.sequence(workflow.steps, "start", "")
+    drawing.line('finish(["output"])')
+    drawing.arrow(last, "finish", "")
+    lines = [*drawing.lines, *drawing.arrows]
+    return "flowchart TD\n" + "".join(f"    {line}\n" for line in lines)
+
+
+class _Drawing:
+    """Lines so far; each method draws a part below a node and returns the node it ends with."""
+
+    def __init__(self) -> None:
+        self.lines: List[str] = []
+        self.arrows: List[str] = []  # apart: a node that a frame mentions would be in it
+        self._nodes = 0
+        self._depth = 0
+
+    def line(self, text: str) -> None:
+        self.lines.append("  " * self._depth + text)
+
+    def arrow(self, start: str, end: str, label: str) -> None:
+        arrow = f"-->|{_quoted(label)}|" if label else "-->"
+        self.arrows.append(f"{start} {arrow} {end}")
+
+    def sequence(self, steps: Tuple[Step, ...], above: str, label: str) -> str:
+        for step in steps:
+            above = self._step(step, above, label)
+            label = ""
+        return above
+
+    def _step(self, step: Step, above: str, label: str) -> str:
+        draw = getattr(self, f"_{step.kind.lower()}", self._box)
+        last: str = draw(step, above, label)
+        return last
+
+    def _node(self, text: str, left: str, right: str) -> str:
+        self._nodes += 1
+        name = f"n{self._nodes}"
+        self.line(f"{name}{left}{_quoted(text)}{right}")
+        return name
+
+    def _box(self, step: Step, above: str, label: str) -> str:
+        node = self._node(_caption(step), *_BOXES[step.kind])
+        self.arrow(above, node, label)
+        return node
+
+    def _sequence(self, step: Step, above: str, label: str) -> str:
+        return self.sequence(step.steps, above, label)
+
+    def _parallel(self, step: Step, above: str, label: str) -> str:
+        fork = self._node(_caption(step), "[[", "]]")
+        self.arrow(above, fork, label)
+        ends = [self._step(inner, fork, name) for name, inner in step.within()]
+        join = self._node("results by name", "[[", "]]")
+        for end in ends:
+            self.arrow(end, join, "")
+        return join
+
+    def _branch(self, step: Step, above: str, label: str) -> str:
+        choice = self._node(_caption(step), "{", "}")
+        self.arrow(above, choice, label)
+        ways = dict(step.within())
+        ends = [self._step(ways["then"], choice, "then")]
+        if "otherwise" in ways:
+            ends.append(self._step(ways["otherwise"], choice, "otherwise"))
+        join = self._node(" ", "((", "))")
+        for end in ends:
+            self.arrow(end, join, "")
+        if "otherwise" not in ways:
+            self.arrow(choice, join, "otherwise")
+        return join
+
+    def _repeat(self, step: Step, above: str, label: str) -> str:
+        self._open(f"{_caption(step)}, at most {getattr(step, 'at_most', '?')} rounds")
+        first = self._node("next round", "[/", "/]")
+        self.arrow(above, first, label)
+        last = self.sequence(tuple(inner for _, inner in step.within()), first, "")
+        self.arrow(last, first, "again")
+        self._close()
+        return last
+
+    def _workflow(self, step: Step, above: str, label: str) -> str:
+        self._open(_caption(step))
+        last = self.sequence(step.what.steps, above, label)
+        self._close()
+        return last
+
+    def _open(self, title: str) -> None:
+        self._nodes += 1
+        self.line(f"subgraph s{self._nodes}[{_quoted(title)}]")
+        self._depth += 1
+
+    def _close(self) -> None:
+        self._depth -= 1
+        self.line("end")
+
+
+def _caption(step: Step) -> str:
+    extras = []
+    if step.timeout is not None:
+        extras.append(f"{step.timeout:g} s")
+    if step.retries:
+        extras.append(f"{step.retries} {'retry' if step.retries == 1 else 'retries'}")
+    return step.name + (f" ({', '.join(extras)})" if extras else "")
+
+
+def _quoted(text: str) -> str:
+    """Text in Mermaid's quotes, its own special characters as entities."""
+    replaced = (
+        text.replace("#", "#35;").replace('"', "#quot;").replace("<", "#lt;").replace(">", "#gt;")
+        .replace("\n", " ").replace("\r", " ")
+    )  # fmt: skip
+    return f'"{replaced}"'

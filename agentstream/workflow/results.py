@@ -1,0 +1,156 @@
+"""StepResult and WorkflowRun: what came of a step and of a run; and a step as it goes.
+
+Values, and the one thing that becomes them: `Progress`, which any thread may
+look at while the step's own writes it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Tuple
+
+from agentstream.llm.messages import Usage
+
+if TYPE_CHECKING:
+    from agentstream.scribe import Scribe
+    from agentstream.workflow.definition import Step
+
+__all__ = ["Progress", "StepResult", "WorkflowRun"]
+
+
+class StepResult(NamedTuple):
+    """What a step came to, or how far it got.
+
+    Attributes:
+        name, kind: the step's name, and "Agent", "Function", "Parallel",
+            "Branch", "Repeat", "Sequence" or "Workflow".
+        duration_ms: how long it took, its retries included.
+        output: an agent's text; what a function returned; the results by name
+            of a `Parallel`.  Of a step that did not complete: the text, as far
+            as it got.
+        usage: its tokens, those of the steps within it and of its retries
+            among them; what a failed request used may not be known.
+        tokens_per_second: of its last answer; None when it cannot be known.
+        status: "completed", "failed" or "cancelled".
+        step: its place, as the events write it: "0", or "1.facts" for the
+            branch "facts" of the second step.
+        steps: one `StepResult` for each step within it that began.
+    """
+
+    name: str
+    kind: str
+    duration_ms: float
+    output: Any
+    usage: Usage
+    tokens_per_second: Optional[float]
+    status: str
+    step: str = ""
+    steps: Tuple[StepResult, ...] = ()
+
+
+class WorkflowRun(NamedTuple):
+    """A run, ended or as far as it got.
+
+    Attributes:
+        workflow_id: the run's id, that of its events.
+        status: "completed", "failed" or "cancelled".
+        output: the last step's output; of a run that did not complete, all that
+            its last step had said.
+        usage: of all steps together.
+        steps: one `StepResult` for each of the workflow's steps that began.
+    """
+
+    workflow_id: str
+    status: str
+    output: Any = ""
+    usage: Usage = Usage()
+    steps: Tuple[StepResult, ...] = ()
+
+
+class Progress:
+    """A step of a run as it goes: written by the step's thread, read by any.
+
+    Attributes:
+        status: "running" until it has ended.
+        usage: of its own requests; None if it made none.
+        within: the steps within it, in the order in which they began.
+        places: the order to tell those in; None for that in which they began.
+        scribe: of an agent's step: knows what has been said so far.
+    """
+
+    __slots__ = ("_started", "_took", "label", "output", "places", "rate", "scribe",
+                 "status", "step", "usage", "within")  # fmt: skip
+
+    def __init__(self, step: Step, label: str) -> None:
+        self.step = step
+        self.label = label
+        self.status = "running"
+        self.output: Any = None
+        self.usage: Optional[Usage] = None
+        self.rate: Optional[float] = None
+        self.scribe: Optional[Scribe] = None
+        self.within: List[Progress] = []
+        self.places: Optional[Dict[str, str]] = None
+        self._started = time.monotonic()
+        self._took: Optional[float] = None
+
+    def begin_again(self) -> None:
+        """Void what it has said and done, for a further attempt; what it used was used."""
+        for inner in self.within:
+            self.spend(inner.total())
+        self.within = []
+        self.scribe = None
+        self.rate = None
+
+    def end(self, status: str) -> None:
+        """It has ended so."""
+        self._took = time.monotonic() - self._started
+        self.status = status
+
+    def spend(self, usage: Optional[Usage]) -> None:
+        """Add what a request used."""
+        if usage is not None:
+            self.usage = usage if self.usage is None else self.usage + usage
+
+    def said(self) -> Any:
+        """What it has said so far: text, or by name that of its branches."""
+        if self.status == "completed":
+            return self.output
+        if self.scribe is not None:
+            return self.scribe.text()
+        within = self._in_order()
+        if self.places is not None:
+            return {self.places[inner.label]: inner.said() for inner in within}
+        return within[-1].said() if within else ""
+
+    def total(self) -> Optional[Usage]:
+        """What it and the steps within it used; None if no request was made."""
+        total = self.usage
+        for inner in list(self.within):
+            used = inner.total()
+            if used is not None:
+                total = used if total is None else total + used
+        return total
+
+    def culprit(self) -> Progress:
+        """The innermost step that failed."""
+        for inner in self._in_order():
+            if inner.status == "failed":
+                return inner.culprit()
+        return self
+
+    def result(self, status: str) -> StepResult:
+        """Its `StepResult`; `status` is that of a step which has not ended."""
+        took = time.monotonic() - self._started if self._took is None else self._took
+        return StepResult(
+            self.step.name, self.step.kind, took * 1000, self.said(), self.total() or Usage(),
+            self.rate, status if self.status == "running" else self.status, self.label,
+            tuple(inner.result(status) for inner in self._in_order()),
+        )  # fmt: skip
+
+    def _in_order(self) -> List[Progress]:
+        within = list(self.within)
+        if self.places is not None:
+            order = list(self.places)
+            within.sort(key=lambda inner: order.index(inner.label))
+        return within
