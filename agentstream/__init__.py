@@ -69,6 +69,7 @@ from agentstream.workflow import Step, StepResult, Workflow, WorkflowRun
 if TYPE_CHECKING:
     from agentstream.approval import Approval
     from agentstream.console import Console
+    from agentstream.console_status import StatusLine
     from agentstream.conversation import Conversation
     from agentstream.events.sqlite import SqliteStore
     from agentstream.tools import RunContext, Tool, tool
@@ -126,6 +127,7 @@ __all__ = [
     "SqliteStore",
     "StallTimeout",
     "StatusError",
+    "StatusLine",
     "Step",
     "StepResult",
     "StreamError",
@@ -157,6 +159,7 @@ _LATER = {
     "Repeat": "agentstream.workflow.shapes",
     "RunContext": "agentstream.tools",
     "SqliteStore": "agentstream.events.sqlite",
+    "StatusLine": "agentstream.console_status",
     "Tool": "agentstream.tools",
     "tool": "agentstream.tools",
 }

@@ -1,7 +1,8 @@
-"""Prints a run as it streams: a callback for the bus.
+"""Prints runs as they stream: a callback for the bus.
 
 An edge: it owns the terminal's troubles, a closed pipe and an encoding without
-emoji among them, so that no run ends because of what it prints on.
+emoji among them, so that no run ends because of what it prints on.  What is
+printed in which order is console_outline.py's.
 """
 
 from __future__ import annotations
@@ -10,23 +11,39 @@ import logging
 import os
 import sys
 import threading
-from typing import IO, Any, Callable, Optional
+from typing import IO, Any, Callable, Dict, List, Optional
 
-from agentstream.events.model import Event, EventType
+from agentstream.console_outline import Outline, Part, Place
+from agentstream.console_status import StatusLine
+from agentstream.events.model import Event
 
 __all__ = ["Console"]
 
 logger = logging.getLogger("agentstream.console")
 
+#: What text may not do to a terminal: all control characters but a tab and the line's end.
+_CONTROLS: Dict[int, Optional[int]] = {
+    code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"
+}
+
 
 class Console:
     """Prints agents' text under a heading each, as it arrives.
+
+    Of steps that run side by side the one that began first is printed as it
+    streams; what the others say meanwhile is kept, and printed when their turn
+    comes.  The same goes for several runs at once.  A run within a run is
+    printed where it was started.  Text that a retry has made void is dropped,
+    or followed by "(trying again: ...)" where it is printed already.
 
     Args:
         file: where to; default standard output.
         on_closed: called once if nobody reads it any more (`| head`); the
             place to stop the run.
         indent: what a line of text begins with.
+        headings: False for nothing but the text; for an agent on its own.
+        status: a line below the text that says how far it is; it is told of
+            each event here, and needs no subscription of its own.
     """
 
     def __init__(
@@ -35,60 +52,108 @@ class Console:
         *,
         on_closed: Optional[Callable[[], object]] = None,
         indent: str = "   ",
+        headings: bool = True,
+        status: Optional[StatusLine] = None,
     ) -> None:
         self._file = file or sys.stdout
         self.on_closed = on_closed
         self._indent = indent
-        self._lock = threading.Lock()
+        self._headings = headings
+        self._status = status
+        self._lock = threading.RLock() if status is None else status.lock
+        self._beside = status is not None and status.shares(self._file)
+        self._outline = Outline()
         self._at_line_start = True
-        self._agent: Optional[str] = None
+        self._speaker: Optional[Place] = None  # whose heading stands last
+        self._terminal = _is_terminal(self._file)
         self.closed = False
 
     def __call__(self, event: Event) -> None:
-        """Print what an event shows."""
-        data = event.data
-        if event.type is EventType.AGENT_LLM_STREAM_CHUNK:
-            self._text(data["agent"], data["chunk"])
-        elif event.type is EventType.AGENT_PROCESSING:
-            self._heading(data["agent"])
-        elif event.type in (EventType.AGENT_COMPLETED, EventType.AGENT_FAILED):
-            self._end()
-        elif event.type is EventType.AGENT_LLM_REQUEST_RETRIED:
-            self.line(f"{self._indent}(trying again: {data['message']})")
+        """Print what an event shows, and what it makes room for."""
+        with self._lock:
+            self._outline.add(event)
+            self._advance(self._outline.root)
+            if self._status is not None:
+                self._status(event)
 
     def line(self, text: str = "") -> None:
         """Print a line of one's own."""
         with self._lock:
             self._write(("" if self._at_line_start else "\n") + text + "\n")
             self._at_line_start = True
+            if self._status is not None:
+                self._status.draw()
 
-    def _heading(self, agent: str) -> None:
-        with self._lock:
-            self._agent = agent
-            self._write(f"🤖 {agent} >\n")
+    def _advance(self, place: Place) -> bool:
+        """Print what can be of a place; true if it is done."""
+        parts = place.parts
+        while parts:
+            part = parts[0]
+            if not isinstance(part, Place):
+                self._show(place, parts.popleft())  # type: ignore[arg-type]
+                continue
+            done = self._advance(part)
+            if not done and not part.abandoned:
+                return False
+            parts.popleft()
+            if not done:
+                self._outline.adopt(part)
+        return place.ended
+
+    def _show(self, place: Place, part: Part) -> None:
+        if part.kind == "end":
+            if self._speaker is place:
+                self._end()
+            return
+        if part.kind == "heading":
+            self._heading(place)
+        elif part.kind == "text":
+            if self._speaker is not place:
+                self._heading(place)
+            self._text(part.text, place)
+        else:
+            self.line(self._indent + part.text)
+        if part.kind == "again":
+            self._speaker = None  # and there is nothing of it now that could be void
+        else:
+            place.mark_printed()
+
+    def _heading(self, place: Place) -> None:
+        if self._speaker is not None:
+            self._end()
+        self._speaker = place
+        if self._headings:
+            self._write(f"🤖 {self._clean(place.heading())} >\n")
             self._at_line_start = True
 
-    def _text(self, agent: str, chunk: str) -> None:
-        if agent != self._agent:
-            self._heading(agent)
-        with self._lock:
-            shown = []
-            for piece in chunk.splitlines(keepends=True):
-                if self._at_line_start and piece.strip("\r\n"):
-                    shown.append(self._indent)
-                shown.append(piece)
-                self._at_line_start = piece.endswith("\n")
-            self._write("".join(shown))
+    def _text(self, first: str, place: Place) -> None:
+        """Print a chunk, and those that wait behind it."""
+        chunks = [first]
+        while place.parts and isinstance(place.parts[0], Part) and place.parts[0].kind == "text":
+            chunks.append(place.parts.popleft().text)  # type: ignore[union-attr]
+        shown: List[str] = []
+        for piece in self._clean("".join(chunks)).splitlines(keepends=True):
+            if self._at_line_start and piece.strip("\r\n"):
+                shown.append(self._indent)
+            shown.append(piece)
+            self._at_line_start = piece.endswith("\n")
+        self._write("".join(shown))
+
+    def _clean(self, text: str) -> str:
+        """Without what would steer a terminal: nobody vouches for what a model says."""
+        return text.translate(_CONTROLS) if self._terminal and not text.isprintable() else text
 
     def _end(self) -> None:
-        with self._lock:
-            self._write("\n" if self._at_line_start else "\n\n")
-            self._at_line_start = True
-            self._agent = None
+        gap = "\n" if self._headings else ""
+        self._write(gap if self._at_line_start else "\n" + gap)
+        self._at_line_start = True
+        self._speaker = None
 
     def _write(self, text: str) -> None:
         if self.closed:
             return
+        if self._beside and self._status is not None:
+            self._status.give_way(text)
         try:
             try:
                 self._file.write(text)
@@ -109,11 +174,19 @@ class Console:
             self.on_closed()
 
 
+def _is_terminal(file: Any) -> bool:
+    try:
+        return bool(file.isatty())
+    except (AttributeError, ValueError):
+        return False
+
+
 def quiet_exit(file: Any) -> None:
     """Point a file nobody reads at nowhere, so that the interpreter's last flush says nothing."""
     try:
+        number = file.fileno()
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, file.fileno())
+        os.dup2(nowhere, number)
         os.close(nowhere)
     except (OSError, ValueError, AttributeError):
         pass

@@ -15,7 +15,7 @@ import time
 from concurrent.futures import CancelledError as FutureCancelled
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import Any, Callable, Dict, Generator, Optional, Sequence, Union
+from typing import Any, Callable, Dict, Generator, NamedTuple, Optional, Sequence, Union
 
 from agentstream import threads
 from agentstream.agent import Agent
@@ -44,8 +44,16 @@ _HURRY_S = 0.05
 _INTERRUPTIONS = (KeyboardInterrupt, SystemExit)
 
 
+class _Place(NamedTuple):
+    """Where in a run some code belongs: the run, or one within it, and what stops that part."""
+
+    run: RunHandle
+    workflow_id: str
+    token: CancelToken
+
+
 #: The run that this code is part of; a tool's thread takes it along.
-_current: contextvars.ContextVar[Optional[RunHandle]] = contextvars.ContextVar(
+_current: contextvars.ContextVar[Optional[_Place]] = contextvars.ContextVar(
     "agentstream_run", default=None
 )
 
@@ -121,7 +129,7 @@ class RunHandle:
             if self._stopped is not None:
                 raise self._stopped
             self._begun = True
-        outer = _current.set(self)
+        outer = _current.set(_Place(self, self.workflow_id, self._token))
         try:
             return self._execution.run(self._input)
         finally:
@@ -179,6 +187,10 @@ class _Pool(Crew):
     def __init__(self, pool: threads.WorkerPool) -> None:
         self._pool = pool
         self._inner: Dict[str, CancelToken] = {}  # runs within runs, in their threads
+        threads.after_fork(self)
+
+    def _after_fork(self) -> None:
+        self._inner = {}  # they are the parent's
 
     def lend(self, work: Callable[[], object]) -> bool:
         try:
@@ -187,6 +199,13 @@ class _Pool(Crew):
             logger.warning("no thread for a branch: it waits for the one before it")
             return False
         return True
+
+    def place(
+        self, context: contextvars.Context, workflow_id: str, token: CancelToken
+    ) -> None:
+        run = context.get(_current)
+        if run is not None:
+            context.run(_current.set, run._replace(workflow_id=workflow_id, token=token))
 
     def enter(self, workflow_id: str, token: CancelToken) -> None:
         self._inner[workflow_id] = token
@@ -300,9 +319,10 @@ class Runtime:
             self._start(handle, parent)
         return handle
 
-    def _start(self, handle: RunHandle, parent: Optional[RunHandle]) -> None:
+    def _start(self, handle: RunHandle, parent: Optional[_Place]) -> None:
         if parent is not None:
-            _stop_with(parent, handle)
+            for token in {parent.token, parent.run._token}:
+                _stop_with(token, handle)
         try:
             # A run that another one starts, and may wait for, must not wait for its place.
             self._pool.submit(handle._work, handle._future, at_once=parent is not None)
@@ -344,6 +364,8 @@ class Runtime:
         except BaseException as interruption:
             self._end(handle, f"interrupted by {type(interruption).__name__}")
             raise
+        finally:
+            del handle, input  # no cycle through an error's traceback
 
     def _end(self, handle: RunHandle, reason: str) -> None:
         """Stop a run and give it time to end, unless that is interrupted as well."""
@@ -416,7 +438,7 @@ class Runtime:
             RuntimeError: it was called by one of the runs.
         """
         within = _current.get()
-        if within is not None and self._runs.get(within.workflow_id) is within:
+        if within is not None and self._runs.get(within.run.workflow_id) is within.run:
             raise RuntimeError("a run cannot shut down its own runtime: it would wait for itself")
         with self._lock:
             self._shut = True
@@ -487,12 +509,12 @@ def _stop(handles: Sequence[RunHandle]) -> None:
         handle._close_queued()
 
 
-def _stop_with(parent: RunHandle, child: RunHandle) -> None:
-    """While it lasts, `child` is stopped when `parent` is."""
-    key = parent._token.add_callback(
-        lambda: child.cancel(f"the run that started it was stopped: {parent._token.reason}")
+def _stop_with(token: CancelToken, child: RunHandle) -> None:
+    """While it lasts, `child` is stopped when `token` says so."""
+    key = token.add_callback(
+        lambda: child.cancel(f"the run that started it was stopped: {token.reason}")
     )
-    child._future.add_done_callback(lambda _: parent._token.remove_callback(key))
+    child._future.add_done_callback(lambda _: token.remove_callback(key))
 
 
 def exit_on_sigterm() -> None:

@@ -317,7 +317,10 @@ def abandonable(name: str, function: Callable[[], T], stop: CancelToken) -> T:
         woken.acquire()
     finally:
         stop.remove_callback(key)
-    return future.result(timeout=0)
+    try:
+        return future.result(timeout=0)
+    finally:
+        del future  # no cycle through an error's traceback
 
 
 def _fulfil(future: Future[T], function: Callable[[], T]) -> None:
@@ -325,6 +328,8 @@ def _fulfil(future: Future[T], function: Callable[[], T]) -> None:
         future.set_result(function())
     except BaseException as error:  # noqa: BLE001 - it belongs to the one who waits
         future.set_exception(error)
+    finally:
+        del future, function  # no cycle through the error's traceback
 
 
 # --- the worker pool -----------------------------------------------------------------------

@@ -294,6 +294,11 @@ from agentstream import OpenAIClient
 for text in OpenAIClient("m", base_url=sys.argv[1], api_key="k").chat_stream("hi"):
     print(text, end="", flush=True)
 """,
+    "agentstream chat": """
+import sys
+from agentstream.cli import main
+sys.exit(main(["chat", "hi", "--provider", "openai", "--model", "m", "--base-url", sys.argv[1]]))
+""",
     "requests": """
 import json, sys, requests
 response = requests.post(sys.argv[1] + "/chat/completions", stream=True, json={

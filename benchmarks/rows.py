@@ -65,7 +65,8 @@ def first_token(lab: Lab) -> Dict[str, Any]:
 def crowd(lab: Lab) -> Dict[str, Any]:
     """Paced streams at once in one process: lateness and CPU, and twice as many."""
     streams, chunks = lab.sizes["crowd"]
-    ways = ["whole way", "chat_stream"] + ["AsyncOpenAI"] * bool(lab.there(["openai"]))
+    ways = ["whole way", "whole way, 20 ms", "chat_stream"]
+    ways += ["AsyncOpenAI"] * bool(lab.there(["openai"]))
     raw: Dict[str, List[Dict[str, float]]] = {way: [] for way in ways}
     with ExitStack() as stack:
         workers = {way: stack.enter_context(lab.worker()) for way in ways}
@@ -143,8 +144,8 @@ def cold(lab: Lab) -> Dict[str, Any]:
             began = time.perf_counter()
             process = subprocess.Popen(
                 [lab.python, "-W", "ignore", "-c", COLD[name], f"{lab.url}/chunks=5/v1"],
-                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT, env=environment(),
-                bufsize=0,
+                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
+                cwd=ROOT, env=environment(), bufsize=0,
             )  # fmt: skip
             assert process.stdout is not None
             guard = threading.Timer(60, process.kill)

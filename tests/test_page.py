@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -11,11 +12,21 @@ from typing import Any, Dict, Iterator, List
 import pytest
 import requests
 
-from agentstream import Agent, Cancelled, EventType, Runtime, Workflow, tool
+from agentstream import (
+    Agent,
+    Cancelled,
+    EventType,
+    Parallel,
+    Repeat,
+    Runtime,
+    Step,
+    Workflow,
+    tool,
+)  # fmt: skip
 from agentstream.events.sqlite import SqliteStore
 from agentstream.events.store import MemoryStore
 from agentstream.events.stream import EventStream
-from agentstream.testing import Gate, ScriptedServer, text_chunks
+from agentstream.testing import Gate, Reply, ScriptedServer, text_chunks
 from agentstream.testing.pieces import chat_chunk
 from agentstream.web import create_app
 from agentstream.web.serve import Server, listen
@@ -168,6 +179,73 @@ def test_steps_that_run_side_by_side_keep_their_text_apart(page: Browser) -> Non
         assert page.texts(TEXT) == ["".join(words(50, mark)) for mark in "lro"]
         assert page.texts(".card h3") == ["twin", "twin", "other"]
     stream.close()
+
+
+def test_branches_stream_at_once_each_under_its_name(
+    page: Browser, server: ScriptedServer
+) -> None:
+    gates: Dict[str, Gate] = {}
+
+    def answer(request: Any) -> Reply:
+        name = json.loads(request.body)["messages"][0]["content"]
+        if name == "tone" and "tone" not in gates:
+            gates["tone"] = Gate()
+            half = text_chunks("half ", "of it", finish_reason=None, usage=False, done=False)
+            return Reply(*half)
+        gates[name] = gate = Gate()
+        chunks: List[Any] = list(text_chunks(*words(20, name)))
+        return Reply(*chunks[:11], gate, *chunks[11:])
+
+    server.route("/v1/chat/completions", answer)
+    with client_of(server) as client:
+        agents = {
+            name: Agent("critic", client=client, system_prompt=name)
+            for name in ("facts", "tone", "names")
+        }
+        inner = Workflow("inner", [Agent("editor", client=saying("Good."))])
+        branches = {**agents, "tone": Step(agents["tone"], retries=1)}
+        again = Repeat([Agent("writer", client=saying("Dear"))], at_most=2)
+        workflow = Workflow("letter", [Parallel(branches, name="study"), inner, again])
+        with Runtime() as runtime, serving(runtime) as url:
+            handle = runtime.submit(workflow, "go")
+            page.open(url + "#" + handle.workflow_id)
+            for name in agents:  # all of them write, and none has ended
+                page.wait_text(TEXT, "".join(words(10, name)))
+            assert page.texts(".card .state").count("writing") == 3
+            before = page.texts(".card h3")
+            assert sorted(before) == [
+                "critic facts", "critic names", "critic tone", "critic tone attempt 2"
+            ]  # fmt: skip
+            assert before.index("critic tone attempt 2") == before.index("critic tone") + 1
+            assert page.texts(".void .text") == ["half of it"]
+            assert page.texts(".void .state") == ["attempt 1 failed, tried again"]
+            for gate in gates.values():
+                gate.open()
+            state(page, "completed")
+            handle.result(5)
+            check_ended(page, before, agents)
+
+
+def check_ended(page: Browser, before: List[str], names: Any) -> None:
+    """Cards in their places, chips for the run's own steps, the ways to the inner run and back."""
+    after = page.texts(".card h3")
+    assert after == [*before, "inner", "writer round 1", "writer round 2"]
+    for name in names:
+        page.wait_text(TEXT, "".join(words(20, name)))
+    assert page.texts("#steps > li > button") == [
+        "study, completed", "inner, completed", "repeat round 2, completed"
+    ]  # fmt: skip
+    assert sorted(page.texts("#steps ul button")) == [
+        "facts, completed", "names, completed", "tone, completed"
+    ]  # fmt: skip
+    page.click(".card h3 a")
+    page.wait_text(TEXT, "Good.")
+    assert page.text("#run-name") == "inner"
+    page.wait("document.querySelector('#run-facts a').textContent === 'letter'")
+    page.click("#run-facts a")
+    page.wait("document.querySelector('#run-name').textContent === 'letter'")
+    page.wait_text(TEXT, "".join(words(20, "facts")))
+    assert page.texts(".card h3") == after, "and so after the events are read again"
 
 
 def test_what_is_gone_from_the_log_is_told(page: Browser) -> None:

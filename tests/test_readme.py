@@ -51,6 +51,7 @@ EXPECTED = {
     "stop_after_20": "stopped; it had said: word0 word1",
     "response.usage.completion_tokens": "tokens,",
     "except RateLimited": "cut after: word0 word1",
+    "Parallel(facts=facts": "flowchart TD",
     "except WorkflowFailed": "failed in step 'greeter': BadRequest: HTTP 404: no such model",
 }
 

@@ -266,6 +266,7 @@ def test_serve_says_in_one_sentence_what_is_wrong(tmp_path, monkeypatch, capsys)
             (["--log", log, "--token-file", str(tmp_path / "none")], 2),
             (["--log", log, "--host", "no.such.host.invalid"], 2),
             (["--log", log, "--port", port], 1), (["--log", str(not_a_log), "--port", "0"], 1),
+            ([], 2),
         ):  # fmt: skip
             assert main(["serve", *arguments]) == code, arguments
             printed = capsys.readouterr()
@@ -273,7 +274,7 @@ def test_serve_says_in_one_sentence_what_is_wrong(tmp_path, monkeypatch, capsys)
             assert printed.err.startswith("agentstream: ")
             assert printed.err.count("\n") == 1, printed.err
     assert not os.path.exists(log)
-    for arguments in ([], ["serve"], ["serve", "--log", log, "--port", "70000"],
+    for arguments in ([], ["serve", "--log", log, "--port", "70000"],
                       ["serve", "--log", log, "--token", TOKEN]):  # fmt: skip
         with pytest.raises(SystemExit) as left:
             main(arguments)

@@ -10,18 +10,23 @@ import contextlib
 import contextvars
 import queue
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Iterator, Mapping, Tuple
+from typing import Any, Callable, Deque, Dict, Iterator, Mapping, NamedTuple, Optional, Tuple
 
 from agentstream.cancel import CancelToken
 from agentstream.errors import Cancelled
 
-__all__ = ["Lend", "linked", "side_by_side"]
+__all__ = ["Lend", "Outcome", "blamed", "linked", "side_by_side"]
 
 #: Runs a function in another thread, and says so; False: there is none to be had.
 Lend = Callable[[Callable[[], object]], bool]
 Work = Callable[[CancelToken], Any]
 
-_NOT_BEGUN = object()
+
+class Outcome(NamedTuple):
+    """What a branch returned, or what it raised."""
+
+    value: Any = None
+    error: Optional[BaseException] = None
 
 
 @contextlib.contextmanager
@@ -37,17 +42,15 @@ def linked(outer: CancelToken) -> Iterator[CancelToken]:
 
 def side_by_side(
     work: Mapping[str, Work], cancel: CancelToken, lend: Lend, *, fail_fast: bool
-) -> Dict[str, Any]:
-    """Do all of it at once; returns what each returned by name, in the order of `work`.
+) -> Dict[str, Outcome]:
+    """Do all of it at once; returns what came of each, in the order in which they ended.
+
+    What had not begun when it was stopped is a `Cancelled`.
 
     Args:
         work: called with a token that ends when `cancel` does, or, with
             `fail_fast`, when another one fails.
-        fail_fast: raise the first error, once all that had begun has ended;
-            what had not begun never does.  False: an error is told as a result.
-
-    Raises:
-        Cancelled: `cancel` was called, and something ended because of it.
+        fail_fast: one that fails stops the others; what had not begun never does.
     """
     with linked(cancel) as token:
         crew = _Crew(work, token, fail_fast)
@@ -55,37 +58,34 @@ def side_by_side(
             if not lend(crew.helper()):
                 break
         crew.help()
-        outcomes = crew.outcomes(len(work))
-    try:
-        _raise_what_ends_it(outcomes, cancel, fail_fast=fail_fast)
-        return {name: outcomes[name] for name in work}
-    finally:
-        del outcomes  # no cycle through an error's traceback
+        return crew.outcomes(len(work))
 
 
-def _raise_what_ends_it(
-    outcomes: Mapping[str, Any], cancel: CancelToken, *, fail_fast: bool
-) -> None:
-    errors = [outcome for outcome in outcomes.values() if isinstance(outcome, BaseException)]
-    stops = [error for error in errors if isinstance(error, Cancelled)]
-    others = [error for error in errors if not isinstance(error, Cancelled)]
-    try:
-        not_begun = any(outcome is _NOT_BEGUN for outcome in outcomes.values())
-        if cancel.cancelled and (stops or not_begun):
-            raise stops[0] if stops else Cancelled(f"the run was stopped: {cancel.reason}")
-        for error in others:
-            if fail_fast or not isinstance(error, Exception):
-                raise error
-        if fail_fast and stops:
-            raise stops[0]
-    finally:
-        del errors, stops, others, outcomes
+def blamed(
+    outcomes: Mapping[str, Outcome], cancel: CancelToken, *, fail_fast: bool
+) -> Optional[str]:
+    """Whose error ends all of it; None: no error does.
+
+    Of `outcomes` in the order in which they ended: a stop, if it came from
+    outside; else the first failure, or what is no `Exception`, or all failed.
+    """
+    failed = [name for name, outcome in outcomes.items() if outcome.error is not None]
+    stopped = [name for name in failed if isinstance(outcomes[name].error, Cancelled)]
+    if cancel.cancelled and stopped:
+        return stopped[0]
+    own = [name for name in failed if name not in stopped]
+    for name in own:
+        if not isinstance(outcomes[name].error, Exception):  # a SystemExit
+            return name
+    if failed and (fail_fast or len(failed) == len(outcomes)):
+        return (own or failed)[0]
+    return None
 
 
 class _Crew:
     def __init__(self, work: Mapping[str, Work], token: CancelToken, fail_fast: bool) -> None:
         self._todo: Deque[Tuple[str, Work]] = deque(work.items())
-        self._ended: queue.SimpleQueue[Tuple[str, Any]] = queue.SimpleQueue()
+        self._ended: queue.SimpleQueue[Tuple[str, Outcome]] = queue.SimpleQueue()
         self._token = token
         self._fail_fast = fail_fast
 
@@ -103,16 +103,16 @@ class _Crew:
                 return
             self._ended.put((name, self._outcome(work)))
 
-    def _outcome(self, work: Work) -> Any:
+    def _outcome(self, work: Work) -> Outcome:
         if self._token.cancelled:
-            return _NOT_BEGUN
+            return Outcome(error=Cancelled(f"the run was stopped: {self._token.reason}"))
         try:
-            return work(self._token)
+            return Outcome(work(self._token))
         except BaseException as error:  # noqa: BLE001 - it belongs to the one who waits
             if self._fail_fast:
                 self._token.cancel("another branch failed")
-            return error
+            return Outcome(error=error)
 
-    def outcomes(self, number: int) -> Dict[str, Any]:
+    def outcomes(self, number: int) -> Dict[str, Outcome]:
         """Wait until all has ended; in the order in which it did."""
         return dict(self._ended.get() for _ in range(number))

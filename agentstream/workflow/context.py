@@ -78,10 +78,14 @@ def as_content(value: Any, step: str) -> Content:
     if isinstance(value, list) and value and all(_is_part(item) for item in value):
         return value
     if value is None:
-        raise ConfigError(
-            f"step {step!r} was given nothing (None): does the function before it return a value?"
-        )
+        raise _nothing(step)
     return _text(value)
+
+
+def _nothing(step: str) -> ConfigError:
+    return ConfigError(
+        f"step {step!r} was given nothing (None): does the function before it return a value?"
+    )
 
 
 def _is_part(item: object) -> bool:
@@ -103,7 +107,7 @@ def _named(part: Any) -> str:
 
 
 #: What a prompt's template may name.
-PLACEHOLDER = re.compile(r"\{(input|context)(?:\.([^{}\s]+))?\}")
+PLACEHOLDER = re.compile(r"\{(input|context)(?:\.([^{}\s]+(?: [^{}\s]+)*))?\}")
 
 
 def fill(template: str, input: Any, context: Mapping[str, Any], step: str) -> str:
@@ -116,6 +120,8 @@ def fill(template: str, input: Any, context: Mapping[str, Any], step: str) -> st
     def value_of(found: re.Match[str]) -> str:
         whole, part = found.group(1), found.group(2)
         source: Any = input if whole == "input" else context
+        if whole == "input" and source is None:
+            raise _nothing(step)
         if part is None:
             return _text(source) if whole == "input" else found.group(0)
         if not isinstance(source, Mapping) or part not in source:

@@ -13,9 +13,11 @@ from agentstream.agent import Agent
 from agentstream.errors import ConfigError
 
 if TYPE_CHECKING:
-    from agentstream.workflow.execution import Scope
+    from agentstream.workflow.scope import Scope
 
-__all__ = ["Step", "Workflow", "as_step", "as_steps"]
+__all__ = ["Step", "Workflow", "as_step", "as_steps", "check_function"]
+
+_ASYNC = 0x80 | 0x200  # inspect's CO_COROUTINE and CO_ASYNC_GENERATOR, without its import
 
 
 class Step:
@@ -69,6 +71,7 @@ class Step:
             self.kind, default = "Sequence", "sequence"
             self.steps = as_steps(what, "a list of steps")
         elif callable(what):
+            check_function(what, f"step {name or getattr(what, '__name__', 'function')!r}")
             self.kind = "Function"
             default = getattr(what, "__name__", type(what).__name__)
         else:
@@ -168,6 +171,19 @@ def as_steps(steps: Any, where: str) -> Tuple[Step, ...]:
         except ConfigError as error:
             raise ConfigError(f"{where}: step {number}: {error}") from None
     return tuple(found)
+
+
+def check_function(function: Any, where: str) -> None:
+    """Refuse what cannot be called, or only by an event loop.
+
+    Raises:
+        ConfigError: with `where`.
+    """
+    if not callable(function):
+        raise ConfigError(f"{where} must be a function, not {type(function).__name__}")
+    code = getattr(function, "__code__", None)
+    if getattr(code, "co_flags", 0) & _ASYNC:
+        raise ConfigError(f"{where} is an async function: give it a plain one")
 
 
 def _is_number(value: object) -> bool:

@@ -1,40 +1,30 @@
-"""Execution: one run of a workflow, and Scope: what a step of it works with.
+"""Execution: one run of a workflow: its steps' attempts, and its one end.
 
 Runs in the thread that calls it, and in those it is lent, and says what happens
 in the run's log; which threads these are, and who may stop it, is runtime.py's.
+What a step works with is scope.py's.
 """
 
 from __future__ import annotations
 
 import contextvars
 import logging
-import os
 import threading
 import time
-from concurrent.futures import TimeoutError as FutureTimeout
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
-from agentstream import threads
-from agentstream.agent import Agent
 from agentstream.cancel import CancelToken
-from agentstream.errors import (
-    AgentStreamError,
-    Cancelled,
-    DeadlineExceeded,
-    LogError,
-    WorkflowFailed,
-)  # fmt: skip
+from agentstream.errors import AgentStreamError, Cancelled, LogError, WorkflowFailed
 from agentstream.events.model import EventType
 from agentstream.events.stream import RunLog
-from agentstream.llm.messages import ChatResponse, Usage
+from agentstream.llm.messages import Usage
 from agentstream.llm.settings import Retries
-from agentstream.scribe import Scribe, describe
-from agentstream.workflow.branches import linked, side_by_side
-from agentstream.workflow.context import Context, as_content, fill
+from agentstream.scribe import describe
 from agentstream.workflow.definition import Step, Workflow
-from agentstream.workflow.results import Progress, WorkflowRun
+from agentstream.workflow.results import Progress, WorkflowRun, as_told
+from agentstream.workflow.scope import Scope, perform
 
-__all__ = ["Crew", "Execution", "Scope"]
+__all__ = ["Crew", "Execution"]
 
 logger = logging.getLogger("agentstream.workflow")
 
@@ -47,6 +37,11 @@ class Crew:
     def lend(self, work: Callable[[], object]) -> bool:
         """Run `work` in another thread, at once; False if there is none to be had."""
         return False
+
+    def place(
+        self, context: contextvars.Context, workflow_id: str, token: CancelToken
+    ) -> None:
+        """What is started in `context` is within that run, and is stopped by `token`."""
 
     def enter(self, workflow_id: str, token: CancelToken) -> None:
         """A run within this one has begun: `token` stops it."""
@@ -150,8 +145,9 @@ class Execution:
                 if delay is None:
                     raise
             if cancel.wait(delay):
-                progress.end("cancelled")
-                raise Cancelled(f"the run was stopped: {cancel.reason}")
+                stop = Cancelled(f"the run was stopped: {cancel.reason}")
+                self._note_failure(progress, stop, attempt, None)
+                raise stop
             progress.begin_again()
             attempt += 1
         progress.output = output
@@ -163,22 +159,20 @@ class Execution:
         self, progress: Progress, input: Any, cancel: CancelToken, attempt: int
     ) -> Any:
         step = progress.step
-        data: Dict[str, Any] = _head(progress)
+        data: Dict[str, Any] = progress.head()
         if attempt > 1:
             data["attempt"] = attempt
         scope = Scope(self, progress, cancel)
         if step.kind == "Workflow":
             data["run"] = scope.open_inner()
         self.log.append(EventType.WORKFLOW_STEP_STARTED, data)
-        if step.timeout is None:
-            return step._perform(scope, input)
-        return _within(step.timeout, scope, input)
+        return perform(scope, input)
 
     def _note_failure(
         self, progress: Progress, error: BaseException, attempt: int, delay: Optional[float]
     ) -> None:
         stopped = isinstance(error, Cancelled)
-        data = {**_head(progress), **describe(error)}
+        data = {**progress.head(), **describe(error)}
         if delay is not None:
             data.update(will_retry=True, attempt=attempt, delay_s=delay)
         else:
@@ -191,9 +185,9 @@ class Execution:
         self.log.append(
             EventType.WORKFLOW_STEP_COMPLETED,
             {
-                **_head(progress),
+                **progress.head(),
                 "duration_ms": result.duration_ms,
-                "output": result.output,
+                "output": as_told(result.output),
                 "usage": result.usage.to_dict(),
                 "tokens_per_second": result.tokens_per_second,
             },
@@ -225,7 +219,7 @@ class Execution:
     def _end_data(self, run: WorkflowRun) -> Dict[str, Any]:
         return {
             "workflow": self._workflow.name,
-            "output": run.output,
+            "output": as_told(run.output),
             "usage": run.usage.to_dict(),
             "duration_ms": (time.monotonic() - self._started) * 1000,
         }
@@ -290,168 +284,22 @@ class Execution:
             logger.exception("%s of run %s is not in the log", kind.value, self.log.workflow_id)
 
 
-class Scope:
-    """One attempt at a step: where it belongs, and what it may do."""
-
-    __slots__ = ("_execution", "_inner_log", "_progress", "cancel")
-
-    def __init__(self, execution: Execution, progress: Progress, cancel: CancelToken) -> None:
-        self._execution = execution
-        self._progress = progress
-        self._inner_log: Optional[RunLog] = None
-        self.cancel = cancel
-
-    @property
-    def step(self) -> Step:
-        """The step."""
-        return self._progress.step
-
-    def note(self, kind: EventType, **data: Any) -> None:
-        """Append an event of the step's."""
-        self._execution.log.append(kind, {**_head(self._progress), **data})
-
-    def ask(self, agent: Agent, prompt: Optional[str], input: Any) -> str:
-        """Run an agent; returns its text."""
-        name, progress = self.step.name, self._progress
-        if prompt is None:
-            content = as_content(input, name)
-        else:
-            content = fill(prompt, input, self._execution.values, name)
-        scribe = Scribe(self._execution.log, agent.name, progress.label)
-        progress.scribe = scribe
-        texts = agent.run(content, scribe, self.cancel)
-        try:
-            while True:
-                next(texts)  # it has been published
-        except StopIteration as end:
-            progress.spend(end.value.usage)
-            progress.rate = end.value.tokens_per_second
-            response: str = end.value.response
-            return response
-        except AgentStreamError as error:
-            if isinstance(error.partial, ChatResponse):
-                progress.spend(error.partial.usage)
-            raise
-
-    def call(self, function: Callable[..., Any], input: Any) -> Any:
-        """Call a function in a thread that a cancel leaves behind; returns what it does."""
-        arguments: Tuple[Any, ...] = (input,)
-        if _takes_two(function):
-            execution = self._execution
-            arguments = (input, Context(
-                execution.values, execution.lock, self.cancel,
-                execution.log.workflow_id, self._progress.label,
-            ))  # fmt: skip
-        context = contextvars.copy_context()  # a run that it starts is one within this
-        try:
-            return threads.abandonable(
-                "step", lambda: context.run(function, *arguments), self.cancel
-            )
-        except FutureTimeout:
-            if self.cancel.cancelled:
-                raise Cancelled(f"the run was stopped: {self.cancel.reason}") from None
-            raise  # its own
-
-    def run(self, part: str, step: Step, input: Any) -> Any:
-        """Run a step within this one; returns its output."""
-        return self.one_after_the_other(((part, step),), input)
-
-    def one_after_the_other(self, steps: Iterable[Tuple[str, Step]], input: Any) -> Any:
-        """Run steps within this one; returns the last one's output."""
-        label, progress = self._progress.label, self._progress
-        return self._execution.one_after_the_other(
-            ((f"{label}.{part}", step) for part, step in steps), input, self.cancel,
-            progress.within,
-        )  # fmt: skip
-
-    def side_by_side(
-        self, branches: Mapping[str, Step], input: Any, *, fail_fast: bool
-    ) -> Dict[str, Any]:
-        """Run steps within this one at once; returns outputs, or errors, by name."""
-        execution, progress = self._execution, self._progress
-        progress.places = {f"{progress.label}.{name}": name for name in branches}
-
-        def run(name: str, step: Step) -> Callable[[CancelToken], Any]:
-            label = f"{progress.label}.{name}"
-            return lambda token: execution.step(step, label, input, token, progress.within)
-
-        work = {name: run(name, step) for name, step in branches.items()}
-        return side_by_side(work, self.cancel, execution.crew.lend, fail_fast=fail_fast)
-
-    def open_inner(self) -> str:
-        """Begin the log of a run within this one; returns its id."""
-        self._inner_log = self._execution.log.open_child(os.urandom(8).hex())
-        return self._inner_log.workflow_id
-
-    def run_inner(self, workflow: Workflow, input: Any) -> Any:
-        """Run the workflow whose log `open_inner` began; returns its output."""
-        log = self._inner_log
-        assert log is not None
-        with linked(self.cancel) as token:
-            inner = self._execution.inner(workflow, log, token)
-            self._progress.within = inner.steps
-            crew = self._execution.crew
-            crew.enter(log.workflow_id, token)
-            try:
-                return inner.run(input).output
-            finally:
-                crew.leave(log.workflow_id)
-
-
-def _head(progress: Progress) -> Dict[str, Any]:
-    step = progress.step
-    return {"step": progress.label, "name": step.name, "kind": step.kind}
-
-
-def _within(timeout: float, scope: Scope, input: Any) -> Any:
-    """Perform a step, and stop it after `timeout` seconds."""
-    outer = scope.cancel
-    with linked(outer) as token:
-        scope.cancel = token
-        alarm = threads.Alarm(lambda _: token.cancel("its time is over"), grain=timeout)
-        threads.arm(alarm, time.monotonic() + timeout)
-        try:
-            return scope.step._perform(scope, input)
-        except (Cancelled, WorkflowFailed) as error:
-            if outer.cancelled or not token.cancelled:
-                raise
-            raise DeadlineExceeded(
-                f"step {scope.step.name!r} did not end within {timeout:g} s (timeout)",
-                partial=error.partial, phase=error.phase, retryable=True, outcome=error.outcome,
-            ) from error  # fmt: skip
-        finally:
-            alarm.stop()
-
-
 def _delay(
     step: Step, error: BaseException, attempt: int, cancel: CancelToken
 ) -> Optional[float]:
     """Seconds before a further attempt; None: there is none."""
-    if attempt > step.retries or cancel.cancelled or not _may_pass(error):
+    cause: Optional[BaseException] = error
+    while isinstance(cause, WorkflowFailed):  # of a workflow within
+        cause = cause.__cause__
+    if attempt > step.retries or cancel.cancelled or not _may_pass(cause):
         return None
     delay = _WAITS.delay(attempt - 1)
-    asked = getattr(error, "retry_after", None) or 0.0
+    known = isinstance(cause, AgentStreamError)  # a stranger's attribute may be anything
+    asked = (getattr(cause, "retry_after", None) or 0.0) if known else 0.0
     return None if asked > _WAITS.max_retry_after else max(delay, asked)
 
 
 def _may_pass(error: Optional[BaseException]) -> bool:
-    if isinstance(error, WorkflowFailed):  # of a workflow within
-        return _may_pass(error.__cause__)
     if isinstance(error, AgentStreamError):
         return error.retryable or isinstance(error, TimeoutError)
     return isinstance(error, Exception)
-
-
-def _takes_two(function: Callable[..., Any]) -> bool:
-    """True if it takes the context too: a second argument that must be given, or is so named."""
-    import inspect  # noqa: PLC0415 - ten milliseconds that only who uses functions pays
-
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):  # some builtins do not say
-        return False
-    by_position = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
-    if len(parameters) < 2 or parameters[1].kind not in by_position:
-        return False
-    second = parameters[1]
-    return second.default is inspect.Parameter.empty or second.name == "context"

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import List, Tuple
 
 from agentstream.workflow.definition import Step, Workflow
 
 __all__ = ["draw"]
+
+#: Read as markup or as the text's end; ":" begins the name of an icon, in "fa:fa-car".
+_ENTITIES = str.maketrans({
+    "#": "#35;", '"': "#quot;", "<": "#lt;", ">": "#gt;", "&": "#amp;", "`": "#96;", ":": "#58;",
+    "*": "#42;", "\n": " ", "\r": " ",
+})  # fmt: skip
+
+#: "1. first" is read as a list, which Mermaid refuses to draw; a space of no width keeps it text.
+_LIST = re.compile(r"^(\d+[.)]?|[-+])(?=[.)]? )")
 
 _BOXES = {"Agent": ("(", ")"), "Function": ("[", "]")}
 
@@ -16,7 +26,8 @@ def draw(workflow: Workflow) -> str:
 
     Agents have round corners, functions square ones; a `Parallel` opens into its
     branches and closes again, a `Branch` is a rhombus, a `Repeat` a frame with an
-    arrow back, a workflow within it a frame.
+    arrow back, a workflow within it a frame, and so is a list with a name, a
+    timeout or retries.
     """
     drawing = _Drawing()
     drawing.line('start(["input"])')
@@ -66,7 +77,13 @@ class _Drawing:
         return node
 
     def _sequence(self, step: Step, above: str, label: str) -> str:
-        return self.sequence(step.steps, above, label)
+        framed = step.name != "sequence" or step.timeout is not None or step.retries
+        if framed:
+            self._open(_caption(step))
+        last = self.sequence(step.steps, above, label)
+        if framed:
+            self._close()
+        return last
 
     def _parallel(self, step: Step, above: str, label: str) -> str:
         fork = self._node(_caption(step), "[[", "]]")
@@ -78,7 +95,8 @@ class _Drawing:
         return join
 
     def _branch(self, step: Step, above: str, label: str) -> str:
-        choice = self._node(_caption(step), "{", "}")
+        asked = _name_of(getattr(step, "predicate", None))
+        choice = self._node(_caption(step) + (f": {asked}?" if asked else ""), "{", "}")
         self.arrow(above, choice, label)
         ways = dict(step.within())
         ends = [self._step(ways["then"], choice, "then")]
@@ -92,7 +110,9 @@ class _Drawing:
         return join
 
     def _repeat(self, step: Step, above: str, label: str) -> str:
-        self._open(f"{_caption(step)}, at most {getattr(step, 'at_most', '?')} rounds")
+        until = _name_of(getattr(step, "until", None))
+        title = f"{_caption(step)}, at most {getattr(step, 'at_most', '?')} rounds"
+        self._open(title + (f", until {until}" if until else ""))
         first = self._node("next round", "[/", "/]")
         self.arrow(above, first, label)
         last = self.sequence(tuple(inner for _, inner in step.within()), first, "")
@@ -125,10 +145,12 @@ def _caption(step: Step) -> str:
     return step.name + (f" ({', '.join(extras)})" if extras else "")
 
 
+def _name_of(function: object) -> str:
+    """What a predicate is called, where that says anything."""
+    name = getattr(function, "__name__", "")
+    return name if isinstance(name, str) and name != "<lambda>" else ""
+
+
 def _quoted(text: str) -> str:
     """Text in Mermaid's quotes, its own special characters as entities."""
-    replaced = (
-        text.replace("#", "#35;").replace('"', "#quot;").replace("<", "#lt;").replace(">", "#gt;")
-        .replace("\n", " ").replace("\r", " ")
-    )  # fmt: skip
-    return f'"{replaced}"'
+    return '"' + _LIST.sub(r"\1#8203;", text.translate(_ENTITIES)) + '"'

@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Tuple
 
+from agentstream.events.model import freeze
 from agentstream.llm.messages import Usage
 
 if TYPE_CHECKING:
     from agentstream.scribe import Scribe
     from agentstream.workflow.definition import Step
 
-__all__ = ["Progress", "StepResult", "WorkflowRun"]
+__all__ = ["Progress", "StepResult", "WorkflowRun", "as_told"]
 
 
 class StepResult(NamedTuple):
@@ -75,10 +76,11 @@ class Progress:
         usage: of its own requests; None if it made none.
         within: the steps within it, in the order in which they began.
         places: the order to tell those in; None for that in which they began.
+        blamed: the label of the one whose failure ended it, where others failed too.
         scribe: of an agent's step: knows what has been said so far.
     """
 
-    __slots__ = ("_started", "_took", "label", "output", "places", "rate", "scribe",
+    __slots__ = ("_started", "_took", "blamed", "label", "output", "places", "rate", "scribe",
                  "status", "step", "usage", "within")  # fmt: skip
 
     def __init__(self, step: Step, label: str) -> None:
@@ -91,8 +93,13 @@ class Progress:
         self.scribe: Optional[Scribe] = None
         self.within: List[Progress] = []
         self.places: Optional[Dict[str, str]] = None
+        self.blamed: Optional[str] = None
         self._started = time.monotonic()
         self._took: Optional[float] = None
+
+    def head(self) -> Dict[str, Any]:
+        """What each event of the step's says first."""
+        return {"step": self.label, "name": self.step.name, "kind": self.step.kind}
 
     def begin_again(self) -> None:
         """Void what it has said and done, for a further attempt; what it used was used."""
@@ -101,6 +108,7 @@ class Progress:
         self.within = []
         self.scribe = None
         self.rate = None
+        self.blamed = None
 
     def end(self, status: str) -> None:
         """It has ended so."""
@@ -133,10 +141,11 @@ class Progress:
         return total
 
     def culprit(self) -> Progress:
-        """The innermost step that failed."""
-        for inner in self._in_order():
-            if inner.status == "failed":
-                return inner.culprit()
+        """The innermost step of its run that failed."""
+        if self.step.kind != "Workflow":  # what is within that is another run's
+            for inner in self._in_order():
+                if inner.status == "failed" and self.blamed in (None, inner.label):
+                    return inner.culprit()
         return self
 
     def result(self, status: str) -> StepResult:
@@ -154,3 +163,11 @@ class Progress:
             order = list(self.places)
             within.sort(key=lambda inner: order.index(inner.label))
         return within
+
+
+def as_told(value: Any) -> Any:
+    """A step's output as an event can hold it; what cannot be written, by its type's name."""
+    try:
+        return freeze(value)
+    except Exception:  # noqa: BLE001 - it contains itself, or is somebody's own class
+        return f"<{type(value).__name__}>"

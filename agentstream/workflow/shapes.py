@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, 
 
 from agentstream.errors import ConfigError, LimitExceeded
 from agentstream.events.model import EventType
-from agentstream.workflow.definition import Step, as_step
+from agentstream.workflow.branches import Outcome
+from agentstream.workflow.definition import Step, as_step, check_function
 
 if TYPE_CHECKING:
-    from agentstream.workflow.execution import Scope
+    from agentstream.workflow.scope import Scope
 
 __all__ = ["Branch", "Parallel", "Repeat"]
 
@@ -83,19 +84,14 @@ class Parallel(Step):
 
     def _perform(self, scope: Scope, input: Any) -> Dict[str, Any]:
         outcomes = scope.side_by_side(self.branches, input, fail_fast=self.fail_fast)
-        errors = [o for o in outcomes.values() if isinstance(o, BaseException)]
-        try:
-            if len(errors) == len(outcomes):
-                raise errors[0]
-            return {name: _told(outcome) for name, outcome in outcomes.items()}
-        finally:
-            del errors, outcomes  # no cycle through the error's traceback
+        return {name: _told(outcomes[name]) for name in self.branches}
 
 
-def _told(outcome: Any) -> Any:
-    if isinstance(outcome, BaseException):
-        return {"error": type(outcome).__name__, "message": str(outcome)}
-    return outcome
+def _told(outcome: Outcome) -> Any:
+    error = outcome.error
+    if error is None:
+        return outcome.value
+    return {"error": type(error).__name__, "message": str(error)}
 
 
 class Branch(Step):
@@ -126,7 +122,7 @@ class Branch(Step):
         retries: int = 0,
     ) -> None:
         self._settle(name, timeout, retries)
-        _check_function(self, "predicate", predicate)
+        check_function(predicate, f"step {name!r}: predicate")
         self.predicate = predicate
         self.then = as_step(then)
         self.otherwise = None if otherwise is None else as_step(otherwise)
@@ -175,7 +171,7 @@ class Repeat(Step):
     ) -> None:
         self._settle(name, timeout, retries)
         if until is not None:
-            _check_function(self, "until", until)
+            check_function(until, f"step {name!r}: until")
         if not isinstance(at_most, int) or isinstance(at_most, bool) or at_most < 1:
             raise ConfigError(f"step {name!r}: at_most must be 1 round or more, not {at_most!r}")
         self.step = as_step(step)
@@ -198,10 +194,3 @@ class Repeat(Step):
                 raise LimitExceeded(remark, limit="at_most")
             scope.note(EventType.SYSTEM_WARNING, message=remark)
         return input
-
-
-def _check_function(step: Step, what: str, value: object) -> None:
-    if not callable(value):
-        raise ConfigError(
-            f"step {step.name!r}: {what} must be a function, not {type(value).__name__}"
-        )

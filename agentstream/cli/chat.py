@@ -1,0 +1,99 @@
+"""agentstream chat: one question, its answer as it arrives.
+
+Without a terminal, a log or `--jsonl` it is a plain stream: no agent, no bus, no
+thread but the reader.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from typing import Any, Dict, List
+
+from agentstream.cli.endings import DONE, Interrupted
+from agentstream.cli.lock import hold
+from agentstream.cli.settings import open_client, setting
+from agentstream.cli.text import Output, is_terminal, piped_in
+from agentstream.errors import AgentStreamError, ConfigError, ConnectError
+from agentstream.llm.messages import ChatMessage, ChatResponse
+
+__all__ = ["chat"]
+
+
+def chat(given: Any) -> int:
+    """Answer; returns the exit code."""
+    system = setting(given, "system") or ""
+    with hold(given.lock), contextlib.ExitStack() as stack:
+        prompt = _prompt(given)
+        client = open_client(given, stack, resume=True)
+        try:
+            if given.jsonl or setting(given, "log") or _is_watched(given):
+                return _as_a_run(given, client, system, prompt)
+            messages = [ChatMessage.system(system)] if system else []
+            return _plain(client, [*messages, ChatMessage.user(prompt)], given.json)
+        except AgentStreamError as error:
+            _advise(error, given)
+            raise
+
+
+def _prompt(given: Any) -> str:
+    """What is asked, then what was piped in."""
+    parts = [given.prompt, piped_in()]
+    prompt = "\n\n".join(part for part in parts if part and part.strip())
+    if not prompt:
+        raise ConfigError("what is the question? `agentstream chat PROMPT`, or pipe one in")
+    return prompt
+
+
+def _is_watched(given: Any) -> bool:
+    return not given.json and not given.quiet and is_terminal(sys.stdout)
+
+
+def _plain(client: Any, messages: List[ChatMessage], as_json: bool) -> int:
+    output = Output(sys.stdout)
+    heard: List[str] = []
+    try:
+        with client.chat_stream(messages) as stream:
+            for text in stream:
+                heard.append(text)
+                if not as_json and not output.write(text):
+                    return DONE  # nobody reads it any more: `| head`
+        if as_json:
+            output.write(json.dumps(_as_dict(stream.response), ensure_ascii=False))
+    except Interrupted as interruption:
+        interruption.text = "".join(heard)
+        raise
+    finally:
+        output.end_line()
+    return DONE
+
+
+def _as_dict(response: ChatResponse) -> Dict[str, Any]:
+    calls = [
+        {"id": call.id, "name": call.name, "arguments": call.arguments}
+        for call in response.tool_calls
+    ]
+    return {**response._asdict(), "tool_calls": calls, "usage": response.usage.to_dict()}
+
+
+def _as_a_run(given: Any, client: Any, system: str, prompt: str) -> int:
+    """The same as a run of one agent: with events, and so with a log and a status line."""
+    from agentstream.agent import Agent  # noqa: PLC0415
+    from agentstream.cli.show import execute  # noqa: PLC0415
+
+    agent = Agent("chat", client=client, system_prompt=system)
+    return execute(given, agent, prompt, log=setting(given, "log"), plain=True)
+
+
+def _advise(error: AgentStreamError, given: Any) -> None:
+    """To whom has no server yet: which ways there are."""
+    found: Any = error
+    while found is not None and not isinstance(found, ConnectError):
+        found = found.__cause__
+    if found is None or setting(given, "base_url") or setting(given, "provider"):
+        return
+    error.args = (
+        f"{error}; start llama-server there, or use --base-url URL, --provider openai,"
+        " or --provider embedded (a small model on this machine)",
+    )

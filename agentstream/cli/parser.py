@@ -1,0 +1,263 @@
+"""The arguments of every command, and their help, which fits a screen of 24 lines of 80."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import re
+from typing import Any, Callable, List, NoReturn, Optional
+
+from agentstream._version import __version__
+
+__all__ = ["parse"]
+
+_ABOUT = """\
+LLM agents that stream, in plain threads.  Results go to standard output,
+everything else to standard error.
+
+  chat [PROMPT]    ask a model; what is piped in is added to the prompt
+  run FILE         run a workflow file
+  check FILE       say what a workflow file would do, and draw it; runs nothing
+  runs             list the runs in a log
+  follow [ID]      show a run as it goes, from a log or a server
+  stop ID          stop a run that another process runs
+  serve            serve a log over HTTP, with a page to watch the runs
+
+`agentstream COMMAND --help` tells more.  Settings are taken from the flags,
+then from the environment (AGENTSTREAM_MODEL for --model, and so on), then
+from agentstream/config.toml in your configuration folder (~/.config).
+
+exit codes: 0 done, 1 failed, 2 asked for wrongly, 75 --lock is held,
+            124 --deadline has passed, 130 Ctrl-C, 143 SIGTERM
+"""
+_CHAT = """\
+Ask a model.  The answer streams to standard output; what is piped in is
+added to PROMPT, or is the prompt.  The key comes from AGENTSTREAM_API_KEY
+or OPENAI_API_KEY, or from the config file.
+"""
+_RUN = """\
+Run a workflow file.  On a terminal the agents' text streams; into a pipe
+goes the result and nothing else.  FILE's format: docs/workflow-files.rst.
+"""
+_CHECK = """\
+Read a workflow file and say what `agentstream run` would do, as text and
+as a Mermaid flowchart.  Runs none of it, and imports nothing it names.
+"""
+_RUNS = "List the runs in a log, the newest first.\n"
+_FOLLOW = """\
+Show a run as it goes, from its beginning, until it ends; without ID, the
+newest one.  From the log that the run is written to, or from a server
+(`agentstream serve`).  Exits with 0 if the run completed, 1 if it did not.
+"""
+_STOP = """\
+Stop a run, whichever process runs it; the beginning of its ID will do.
+Exits with 0 if it was under way, 1 if not.
+"""
+_SERVE = """\
+Serve a log of runs over HTTP, live: a page to watch them at /, their
+events as Server-Sent Events, a way to stop them.  Runs of any process that
+writes to the log are shown.  Without a token it listens on loopback only.
+The token is never an argument, which others could read: put it into a file,
+or into the environment as AGENTSTREAM_TOKEN.  Requests bring it as
+'Authorization: Bearer TOKEN'; the page asks for it.
+"""
+
+
+def parse(arguments: Optional[List[str]] = None) -> argparse.Namespace:
+    """The command and its settings; `command` names it, None stands for "not given".
+
+    Raises:
+        SystemExit: with 2, after a message, for what cannot be understood; with
+            0 after --help and --version.
+    """
+    parser = _Parser(
+        prog="agentstream", usage="agentstream COMMAND [options]", description=_ABOUT,
+        formatter_class=_Help, allow_abbrev=False, add_help=False,
+    )  # fmt: skip
+    parser.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--version", action="version", version=f"agentstream {__version__}",
+        help=argparse.SUPPRESS,
+    )  # fmt: skip
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS,
+        prog="agentstream",
+    )  # fmt: skip
+    for name, usage, about, fill in (
+        ("chat", "[options] [PROMPT]", _CHAT, _chat),
+        ("run", "[options] FILE", _RUN, _run),
+        ("check", "[options] FILE", _CHECK, _check),
+        ("runs", "[options]", _RUNS, _runs),
+        ("follow", "[options] [ID]", _FOLLOW, _follow),
+        ("stop", "[options] ID", _STOP, _stop),
+        ("serve", "[options]", _SERVE, _serve),
+    ):
+        command = commands.add_parser(
+            name, usage=f"agentstream {name} {usage}", description=about,
+            formatter_class=_Help, allow_abbrev=False, add_help=False,
+        )  # fmt: skip
+        fill(command.add_argument)
+        command.add_argument("-h", "--help", action="help", help="show this")
+    given, rest = parser.parse_known_args(arguments)
+    if rest:
+        commands.choices[given.command].reject(rest)
+    return given
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"agentstream: {message}; `{self.prog} --help` says what there is\n")
+
+    def reject(self, rest: List[str]) -> NoReturn:
+        """End with what is too much; no value is told, which may be a key."""
+        flags = [word.partition("=")[0] for word in rest if word.startswith("-") and word != "-"]
+        if not flags:
+            self.error("too many arguments: a text of several words is to be quoted")
+        keys = "" if not re.search("key|token|secret", flags[0], re.IGNORECASE) else (
+            " (a key is never a flag, which others could read: set AGENTSTREAM_API_KEY)"
+        )  # fmt: skip
+        self.error(f"unknown: {', '.join(flags)}{keys}")
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Narrow enough for any terminal."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=26, width=79)
+
+
+Add = Callable[..., Any]
+
+
+def _chat(add: Add) -> None:
+    add("prompt", metavar="PROMPT", nargs="?", type=_text, help=argparse.SUPPRESS)
+    add("--system", metavar="TEXT", type=_text, help="instructions for the model")
+    _model(add)
+    _output(add)
+    _cron(add)
+
+
+def _run(add: Add) -> None:
+    add("file", metavar="FILE", help=argparse.SUPPRESS)
+    add("--input", metavar="TEXT", type=_text,
+        help="the first step's input; default: what is piped in")  # fmt: skip
+    add("--set", metavar="KEY=VALUE", action="append", default=[], type=_assignment,
+        help="overrule FILE: agents.writer.temperature=0")  # fmt: skip
+    add("--id", metavar="ID", help="the run's id; default: a new one")
+    _model(add)
+    _output(add)
+    _cron(add)
+
+
+def _check(add: Add) -> None:
+    add("file", metavar="FILE", help=argparse.SUPPRESS)
+    add("--set", metavar="KEY=VALUE", action="append", default=[], type=_assignment,
+        help="overrule FILE: agents.writer.temperature=0")  # fmt: skip
+    add("--mermaid", action="store_true", help="write the flowchart only")
+
+
+def _runs(add: Add) -> None:
+    add("--log", metavar="FILE", help="the log")
+    add("-n", dest="limit", type=_count, default=20, metavar="N", help="so many (%(default)s)")
+    add("--active", action="store_true", help="only those under way")
+    add("--json", action="store_true", help="as JSON, one run a line")
+
+
+def _follow(add: Add) -> None:
+    add("id", metavar="ID", nargs="?", help=argparse.SUPPRESS)
+    add("--log", metavar="FILE", help="the log")
+    add("--url", metavar="URL", help="the server, instead of a log")
+    add("--token-file", metavar="FILE", help="holds the server's token")
+    _output(add)
+    add("--deadline", metavar="SECONDS", type=_seconds, help="leave after so long, with 124")
+
+
+def _stop(add: Add) -> None:
+    add("id", metavar="ID", help=argparse.SUPPRESS)
+    add("--log", metavar="FILE", help="the log")
+    add("--reason", metavar="TEXT", default="agentstream stop", help="what its last event says")
+    add("--wait", metavar="SECONDS", type=_seconds, default=10.0,
+        help="wait so long for its end (%(default)g)")  # fmt: skip
+
+
+def _serve(add: Add) -> None:
+    add("--log", metavar="FILE", help="the log, of a SqliteStore")
+    add("--host", default="127.0.0.1", help="where to listen (%(default)s)")
+    add("--port", type=_port, default=8000, help="0 for any (%(default)s)")
+    add("--token-file", metavar="FILE", help="holds the token")
+    add("--name", metavar="NAME", action="append", default=[], help="a Host to answer to")
+
+
+def _model(add: Add) -> None:
+    add("--provider", metavar="NAME", help="llama, openai, or embedded: a small model of ours")
+    add("--model", metavar="NAME", help="the model, by the server's name for it")
+    add("--base-url", metavar="URL", help="the server; llama: http://127.0.0.1:8080")
+    add("--insecure", action="store_true", default=None, help="do not verify its certificate")
+
+
+def _output(add: Add) -> None:
+    add("--json", action="store_true", help="write the result as JSON")
+    add("--jsonl", action="store_true", help="write the events instead, one a line")
+    add("-q", "--quiet", action="store_true", help="no status line, no notes")
+    add("-v", "--verbose", action="count", default=0, help="say more; -vv for all of it")
+
+
+def _cron(add: Add) -> None:
+    add("--log", metavar="FILE", help="keep the events in this file")
+    add("--deadline", metavar="SECONDS", type=_seconds, help="stop after so long, with 124")
+    add("--retries", metavar="N", type=_number, help="further tries of what may pass")
+    add("--lock", metavar="NAME", help="leave with 75 if another holds this lock")
+
+
+# --- what an argument must be ----------------------------------------------------------------
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} must be seconds above 0")
+    return seconds
+
+
+def _number(text: str) -> int:
+    if not re.fullmatch(r"\d{1,6}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 0 on")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if _number(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be 1 or more")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError("a port is a number from 0 to 65535")
+    return int(text)
+
+
+def _text(text: str) -> str:
+    """UTF-8, whatever the locale: in that of cron, which is C, Python may take it for ASCII."""
+    try:
+        text.encode("utf-8")
+        return text
+    except UnicodeEncodeError:
+        pass
+    try:
+        return os.fsencode(text).decode("utf-8")
+    except UnicodeError:
+        raise argparse.ArgumentTypeError("what is given is not UTF-8") from None
+
+
+def _assignment(text: str) -> Any:
+    key, sign, value = _text(text).partition("=")
+    if not sign or not key.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} must be KEY=VALUE, as agents.writer.seed=1")
+    return key.strip(), value

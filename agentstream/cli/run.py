@@ -1,0 +1,66 @@
+"""agentstream run and check: workflow files."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import Any
+
+from agentstream.cli.endings import DONE, note
+from agentstream.cli.lock import hold
+from agentstream.cli.settings import open_client, setting
+from agentstream.cli.show import execute
+from agentstream.cli.text import Output, is_terminal, piped_in
+from agentstream.errors import ConfigError
+
+__all__ = ["check", "run"]
+
+
+def run(given: Any) -> int:
+    """Run a workflow file; returns the exit code."""
+    from agentstream.config import load_workflow  # noqa: PLC0415
+
+    file = load_workflow(given.file, set=given.set)
+    if given.verbose or (is_terminal(sys.stderr) and not given.quiet):  # cron would mail it
+        _warn(file)
+    with hold(given.lock), contextlib.ExitStack() as stack:
+        input = _input(given, file)
+        built = file.build(environ=os.environ, default_client=lambda: open_client(given, stack))
+        workflow = stack.enter_context(built)
+        retries = setting(given, "retries")
+        for step in workflow.steps if retries else ():
+            step.retries = step.retries or retries
+        return execute(
+            given, workflow, input, log=setting(given, "log"),
+            context=dict(file.context), workflow_id=given.id,
+        )  # fmt: skip
+
+
+def _input(given: Any, file: Any) -> str:
+    """`--input`, else what is piped in, else the file's own."""
+    for found in (given.input, None if given.input is not None else piped_in(), file.input):
+        if found is not None and (found is given.input or found.strip()):
+            return str(found)
+    raise ConfigError(
+        f"what is the input? use --input TEXT, pipe it in, or write input = ... into {given.file}"
+    )
+
+
+def check(given: Any) -> int:
+    """Say what a workflow file would do; returns the exit code."""
+    from agentstream.config import load_workflow  # noqa: PLC0415
+
+    file = load_workflow(given.file, set=given.set)
+    _warn(file)
+    output = Output(sys.stdout)
+    if not given.mermaid:
+        output.write(file.describe().rstrip("\n") + "\n\n")
+    output.write(file.to_mermaid())
+    output.end_line()
+    return DONE
+
+
+def _warn(file: Any) -> None:
+    for warning in file.warnings:
+        note(f"agentstream: warning: {warning}")

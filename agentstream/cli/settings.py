@@ -1,0 +1,201 @@
+"""What holds where no flag says: the environment, then the user's config file.
+
+Keys come from these two only, never from a flag, which other users could read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import pathlib
+import stat
+import sys
+from typing import Any, Dict, Optional
+
+from agentstream.cli.endings import note
+from agentstream.errors import ConfigError
+
+__all__ = ["config_file", "log_of", "open_client", "setting", "token"]
+
+_PROVIDERS = ("llama", "openai", "embedded")
+#: The settings, and what each must be.
+_KINDS: Dict[str, Any] = {
+    "provider": str, "model": str, "base_url": str, "insecure": bool, "system": str,
+    "api_key": str, "log": str, "deadline": float, "retries": int,
+}  # fmt: skip
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+def setting(given: Any, name: str) -> Any:
+    """A setting: the flag's, the environment's, the config file's, or None.
+
+    Raises:
+        ConfigError: it is not what it must be.
+    """
+    value = getattr(given, name, None)
+    if value is not None:
+        return _checked(name, value, f"--{name.replace('_', '-')}")
+    variable = f"AGENTSTREAM_{name.upper()}"
+    text = os.environ.get(variable)
+    if text:
+        return _checked(name, _parsed(name, text, variable), variable)
+    if not hasattr(given, "config"):
+        given.config = _read(config_file())  # once a command, and only if it is needed
+    return given.config.get(name)
+
+
+def token(path: Optional[str]) -> Optional[str]:
+    """A server's token: from a file, or from the environment (AGENTSTREAM_TOKEN); None: none."""
+    if path is None:
+        return os.environ.get("AGENTSTREAM_TOKEN") or None
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = file.read(4096).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the token file {path} cannot be read: {error}") from None
+    if not found:
+        raise ConfigError(f"the token file {path} is empty")
+    return found
+
+
+def log_of(given: Any) -> str:
+    """The log's file, which must be there.
+
+    Raises:
+        ConfigError: none was named, or there is none.
+    """
+    path = setting(given, "log")
+    if path is None:
+        raise ConfigError(
+            f"which log? use --log FILE, set AGENTSTREAM_LOG, or write log = ... into "
+            f"{config_file()}"
+        )
+    if not os.path.exists(path):
+        raise ConfigError(f"there is no log {path}: `agentstream run --log {path} FILE` begins one")
+    return str(path)
+
+
+# --- the config file -------------------------------------------------------------------------
+
+
+def config_file() -> pathlib.Path:
+    """Where the user's config file is, or would be."""
+    named = os.environ.get("AGENTSTREAM_CONFIG")
+    if named:
+        return pathlib.Path(named)
+    if sys.platform == "win32":
+        folder = pathlib.Path(os.environ.get("APPDATA", os.path.expanduser("~")))
+    else:
+        folder = pathlib.Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"))
+    return folder / "agentstream" / "config.toml"
+
+
+def _read(path: pathlib.Path) -> Dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            raw = file.read()
+            mode = os.fstat(file.fileno()).st_mode
+    except FileNotFoundError:
+        if os.environ.get("AGENTSTREAM_CONFIG"):
+            raise ConfigError(f"AGENTSTREAM_CONFIG names {path}, which is not there") from None
+        return {}
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    values = _parse(path, raw)
+    for name, value in values.items():
+        if name not in _KINDS:
+            raise ConfigError(f"{path}: {name}: unknown setting{_meant(name)}")
+        values[name] = _checked(name, value, f"{path}: {name}")
+    if "api_key" in values and os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
+        note(f"agentstream: warning: others can read the key in {path}: chmod 600 {path}")
+    return values
+
+
+def _parse(path: pathlib.Path, raw: bytes) -> Dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib  # noqa: PLC0415
+    else:
+        import tomli as tomllib  # noqa: PLC0415
+    try:
+        return tomllib.loads(raw.decode("utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no TOML: {error}") from None
+
+
+def _meant(name: str) -> str:
+    import difflib  # noqa: PLC0415
+
+    close = difflib.get_close_matches(name, _KINDS, 1)
+    return f"; did you mean {close[0]!r}?" if close else f": there are {', '.join(_KINDS)}"
+
+
+# --- what a setting must be ------------------------------------------------------------------
+
+
+def _parsed(name: str, text: str, where: str) -> Any:
+    kind = _KINDS[name]
+    if kind is bool:
+        if text.lower() in _TRUE + _FALSE:
+            return text.lower() in _TRUE
+        raise ConfigError(f"{where} must be 1 or 0")
+    if kind is str:
+        return text
+    try:
+        return kind(text)
+    except ValueError:
+        raise ConfigError(f"{where} must be a number, not {text!r}") from None
+
+
+def _checked(name: str, value: Any, where: str) -> Any:
+    kind = _KINDS[name]
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        what = {str: "a text", bool: "true or false", float: "a number", int: "a whole number"}
+        raise ConfigError(f"{where} must be {what[kind]}")  # no value: it may be a key
+    if name == "provider" and value not in _PROVIDERS:
+        raise ConfigError(f"{where} must be one of {', '.join(_PROVIDERS)}, not {value!r}")
+    if name == "deadline" and not 0 < value < math.inf:
+        raise ConfigError(f"{where} must be seconds above 0, not {value:g}")
+    if name == "retries" and value < 0:
+        raise ConfigError(f"{where} must be 0 or more, not {value}")
+    return value
+
+
+# --- the client that the settings name -------------------------------------------------------
+
+
+def open_client(given: Any, stack: contextlib.ExitStack, *, resume: bool = False) -> Any:
+    """The client that the settings name; `stack` closes it, and the server of an embedded one.
+
+    With `resume`, retries go on with an answer that broke off, where the server can.
+
+    Raises:
+        ConfigError: they do not go together, a key is missing.
+    """
+    from agentstream.llm.clients import LlamaClient, OpenAIClient  # noqa: PLC0415
+    from agentstream.llm.settings import Retries  # noqa: PLC0415
+
+    provider = setting(given, "provider") or "llama"
+    model, url = setting(given, "model"), setting(given, "base_url")
+    retries = setting(given, "retries")
+    common: Dict[str, Any] = {"api_key": setting(given, "api_key")}
+    if retries is not None:
+        common["retries"] = Retries(retries, resume=resume and provider != "openai")
+    if setting(given, "insecure"):
+        common["verify"] = False
+    if provider == "openai":
+        client: Any = OpenAIClient(model or "gpt-4o-mini", base_url=url, **common)
+    else:
+        if provider == "embedded":
+            url = stack.enter_context(_embedded()).url
+        client = LlamaClient(url or "http://127.0.0.1:8080", model=model or "default", **common)
+    return stack.enter_context(client)
+
+
+def _embedded() -> Any:
+    from agentstream.local import LocalServer, ProgressBar, fetch_model  # noqa: PLC0415
+
+    with ProgressBar() as progress:
+        fetch_model(progress)
+    return LocalServer()
