@@ -13,7 +13,7 @@ from agentstream.events.model import EventType, FrozenDict
 from agentstream.events.stream import RunLog
 from agentstream.llm.answer import Answer
 
-__all__ = ["Scribe", "describe"]
+__all__ = ["Scribe", "describe", "message_of"]
 
 logger = logging.getLogger("agentstream.agent")
 
@@ -66,9 +66,17 @@ class Scribe:
             self.log.append(kind, data)
 
 
+def message_of(error: BaseException) -> str:
+    """What an error says; "" of one whose own code cannot tell."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - somebody's __str__: a run must end all the same
+        return ""
+
+
 def describe(error: BaseException) -> Dict[str, Any]:
     """What an event says of an error."""
-    data: Dict[str, Any] = {"error": type(error).__name__, "message": str(error)}
+    data: Dict[str, Any] = {"error": type(error).__name__, "message": message_of(error)}
     if isinstance(error, AgentStreamError):
         data.update(
             phase=error.phase,

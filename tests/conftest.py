@@ -11,6 +11,7 @@ import contextlib
 import gc
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -28,6 +29,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background of a shell without job control: the programs that the tests
     # start would inherit that, and no Ctrl-C would reach them.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    # Hundreds of interpreters are started, and each would compile the package anew.  The tree
+    # stays as it was asked to be.
+    _bytecode = tempfile.TemporaryDirectory(prefix="agentstream-bytecode-")
+    os.environ["PYTHONPYCACHEPREFIX"] = _bytecode.name
 
 SETTLE = 2.0  # seconds
 

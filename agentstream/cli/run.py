@@ -26,8 +26,7 @@ def run(given: Any) -> int:
         _warn(file)
     with hold(given.lock), contextlib.ExitStack() as stack:
         input = _input(given, file)
-        built = file.build(environ=os.environ, default_client=lambda: open_client(given, stack))
-        workflow = stack.enter_context(built)
+        workflow = _build(given, file, stack)
         retries = setting(given, "retries")
         for step in workflow.steps if retries else ():
             step.retries = step.retries or retries
@@ -35,6 +34,17 @@ def run(given: Any) -> int:
             given, workflow, input, log=setting(given, "log"),
             context=dict(file.context), workflow_id=given.id,
         )  # fmt: skip
+
+
+def _build(given: Any, file: Any, stack: contextlib.ExitStack) -> Any:
+    """The live workflow; `stack` closes what it took."""
+    from agentstream.local import ProgressBar  # noqa: PLC0415
+
+    with ProgressBar() as bar:  # for the embedded model, which is fetched once
+        built = file.build(
+            environ=os.environ, default_client=lambda: open_client(given, stack), progress=bar
+        )
+        return stack.enter_context(built)
 
 
 def _input(given: Any, file: Any) -> str:

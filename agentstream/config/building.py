@@ -205,9 +205,11 @@ class _LiveParts(Parts):
         """Import what is named, and look whether the environment has what is needed."""
         file = self._file
         used = [file.agents[name] for name in file.used]
-        importer = self._builder.stack.enter_context(Importer(file.folder))
-        for where, source in file.sources():
-            self._import(importer, problems, where, source)
+        sources = file.sources()
+        if sources:
+            importer = self._builder.stack.enter_context(Importer(file.folder))
+            for where, source in sources:
+                self._import(importer, problems, where, source)
         for agent in used:
             for name in agent.tools:
                 self._make_tool(problems, file.tools[name])

@@ -19,7 +19,7 @@ from agentstream.events.model import EventType
 from agentstream.events.stream import RunLog
 from agentstream.llm.messages import Usage
 from agentstream.llm.settings import Retries
-from agentstream.scribe import describe
+from agentstream.scribe import describe, message_of
 from agentstream.workflow.definition import Step, Workflow
 from agentstream.workflow.results import Progress, WorkflowRun, as_told
 from agentstream.workflow.scope import Scope, perform
@@ -267,7 +267,7 @@ class Execution:
         where = "" if failed is None else f" in step {failed.step.name!r}"
         known = error if isinstance(error, AgentStreamError) else AgentStreamError()
         return WorkflowFailed(
-            f"run {run.workflow_id} failed{where}: {type(error).__name__}: {error}",
+            f"run {run.workflow_id} failed{where}: {type(error).__name__}: {message_of(error)}",
             run=run,
             partial=known.partial,
             phase=known.phase,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, 
 
 from agentstream.errors import ConfigError, LimitExceeded
 from agentstream.events.model import EventType
+from agentstream.scribe import message_of
 from agentstream.workflow.branches import Outcome
 from agentstream.workflow.definition import Step, as_step, check_function
 
@@ -91,7 +92,7 @@ def _told(outcome: Outcome) -> Any:
     error = outcome.error
     if error is None:
         return outcome.value
-    return {"error": type(error).__name__, "message": str(error)}
+    return {"error": type(error).__name__, "message": message_of(error)}
 
 
 class Branch(Step):
