@@ -336,6 +336,23 @@ def test_the_step_blamed_is_the_one_whose_error_it_is(runtime: Runtime) -> None:
         assert last["failed_at"] == str(caught.value.__cause__) == last["message"]
 
 
+def test_the_step_blamed_is_not_one_that_fails_because_of_it(runtime: Runtime) -> None:
+    def sore(request: Any, cancel: CancelToken) -> Iterator[str]:
+        cancel.wait(10)
+        yield "something"
+        raise OSError("a client that does not know how to be stopped")
+
+    def first(input: Any) -> None:
+        raise ValueError("the one to blame")
+
+    parallel = Parallel({"sore": Agent("a", client=FunctionClient(sore)), "first": first})
+    with pytest.raises(WorkflowFailed) as caught:
+        runtime.run(Workflow("w", [parallel]), "x", workflow_id="w")
+    assert isinstance(caught.value.__cause__, ValueError)
+    last = events_of(runtime.event_stream, "w")[-1].data
+    assert (last["failed_step"], last["failed_at"]) == ("first", "0.first")
+
+
 def test_what_a_branch_returns_may_be_an_exception(runtime: Runtime) -> None:
     error = ValueError("a value like others")
     run = runtime.run(Workflow("w", [Parallel(a=lambda input: error, b=lambda input: 1)]), "x")

@@ -19,6 +19,7 @@ from agentstream import (
     Runtime,
     Step,
     Workflow,
+    threads,
 )
 from agentstream.errors import (
     AuthError,
@@ -115,16 +116,18 @@ def test_all_steps_share_the_very_dict_that_run_was_given(runtime: Runtime) -> N
             with context.lock:
                 with context.lock:  # re-entrant
                     context["seen"] = [*context.get("seen", []), (what, context.workflow_id)]
+                    context["locks"] = {*context.get("locks", ()), context.lock}
             return input
 
         return Step(function, name=what)
 
     inner = Workflow("inner", [note("in the inner one")])
     steps = [note("first"), Parallel(note("a"), note("b")), lambda r: r["a"], inner, note("last")]
-    given = {"language": "German"}
+    given: Any = {"language": "German"}
     run = runtime.run(Workflow("w", steps), "x", workflow_id="w", context=given)
     assert given["language"] == "German"
-    seen = given["seen"]
+    assert len(given["locks"]) == 1
+    seen: Any = given["seen"]
     assert [what for what, _ in seen][:1] == ["first"]
     assert sorted(what for what, _ in seen[1:3]) == ["a", "b"]
     assert [what for what, _ in seen][3:] == ["in the inner one", "last"]
@@ -194,6 +197,22 @@ def test_whatever_a_function_raises_fails_the_run(runtime: Runtime, error: BaseE
     assert kind == "failed"
     assert (data["name"], data["kind"]) == ("broken", "Function")
     assert data["error"] == type(error).__name__
+
+
+class Untellable(Exception):
+    def __str__(self) -> str:
+        raise self
+
+
+def test_an_error_that_cannot_be_told_ends_the_run_all_the_same(runtime: Runtime) -> None:
+    def broken(input: Any) -> None:
+        raise Untellable
+
+    failed = failure_of(runtime, broken, workflow_id="w")
+    assert isinstance(failed.__cause__, Untellable)
+    assert events_of(runtime.event_stream, "w")[-1].data["error"] == "Untellable"
+    run = run_one(runtime, Parallel(broken, len, fail_fast=False))
+    assert run.output["broken"] == {"error": "Untellable", "message": ""}
 
 
 def test_nothing_for_an_agent_is_an_error_that_says_so(cast: Cast, runtime: Runtime) -> None:
@@ -274,7 +293,7 @@ def test_a_timeout_ends_an_agent_in_mid_stream(cast: Cast, runtime: Runtime) -> 
 
 
 def test_a_timeout_ends_a_silent_agent(cast: Cast, runtime: Runtime) -> None:
-    failed = failure_of(runtime, Step(cast.plays("a", Reply(Gate())), timeout=0.1))
+    failed = failure_of(runtime, Step(cast.plays("a", Reply(Gate())), timeout=0.2))
     assert cast.server.wait_client_gone()
     deadline_of(failed, "a")
 
@@ -310,7 +329,7 @@ def test_a_timeout_ends_all_branches_in_either_mode(cast: Cast, runtime: Runtime
 
 
 def test_a_branchs_timeout_is_its_own_failure(cast: Cast, runtime: Runtime) -> None:
-    slow = Step(cast.halts("slow", Gate(), "so far", "never"), timeout=0.1)
+    slow = Step(cast.halts("slow", Gate(), "so far", "never"), timeout=0.2)
     run = run_one(runtime, Parallel({"s": slow, "q": cast.says("quick", "q")}, fail_fast=False))
     assert run.output["s"]["error"] == "DeadlineExceeded"
     assert run.output["q"] == "q"
@@ -327,10 +346,19 @@ def test_a_timeout_ends_a_workflow_within(cast: Cast, runtime: Runtime) -> None:
     assert (last.type, last.data["reason"]) == ("workflow_cancelled", "its time is over")
 
 
-def test_a_step_in_time_leaves_no_alarm(runtime: Runtime) -> None:
-    steps = [Step(len, timeout=60), Step([str, len], timeout=60)]
-    steps.append(Repeat(str, at_most=2, timeout=60))
-    assert runtime.run(Workflow("w", steps), "abc").output == "1"
+def test_steps_in_time_are_left_alone(runtime: Runtime) -> None:
+    steps = [Step(len, timeout=61.7), Step([str, len], timeout=61.7)]
+    steps.append(Repeat(Parallel(x=lambda input: 1), at_most=30, timeout=61.7))
+    links: List[int] = []
+
+    def count(input: Any, context: Context) -> Any:
+        links.append(len(context.cancel._callbacks))
+        return input
+
+    runtime.run(Workflow("w", [count, *steps, count]), "abc")
+    assert links[0] == links[1]  # nothing of them waits for a stop any more
+    alarms = [alarm for _, _, alarm in threads._clock._heap if alarm.grain == 61.7]
+    assert all(alarm.stopped for alarm in alarms)
 
 
 # --- retries --------------------------------------------------------------------------------

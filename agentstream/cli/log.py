@@ -8,7 +8,7 @@ import time
 from typing import Any, Iterator, List, Optional
 
 from agentstream.cancel import CancelToken
-from agentstream.cli.endings import DONE, FAILED, note
+from agentstream.cli.endings import DONE, FAILED, note, say
 from agentstream.cli.settings import log_of, token
 from agentstream.cli.show import View, write_output
 from agentstream.cli.text import Output, is_terminal
@@ -77,14 +77,14 @@ def stop(given: Any) -> int:
         workflow_id = _find(store, given.id, log)
         if not store.request_stop(workflow_id, given.reason):
             state = store.run(workflow_id)
-            note(f"run {workflow_id} is not under way: {'' if state is None else state.status}")
+            say(f"run {workflow_id} is not under way: {'' if state is None else state.status}")
             return FAILED
         until = time.monotonic() + given.wait
         position = store.bounds().last
         while not store.has_ended(workflow_id):
             left = until - time.monotonic()
             if left <= 0:
-                note(f"run {workflow_id} was asked to stop, and has not ended yet")
+                say(f"run {workflow_id} was asked to stop, and has not ended yet")
                 return FAILED
             store.wait(position, min(left, 1.0))
             position = store.bounds().last
@@ -171,7 +171,7 @@ def _show(given: Any, view: View, workflow_id: str, events: Iterator[Event]) -> 
     finally:
         view.end()
     if last is None:
-        note(f"agentstream: run {workflow_id} has no end in its log, and will have none")
+        say(f"run {workflow_id} has no end in its log, and will have none")
         return FAILED
     output = Output(sys.stdout)
     if given.json:
@@ -180,7 +180,7 @@ def _show(given: Any, view: View, workflow_id: str, events: Iterator[Event]) -> 
         write_output(output, last.data.get("output"))
     if last.type is EventType.WORKFLOW_COMPLETED:
         return DONE
-    note(f"agentstream: run {workflow_id} {_ending(last)}")
+    say(f"run {workflow_id} {_ending(last)}")
     return FAILED
 
 
