@@ -22,8 +22,9 @@ _PROVIDERS = ("llama", "openai", "embedded")
 #: The settings, and what each must be.
 _KINDS: Dict[str, Any] = {
     "provider": str, "model": str, "base_url": str, "insecure": bool, "system": str,
-    "api_key": str, "log": str, "deadline": float, "retries": int,
+    "api_key": str, "log": str, "log_days": float, "deadline": float, "retries": int,
 }  # fmt: skip
+_ABOVE_ZERO = {"deadline": "seconds", "log_days": "days"}
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 def setting(given: Any, name: str) -> Any:
@@ -155,8 +156,8 @@ def _checked(name: str, value: Any, where: str) -> Any:
         raise ConfigError(f"{where} must be {what[kind]}")  # no value: it may be a key
     if name == "provider" and value not in _PROVIDERS:
         raise ConfigError(f"{where} must be one of {', '.join(_PROVIDERS)}, not {value!r}")
-    if name == "deadline" and not 0 < value < math.inf:
-        raise ConfigError(f"{where} must be seconds above 0, not {value:g}")
+    if name in _ABOVE_ZERO and not 0 < value < math.inf:
+        raise ConfigError(f"{where} must be {_ABOVE_ZERO[name]} above 0, not {value:g}")
     if name == "retries" and value < 0:
         raise ConfigError(f"{where} must be 0 or more, not {value}")
     return value

@@ -11,6 +11,7 @@ import sys
 from typing import Any, Callable, Dict, List, Optional, Set
 
 from agentstream.cli.endings import DONE, note
+from agentstream.cli.settings import setting
 from agentstream.cli.text import Output, is_terminal
 from agentstream.errors import AgentStreamError, Cancelled, WorkflowFailed
 from agentstream.events.model import Event, EventType, freeze
@@ -50,7 +51,7 @@ def execute(
         WorkflowFailed, Cancelled, Interrupted: with `run`.
     """
     workflow_id = workflow_id or os.urandom(8).hex()
-    with Runtime(event_stream=_stream(log), grace=_GRACE_S) as runtime:
+    with Runtime(event_stream=_stream(log, setting(given, "log_days")), grace=_GRACE_S) as runtime:
         view = View(given, plain)
         view.watch(workflow_id)  # before its first event comes
         runtime.event_stream.subscribe(view)
@@ -75,12 +76,12 @@ def execute(
     return DONE
 
 
-def _stream(log: Optional[str]) -> EventStream:
+def _stream(log: Optional[str], days: Optional[float]) -> EventStream:
     if log is None:
         return EventStream()
     from agentstream.events.sqlite import SqliteStore  # noqa: PLC0415
 
-    return EventStream(SqliteStore(log))
+    return EventStream(SqliteStore(log, max_age=None if days is None else days * 86_400))
 
 
 def _result(handle: RunHandle) -> WorkflowRun:
