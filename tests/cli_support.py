@@ -1,7 +1,8 @@
 """`agentstream ...` as a process: its arguments, its three streams, a terminal, its end.
 
 The environment is what cron gives: HOME and PATH, and what the test adds.  The
-marked key is in it, and no output of any command may show it.
+marked key is in it, and no output of any command may show it, none may leave a
+process behind.
 """
 
 from __future__ import annotations
@@ -9,17 +10,16 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import pty
 import selectors
-import signal
 import subprocess
 import sys
 import threading
 import time
-from typing import Any, Dict, Iterator, List, Optional, Union
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import pytest
 
+from agentstream.cli import main
 from agentstream.testing import ScriptedServer
 from tests.support import KEY, hunt
 
@@ -61,12 +61,15 @@ class Command:
                 os.write(writing, stdin)  # no more than a pipe holds
                 os.close(writing)
         if terminal:
+            import pty  # not on Windows, where conftest imports this, too
+
             reading, slave = pty.openpty()
             theirs.append(slave)
             self._read(reading, "terminal")
+            self._keyboard = reading
             given.update(dict.fromkeys(terminal.split(), slave))
         self.began = self.ended = time.monotonic()
-        self.process = subprocess.Popen(words, env=env, **given)
+        self.process = subprocess.Popen(words, env=env, start_new_session=True, **given)
         for descriptor in theirs:
             os.close(descriptor)
         self._bark = threading.Timer(PATIENCE, self.process.kill)
@@ -114,6 +117,10 @@ class Command:
             left = end - time.monotonic()
             assert left > 0 and self._pump(min(left, 0.5)), f"no {text!r} in {self.shown!r}"
 
+    def type(self, keys: bytes) -> None:
+        """Press keys at its terminal."""
+        os.write(self._keyboard, keys)
+
     def send(self, number: int) -> None:
         """Send a signal once the main thread waits; see `tests.programs.Program.send`."""
         asleep = 0
@@ -135,6 +142,8 @@ class Command:
             assert time.monotonic() < self.began + PATIENCE + 5
         self.ended = time.monotonic()
         self.close()
+        with pytest.raises(ProcessLookupError):  # nor has it left any process behind
+            os.killpg(self.process.pid, 0)
         hunt(self.shown)
         assert "Traceback" not in self.shown, self.shown
         assert "Exception ignored" not in self.shown, self.shown
@@ -185,7 +194,8 @@ class Shell:
     def environment(self, **more: str) -> Dict[str, str]:
         kept = {
             "HOME": str(self.home), "PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT),
-            "PYTHONWARNINGS": "error", "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONWARNINGS": "error",
+            "PYTHONPYCACHEPREFIX": os.environ.get("PYTHONPYCACHEPREFIX", ""),
             "AGENTSTREAM_BASE_URL": self._url, "AGENTSTREAM_API_KEY": KEY,
         }  # fmt: skip
         return {name: value for name, value in {**kept, **more}.items() if value}
@@ -231,12 +241,6 @@ class Shell:
         (self.folder / name).write_text(text, encoding="utf-8")
         return str(self.folder / name)
 
-    def runs(self, log: Optional[str] = None) -> List[Dict[str, Any]]:
-        """What `agentstream runs --json` has, the newest first."""
-        command = self("runs", "--json", "--log", log or self.log)
-        assert command.err == ""
-        return command.events
-
     def close(self) -> None:
         for command in self._commands:
             command.close()
@@ -252,6 +256,39 @@ def cli(tmp_path: pathlib.Path, server: ScriptedServer) -> Iterator[Shell]:
         shell.close()
 
 
+class Here:
+    """A command that was run in this process: quicker, where a process of its own shows no more."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    line = Command.line
+    events = Command.events
+
+
+@pytest.fixture
+def here(
+    cli: Shell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Here]]:
+    """Runs a command in this process, in the home, folder and environment of `cli`."""
+    for name in list(os.environ):
+        if name.startswith(("AGENTSTREAM_", "OPENAI_", "XDG_")):
+            monkeypatch.delenv(name)
+    for name in ("HOME", "AGENTSTREAM_BASE_URL", "AGENTSTREAM_API_KEY"):
+        monkeypatch.setenv(name, cli.environment()[name])
+    monkeypatch.chdir(cli.folder)
+
+    def run(*arguments: str, code: int = 0) -> Here:
+        done = Here(main(list(arguments)), *capsys.readouterr())
+        assert done.code == code, (done.out, done.err)
+        hunt(done.out + done.err)
+        return done
+
+    with open(os.devnull, encoding="utf-8") as nothing:
+        monkeypatch.setattr(sys, "stdin", nothing)
+        yield run
+
+
 def last_events(log: str) -> Dict[str, Dict[str, Any]]:
     """The last event of each run of a log that nobody writes to any more; no secret in it."""
     from agentstream.events.sqlite import SqliteStore
@@ -265,9 +302,3 @@ def last_events(log: str) -> Dict[str, Dict[str, Any]]:
             ].to_dict()
             for state in store.runs(limit=100)
         }
-
-
-def signal_all(commands: List[Command], number: Union[int, signal.Signals]) -> None:
-    """The same signal to several commands."""
-    for command in commands:
-        command.send(int(number))

@@ -21,7 +21,7 @@ from typing import Counter as CounterType
 import pytest
 
 from agentstream.testing import ScriptedServer
-from tests.cli_support import cli  # noqa: F401
+from tests.cli_support import cli, here  # noqa: F401
 from tests.fixtures_llama import llama_server, llama_tool_server  # noqa: F401
 from tests.secret_hunt import no_secrets, secret_hunt  # noqa: F401
 

@@ -16,6 +16,7 @@ from agentstream.cli.text import Output, is_terminal
 from agentstream.errors import AgentStreamError, Cancelled, WorkflowFailed
 from agentstream.events.model import Event, EventType, freeze
 from agentstream.events.stream import EventStream
+from agentstream.llm.messages import ChatResponse
 from agentstream.runtime import RunHandle, Runtime
 from agentstream.workflow import StepResult, WorkflowRun
 from agentstream.workflow.context import as_content
@@ -65,14 +66,14 @@ def execute(
         except (WorkflowFailed, Cancelled) as error:
             if view.closed:
                 return DONE  # nobody reads it any more: `| head`
-            if given.json and error.run is not None:
+            if given.json and not plain and error.run is not None:
                 show_result(given, error.run, error)
             raise
         finally:
             runtime.shutdown(cancel=True)  # the view has seen the run's last event then
             view.end()
     if not view.closed and not view.has_shown(run.output):
-        show_result(given, run)
+        show_result(given, run, answer=view.answer)
     return DONE
 
 
@@ -103,6 +104,7 @@ class View:
 
     Attributes:
         on_terminal: True if a person watches.
+        answer: with `plain` and `--json`, what a `ChatResponse` has, once there is one.
     """
 
     def __init__(self, given: Any, plain: bool = False) -> None:
@@ -113,6 +115,7 @@ class View:
         self._trouble: Optional[OSError] = None  # with writing there
         self._given = given
         self._callbacks: List[Callable[[Event], object]] = []
+        self.answer: Dict[str, Any] = {}
         self._console: Any = None
         self._status: Any = None
         self.on_terminal = is_terminal(sys.stderr)
@@ -123,8 +126,8 @@ class View:
             self._callbacks.append(self._write_json)
         elif streams:
             self._add_console(plain)
-        elif plain and not given.json:
-            self._callbacks.append(self._write_text)
+        elif plain:
+            self._callbacks.append(self._keep if given.json else self._write_text)
 
     def watch(
         self, workflow_id: str, stop: Callable[[str], object] = lambda reason: None
@@ -188,6 +191,18 @@ class View:
         if event.type is EventType.AGENT_LLM_STREAM_CHUNK:
             self._write(event.data["chunk"])
 
+    def _keep(self, event: Event) -> None:
+        data = event.data
+        if event.type is EventType.AGENT_PROCESSING:
+            self.answer = {"content": "", "reasoning": "", "tool_calls": []}
+        elif event.type is EventType.AGENT_LLM_REASONING_CHUNK:
+            self.answer["reasoning"] += data["chunk"]
+        elif event.type is EventType.AGENT_LLM_REQUEST_COMPLETED:
+            known = (name for name in ChatResponse._fields if name in data)
+            self.answer.update((name, data[name]) for name in known)
+        elif event.type is EventType.AGENT_COMPLETED:
+            self.answer["content"] = data["response"]
+
     def _write(self, text: str) -> None:
         try:
             if self._output.write(text):
@@ -203,11 +218,17 @@ class View:
 # --- the result ------------------------------------------------------------------------------
 
 
-def show_result(given: Any, run: WorkflowRun, error: Optional[AgentStreamError] = None) -> None:
-    """Write a run's output, or with `--json` all that is known of it."""
+def show_result(
+    given: Any,
+    run: WorkflowRun,
+    error: Optional[AgentStreamError] = None,
+    answer: Optional[Dict[str, Any]] = None,
+) -> None:
+    """Write a run's output, or with `--json` all that is known of it, or `answer`."""
     output = Output(sys.stdout)
     if given.json:
-        output.write(json.dumps(freeze(_as_dict(run, error)), ensure_ascii=False) + "\n")
+        data = freeze(answer or _as_dict(run, error))
+        output.write(json.dumps(data, ensure_ascii=False) + "\n")
     else:
         write_output(output, run.output)
 

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Optional, TextIO
 
-from agentstream.cli.endings import note
+from agentstream.cli.endings import harmless, note
 from agentstream.errors import ConfigError
 
 __all__ = ["Output", "is_terminal", "piped_in"]
@@ -34,6 +34,7 @@ class Output:
         if file is None:
             raise OSError("standard output is closed")
         self._file = file
+        self._is_terminal = is_terminal(file)
         self._at_line_start = True
         self.closed = False
 
@@ -45,6 +46,8 @@ class Output:
         """
         if self.closed:
             return False
+        if self._is_terminal:
+            text = harmless(text)
         try:
             try:
                 self._file.write(text)
