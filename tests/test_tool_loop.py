@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import threading
 import time
 from typing import Any, List, Optional
@@ -671,7 +672,7 @@ def test_x04_cancel_during_a_tool(through):
         (RuntimeError("secret"), "Error: the call was not approved: asking raised RuntimeError"),
         (SystemExit(1), "Error: the call was not approved: asking raised SystemExit"),
     ],
-    ids=repr,
+    ids=lambda value: re.sub(r" at 0x\w+", "", repr(value)),
 )
 def test_approve_answers(answer, told):
     asked: List[ToolCall] = []

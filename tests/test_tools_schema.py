@@ -243,7 +243,9 @@ def made(annotation: Any) -> Tool:
     return tool(probe)
 
 
-@pytest.mark.parametrize(("annotation", "schema"), CASES, ids=[str(one[0]) for one in CASES])
+@pytest.mark.parametrize(
+    ("annotation", "schema"), CASES, ids=[re.sub(r" at 0x\w+", "", str(one[0])) for one in CASES]
+)
 def test_an_annotation_becomes_its_schema(annotation, schema):
     parameters = made(annotation).parameters
     assert parameters["properties"]["x"] == schema
