@@ -267,9 +267,9 @@ class _Loader:
             return None
         real = os.path.realpath(label)
         if real in map(os.path.realpath, chain):
-            table.refuse(
-                "workflow", f"a workflow cannot hold itself: {' -> '.join([*chain, label])}"
-            )
+            home = os.path.dirname(chain[0]) or os.curdir
+            names = " -> ".join(os.path.relpath(path, home) for path in (*chain, label))
+            table.refuse("workflow", f"a workflow cannot hold itself: {names}")
             return None
         if len(chain) > _MOST_NESTED:
             table.refuse("workflow", f"files are nested more than {_MOST_NESTED} deep")
