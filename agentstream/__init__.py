@@ -6,8 +6,9 @@
     for text in client.chat_stream("Tell me a joke"):
         print(text, end="", flush=True)
 
-The public names and nothing else: importing this starts nothing and reads
-nothing.  Names that few programs need are imported when they are first asked for.
+The public names and nothing else.  Importing this starts nothing and reads nothing;
+each name's module is imported when the name is first asked for, so that a program
+pays for what it uses, and the command line is there before a Ctrl-C can be.
 """
 
 from __future__ import annotations
@@ -15,64 +16,65 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agentstream._version import __version__
-from agentstream.agent import Agent, AgentOutput, AgentStream
-from agentstream.cancel import CancelToken
-from agentstream.errors import (
-    AgentStreamError,
-    AuthError,
-    BadRequest,
-    Cancelled,
-    ConfigError,
-    ConnectError,
-    ConnectTimeout,
-    DeadlineExceeded,
-    FirstTokenTimeout,
-    LimitExceeded,
-    LogError,
-    OffsetGone,
-    ProtocolError,
-    ProviderStreamError,
-    RateLimited,
-    ServerError,
-    StallTimeout,
-    StatusError,
-    StreamError,
-    StreamTruncated,
-    ToolError,
-    ToolTimeout,
-    WorkflowFailed,
-)
-from agentstream.events.model import Event, EventType
-from agentstream.events.store import EventStore, MemoryStore, RunState
-from agentstream.events.stream import EventStream, Subscription
-from agentstream.llm.clients import (
-    ChatClient,
-    InsecureWarning,
-    LlamaClient,
-    OpenAIClient,
-    TextStream,
-)
-from agentstream.llm.messages import (
-    ChatMessage,
-    ChatRequest,
-    ChatResponse,
-    Delta,
-    ToolCall,
-    ToolCallDelta,
-    Usage,
-)
-from agentstream.llm.settings import Limits, Retries, Timeouts
-from agentstream.llm.sse import ServerSentEvent
-from agentstream.runtime import RunHandle, Runtime, exit_on_sigterm
-from agentstream.workflow import Step, StepResult, Workflow, WorkflowRun
 
 if TYPE_CHECKING:
+    from agentstream.agent import Agent, AgentOutput, AgentStream
     from agentstream.approval import Approval
+    from agentstream.cancel import CancelToken
     from agentstream.console import Console
     from agentstream.console_status import StatusLine
     from agentstream.conversation import Conversation
+    from agentstream.errors import (
+        AgentStreamError,
+        AuthError,
+        BadRequest,
+        Cancelled,
+        ConfigError,
+        ConnectError,
+        ConnectTimeout,
+        DeadlineExceeded,
+        FirstTokenTimeout,
+        LimitExceeded,
+        LogError,
+        OffsetGone,
+        ProtocolError,
+        ProviderStreamError,
+        RateLimited,
+        ServerError,
+        StallTimeout,
+        StatusError,
+        StreamError,
+        StreamTruncated,
+        ToolError,
+        ToolTimeout,
+        WorkflowFailed,
+    )
+    from agentstream.events.model import Event, EventType
     from agentstream.events.sqlite import SqliteStore
-    from agentstream.tools import RunContext, Tool, tool
+    from agentstream.events.store import EventStore, MemoryStore, RunState
+    from agentstream.events.stream import EventStream, Subscription
+    from agentstream.llm.clients import (
+        ChatClient,
+        InsecureWarning,
+        LlamaClient,
+        OpenAIClient,
+        TextStream,
+    )
+    from agentstream.llm.messages import (
+        ChatMessage,
+        ChatRequest,
+        ChatResponse,
+        Delta,
+        ToolCall,
+        ToolCallDelta,
+        Usage,
+    )
+    from agentstream.llm.settings import Limits, Retries, Timeouts
+    from agentstream.llm.sse import ServerSentEvent
+    from agentstream.runtime import RunHandle, Runtime, exit_on_sigterm
+    from agentstream.tools import RunContext, Tool
+    from agentstream.tools.tool import tool
+    from agentstream.workflow import Step, StepResult, Workflow, WorkflowRun
     from agentstream.workflow.context import Context
     from agentstream.workflow.shapes import Branch, Parallel, Repeat
 
@@ -149,27 +151,86 @@ __all__ = [
     "tool",
 ]
 
-_LATER = {
-    "Approval": "agentstream.approval",
-    "Branch": "agentstream.workflow.shapes",
-    "Console": "agentstream.console",
-    "Context": "agentstream.workflow.context",
-    "Conversation": "agentstream.conversation",
-    "Parallel": "agentstream.workflow.shapes",
-    "Repeat": "agentstream.workflow.shapes",
-    "RunContext": "agentstream.tools",
-    "SqliteStore": "agentstream.events.sqlite",
-    "StatusLine": "agentstream.console_status",
-    "Tool": "agentstream.tools",
-    "tool": "agentstream.tools",
+#: Where each name lives.
+_HOMES = {
+    "agentstream.agent": ("Agent", "AgentOutput", "AgentStream"),
+    "agentstream.approval": ("Approval",),
+    "agentstream.cancel": ("CancelToken",),
+    "agentstream.console": ("Console",),
+    "agentstream.console_status": ("StatusLine",),
+    "agentstream.conversation": ("Conversation",),
+    "agentstream.errors": (
+        "AgentStreamError",
+        "AuthError",
+        "BadRequest",
+        "Cancelled",
+        "ConfigError",
+        "ConnectError",
+        "ConnectTimeout",
+        "DeadlineExceeded",
+        "FirstTokenTimeout",
+        "LimitExceeded",
+        "LogError",
+        "OffsetGone",
+        "ProtocolError",
+        "ProviderStreamError",
+        "RateLimited",
+        "ServerError",
+        "StallTimeout",
+        "StatusError",
+        "StreamError",
+        "StreamTruncated",
+        "ToolError",
+        "ToolTimeout",
+        "WorkflowFailed",
+    ),
+    "agentstream.events.model": ("Event", "EventType"),
+    "agentstream.events.sqlite": ("SqliteStore",),
+    "agentstream.events.store": ("EventStore", "MemoryStore", "RunState"),
+    "agentstream.events.stream": ("EventStream", "Subscription"),
+    "agentstream.llm.clients": (
+        "ChatClient",
+        "InsecureWarning",
+        "LlamaClient",
+        "OpenAIClient",
+        "TextStream",
+    ),
+    "agentstream.llm.messages": (
+        "ChatMessage",
+        "ChatRequest",
+        "ChatResponse",
+        "Delta",
+        "ToolCall",
+        "ToolCallDelta",
+        "Usage",
+    ),
+    "agentstream.llm.settings": ("Limits", "Retries", "Timeouts"),
+    "agentstream.llm.sse": ("ServerSentEvent",),
+    "agentstream.runtime": ("RunHandle", "Runtime", "exit_on_sigterm"),
+    "agentstream.tools": ("RunContext", "Tool", "tool"),
+    "agentstream.workflow": ("Step", "StepResult", "Workflow", "WorkflowRun"),
+    "agentstream.workflow.context": ("Context",),
+    "agentstream.workflow.shapes": ("Branch", "Parallel", "Repeat"),
 }
+_MODULES = {name: module for module, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib  # noqa: PLC0415
 
-    value = getattr(importlib.import_module(_LATER[name]), name)
-    globals()[name] = value
-    return value
+    if name in _MODULES:
+        value = getattr(importlib.import_module(_MODULES[name]), name)
+        globals()[name] = value
+        return value
+    if name.startswith("_"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:  # a module of the package, as `agentstream.errors`
+        return importlib.import_module(f"{__name__}.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"{__name__}.{name}":
+            raise
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

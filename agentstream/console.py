@@ -84,6 +84,13 @@ class Console:
             if self._status is not None:
                 self._status.draw()
 
+    def end_line(self) -> None:
+        """Begin a new line, unless at the beginning of one."""
+        with self._lock:
+            if not self._at_line_start:
+                self._write("\n")
+                self._at_line_start = True
+
     def _advance(self, place: Place) -> bool:
         """Print what can be of a place; true if it is done."""
         parts = place.parts

@@ -281,7 +281,8 @@ CLIENTS: Dict[str, Type[Client]] = {
 
 #: What each needs installed.
 MODULES = {
-    "requests": "requests", "agentstream": "agentstream", "agentstream, whole way": "agentstream",
+    "requests": "requests", "agentstream": "agentstream.runtime",
+    "agentstream, whole way": "agentstream.runtime",
     "openai": "openai", "langchain-openai": "langchain_openai", "litellm": "litellm",
     "smolagents": "smolagents", "ollama": "ollama", "llm": "llm",
 }  # fmt: skip

@@ -175,6 +175,23 @@ def test_on_a_terminal_text_streams_above_a_status_line(cli, server):
     assert "chat >" not in chat.screen  # one agent needs no heading
 
 
+def test_verbose_tells_what_happens_and_a_cut_answer_is_told_of(cli, here, server):
+    server.default(*text_chunks("Hello ", "there", finish_reason="length"))
+    told = here("chat", "x", "-v", "--max-tokens", "2", "--temperature", "0.5")
+    assert told.out == "Hello there\n"
+    assert [line[9:] for line in told.err.splitlines()[:2]] == [
+        "workflow 'chat' begins", "agent 'chat' (0) begins"
+    ]  # fmt: skip
+    assert told.err.endswith("agentstream: the answer of 'chat' was cut by a limit of tokens\n")
+    sent = server.requests[0].json
+    assert (sent["max_tokens"], sent["temperature"]) == (2, 0.5)
+    assert here("chat", "x", "--max-tokens", "2").err == ""  # nobody watches
+    assert server.requests[1].json["max_tokens"] == 2
+    watched = cli.start("chat", "x", terminal="stdin stdout stderr")
+    assert watched.finish() == 0
+    assert "was cut by a limit of tokens" in watched.screen
+
+
 def test_no_color_quiet_and_a_terminal_for_one_stream_only(cli, server):
     server.default(*text_chunks("Hello ", "there"))
     plain = cli.start("chat", "x", terminal="stdin stdout stderr", env={"NO_COLOR": "1"})
@@ -334,6 +351,8 @@ def test_what_is_asked_wrongly_is_one_line_and_2(cli, capsys):
         (["chta"], "argument COMMAND: invalid choice: 'chta'"),
         (["chat", "x", "--deadline", "0"], "argument --deadline: '0' must be seconds above 0"),
         (["chat", "x", "--retries", "-1"], "argument --retries: "),
+        (["chat", "x", "--json", "--jsonl"], "--json or --jsonl: one of them"),
+        (["chat", "x", "--temperature", "hot"], "argument --temperature: 'hot' must be a number"),
         (["run", "x.toml", "--set", "a"], "argument --set: 'a' must be KEY=VALUE"),
         (["stop"], "the following arguments are required: ID"),
     ):  # fmt: skip
@@ -349,6 +368,11 @@ def test_what_is_asked_wrongly_is_one_line_and_2(cli, capsys):
         parse(["--version"])
     assert left.value.code == 0
     assert capsys.readouterr().out == f"agentstream {__version__}\n"
+
+
+def test_a_deadline_may_be_in_minutes_or_hours():
+    for text, seconds in (("600", 600.0), ("1.5", 1.5), ("10m", 600.0), ("2h", 7200.0)):
+        assert parse(["chat", "x", "--deadline", text]).deadline == seconds
 
 
 COMMANDS = ["chat", "run", "check", "runs", "follow", "stop", "serve"]
@@ -388,6 +412,7 @@ def test_a_lock_keeps_a_second_start_out(cli, here, server):
     )
     assert second.stderr.count("\n") == 1
     assert here("chat", "x", "--lock", "other").out == "Two\n"
+    assert here("chat", "x", "--lock", "job", "-q", code=75).err == ""  # for cron, which mails
     holder.process.send_signal(signal.SIGKILL)
     assert holder.finish() == -signal.SIGKILL
     queue(server, Reply.text("Three"))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
+import threading
 import time
 
 import pytest
 
+from agentstream import Runtime, Workflow
+from agentstream.cli import show
 from agentstream.events.model import TERMINAL, Event
 from agentstream.testing import Gate, Reply, text_chunks
 from tests.cli_support import PROJECT, last_events
@@ -142,6 +146,8 @@ def test_set_overrules_the_file(cli, here, server):
     assert "temperature" in wrong.line
     secret = here("run", flow, "--input", "x", "--set", f"clients.c.api_key={KEY}", code=2)
     assert "api_key_env" in secret.err  # and it shows nowhere
+    idle = here("run", flow, "--input", "x", "--model", "m", "--insecure", code=2)
+    assert idle.line.startswith(f"--model, --insecure: {flow} has clients of its own; use --set")
     assert len(server.requests) == 1
 
 
@@ -266,3 +272,33 @@ def test_the_example_on_the_embedded_llama(cli, llama_server):
     assert all(len(step["output"].split()) >= 8 for step in result["steps"])
     assert result["output"] == result["steps"][-1]["output"]
     assert run.err == ""
+
+
+def test_a_run_is_stopped_if_nobody_reads_its_first_event(monkeypatch):
+    """Its output may be closed before `submit` has come back."""
+    read, write = os.pipe()
+    os.close(read)
+    closed = threading.Event()
+    submit, write_out = Runtime.submit, show.View._closed
+
+    def late(self, *args, **settings):
+        handle = submit(self, *args, **settings)
+        assert closed.wait(10)
+        return handle
+
+    def seen(self):
+        write_out(self)
+        closed.set()
+
+    monkeypatch.setattr(Runtime, "submit", late)
+    monkeypatch.setattr(show.View, "_closed", seen)
+    given = argparse.Namespace(json=False, jsonl=True, quiet=True, verbose=0, log_days=1.0)
+    stopped = []
+
+    def wait(text, context):
+        stopped.append(context.cancel.wait(10))
+
+    with os.fdopen(write, "w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        assert show.execute(given, Workflow("w", [wait]), "x", log=None) == 0
+    assert stopped in ([], [True])

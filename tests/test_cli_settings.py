@@ -86,6 +86,8 @@ def test_where_the_file_is(home, monkeypatch):
 def test_what_is_wrong_is_said_with_its_place(home, monkeypatch):
     path = configure(home, 'modle = "x"\n')
     assert problem("model") == f"{path}: modle: unknown setting; did you mean 'model'?"
+    configure(home, 'modle = "x"\nretries = "many"\n')
+    assert problem("model").count(f"{path}: ") == 2  # all of it at once
     configure(home, "model = 7\n")
     assert problem("model") == f"{path}: model must be a text"
     configure(home, f"api_key = ['{KEY}']\n")
@@ -98,6 +100,8 @@ def test_what_is_wrong_is_said_with_its_place(home, monkeypatch):
     assert problem("retries") == f"{path}: retries must be a whole number"
     configure(home, 'provider = "lama"\n')
     assert "must be one of llama, openai, embedded" in problem("provider")
+    configure(home, f'base_url = "me:{KEY}@host"\n')
+    assert problem("base_url") == f"{path}: base_url must begin with http:// or https://"
     path.unlink()
     path.mkdir()
     assert problem("model").startswith(f"{path} cannot be read: ")
@@ -160,6 +164,12 @@ def test_logs_and_tokens(home, monkeypatch):
         log_of(nothing)
     (home / "runs.db").touch()
     assert log_of(nothing) == "runs.db"
+    monkeypatch.setenv("AGENTSTREAM_LOG", "~/runs.db")
+    assert log_of(nothing) == str(home / "runs.db")
+    monkeypatch.delenv("AGENTSTREAM_LOG")
+    path = configure(home, 'log = "my.db"\n')  # beside the file that says so
+    (path.parent / "my.db").touch()
+    assert log_of(SimpleNamespace(log=None)) == str(path.parent / "my.db")
     assert token(None) is None
     monkeypatch.setenv("AGENTSTREAM_TOKEN", "t" * 20)
     assert token(None) == "t" * 20

@@ -877,6 +877,18 @@ def test_openai_takes_its_key_from_the_given_environment(
     assert headers["authorization"] == "Bearer sk-right"
 
 
+def test_a_key_of_the_process_goes_nowhere_that_the_given_environment_does_not_say(
+    write: Any, server: ScriptedServer, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-process")
+    server.default(*text_chunks("x"))
+    client = f"[clients.c]\nprovider = 'openai'\nmodel = 'm'\nbase_url = '{server.url}'\n"
+    file = load_workflow(write(client + "[agents.a]\n[[steps]]\nagent = 'a'\n"))
+    with file.build(environ={}) as workflow, Runtime() as runtime:
+        runtime.run(workflow, "x")
+    assert "authorization" not in {name.lower() for name in server.requests[0].headers}
+
+
 def test_all_that_is_missing_when_it_is_built_is_told_at_once(write: Any, module: Any) -> None:
     module("mytools", TOOLS)
     module("broken_module", "raise SystemExit('no')")

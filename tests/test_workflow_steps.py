@@ -315,6 +315,27 @@ def test_a_function_that_does_not_end_is_left_behind(runtime: Runtime) -> None:
     assert context == {"late": True}
 
 
+def test_what_a_function_returns_because_it_was_stopped_is_no_result(runtime: Runtime) -> None:
+    def obliging(input: str, context: Context) -> str:
+        context.cancel.wait(10)
+        return "half of it"
+
+    for _ in range(5):  # which of the two is seen first is a matter of luck
+        failed = failure_of(runtime, Step(obliging, timeout=0.05))
+        assert isinstance(failed.__cause__, DeadlineExceeded)
+    begun = threading.Event()
+
+    def told_to_stop(input: str, context: Context) -> str:
+        begun.set()
+        return obliging(input, context)
+
+    handle = runtime.submit(Workflow("w", [told_to_stop]), "x")
+    assert begun.wait(10)
+    handle.cancel()
+    with pytest.raises(Cancelled):
+        handle.result(10)
+
+
 def test_a_timeout_ends_all_branches_in_either_mode(cast: Cast, runtime: Runtime) -> None:
     for number, fail_fast in enumerate((True, False), 1):
         agents = [cast.halts(name, Gate(), name, "never") for name in "ab"]

@@ -14,8 +14,11 @@ __all__ = ["main"]
 
 def main(arguments: Optional[List[str]] = None) -> int:
     """Run a command; returns the exit code: see `agentstream.cli.endings`."""
-    from agentstream.cli.endings import conduct  # noqa: PLC0415
-    from agentstream.cli.parser import parse  # noqa: PLC0415
+    try:
+        from agentstream.cli.endings import conduct  # noqa: PLC0415
+        from agentstream.cli.parser import parse  # noqa: PLC0415
 
-    given = parse(arguments)
-    return conduct(given, leaving=arguments is None)
+        given = parse(arguments)
+        return conduct(given, leaving=arguments is None)
+    except KeyboardInterrupt as stop:  # before there is anything to stop, or after
+        return getattr(stop, "code", 130)

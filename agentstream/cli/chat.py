@@ -9,19 +9,22 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from typing import Any, Dict, List
+from typing import TYPE_CHECKING, Any, Dict, List
 
 from agentstream.cli.endings import DONE, Interrupted
 from agentstream.cli.lock import hold
-from agentstream.cli.settings import open_client, setting
+from agentstream.cli.settings import advise, open_client, setting
 from agentstream.cli.text import Output, is_terminal, piped_in
-from agentstream.errors import AgentStreamError, ConfigError, ConnectError
-from agentstream.llm.messages import ChatMessage, ChatResponse
+from agentstream.errors import AgentStreamError, ConfigError
+from agentstream.llm.messages import ChatMessage, ChatRequest, ChatResponse
+
+if TYPE_CHECKING:
+    import argparse
 
 __all__ = ["chat"]
 
 
-def chat(given: Any) -> int:
+def chat(given: argparse.Namespace) -> int:
     """Answer; returns the exit code."""
     system = setting(given, "system") or ""
     with hold(given.lock), contextlib.ExitStack() as stack:
@@ -31,13 +34,18 @@ def chat(given: Any) -> int:
             if given.jsonl or setting(given, "log") or _is_watched(given):
                 return _as_a_run(given, client, system, prompt)
             messages = [ChatMessage.system(system)] if system else []
-            return _plain(client, [*messages, ChatMessage.user(prompt)], given.json)
+            messages.append(ChatMessage.user(prompt))
+            return _plain(client, ChatRequest(messages, **_sampling(given)), given.json)
         except AgentStreamError as error:
-            _advise(error, given)
+            advise(error, given)
             raise
 
 
-def _prompt(given: Any) -> str:
+def _sampling(given: argparse.Namespace) -> Dict[str, Any]:
+    return {"max_tokens": given.max_tokens, "temperature": given.temperature}
+
+
+def _prompt(given: argparse.Namespace) -> str:
     """What is asked, then what was piped in."""
     parts = [given.prompt, piped_in()]
     prompt = "\n\n".join(part for part in parts if part and part.strip())
@@ -46,15 +54,16 @@ def _prompt(given: Any) -> str:
     return prompt
 
 
-def _is_watched(given: Any) -> bool:
-    return not given.json and not given.quiet and is_terminal(sys.stdout)
+def _is_watched(given: argparse.Namespace) -> bool:
+    on_terminal = is_terminal(sys.stderr) or (is_terminal(sys.stdout) and not given.json)
+    return bool(given.verbose) or (on_terminal and not given.quiet)
 
 
-def _plain(client: Any, messages: List[ChatMessage], as_json: bool) -> int:
+def _plain(client: Any, request: ChatRequest, as_json: bool) -> int:
     output = Output(sys.stdout)
     heard: List[str] = []
     try:
-        with client.chat_stream(messages) as stream:
+        with client.chat_stream(request) as stream:
             for text in stream:
                 heard.append(text)
                 if not as_json and not output.write(text):
@@ -77,23 +86,10 @@ def _as_dict(response: ChatResponse) -> Dict[str, Any]:
     return {**response._asdict(), "tool_calls": calls, "usage": response.usage.to_dict()}
 
 
-def _as_a_run(given: Any, client: Any, system: str, prompt: str) -> int:
+def _as_a_run(given: argparse.Namespace, client: Any, system: str, prompt: str) -> int:
     """The same as a run of one agent: with events, and so with a log and a status line."""
     from agentstream.agent import Agent  # noqa: PLC0415
     from agentstream.cli.show import execute  # noqa: PLC0415
 
-    agent = Agent("chat", client=client, system_prompt=system)
+    agent = Agent("chat", client=client, system_prompt=system, **_sampling(given))
     return execute(given, agent, prompt, log=setting(given, "log"), plain=True)
-
-
-def _advise(error: AgentStreamError, given: Any) -> None:
-    """To whom has no server yet: which ways there are."""
-    found: Any = error
-    while found is not None and not isinstance(found, ConnectError):
-        found = found.__cause__
-    if found is None or setting(given, "base_url") or setting(given, "provider"):
-        return
-    error.args = (
-        f"{error}; start llama-server there, or use --base-url URL, --provider openai,"
-        " or --provider embedded (a small model on this machine)",
-    )

@@ -24,6 +24,8 @@ from agentstream import threads
 from agentstream.errors import AgentStreamError, Cancelled, ConfigError, WorkflowFailed
 
 if TYPE_CHECKING:
+    import argparse
+
     from agentstream.workflow import StepResult, WorkflowRun
 
 __all__ = ["DONE", "FAILED", "LOCKED", "WRONG", "Interrupted", "Locked", "conduct", "harmless",
@@ -54,7 +56,7 @@ class Interrupted(KeyboardInterrupt):
         self.text: Optional[str] = None  # what had arrived
 
 
-def conduct(given: Any, *, leaving: bool = False) -> int:
+def conduct(given: argparse.Namespace, *, leaving: bool = False) -> int:
     """Run the command that was given; returns its exit code, and says why it is not 0.
 
     Args:
@@ -72,14 +74,15 @@ def conduct(given: Any, *, leaving: bool = False) -> int:
             code = _code(error)
             if code == _UNKNOWN:
                 raise
-            say(_line(error))
+            if not (code == LOCKED and given.quiet):  # cron would mail it
+                say(_line(error))
         return code
 
 
 #: The module each command lives in.
 _HOMES = {
     "chat": "chat", "run": "run", "check": "run", "serve": "serve",
-    "runs": "log", "follow": "log", "stop": "log",
+    "runs": "log", "stop": "log", "follow": "follow",
 }  # fmt: skip
 
 
@@ -147,7 +150,8 @@ def _told(error: BaseException) -> str:
             text += f" in run {run.workflow_id}{_where(run)}"
         return text + _arrived(error, run)
     text = str(error) or type(error).__name__
-    if not isinstance(error, (WorkflowFailed, Cancelled, Locked, OSError)):
+    plain = isinstance(error, (WorkflowFailed, Cancelled, Locked))
+    if not plain and isinstance(error, AgentStreamError):  # its timeouts are OSErrors as well
         text = f"{type(error).__name__}: {text}"
     return text + _arrived(error, run)
 
@@ -189,7 +193,7 @@ def _arrived(error: BaseException, run: Optional[WorkflowRun]) -> str:
 # --- the deadline, and signals ---------------------------------------------------------------
 
 
-def _deadline_of(given: Any) -> Optional[float]:
+def _deadline_of(given: argparse.Namespace) -> Optional[float]:
     if not hasattr(given, "deadline"):
         return None
     from agentstream.cli.settings import setting  # noqa: PLC0415 - it tells, as this does
@@ -246,7 +250,8 @@ class _Interruptions:
         if self._ended and code == LATE:
             return  # one that ends already
         self._ended = True
-        self._arm(lambda _: _leave(code, why), _MOST_S)
+        with contextlib.suppress(RuntimeError):  # no thread to be had
+            self._arm(lambda _: _leave(code, why), _MOST_S)
         raise Interrupted(code, why)
 
     def _wake(self, now: float) -> None:

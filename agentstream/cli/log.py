@@ -1,41 +1,42 @@
-"""agentstream runs, follow and stop: the runs in a log, whichever process runs them."""
+"""agentstream runs and stop: the runs in a log, whichever process runs them."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from typing import Any, Iterator, List, Optional
+from typing import TYPE_CHECKING, Iterator, List
 
-from agentstream.cancel import CancelToken
 from agentstream.cli.endings import DONE, FAILED, note, say
-from agentstream.cli.settings import log_of, token
-from agentstream.cli.show import View, write_output
-from agentstream.cli.text import Output, is_terminal
+from agentstream.cli.settings import log_of
+from agentstream.cli.text import Output
 from agentstream.errors import ConfigError
-from agentstream.events.model import TERMINAL, Event, EventType
 from agentstream.events.sqlite import SqliteStore
 from agentstream.events.store import RunState
-from agentstream.events.stream import EventStream
 
-__all__ = ["follow", "runs", "stop"]
+if TYPE_CHECKING:
+    import argparse
+
+__all__ = ["MANY", "UNDER_WAY", "find", "runs", "stop"]
 
 #: Runs among which an id is looked for by its beginning.
-_MANY = 10_000
-_UNDER_WAY = ("queued", "running")
+MANY = 10_000
+UNDER_WAY = ("queued", "running")
+#: Characters of why a run did not complete.
+_MOST_WHY = 60
 
 
-def runs(given: Any) -> int:
+def runs(given: argparse.Namespace) -> int:
     """List the runs; returns the exit code."""
     with SqliteStore(log_of(given)) as store:
-        found = store.runs(limit=_MANY if given.active else given.limit)
-    if given.active:
-        found = [state for state in found if state.status in _UNDER_WAY][: given.limit]
-    output = Output(sys.stdout)
-    lines = map(_as_json, found) if given.json else _table(found)
-    for line in lines:
-        if not output.write(line + "\n"):
-            break
+        found = store.runs(limit=MANY if given.active else given.limit)
+        if given.active:
+            found = [state for state in found if state.status in UNDER_WAY][: given.limit]
+        output = Output(sys.stdout)
+        lines = map(_as_json, found) if given.json else _table(found, store)
+        for line in lines:
+            if not output.write(line + "\n"):
+                break
     return DONE
 
 
@@ -44,7 +45,7 @@ def _as_json(state: RunState) -> str:
     return json.dumps({**state._asdict(), "usage": usage}, ensure_ascii=False)
 
 
-def _table(states: List[RunState]) -> Iterator[str]:
+def _table(states: List[RunState], store: SqliteStore) -> Iterator[str]:
     yield f"{'ID':<18}{'STATUS':<11}{'STARTED':<21}{'TOOK':>8}  {'TOKENS':>7}  WORKFLOW"
     for state in states:
         started = "" if state.started_at is None else time.strftime(
@@ -54,8 +55,18 @@ def _table(states: List[RunState]) -> Iterator[str]:
         tokens = (state.usage or {}).get("completion_tokens")
         yield (
             f"{state.workflow_id:<17} {state.status:<11}{started:<21}{_took(state):>8}  "
-            f"{'' if tokens is None else tokens:>7}  {state.name}{within}"
+            f"{'' if tokens is None else tokens:>7}  {state.name}{within}{_why(state, store)}"
         )
+
+
+def _why(state: RunState, store: SqliteStore) -> str:
+    """Why it did not complete, as its last event has it."""
+    if state.status not in ("failed", "cancelled"):
+        return ""
+    last = store.read(workflow_id=state.workflow_id, after=state.last_offset - 1, limit=1)
+    data = last[0].data if last else {}
+    why = " ".join(str(data.get("reason") or data.get("message") or "").split())
+    return f": {why if len(why) <= _MOST_WHY else why[: _MOST_WHY - 3] + '...'}" if why else ""
 
 
 def _took(state: RunState) -> str:
@@ -70,11 +81,12 @@ def _took(state: RunState) -> str:
 # --- stop ------------------------------------------------------------------------------------
 
 
-def stop(given: Any) -> int:
+def stop(given: argparse.Namespace) -> int:
     """Stop a run and wait for its end; returns the exit code."""
     log = log_of(given)
     with SqliteStore(log) as store:
-        workflow_id = _find(store, given.id, log)
+        known = store.run(given.id) is not None
+        workflow_id = given.id if known else find(store.runs(limit=MANY), given.id, log)
         if not store.request_stop(workflow_id, given.reason):
             state = store.run(workflow_id)
             say(f"run {workflow_id} is not under way: {'' if state is None else state.status}")
@@ -92,100 +104,15 @@ def stop(given: Any) -> int:
     return DONE
 
 
-def _find(store: SqliteStore, beginning: str, log: str) -> str:
-    """The run whose id that is, or begins so."""
-    if store.run(beginning) is not None:
-        return beginning
-    states = store.runs(limit=_MANY)
+def find(states: List[RunState], beginning: str, where: str) -> str:
+    """The id of the run whose id that is, or begins so.
+
+    Raises:
+        ConfigError: none does, or several do.
+    """
     found = [state.workflow_id for state in states if state.workflow_id.startswith(beginning)]
-    if len(found) == 1:
-        return found[0]
+    if beginning in found or len(found) == 1:
+        return beginning if beginning in found else found[0]
     if found:
         raise ConfigError(f"run {beginning!r} could be {len(found)} runs: {', '.join(found[:5])}")
-    raise ConfigError(f"there is no run {beginning!r} in {log}: `agentstream runs` lists them")
-
-
-# --- follow ----------------------------------------------------------------------------------
-
-
-def follow(given: Any) -> int:
-    """Show a run as it goes; returns the exit code: how the run ended."""
-    if given.url is None:
-        return _follow_log(given)
-    if given.log is not None:
-        raise ConfigError("--log or --url: a run is followed in one place")
-    from agentstream.web import follow as follow_url  # noqa: PLC0415
-
-    url = given.url.rstrip("/")
-    if given.id is not None and "/workflows/" not in url:
-        url += f"/workflows/{given.id}"
-    if "/workflows/" not in url:
-        raise ConfigError("which run? `agentstream follow ID --url URL`")
-    cancel = CancelToken()
-    view = View(given)
-    workflow_id = url.rpartition("/workflows/")[2].partition("/")[0]
-    view.watch(workflow_id, cancel.cancel)
-    return _show(given, view, workflow_id, follow_url(url, token(given.token_file), cancel=cancel))
-
-
-def _follow_log(given: Any) -> int:
-    log = log_of(given)
-    with EventStream(SqliteStore(log)) as stream:
-        store: Any = stream.store
-        workflow_id = _newest(store, log) if given.id is None else _find(store, given.id, log)
-        if not given.quiet and is_terminal(sys.stderr):
-            note(f"run {workflow_id}")
-        view = View(given)
-        with stream.subscribe(workflow_id=workflow_id, after=0) as events:
-            view.watch(workflow_id, lambda _: events.close())
-            return _show(given, view, workflow_id, _with_inner(stream, events))
-
-
-def _newest(store: SqliteStore, log: str) -> str:
-    states = [state for state in store.runs(limit=100) if state.parent_workflow_id is None]
-    active = [state for state in states if state.status in _UNDER_WAY]
-    if not states:
-        raise ConfigError(f"there are no runs in {log} yet")
-    return (active or states)[0].workflow_id
-
-
-def _with_inner(stream: EventStream, events: Any) -> Iterator[Event]:
-    """A run's events, and in their place those of the runs that are steps of it."""
-    for event in events:
-        yield event
-        inner = event.data.get("run") if event.type is EventType.WORKFLOW_STEP_STARTED else None
-        if inner is not None and stream.store.run(inner) is not None:
-            with stream.subscribe(workflow_id=inner, after=0) as further:
-                yield from _with_inner(stream, further)
-
-
-def _show(given: Any, view: View, workflow_id: str, events: Iterator[Event]) -> int:
-    last: Optional[Event] = None
-    try:
-        for event in events:
-            view(event)
-            if event.workflow_id == workflow_id and event.type in TERMINAL:
-                last = event
-            if view.closed:
-                return DONE
-    finally:
-        view.end()
-    if last is None:
-        say(f"run {workflow_id} has no end in its log, and will have none")
-        return FAILED
-    output = Output(sys.stdout)
-    if given.json:
-        output.write(json.dumps(last.to_dict(), ensure_ascii=False) + "\n")
-    elif last.type is EventType.WORKFLOW_COMPLETED and not view.has_shown(last.data.get("output")):
-        write_output(output, last.data.get("output"))
-    if last.type is EventType.WORKFLOW_COMPLETED:
-        return DONE
-    say(f"run {workflow_id} {_ending(last)}")
-    return FAILED
-
-
-def _ending(last: Event) -> str:
-    if last.type is EventType.WORKFLOW_CANCELLED:
-        return f"was stopped: {last.data.get('reason')}"
-    where = f" in step {last.data['failed_step']!r}" if last.data.get("failed_step") else ""
-    return f"failed{where}: {last.data.get('error')}: {last.data.get('message')}"
+    raise ConfigError(f"there is no run {beginning!r} in {where}: `agentstream runs` lists them")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import re
 from typing import Any, Callable, List, NoReturn, Optional
@@ -60,7 +59,8 @@ events as Server-Sent Events, a way to stop them.  Runs of any process that
 writes to the log are shown.  Without a token it listens on loopback only.
 The token is never an argument, which others could read: put it into a file,
 or into the environment as AGENTSTREAM_TOKEN.  Requests bring it as
-'Authorization: Bearer TOKEN'; the page asks for it.
+'Authorization: Bearer TOKEN'; the page asks for it.  Ctrl-C and SIGTERM end
+the server, with 0.
 """
 
 
@@ -102,6 +102,8 @@ def parse(arguments: Optional[List[str]] = None) -> argparse.Namespace:
     given, rest = parser.parse_known_args(arguments)
     if rest:
         commands.choices[given.command].reject(rest)
+    if getattr(given, "json", False) and getattr(given, "jsonl", False):
+        commands.choices[given.command].error("--json or --jsonl: one of them")
     return given
 
 
@@ -135,6 +137,8 @@ Add = Callable[..., Any]
 def _chat(add: Add) -> None:
     add("prompt", metavar="PROMPT", nargs="?", type=_text, help=argparse.SUPPRESS)
     add("--system", metavar="TEXT", type=_text, help="instructions for the model")
+    add("--max-tokens", metavar="N", type=_count, help="end the answer after so many")
+    add("--temperature", metavar="T", type=_temperature, help="0 for the likeliest answer")
     _model(add)
     _output(add)
     _cron(add)
@@ -172,7 +176,7 @@ def _follow(add: Add) -> None:
     add("--url", metavar="URL", help="the server, instead of a log")
     add("--token-file", metavar="FILE", help="holds the server's token")
     _output(add)
-    add("--deadline", metavar="SECONDS", type=_seconds, help="leave after so long, with 124")
+    add("--deadline", metavar="TIME", type=_seconds, help="leave after so long, with 124")
 
 
 def _stop(add: Add) -> None:
@@ -193,7 +197,7 @@ def _serve(add: Add) -> None:
 
 def _model(add: Add) -> None:
     add("--provider", metavar="NAME", help="llama, openai, or embedded: a small model of ours")
-    add("--model", metavar="NAME", help="the model, by the server's name for it")
+    add("--model", metavar="NAME", help="the server's name for it; embedded: a GGUF file")
     add("--base-url", metavar="URL", help="the server; llama: http://127.0.0.1:8080")
     add("--insecure", action="store_true", default=None, help="do not verify its certificate")
 
@@ -201,13 +205,14 @@ def _model(add: Add) -> None:
 def _output(add: Add) -> None:
     add("--json", action="store_true", help="write the result as JSON")
     add("--jsonl", action="store_true", help="write the events instead, one a line")
-    add("-q", "--quiet", action="store_true", help="no status line, no notes")
-    add("-v", "--verbose", action="count", default=0, help="say more; -vv for all of it")
+    add("-q", "--quiet", action="store_true", help="no status line, no notes, no word of a lock")
+    add("-v", "--verbose", action="count", default=0,
+        help="say what happens; -vv: the library's log too")  # fmt: skip
 
 
 def _cron(add: Add) -> None:
     add("--log", metavar="FILE", help="keep the events in this file")
-    add("--deadline", metavar="SECONDS", type=_seconds, help="stop after so long, with 124")
+    add("--deadline", metavar="TIME", type=_seconds, help="stop after 600 or 10m, with 124")
     add("--retries", metavar="N", type=_number, help="further tries of what may pass")
     add("--lock", metavar="NAME", help="leave with 75 if another holds this lock")
 
@@ -216,13 +221,21 @@ def _cron(add: Add) -> None:
 
 
 def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} must be seconds above 0")
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?|\.\d{1,9})([smh]?)", text)
+    seconds = float(found[1]) * {"m": 60, "h": 3600}.get(found[2], 1) if found else 0.0
+    if seconds <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} must be seconds above 0, or 10m, or 2h")
     return seconds
+
+
+def _temperature(text: str) -> float:
+    try:
+        temperature = float(text)
+    except ValueError:
+        temperature = -1.0
+    if not 0 <= temperature <= 10:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number from 0 to 10")
+    return temperature
 
 
 def _number(text: str) -> int:
@@ -232,8 +245,8 @@ def _number(text: str) -> int:
 
 
 def _count(text: str) -> int:
-    if _number(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be 1 or more")
+    if not re.fullmatch(r"\d{1,6}", text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 1 on")
     return int(text)
 
 

@@ -5,38 +5,63 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 from agentstream.cli.endings import DONE, note
 from agentstream.cli.lock import hold
-from agentstream.cli.settings import open_client, setting
+from agentstream.cli.settings import advise, open_client, setting
 from agentstream.cli.show import execute
 from agentstream.cli.text import Output, is_terminal, piped_in
-from agentstream.errors import ConfigError
+from agentstream.errors import AgentStreamError, ConfigError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from agentstream.config import WorkflowFile
+    from agentstream.workflow import Workflow
 
 __all__ = ["check", "run"]
 
 
-def run(given: Any) -> int:
+def run(given: argparse.Namespace) -> int:
     """Run a workflow file; returns the exit code."""
     from agentstream.config import load_workflow  # noqa: PLC0415
 
     file = load_workflow(given.file, set=given.set)
     if given.verbose or (is_terminal(sys.stderr) and not given.quiet):  # cron would mail it
         _warn(file)
+    _check_flags(given, file)
     with hold(given.lock), contextlib.ExitStack() as stack:
         input = _input(given, file)
         workflow = _build(given, file, stack)
         retries = setting(given, "retries")
         for step in workflow.steps if retries else ():
             step.retries = step.retries or retries
-        return execute(
-            given, workflow, input, log=setting(given, "log"),
-            context=dict(file.context), workflow_id=given.id,
-        )  # fmt: skip
+        try:
+            return execute(
+                given, workflow, input, log=setting(given, "log"),
+                context=dict(file.context), workflow_id=given.id,
+            )  # fmt: skip
+        except AgentStreamError as error:
+            if file.needs_client:
+                advise(error, given)
+            raise
 
 
-def _build(given: Any, file: Any, stack: contextlib.ExitStack) -> Any:
+def _check_flags(given: argparse.Namespace, file: WorkflowFile) -> None:
+    """Refuse flags that would do nothing."""
+    flags = [
+        f"--{name.replace('_', '-')}" for name in ("provider", "model", "base_url", "insecure")
+        if getattr(given, name) is not None
+    ]  # fmt: skip
+    if flags and not file.needs_client:
+        raise ConfigError(
+            f"{', '.join(flags)}: {given.file} has clients of its own;"
+            " use --set clients.NAME.model=..."
+        )
+
+
+def _build(given: argparse.Namespace, file: WorkflowFile, stack: contextlib.ExitStack) -> Workflow:
     """The live workflow; `stack` closes what it took."""
     from agentstream.local import ProgressBar  # noqa: PLC0415
 
@@ -47,7 +72,7 @@ def _build(given: Any, file: Any, stack: contextlib.ExitStack) -> Any:
         return stack.enter_context(built)
 
 
-def _input(given: Any, file: Any) -> str:
+def _input(given: argparse.Namespace, file: WorkflowFile) -> str:
     """`--input`, else what is piped in, else the file's own."""
     for found in (given.input, None if given.input is not None else piped_in(), file.input):
         if found is not None and (found is given.input or found.strip()):
@@ -57,7 +82,7 @@ def _input(given: Any, file: Any) -> str:
     )
 
 
-def check(given: Any) -> int:
+def check(given: argparse.Namespace) -> int:
     """Say what a workflow file would do; returns the exit code."""
     from agentstream.config import load_workflow  # noqa: PLC0415
 
@@ -71,6 +96,6 @@ def check(given: Any) -> int:
     return DONE
 
 
-def _warn(file: Any) -> None:
+def _warn(file: WorkflowFile) -> None:
     for warning in file.warnings:
         note(f"agentstream: warning: {warning}")

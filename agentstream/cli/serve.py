@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import signal
 import sys
-from typing import Any, List
+from typing import TYPE_CHECKING, List
 
+from agentstream import threads
 from agentstream.cli.endings import DONE, FAILED, say
 from agentstream.cli.settings import setting, token
 from agentstream.errors import ConfigError
 
+if TYPE_CHECKING:
+    import argparse
+
 __all__ = ["serve"]
 
 
-def serve(given: Any) -> int:
+def serve(given: argparse.Namespace) -> int:
     """Serve until a signal ends it; returns the exit code."""
     try:
         from agentstream.web import serve  # noqa: PLC0415 - the extra may be missing
@@ -33,7 +38,11 @@ def serve(given: Any) -> int:
     log = setting(given, "log")
     if log is None:
         raise ConfigError("which log? use --log FILE, or set AGENTSTREAM_LOG")
-    sock = serve.listen(given.host, given.port)
+    is_new = not os.path.exists(log)
+    try:
+        sock = serve.listen(given.host, given.port)
+    except OSError as error:
+        raise OSError(f"cannot listen at {given.host}:{given.port}: {error.strerror}") from None
     try:
         app = create_app(SqliteStore(log), secret, hosts=_hosts(given.host, given.name))
     except BaseException:
@@ -45,9 +54,19 @@ def serve(given: Any) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: _stop(signals, number))
     with serve.Server(app, sock) as server:
-        print(f"{log} is served at {server.url}", flush=True)
-        signals.get()
+        print(f"{log}{', a new log,' * is_new} is served at {server.url}", flush=True)
+        _wait(signals)
     return DONE
+
+
+def _wait(signals: queue.SimpleQueue[int]) -> None:
+    """Until a signal has come."""
+    for seconds in threads.slices(None):
+        try:
+            threads.get_within(signals, seconds)
+        except queue.Empty:
+            continue
+        return
 
 
 def _stop(signals: queue.SimpleQueue[int], number: int) -> None:

@@ -11,12 +11,17 @@ import os
 import pathlib
 import stat
 import sys
-from typing import Any, Dict, Optional
+from typing import TYPE_CHECKING, Any, Dict, Optional
 
 from agentstream.cli.endings import note
-from agentstream.errors import ConfigError
+from agentstream.errors import ConfigError, ConnectError
 
-__all__ = ["config_file", "log_of", "open_client", "setting", "token"]
+if TYPE_CHECKING:
+    import argparse
+
+    from agentstream.local import LocalServer
+
+__all__ = ["advise", "config_file", "log_of", "open_client", "setting", "token"]
 
 _PROVIDERS = ("llama", "openai", "embedded")
 #: The settings, and what each must be.
@@ -27,7 +32,8 @@ _KINDS: Dict[str, Any] = {
 _ABOVE_ZERO = {"deadline": "seconds", "log_days": "days"}
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
-def setting(given: Any, name: str) -> Any:
+
+def setting(given: argparse.Namespace, name: str) -> Any:
     """A setting: the flag's, the environment's, the config file's, or None.
 
     Raises:
@@ -52,14 +58,16 @@ def token(path: Optional[str]) -> Optional[str]:
     try:
         with open(path, encoding="utf-8") as file:
             found = file.read(4096).strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the token file {path} cannot be read: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"the token file {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"the token file {path} is no text") from None
     if not found:
         raise ConfigError(f"the token file {path} is empty")
     return found
 
 
-def log_of(given: Any) -> str:
+def log_of(given: argparse.Namespace) -> str:
     """The log's file, which must be there.
 
     Raises:
@@ -102,13 +110,26 @@ def _read(path: pathlib.Path) -> Dict[str, Any]:
         return {}
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    values = _parse(path, raw)
-    for name, value in values.items():
-        if name not in _KINDS:
-            raise ConfigError(f"{path}: {name}: unknown setting{_meant(name)}")
-        values[name] = _checked(name, value, f"{path}: {name}")
+    values = _checked_all(path, _parse(path, raw))
     if "api_key" in values and os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
         note(f"agentstream: warning: others can read the key in {path}: chmod 600 {path}")
+    return values
+
+
+def _checked_all(path: pathlib.Path, given: Dict[str, Any]) -> Dict[str, Any]:
+    values: Dict[str, Any] = {}
+    problems = []
+    for name, value in given.items():
+        try:
+            if name not in _KINDS:
+                raise ConfigError(f"{path}: {name}: unknown setting{_meant(name)}")
+            values[name] = _checked(name, value, f"{path}: {name}")
+        except ConfigError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    if "log" in values:  # relative to the file it is written in
+        values["log"] = os.path.join(path.parent, values["log"])
     return values
 
 
@@ -160,13 +181,17 @@ def _checked(name: str, value: Any, where: str) -> Any:
         raise ConfigError(f"{where} must be {_ABOVE_ZERO[name]} above 0, not {value:g}")
     if name == "retries" and value < 0:
         raise ConfigError(f"{where} must be 0 or more, not {value}")
-    return value
+    if name == "base_url" and not value.startswith(("http://", "https://")):
+        raise ConfigError(f"{where} must begin with http:// or https://")  # it may hold a key
+    return os.path.expanduser(value) if name == "log" else value
 
 
 # --- the client that the settings name -------------------------------------------------------
 
 
-def open_client(given: Any, stack: contextlib.ExitStack, *, resume: bool = False) -> Any:
+def open_client(
+    given: argparse.Namespace, stack: contextlib.ExitStack, *, resume: bool = False
+) -> Any:
     """The client that the settings name; `stack` closes it, and the server of an embedded one.
 
     With `resume`, retries go on with an answer that broke off, where the server can.
@@ -179,6 +204,11 @@ def open_client(given: Any, stack: contextlib.ExitStack, *, resume: bool = False
 
     provider = setting(given, "provider") or "llama"
     model, url = setting(given, "model"), setting(given, "base_url")
+    if provider == "openai" and not (url or setting(given, "api_key") or _openai_has_its_own()):
+        raise ConfigError(
+            "OpenAI needs a key: set OPENAI_API_KEY or AGENTSTREAM_API_KEY, or write api_key = ..."
+            f" into {config_file()}; --base-url names a server of your own"
+        )
     retries = setting(given, "retries")
     common: Dict[str, Any] = {"api_key": setting(given, "api_key")}
     if retries is not None:
@@ -189,14 +219,29 @@ def open_client(given: Any, stack: contextlib.ExitStack, *, resume: bool = False
         client: Any = OpenAIClient(model or "gpt-4o-mini", base_url=url, **common)
     else:
         if provider == "embedded":
-            url = stack.enter_context(_embedded()).url
+            url, model = stack.enter_context(_embedded(model)).url, None
         client = LlamaClient(url or "http://127.0.0.1:8080", model=model or "default", **common)
     return stack.enter_context(client)
 
 
-def _embedded() -> Any:
-    from agentstream.local import LocalServer, ProgressBar, fetch_model  # noqa: PLC0415
+def advise(error: BaseException, given: argparse.Namespace) -> None:
+    """Tell whom nothing answers, and who has set nothing, which ways there are."""
+    found: Optional[BaseException] = error
+    while found is not None and not isinstance(found, ConnectError):
+        found = found.__cause__
+    if found is not None and not setting(given, "base_url") and not setting(given, "provider"):
+        error.args = (
+            f"{error}; start llama-server there, or use --base-url URL, --provider openai,"
+            " or --provider embedded (a small model on this machine)",
+        )
+
+
+def _openai_has_its_own() -> bool:
+    return bool(os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL"))
+
+
+def _embedded(model: Optional[str]) -> LocalServer:
+    from agentstream.local import LocalServer, ProgressBar  # noqa: PLC0415
 
     with ProgressBar() as progress:
-        fetch_model(progress)
-    return LocalServer()
+        return LocalServer(model, progress=progress)

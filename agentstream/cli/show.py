@@ -8,18 +8,22 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Any, Callable, Dict, List, Optional, Set
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Set
 
 from agentstream.cli.endings import DONE, note
 from agentstream.cli.settings import setting
 from agentstream.cli.text import Output, is_terminal
 from agentstream.errors import AgentStreamError, Cancelled, WorkflowFailed
-from agentstream.events.model import Event, EventType, freeze
+from agentstream.events.model import Event, EventType
 from agentstream.events.stream import EventStream
 from agentstream.llm.messages import ChatResponse
 from agentstream.runtime import RunHandle, Runtime
 from agentstream.workflow import StepResult, WorkflowRun
 from agentstream.workflow.context import as_content
+from agentstream.workflow.results import as_told
+
+if TYPE_CHECKING:
+    import argparse
 
 __all__ = ["View", "execute", "write_output"]
 
@@ -28,7 +32,7 @@ _GRACE_S = 3.0
 
 
 def execute(
-    given: Any,
+    given: argparse.Namespace,
     what: Any,
     input: Any,
     *,
@@ -54,10 +58,10 @@ def execute(
     workflow_id = workflow_id or os.urandom(8).hex()
     with Runtime(event_stream=_stream(log, setting(given, "log_days")), grace=_GRACE_S) as runtime:
         view = View(given, plain)
-        view.watch(workflow_id)  # before its first event comes
+        # Before its first event comes: that may find nobody reading.
+        view.watch(workflow_id, lambda reason: runtime.stop_generation(workflow_id, reason))
         runtime.event_stream.subscribe(view)
         handle = runtime.submit(what, input, context=context, workflow_id=workflow_id)
-        view.watch(workflow_id, handle.cancel)
         if log is not None and (view.on_terminal or given.verbose) and not given.quiet:
             note(f"run {handle.workflow_id}; `agentstream stop {handle.workflow_id} --log {log}`"
                  " stops it")  # fmt: skip
@@ -107,7 +111,7 @@ class View:
         answer: with `plain` and `--json`, what a `ChatResponse` has, once there is one.
     """
 
-    def __init__(self, given: Any, plain: bool = False) -> None:
+    def __init__(self, given: argparse.Namespace, plain: bool = False) -> None:
         self._runs: Set[str] = set()
         self._said: Optional[str] = None  # what an agent said last
         self._stop: Callable[[str], object] = lambda _: None
@@ -118,6 +122,7 @@ class View:
         self.answer: Dict[str, Any] = {}
         self._console: Any = None
         self._status: Any = None
+        self._cut: Set[str] = set()  # agents whose answers were
         self.on_terminal = is_terminal(sys.stderr)
         streams = is_terminal(sys.stdout) and not given.json and not given.jsonl and not given.quiet
         if self.on_terminal and not given.quiet and not given.verbose:  # a log and it do not mix
@@ -128,6 +133,10 @@ class View:
             self._add_console(plain)
         elif plain:
             self._callbacks.append(self._keep if given.json else self._write_text)
+        if given.verbose:
+            from agentstream.cli.narration import narrate  # noqa: PLC0415
+
+            self._callbacks.append(narrate)
 
     def watch(
         self, workflow_id: str, stop: Callable[[str], object] = lambda reason: None
@@ -143,6 +152,9 @@ class View:
             self._runs.add(event.workflow_id)
         if event.type is EventType.AGENT_COMPLETED:
             self._said = event.data["response"]
+        elif event.type is EventType.AGENT_LLM_REQUEST_COMPLETED:
+            if event.data["finish_reason"] == "length":
+                self._cut.add(event.data["agent"])
         for callback in self._callbacks:
             callback(event)
 
@@ -165,9 +177,15 @@ class View:
 
     def end(self) -> None:
         """Clean up the terminal."""
+        if self._console is not None:
+            self._console.end_line()
         if self._status is not None:
             self._status.close()
         self._output.end_line()
+        if self._given.verbose or (self.on_terminal and not self._given.quiet):
+            for agent in sorted(self._cut):
+                note(f"agentstream: the answer of {agent!r} was cut by a limit of tokens")
+        self._cut.clear()
 
     def _add_status(self) -> None:
         from agentstream.console_status import StatusLine  # noqa: PLC0415
@@ -219,7 +237,7 @@ class View:
 
 
 def show_result(
-    given: Any,
+    given: argparse.Namespace,
     run: WorkflowRun,
     error: Optional[AgentStreamError] = None,
     answer: Optional[Dict[str, Any]] = None,
@@ -227,7 +245,7 @@ def show_result(
     """Write a run's output, or with `--json` all that is known of it, or `answer`."""
     output = Output(sys.stdout)
     if given.json:
-        data = freeze(answer or _as_dict(run, error))
+        data = answer or _as_dict(run, error)
         output.write(json.dumps(data, ensure_ascii=False) + "\n")
     else:
         write_output(output, run.output)
@@ -236,6 +254,7 @@ def show_result(
 def _as_dict(run: WorkflowRun, error: Optional[AgentStreamError]) -> Dict[str, Any]:
     data = {
         **run._asdict(),
+        "output": as_told(run.output),
         "usage": run.usage.to_dict(),
         "steps": [_step_as_dict(step) for step in run.steps],
     }
@@ -248,6 +267,7 @@ def _as_dict(run: WorkflowRun, error: Optional[AgentStreamError]) -> Dict[str, A
 def _step_as_dict(step: StepResult) -> Dict[str, Any]:
     return {
         **step._asdict(),
+        "output": as_told(step.output),
         "usage": step.usage.to_dict(),
         "steps": [_step_as_dict(inner) for inner in step.steps],
     }
@@ -257,6 +277,6 @@ def write_output(output: Output, value: Any) -> None:
     """Write what a run came to: a text as it is, the results of a `Parallel` under headings."""
     if value is None:
         return
-    content = as_content(value, "")
+    content = as_content(as_told(value), "")
     output.write(content if isinstance(content, str) else json.dumps(content, ensure_ascii=False))
     output.end_line()

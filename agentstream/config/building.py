@@ -24,10 +24,9 @@ from agentstream.config.parts import (
 from agentstream.config.problems import Path, Problems
 from agentstream.config.steps import StepSpec
 from agentstream.errors import ConfigError
-from agentstream.llm.clients import _OPENAI_URL, ChatClient, LlamaClient, OpenAIClient
+from agentstream.llm.clients import OPENAI_URL, ChatClient, LlamaClient, OpenAIClient
 from agentstream.tools import Tool, tool
-from agentstream.workflow.definition import Step, Workflow
-from agentstream.workflow.scope import _takes_two as takes_two
+from agentstream.workflow.definition import Step, Workflow, takes_two
 from agentstream.workflow.shapes import Branch, Parallel, Repeat
 
 if TYPE_CHECKING:
@@ -171,7 +170,8 @@ class Builder:
         if spec.ca_file is not None:
             settings["verify"] = os.path.join(folder, spec.ca_file)
         if spec.provider == "openai":
-            settings.setdefault("base_url", self.environ.get("OPENAI_BASE_URL") or _OPENAI_URL)
+            settings.setdefault("api_key", "")  # else the process's own environment would be asked
+            settings.setdefault("base_url", self.environ.get("OPENAI_BASE_URL") or OPENAI_URL)
             return self.stack.enter_context(OpenAIClient(**settings))
         return self.stack.enter_context(LlamaClient(**settings))
 

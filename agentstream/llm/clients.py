@@ -41,7 +41,8 @@ from agentstream.llm.messages import (
 from agentstream.llm.settings import Limits, Retries, Timeouts
 from agentstream.llm.transport import Transport, display_url, secrets_in
 
-__all__ = ["ChatClient", "InsecureWarning", "LlamaClient", "OpenAIClient", "TextStream"]
+__all__ = ["OPENAI_URL", "ChatClient", "InsecureWarning", "LlamaClient", "OpenAIClient",
+           "TextStream"]  # fmt: skip
 
 if TYPE_CHECKING:
     from agentstream.llm.llama_tools import Template
@@ -49,7 +50,8 @@ if TYPE_CHECKING:
 _TOOL_MODES = ("native", "schema", "auto")
 
 _Self = TypeVar("_Self", bound="ChatClient")
-_OPENAI_URL = "https://api.openai.com/v1"
+#: Where `OpenAIClient` asks unless told otherwise.
+OPENAI_URL = "https://api.openai.com/v1"
 
 
 class InsecureWarning(UserWarning):
@@ -315,7 +317,8 @@ class OpenAIClient(_HTTPClient):
 
     Args:
         model: the model's name.
-        api_key: sent as a bearer token; default: the environment's OPENAI_API_KEY.
+        api_key: sent as a bearer token; default: the environment's OPENAI_API_KEY;
+            "" for none at all.
         base_url: requests go to base_url/chat/completions; default: the
             environment's OPENAI_BASE_URL, else OpenAI's own.
         headers, query, body: further headers, query fields and body fields of
@@ -347,9 +350,10 @@ class OpenAIClient(_HTTPClient):
         limits: Optional[Limits] = None,
     ) -> None:
         if api_key is None:
-            api_key = os.environ.get("OPENAI_API_KEY") or None
+            api_key = os.environ.get("OPENAI_API_KEY")
+        api_key = api_key or None
         if base_url is None:
-            base_url = os.environ.get("OPENAI_BASE_URL") or _OPENAI_URL
+            base_url = os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
         if api_key is None and _host(base_url) == "api.openai.com":
             raise ConfigError(
                 "OpenAI needs a key: set OPENAI_API_KEY or pass api_key= "

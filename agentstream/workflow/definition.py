@@ -15,7 +15,7 @@ from agentstream.errors import ConfigError
 if TYPE_CHECKING:
     from agentstream.workflow.scope import Scope
 
-__all__ = ["Step", "Workflow", "as_step", "as_steps", "check_function"]
+__all__ = ["Step", "Workflow", "as_step", "as_steps", "check_function", "takes_two"]
 
 _ASYNC = 0x80 | 0x200  # inspect's CO_COROUTINE and CO_ASYNC_GENERATOR, without its import
 
@@ -33,7 +33,8 @@ class Step:
             steps, one after the other.
         name: what events and results call it; default that of `what`.
         timeout: seconds one attempt may take, after which it is stopped; a
-            function that does not end is left behind.
+            function that does not end is left behind; what it returns after
+            that is dropped.
         retries: further attempts after a failure that may pass: an error
             that says so (`retryable`), a timeout, anything a function raises.
             An agent's client has its own, for requests.
@@ -184,6 +185,21 @@ def check_function(function: Any, where: str) -> None:
     code = getattr(function, "__code__", None)
     if getattr(code, "co_flags", 0) & _ASYNC:
         raise ConfigError(f"{where} is an async function: give it a plain one")
+
+
+def takes_two(function: Callable[..., Any]) -> bool:
+    """True if it takes the context too: a second argument that must be given, or is so named."""
+    import inspect  # noqa: PLC0415 - ten milliseconds that only who uses functions pays
+
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # some builtins do not say
+        return False
+    by_position = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
+    if len(parameters) < 2 or parameters[1].kind not in by_position:
+        return False
+    second = parameters[1]
+    return second.default is inspect.Parameter.empty or second.name == "context"
 
 
 def _is_number(value: object) -> bool:

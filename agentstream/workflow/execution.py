@@ -200,6 +200,10 @@ class Execution:
         self._inner.append(inner)
         return inner
 
+    def forget(self, inner: Execution) -> None:
+        """It has ended."""
+        self._inner.remove(inner)
+
     # --- the end: one terminal event, and it is the last ------------------------------------
 
     def _result(self, status: str, output: Any = None) -> WorkflowRun:
@@ -266,8 +270,9 @@ class Execution:
         failed = self._failed_step()
         where = "" if failed is None else f" in step {failed.step.name!r}"
         known = error if isinstance(error, AgentStreamError) else AgentStreamError()
+        why = ": ".join(filter(None, (type(error).__name__, message_of(error))))
         return WorkflowFailed(
-            f"run {run.workflow_id} failed{where}: {type(error).__name__}: {message_of(error)}",
+            f"run {run.workflow_id} failed{where}: {why}",
             run=run,
             partial=known.partial,
             phase=known.phase,

@@ -22,7 +22,7 @@ from agentstream.events.stream import RunLog
 from agentstream.scribe import Scribe
 from agentstream.workflow.branches import Outcome, blamed, linked, side_by_side
 from agentstream.workflow.context import Context, as_content, fill
-from agentstream.workflow.definition import Step, Workflow
+from agentstream.workflow.definition import Step, Workflow, takes_two
 from agentstream.workflow.results import Progress
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Scope:
         """Call a function in a thread that a cancel leaves behind; returns what it does."""
         execution = self._execution
         arguments: Tuple[Any, ...] = (input,)
-        if _takes_two(function):
+        if takes_two(function):
             arguments = (input, Context(
                 execution.values, execution.lock, self.cancel,
                 execution.log.workflow_id, self._progress.label,
@@ -93,7 +93,10 @@ class Scope:
             return contexts.pop().run(function, *arguments)
 
         try:
-            return threads.abandonable("step", work, self.cancel)
+            output = threads.abandonable("step", work, self.cancel)
+            if self.cancel.cancelled:  # what it returned because of that is no result
+                raise Cancelled(f"the run was stopped: {self.cancel.reason}")
+            return output
         except Cancelled:
             raise
         except BaseException as error:
@@ -168,6 +171,7 @@ class Scope:
             finally:
                 del context  # as in `call`
                 crew.leave(log.workflow_id)
+                self._execution.forget(inner)
 
 
 def perform(scope: Scope, input: Any) -> Any:
@@ -190,18 +194,3 @@ def perform(scope: Scope, input: Any) -> Any:
             ) from error  # fmt: skip
         finally:
             alarm.stop()
-
-
-def _takes_two(function: Callable[..., Any]) -> bool:
-    """True if it takes the context too: a second argument that must be given, or is so named."""
-    import inspect  # noqa: PLC0415 - ten milliseconds that only who uses functions pays
-
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):  # some builtins do not say
-        return False
-    by_position = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
-    if len(parameters) < 2 or parameters[1].kind not in by_position:
-        return False
-    second = parameters[1]
-    return second.default is inspect.Parameter.empty or second.name == "context"

@@ -1,0 +1,176 @@
+"""agentstream follow: a run as it goes, from its log or from a server."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import TYPE_CHECKING, Iterator, List, Optional
+
+from agentstream.cancel import CancelToken
+from agentstream.cli.endings import DONE, FAILED, Interrupted, note, say
+from agentstream.cli.log import MANY, UNDER_WAY, find
+from agentstream.cli.settings import log_of, token
+from agentstream.cli.show import View, write_output
+from agentstream.cli.text import Output, is_terminal
+from agentstream.errors import ConfigError
+from agentstream.events.model import TERMINAL, Event, EventType
+from agentstream.events.store import RunState
+from agentstream.events.stream import EventStream, Subscription
+
+if TYPE_CHECKING:
+    import argparse
+
+__all__ = ["follow"]
+
+_PATIENCE_S = 10.0
+
+
+def follow(given: argparse.Namespace) -> int:
+    """Show a run as it goes; returns the exit code: how the run ended."""
+    if given.url is not None and given.log is not None:
+        raise ConfigError("--log or --url: a run is followed in one place")
+    try:
+        return _follow_log(given) if given.url is None else _follow_url(given)
+    except Interrupted as interruption:
+        interruption.args = (f"{interruption}; the run goes on",)
+        raise
+
+
+def _follow_log(given: argparse.Namespace) -> int:
+    from agentstream.events.sqlite import SqliteStore  # noqa: PLC0415
+
+    log = log_of(given)
+    with EventStream(SqliteStore(log)) as stream:
+        known = given.id is not None and stream.store.run(given.id) is not None
+        workflow_id = given.id if known else _choose(stream.store.runs(limit=MANY), given.id, log)
+        view = _view(given, workflow_id)
+        with stream.subscribe(workflow_id=workflow_id, after=0) as events:
+            view.watch(workflow_id, lambda _: events.close())
+            return _show(given, view, workflow_id, _with_inner(stream, events))
+
+
+def _follow_url(given: argparse.Namespace) -> int:
+    from agentstream.web import follow as follow_url  # noqa: PLC0415
+
+    if not given.url.startswith(("http://", "https://")):
+        raise ConfigError("--url must begin with http:// or https://")
+    base, _, named = given.url.rstrip("/").partition("/workflows/")
+    secret = token(given.token_file)
+    beginning = named.partition("/")[0] or given.id
+    states = _states_at(base, secret, needed=beginning is None, told=_is_watched(given))
+    if states is None:
+        assert beginning is not None
+        workflow_id: str = beginning
+    else:
+        workflow_id = _choose(states, beginning, base)
+    cancel = CancelToken()
+    view = _view(given, workflow_id)
+    view.watch(workflow_id, cancel.cancel)
+    events = follow_url(f"{base}/workflows/{workflow_id}", secret, cancel=cancel)
+    with _told_of_the_connection(_is_watched(given)):
+        return _show(given, view, workflow_id, events)
+
+
+def _states_at(
+    base: str, secret: Optional[str], *, needed: bool, told: bool
+) -> Optional[List[RunState]]:
+    """The runs that a server has; None if it does not say, and they are not needed."""
+    request = urllib.request.Request(f"{base}/workflows?limit=1000")
+    if secret is not None:
+        request.add_header("Authorization", f"Bearer {secret}")
+    try:
+        with urllib.request.urlopen(request, timeout=_PATIENCE_S) as response:
+            return [RunState(**state) for state in json.load(response)["workflows"]]
+    except urllib.error.HTTPError as error:
+        error.close()
+        if needed:
+            raise OSError(f"{base} does not list its runs: HTTP {error.code}") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        why = getattr(error, "reason", error)
+        if needed:
+            raise OSError(f"{base} does not list its runs: {why}") from None
+        if told:
+            note(f"agentstream: waiting for {base}: {why}")
+    return None
+
+
+def _choose(states: List[RunState], beginning: Optional[str], where: str) -> str:
+    """The run that was named, else the newest one, those under way first."""
+    if beginning is not None:
+        return find(states, beginning, where)
+    outer = [state for state in states if state.parent_workflow_id is None]
+    active = [state for state in outer if state.status in UNDER_WAY]
+    if not outer:
+        raise ConfigError(f"there are no runs in {where} yet")
+    return (active or outer)[0].workflow_id
+
+
+def _view(given: argparse.Namespace, workflow_id: str) -> View:
+    if _is_watched(given):
+        note(f"run {workflow_id}")
+    return View(given)
+
+
+def _is_watched(given: argparse.Namespace) -> bool:
+    return is_terminal(sys.stderr) and not given.quiet
+
+
+@contextlib.contextmanager
+def _told_of_the_connection(wanted: bool) -> Iterator[None]:
+    """Let a person know of each connection that is made again."""
+    logger = logging.getLogger("agentstream.web")
+    before = logger.level
+    if wanted:
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _with_inner(stream: EventStream, events: Subscription) -> Iterator[Event]:
+    """A run's events, and in their place those of the runs that are steps of it."""
+    for event in events:
+        yield event
+        inner = event.data.get("run") if event.type is EventType.WORKFLOW_STEP_STARTED else None
+        if inner is not None and stream.store.run(inner) is not None:
+            with stream.subscribe(workflow_id=inner, after=0) as further:
+                yield from _with_inner(stream, further)
+
+
+def _show(given: argparse.Namespace, view: View, workflow_id: str, events: Iterator[Event]) -> int:
+    last: Optional[Event] = None
+    try:
+        for event in events:
+            view(event)
+            if event.workflow_id == workflow_id and event.type in TERMINAL:
+                last = event
+            if view.closed:
+                return DONE
+    finally:
+        view.end()
+    if last is None:
+        say(f"run {workflow_id} has no end in its log, and will have none")
+        return FAILED
+    output = Output(sys.stdout)
+    if given.json:
+        output.write(json.dumps(last.to_dict(), ensure_ascii=False) + "\n")
+    elif last.type is EventType.WORKFLOW_COMPLETED and not view.has_shown(last.data.get("output")):
+        write_output(output, last.data.get("output"))
+    if last.type is EventType.WORKFLOW_COMPLETED:
+        return DONE
+    say(f"run {workflow_id} {_ending(last)}")
+    return FAILED
+
+
+def _ending(last: Event) -> str:
+    if last.type is EventType.WORKFLOW_CANCELLED:
+        reason = str(last.data.get("reason"))
+        return f"was {reason}" if reason.startswith("stopped") else f"was stopped: {reason}"
+    where = f" in step {last.data['failed_step']!r}" if last.data.get("failed_step") else ""
+    return f"failed{where}: {last.data.get('error')}: {last.data.get('message')}"

@@ -1,0 +1,62 @@
+"""What `-v` tells: a line on standard error for each thing that happens in a run."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Callable, Dict, Mapping
+
+from agentstream.cli.endings import note
+from agentstream.events.model import Event, EventType
+
+__all__ = ["narrate"]
+
+Data = Mapping[str, Any]
+
+
+def narrate(event: Event) -> None:
+    """Say what an event says; of what streams, nothing."""
+    tell = _WORDS.get(event.type)
+    if tell is not None:
+        at = time.strftime("%H:%M:%S", time.localtime(event.timestamp))
+        note(f"{at} {tell(event.data)}")
+
+
+def _step(data: Data) -> str:
+    return f"{data['kind'].lower()} {data['name']!r} ({data['step']})"
+
+
+def _begun(data: Data) -> str:
+    attempt = f", attempt {data['attempt']}" if "attempt" in data else ""
+    return f"{_step(data)} begins{attempt}"
+
+
+def _completed(data: Data) -> str:
+    tokens = data["usage"]["completion_tokens"]
+    used = "" if tokens is None else f", {tokens} tokens"
+    return f"{_step(data)} is done: {data['duration_ms'] / 1000:.1f} s{used}"
+
+
+def _failed(data: Data) -> str:
+    again = f"; again in {data['delay_s']:.1f} s" if data.get("will_retry") else ""
+    return f"{_step(data)} failed: {data['error']}: {data['message']}{again}"
+
+
+def _retried(data: Data) -> str:
+    return f"{data['agent']}: again in {data['delay_s']:.1f} s: {data['message']}"
+
+
+def _tool(what: str) -> Callable[[Data], str]:
+    return lambda data: f"{data['agent']}: tool {data['name']!r} {what}"
+
+
+_WORDS: Dict[EventType, Callable[[Data], str]] = {
+    EventType.WORKFLOW_STARTED: lambda data: f"workflow {data['workflow']!r} begins",
+    EventType.WORKFLOW_STEP_STARTED: _begun,
+    EventType.WORKFLOW_STEP_COMPLETED: _completed,
+    EventType.WORKFLOW_STEP_FAILED: _failed,
+    EventType.AGENT_LLM_REQUEST_RETRIED: _retried,
+    EventType.TOOL_CALL_STARTED: _tool("begins"),
+    EventType.TOOL_CALL_COMPLETED: _tool("is done"),
+    EventType.TOOL_CALL_FAILED: _tool("failed"),
+    EventType.SYSTEM_WARNING: lambda data: f"warning: {data['message']}",
+}
