@@ -536,6 +536,11 @@ def test_a_literal_secret_in_a_header_is_a_warning_that_does_not_show_it(write: 
 # --- files within files ---------------------------------------------------------------------
 
 
+def test_a_misspelt_table_is_told_before_what_follows_from_it(write: Any) -> None:
+    said = refusal(write("[agent.x]\n[[steps]]\nagent = 'x'\n[[steps]]\nagent = 'x'\n"))
+    assert "agent: unknown key; did you mean 'agents'?" in said.splitlines()[0]
+
+
 def test_a_file_cannot_hold_itself(write: Any) -> None:
     inner = write("[[steps]]\nworkflow = '../demo.toml'\n", "sub/inner.toml")
     path = write("[[steps]]\nworkflow = 'sub/inner.toml'\n")

@@ -30,6 +30,7 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _MOST = 40  # problems that one error tells
 _MOST_PARTS = 12  # keys of a place
 _LONG = 400  # characters of one of them
+_UNKNOWN = "unknown key"
 _SUGGESTIONS = 100  # looking for what was meant takes time
 
 
@@ -47,8 +48,9 @@ class Problems:
         self.warnings: List[str] = root.warnings if root else []
 
     def add(self, where: Path, text: str) -> None:
-        """Something that is wrong."""
-        self.lines.append(self._line(where, text))
+        """Something that is wrong.  A misspelt table comes first: others follow from it."""
+        place = 0 if len(where) == 1 and text.startswith(_UNKNOWN) else len(self.lines)
+        self.lines.insert(place, self._line(where, text))
 
     def warn(self, where: Path, text: str) -> None:
         """Something that is odd."""
@@ -288,7 +290,7 @@ class Table:
                 continue
             text = (misplaced or {}).get(key)
             if text is None:
-                text = "unknown key"
+                text = _UNKNOWN
                 if len(self.problems.lines) < _SUGGESTIONS:
                     close = difflib.get_close_matches(key[:60], list(self._asked), 1)
                     if close:
