@@ -322,8 +322,8 @@ def test_all_that_is_wrong_is_told_at_once(write: Any) -> None:
         repeat = {step = {function = "f"}, at_most = 0}
     """)
     assert [line.split(": ")[1] for line in refusal(path).splitlines()] == [
-        "[agents.a] tools", "[agents.a] temperature", "[[steps]] 1 timeout", "[[steps]] 1 agent",
-        "[[steps]] 2 repeat.step.function", "[[steps]] 2 repeat.at_most", "nam",
+        "nam", "[agents.a] tools", "[agents.a] temperature", "[[steps]] 1 timeout",
+        "[[steps]] 1 agent", "[[steps]] 2 repeat.step.function", "[[steps]] 2 repeat.at_most",
     ]  # fmt: skip
 
 
