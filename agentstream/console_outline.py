@@ -191,6 +191,8 @@ class Outline:
         if dot:
             parent: Place = run.steps[head]
             branch = part if parent.kind == "Parallel" else ""
+            if parent.kind == "Repeat":
+                branch = f"round {part}"
         else:  # what holds it began before we came
             parent = run
             tail = label.rpartition(".")[2] if "." in label else ""

@@ -405,6 +405,10 @@ class Runtime:
     def stop_generation(self, workflow_id: str, reason: str = "stop_generation()") -> bool:
         """Stop a run, from any thread; returns at once.  True if it was running or queued.
 
+        A workflow that is a step of another one is a run as well: stopped, it
+        stops the outer one too, unless it is a branch of a `Parallel` with
+        `fail_fast=False`, whose result it then is.
+
         A run that another process runs is stopped by that one, at the request
         of this: with a store that they share, such as `SqliteStore`.
         """

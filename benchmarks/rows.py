@@ -11,13 +11,27 @@ import subprocess
 import threading
 import time
 from contextlib import ExitStack
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, Iterator, List
 
 from benchmarks.clients import COLD, MODULES
 from benchmarks.lab import ROOT, Failed, Lab, environment, median, percentile
 
 _COSTS = ["raw socket", "requests", "agentstream", "agentstream, whole way", "openai",
           "langchain-openai", "litellm", "smolagents"]  # fmt: skip
+
+
+#: What costs little to measure, and must be told apart by a quarter: on a machine whose pace
+#: changes under it, five samples are not enough.
+_CLOSE = ("raw socket", "requests", "agentstream", "agentstream, whole way", "agentstream chat")
+
+
+def _turns(names: List[str], rounds: int) -> Iterator[str]:
+    """Whose turn it is: everyone's in each round, and that of those close together three times."""
+    close = [name for name in names if name in _CLOSE]
+    for _ in range(rounds):
+        yield from names
+        if rounds > 1:  # no smoke run
+            yield from close + close
 
 
 def cpu(lab: Lab) -> Dict[str, Any]:
@@ -28,10 +42,9 @@ def cpu(lab: Lab) -> Dict[str, Any]:
         workers = {name: stack.enter_context(lab.worker()) for name in names}
         for name in names:  # imports, connections, caches
             workers[name].ask("cpu", client=name, url=lab.url, chunks=50)
-        for _ in range(lab.sizes["rounds"]):
-            for name in names:
-                value = workers[name].ask("cpu", client=name, url=lab.url, chunks=chunks[name])
-                raw[name].append(value["us_a_chunk"])
+        for name in _turns(names, lab.sizes["rounds"]):
+            value = workers[name].ask("cpu", client=name, url=lab.url, chunks=chunks[name])
+            raw[name].append(value["us_a_chunk"])
     return {"us_a_chunk": {name: median(values) for name, values in raw.items()},
             "chunks": chunks, "raw": raw}  # fmt: skip
 
@@ -120,14 +133,13 @@ def imports(lab: Lab) -> Dict[str, Any]:
              "ollama", "llm"]  # fmt: skip
     modules = {"python": "sys", **{name: MODULES[name] for name in lab.there(names)}}
     raw: Dict[str, List[List[float]]] = {name: [] for name in modules}
-    for number in range(lab.sizes["rounds"] + 1):
-        for name, module in modules.items():
-            done = subprocess.run(
-                [lab.python, "-c", _IMPORT, module], check=True, stdout=subprocess.PIPE, cwd=ROOT,
-                env=environment(), stderr=subprocess.DEVNULL, timeout=120,
-            )  # fmt: skip
-            if number:  # the first one wrote the bytecode
-                raw[name].append([float(word) for word in done.stdout.split()[-3:]])
+    for number, name in enumerate([*modules, *_turns(list(modules), lab.sizes["rounds"])]):
+        done = subprocess.run(
+            [lab.python, "-c", _IMPORT, modules[name]], check=True, stdout=subprocess.PIPE,
+            cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL, timeout=120,
+        )  # fmt: skip
+        if number >= len(modules):  # the first one wrote the bytecode
+            raw[name].append([float(word) for word in done.stdout.split()[-3:]])
 
     def of(place: int) -> Dict[str, float]:
         return {name: median([one[place] for one in runs]) for name, runs in raw.items()}
@@ -139,26 +151,30 @@ def cold(lab: Lab) -> Dict[str, Any]:
     """Milliseconds from a process's start to the first byte that it printed."""
     names = lab.there(list(COLD))
     raw: Dict[str, List[float]] = {name: [] for name in names}
-    for number in range(lab.sizes["rounds"] + 1):
-        for name in names:
-            began = time.perf_counter()
-            process = subprocess.Popen(
-                [lab.python, "-W", "ignore", "-c", COLD[name], f"{lab.url}/chunks=5/v1"],
-                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
-                cwd=ROOT, env=environment(), bufsize=0,
-            )  # fmt: skip
-            assert process.stdout is not None
-            guard = threading.Timer(60, process.kill)
-            guard.start()
-            first = process.stdout.read(1)
-            took = (time.perf_counter() - began) * 1000
-            process.communicate()
-            guard.cancel()
-            if not first:
-                raise Failed(f"the script of {name} printed nothing")
-            if number:
-                raw[name].append(took)
+    for number, name in enumerate([*names, *_turns(names, lab.sizes["rounds"])]):
+        took = _first_byte_ms(lab, name)
+        if number >= len(names):
+            raw[name].append(took)
     return {"first_token_ms": {name: median(values) for name, values in raw.items()}, "raw": raw}
+
+
+def _first_byte_ms(lab: Lab, name: str) -> float:
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        [lab.python, "-W", "ignore", "-c", COLD[name], f"{lab.url}/chunks=5/v1"],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
+        cwd=ROOT, env=environment(), bufsize=0,
+    )  # fmt: skip
+    assert process.stdout is not None
+    guard = threading.Timer(60, process.kill)
+    guard.start()
+    first = process.stdout.read(1)
+    took = (time.perf_counter() - began) * 1000
+    process.communicate()
+    guard.cancel()
+    if not first:
+        raise Failed(f"the script of {name} printed nothing")
+    return took
 
 
 def bus(lab: Lab) -> Dict[str, Any]:
@@ -169,7 +185,7 @@ def bus(lab: Lab) -> Dict[str, Any]:
         for subscribers in (1, 10, 50):
             events = max(20, lab.sizes["bus_deliveries"] // (subscribers + 2))
             rates: Dict[str, List[float]] = {}
-            for _ in range(lab.sizes["rounds"]):
+            for _ in range(2 * lab.sizes["rounds"] - 1):
                 for way in ("ours", "bare events", "bare dicts"):
                     value = worker.ask("bus", way=way, events=events, subscribers=subscribers)
                     rates.setdefault(way, []).append(value["events_a_second"])

@@ -127,7 +127,7 @@ def test_branches_within_branches_and_other_shapes(feed: Feed) -> None:
     feed.step("0.right.0.1", "parallel", "Parallel")
     feed.agent("0.right.0.1.x", "critic", "one")
     feed.done("0.left")
-    assert feed.text.endswith("🤖 critic (right / x) >\n   one\n\n")
+    assert feed.text.endswith("🤖 critic (right / round 1 / x) >\n   one\n\n")
 
 
 def test_a_branch_of_several_steps_stays_in_one_piece(feed: Feed) -> None:
