@@ -181,14 +181,14 @@ PLANTS: List[Plant] = [
     ),
     Plant(
         "calls from inside a callback", STREAM,
-        "        frozen = freeze_mapping(data)\n",
+        "        frozen = data if data.__class__ is FrozenDict else freeze_mapping(data)\n",
         "        with self._lock:\n            frozen = freeze_mapping(data)\n",
         _BUS + "u03_no_lock_is_held_while_a_value_is_written_down",
     ),
     Plant(
         "no lock around a callback", MAILBOX,
-        "                callback(event)\n",
-        "                with self._stream._lock:\n                    callback(event)\n",
+        "                    callback(event)\n",
+        "                    with self._stream._lock:\n                        callback(event)\n",
         _BUS + "u03_no_lock_is_held_while_a_callback_runs",
     ),
     Plant(

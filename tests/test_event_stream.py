@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import weakref
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, Iterator, List, Optional
 
 import pytest
 
@@ -217,7 +217,10 @@ def test_u03_a_callback_may_publish_subscribe_close_and_cancel(stream: EventStre
     assert [event.workflow_id for event in later.wait(1)] == ["v"]
 
 
-def test_u03_no_lock_is_held_while_a_callback_runs(stream: EventStream) -> None:
+@pytest.mark.parametrize("workflow_id", ["w", None])
+def test_u03_no_lock_is_held_while_a_callback_runs(
+    stream: EventStream, workflow_id: Optional[str]
+) -> None:
     """The callback waits for another thread that uses the stream."""
     failed: List[BaseException] = []
     done = threading.Event()
@@ -234,7 +237,7 @@ def test_u03_no_lock_is_held_while_a_callback_runs(stream: EventStream) -> None:
             failed.append(error)
         done.set()
 
-    subscription = stream.subscribe(callback, workflow_id="w")
+    subscription = stream.subscribe(callback, workflow_id=workflow_id, types=[CHUNK])
     stream.append(CHUNK, "w")
     assert done.wait(5)
     assert failed == []

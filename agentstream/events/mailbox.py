@@ -313,21 +313,24 @@ class Mailbox:
         mine = self._queue
         get, waiting = mine.get, mine.qsize
         count = 0
-        while mine is self._queue:  # a callback that forks has a new one in the child
-            if not waiting():
+        while True:
+            ready = waiting()
+            if not ready:
                 rest.ran_dry(count)
-                count = 0
-            event = get()
-            place = event[2]
-            if place is None or place <= self.cursor:
-                return event
-            count += 1
-            self.cursor = place
-            try:
-                callback(event)
-            except BaseException:  # noqa: BLE001 - counted and logged
-                self._note_raised(event)
-        return None
+                count, ready = 0, 1
+            for _ in range(ready):
+                event = get()
+                place = event[2]
+                if place is None or place <= self.cursor:
+                    return event
+                self.cursor = place
+                try:
+                    callback(event)
+                except BaseException:  # noqa: BLE001 - counted and logged
+                    self._note_raised(event)
+                if mine is not self._queue:  # it has forked: this is the child
+                    return None
+            count += ready
 
     def _note_raised(self, event: Any) -> None:
         self.errors += 1

@@ -83,6 +83,10 @@ class EventStore(ABC):
         raises, `bounds` must tell whether the event was kept.
         """
 
+    def keep(self, fields: Tuple[Any, ...]) -> Event:
+        """`append` for an event's fields; a store that makes an Event of its own saves one."""
+        return self.append(make_event(fields))
+
     @abstractmethod
     def read(
         self, *, workflow_id: Optional[str] = None, after: int = 0, limit: int = 500
@@ -235,13 +239,17 @@ class MemoryStore(EventStore):
 
     def append(self, event: Event) -> Event:
         """See `EventStore.append`; the position is given at once."""
+        return self.keep(event)
+
+    def keep(self, fields: Tuple[Any, ...]) -> Event:
+        """See `EventStore.keep`."""
+        event_id, offset, _, kind, workflow_id, parent, timestamp, data = fields
         with self._lock:
-            event_id, offset, _, kind, workflow_id, parent, timestamp, data = event
             kept = self._workflows.get(workflow_id)
             if kept is None:
-                kept = self._begin(event)
+                kept = self._begin(make_event(fields))
             if offset <= kept.last:
-                return self._again(kept, event)
+                return self._again(kept, make_event(fields))
             position = self._position = self._position + 1
             event = make_event(
                 (event_id, offset, position, kind, workflow_id, parent, timestamp, data)
@@ -250,8 +258,9 @@ class MemoryStore(EventStore):
             kept.last = offset
             if kind in TERMINAL:
                 self._end(event)
-            self._events.append(event)
-            if len(self._events) > self._capacity:
+            events = self._events
+            events.append(event)
+            if len(events) > self._capacity:
                 self._drop_oldest()
             if self._waiting:
                 self._news.notify_all()

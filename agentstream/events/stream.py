@@ -15,6 +15,7 @@ import time
 from collections import deque
 from typing import (
     Any,
+    Callable,
     Deque,
     Dict,
     Iterable,
@@ -30,7 +31,14 @@ from agentstream import threads
 from agentstream.errors import ConfigError, LogError, OffsetGone
 from agentstream.events.follower import Follower
 from agentstream.events.mailbox import UNKNOWN, Callback, Mailbox
-from agentstream.events.model import TERMINAL, Event, EventType, freeze_mapping, make_event
+from agentstream.events.model import (
+    TERMINAL,
+    Event,
+    EventType,
+    FrozenDict,
+    freeze_mapping,
+    make_event,
+)  # fmt: skip
 from agentstream.events.store import EventStore, MemoryStore
 
 __all__ = ["EventStream", "RunLog", "Subscription"]
@@ -101,6 +109,7 @@ class EventStream:
         # take no lock: it leaves its mailbox here for the next who holds it.
         self._dropped: Deque[Mailbox] = deque()
         self._follower = Follower(self) if self.store.shared else None
+        self._keep = _keeper(self.store)
         settles = type(self.store).settle is not EventStore.settle
         self._settle = self.store.settle if settles else None
         threads.after_fork(self)
@@ -160,7 +169,7 @@ class EventStream:
         return event
 
     def _publish(self, log: RunLog, kind: EventType, data: Mapping[str, Any]) -> Optional[Event]:
-        frozen = freeze_mapping(data)
+        frozen = data if data.__class__ is FrozenDict else freeze_mapping(data)
         workflow_id = log.workflow_id
         with self._lock:
             if self._dropped:
@@ -169,14 +178,12 @@ class EventStream:
                 if self._closed:
                     raise LogError("the event stream is closed")
                 offset = log.offset + 1
-                event = make_event(
-                    (
-                        f"{workflow_id}:{offset}", offset, None, kind, workflow_id,
-                        log.parent_workflow_id, time.time(), frozen,
-                    )
+                fields = (
+                    f"{workflow_id}:{offset}", offset, None, kind, workflow_id,
+                    log.parent_workflow_id, time.time(), frozen,
                 )  # fmt: skip
                 try:
-                    event = self.store.append(event)
+                    event = self._keep(fields)
                     log.offset = offset
                     if kind in TERMINAL:
                         log.ended = True
@@ -428,6 +435,16 @@ class Subscription(Iterator[Event]):
         if not self._has_callback:
             self._mailbox.drop()
             self._stream._dropped.append(self._mailbox)
+
+
+def _keeper(store: EventStore) -> Callable[[Tuple[Any, ...]], Event]:
+    """How the store takes an event's fields: by `append`, if that was overridden last."""
+    for kind in type(store).__mro__:
+        if "keep" in vars(kind):
+            break
+        if "append" in vars(kind):
+            return lambda fields: store.append(make_event(fields))
+    return store.keep
 
 
 def _kinds(types: Iterable[Union[EventType, str]]) -> Iterator[EventType]:
