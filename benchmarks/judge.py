@@ -185,7 +185,8 @@ def judged(results: Dict[str, Any]) -> List[Dict[str, Any]]:
 def rst(results: Dict[str, Any]) -> str:
     """The whole report."""
     machine = results["machine"]
-    versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
+    installed = results["versions"].items()
+    versions = ", ".join(f"{name.partition('.')[0]} {number}" for name, number in installed)
     parts = [
         "Measured against the peers",
         "==========================",

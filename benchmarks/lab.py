@@ -116,7 +116,7 @@ class Lab:
             "found = {}\n"
             "for name in sys.argv[1:]:\n"
             "    if importlib.util.find_spec(name):\n"
-            "        try: found[name] = m.version(name.replace('_', '-'))\n"
+            "        try: found[name] = m.version(name.partition('.')[0].replace('_', '-'))\n"
             "        except m.PackageNotFoundError: found[name] = ''\n"
             "print(json.dumps(found))"
         )

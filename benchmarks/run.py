@@ -57,11 +57,17 @@ def make_environment() -> str:
 
 
 def _commit() -> str:
+    name = _git("describe", "--always")
+    changed = _git("status", "--porcelain", "--", ".", ":(exclude)benchmarks/results")
+    return f"{name or 'unknown'}{'-dirty' * bool(changed)}"
+
+
+def _git(*words: str) -> str:
     done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, text=True, check=False,
+        ["git", *words], cwd=ROOT, text=True, check=False,
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    return done.stdout.strip() or "unknown"
+    return done.stdout.strip()
 
 
 def _measure(lab: Lab, name: str) -> Dict[str, Any]:
