@@ -29,6 +29,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background of a shell without job control: the programs that the tests
     # start would inherit that, and no Ctrl-C would reach them.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # by nohup, likewise
 
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
     # Hundreds of interpreters are started, and each would compile the package anew.  The tree
