@@ -508,7 +508,8 @@ class Runtime:
 
 
 def _stop(handles: Sequence[RunHandle]) -> None:
-    for handle in handles:
+    # The newest first: those that wait must not get the places of those that go.
+    for handle in reversed(handles):
         handle.cancel("the runtime is shutting down")
         handle._close_queued()
 
