@@ -8,23 +8,18 @@ printed in which order is console_outline.py's.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import threading
-from typing import IO, Any, Callable, Dict, List, Optional
+from typing import IO, Callable, List, Optional
 
 from agentstream.console_outline import Outline, Part, Place
 from agentstream.console_status import StatusLine
 from agentstream.events.model import Event
+from agentstream.terminal import harmless, is_terminal, quiet_exit, write
 
 __all__ = ["Console"]
 
 logger = logging.getLogger("agentstream.console")
-
-#: What text may not do to a terminal: all control characters but a tab and the line's end.
-_CONTROLS: Dict[int, Optional[int]] = {
-    code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"
-}
 
 
 class Console:
@@ -65,7 +60,7 @@ class Console:
         self._outline = Outline()
         self._at_line_start = True
         self._speaker: Optional[Place] = None  # whose heading stands last
-        self._terminal = _is_terminal(self._file)
+        self._terminal = is_terminal(self._file)
         self.closed = False
 
     def __call__(self, event: Event) -> None:
@@ -147,8 +142,7 @@ class Console:
         self._write("".join(shown))
 
     def _clean(self, text: str) -> str:
-        """Without what would steer a terminal: nobody vouches for what a model says."""
-        return text.translate(_CONTROLS) if self._terminal and not text.isprintable() else text
+        return harmless(text) if self._terminal else text
 
     def _end(self) -> None:
         gap = "\n" if self._headings else ""
@@ -162,12 +156,7 @@ class Console:
         if self._beside and self._status is not None:
             self._status.give_way(text)
         try:
-            try:
-                self._file.write(text)
-            except UnicodeEncodeError:
-                encoding = getattr(self._file, "encoding", None) or "ascii"
-                self._file.write(text.encode(encoding, "replace").decode(encoding))
-            self._file.flush()
+            write(self._file, text)
         except BrokenPipeError:
             self._close()
         except (OSError, ValueError) as error:  # terminal gone, disk full, file closed
@@ -179,21 +168,3 @@ class Console:
         quiet_exit(self._file)
         if self.on_closed is not None:
             self.on_closed()
-
-
-def _is_terminal(file: Any) -> bool:
-    try:
-        return bool(file.isatty())
-    except (AttributeError, ValueError):
-        return False
-
-
-def quiet_exit(file: Any) -> None:
-    """Point a file nobody reads at nowhere, so that the interpreter's last flush says nothing."""
-    try:
-        number = file.fileno()
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, number)
-        os.close(nowhere)
-    except (OSError, ValueError, AttributeError):
-        pass

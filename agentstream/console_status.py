@@ -16,6 +16,7 @@ from typing import IO, Any, Dict, Optional, Set, Tuple
 
 from agentstream import threads
 from agentstream.events.model import TERMINAL, Event, EventType
+from agentstream.terminal import is_terminal
 
 __all__ = ["StatusLine", "cells"]
 
@@ -277,10 +278,7 @@ def _printable(text: str) -> str:
 
 
 def _can_draw(file: Any) -> bool:
-    try:
-        if not file.isatty():
-            return False
-    except (AttributeError, ValueError):
+    if not is_terminal(file):
         return False
     if os.environ.get("TERM") == "dumb":
         return False

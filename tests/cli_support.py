@@ -21,6 +21,7 @@ import pytest
 
 from agentstream.cli import main
 from agentstream.testing import ScriptedServer
+from tests.programs import settle
 from tests.support import KEY, hunt
 
 PROJECT = pathlib.Path(__file__).parent.parent
@@ -123,15 +124,7 @@ class Command:
 
     def send(self, number: int) -> None:
         """Send a signal once the main thread waits; see `tests.programs.Program.send`."""
-        asleep = 0
-        end = time.monotonic() + 5
-        while asleep < 5 and time.monotonic() < end:
-            try:
-                stat = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text()
-            except OSError:  # no /proc here
-                stat = ") S"
-            asleep = asleep + 1 if stat.rpartition(")")[2].split()[0] == "S" else 0
-            threading.Event().wait(0.002)
+        settle(self.process.pid)
         self.process.send_signal(number)
 
     def finish(self) -> int:

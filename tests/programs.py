@@ -50,6 +50,19 @@ def environment() -> Dict[str, str]:
     return settings
 
 
+def settle(pid: int) -> None:
+    """Wait until a process's main thread waits, up to 5 s."""
+    asleep = 0
+    end = time.monotonic() + 5
+    while asleep < 5 and time.monotonic() < end:
+        try:
+            stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+        except OSError:  # no /proc here
+            stat = ") S"
+        asleep = asleep + 1 if stat.rpartition(")")[2].split()[0] == "S" else 0
+        threading.Event().wait(0.002)
+
+
 class Program:
     """A running script.  `say`s are its protocol: `expect` waits for one."""
 
@@ -82,21 +95,10 @@ class Program:
         Before that there is a moment in which CPython sees a signal only after the
         wait: `threads.slices` bounds ours, a recv of the main thread has it.
         """
-        self._settle()
+        settle(self.process.pid)
         now = time.monotonic()
         self.process.send_signal(number)
         return now
-
-    def _settle(self) -> None:
-        asleep = 0
-        end = time.monotonic() + 5
-        while asleep < 5 and time.monotonic() < end:
-            try:
-                stat = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text()
-            except OSError:  # no /proc here
-                stat = ") S"
-            asleep = asleep + 1 if stat.rpartition(")")[2].split()[0] == "S" else 0
-            threading.Event().wait(0.002)
 
     def finish(self) -> int:
         """Wait for the end; returns the exit status."""

@@ -359,12 +359,6 @@ def test_nothing_is_kept_of_what_is_over(feed: Feed) -> None:
 # --- real runs ------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def runtime() -> Iterator[Runtime]:
-    with Runtime() as runtime:
-        yield runtime
-
-
 def printed(runtime: Runtime, workflow: Any) -> str:
     """What a console makes of a run."""
     file = io.StringIO()

@@ -28,12 +28,6 @@ from tests.support import (
 )
 
 
-@pytest.fixture
-def runtime() -> Iterator[Runtime]:
-    with Runtime() as runtime:
-        yield runtime
-
-
 class Holding(FunctionClient):
     """A model that says "begun", then holds until it is let go or stopped."""
 

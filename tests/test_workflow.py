@@ -14,12 +14,6 @@ from agentstream.testing import Gate, ScriptedServer, text_chunks
 from tests.support import FunctionClient, Task, client_of, events_of, saying, words_of
 
 
-@pytest.fixture
-def runtime() -> Iterator[Runtime]:
-    with Runtime() as runtime:
-        yield runtime
-
-
 def upper(request: Any, cancel: CancelToken) -> Iterator[Any]:
     yield words_of(request).upper()
     yield Delta(usage=Usage(1, 2, 3))

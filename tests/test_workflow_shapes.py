@@ -26,22 +26,9 @@ from agentstream.errors import (
     WorkflowFailed,
 )
 from agentstream.llm.messages import Delta, Usage
-from agentstream.testing import Gate, Reply, ScriptedServer
+from agentstream.testing import Gate, Reply
 from tests.support import FunctionClient, Seen, Task, events_of, saying, wait_until
 from tests.workflow_support import Cast, step_events, told, tree
-
-
-@pytest.fixture
-def runtime() -> Iterator[Runtime]:
-    with Runtime() as runtime:
-        yield runtime
-
-
-@pytest.fixture
-def cast(server: ScriptedServer) -> Iterator[Cast]:
-    cast = Cast(server)
-    yield cast
-    cast.close()
 
 
 def upper(input: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from typing import Any, Iterator, List
+from typing import Any, List
 
 import pytest
 
@@ -32,23 +32,10 @@ from agentstream.errors import (
     WorkflowFailed,
 )
 from agentstream.llm.messages import Usage
-from agentstream.testing import Gate, Reply, ScriptedServer
+from agentstream.testing import Gate, Reply
 from agentstream.workflow import execution
 from tests.support import KEY, PROMPT, events_of, hunt, saying
 from tests.workflow_support import Cast, cut, step_events, told, tree
-
-
-@pytest.fixture
-def runtime() -> Iterator[Runtime]:
-    with Runtime() as runtime:
-        yield runtime
-
-
-@pytest.fixture
-def cast(server: ScriptedServer) -> Iterator[Cast]:
-    cast = Cast(server)
-    yield cast
-    cast.close()
 
 
 @pytest.fixture

@@ -32,23 +32,10 @@ from agentstream.errors import (
     WorkflowFailed,
 )
 from agentstream.llm.messages import Delta, Usage
-from agentstream.testing import Gate, ScriptedServer
+from agentstream.testing import Gate
 from agentstream.workflow import execution
 from tests.support import FunctionClient, Seen, Task, events_of, saying, wait_until
 from tests.workflow_support import Cast, step_events, told, tree
-
-
-@pytest.fixture
-def runtime() -> Iterator[Runtime]:
-    with Runtime() as runtime:
-        yield runtime
-
-
-@pytest.fixture
-def cast(server: ScriptedServer) -> Iterator[Cast]:
-    cast = Cast(server)
-    yield cast
-    cast.close()
 
 
 def test_a_workflow_within_is_a_run_of_its_own(cast: Cast, runtime: Runtime) -> None:

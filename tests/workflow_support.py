@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import Any, Deque, Dict, List
+from typing import Any, Deque, Dict, Iterator, List
+
+import pytest
 
 from agentstream import Agent, Runtime
 from agentstream.testing import Gate, Reply, ScriptedServer, text_chunks
@@ -85,3 +87,11 @@ def step_events(runtime: Runtime, workflow_id: str, step: str) -> List[Any]:
 def tree(steps: Any) -> Any:
     """StepResults as nested (place, kind, status, output, [those within])."""
     return [(s.step, s.kind, s.status, s.output, tree(s.steps)) for s in steps]
+
+
+@pytest.fixture
+def cast(server: ScriptedServer) -> Iterator[Cast]:
+    """Agents of that server."""
+    cast = Cast(server)
+    yield cast
+    cast.close()

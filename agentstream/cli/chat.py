@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Dict, List
 from agentstream.cli.endings import DONE, Interrupted
 from agentstream.cli.lock import hold
 from agentstream.cli.settings import advise, open_client, setting
-from agentstream.cli.text import Output, is_terminal, piped_in
+from agentstream.cli.text import Output, piped_in
 from agentstream.errors import AgentStreamError, ConfigError
 from agentstream.llm.messages import ChatMessage, ChatRequest, ChatResponse
+from agentstream.terminal import is_terminal
 
 if TYPE_CHECKING:
     import argparse

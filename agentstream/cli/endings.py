@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import signal
 import sys
 import threading
@@ -22,22 +21,21 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional
 
 from agentstream import threads
 from agentstream.errors import AgentStreamError, Cancelled, ConfigError, WorkflowFailed
+from agentstream.terminal import harmless
 
 if TYPE_CHECKING:
     import argparse
 
     from agentstream.workflow import StepResult, WorkflowRun
 
-__all__ = ["DONE", "FAILED", "LOCKED", "WRONG", "Interrupted", "Locked", "conduct", "harmless",
-           "note", "say"]  # fmt: skip
+__all__ = ["DONE", "FAILED", "LOCKED", "WRONG", "Interrupted", "Locked", "conduct", "note",
+           "say"]  # fmt: skip
 
 DONE, FAILED, WRONG, LOCKED, LATE = 0, 1, 2, 75, 124
 _UNKNOWN = -1  # a fault of ours, or SystemExit: its own traceback, its own code
 
 #: Seconds from the deadline, or a signal, to the end of a process that does not end.
 _MOST_S = 8.0
-#: All control characters but a tab and the line's end.
-_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 #: Characters of what had arrived that the line shows.
 _TAIL = 60
 
@@ -96,11 +94,6 @@ def note(text: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         if sys.stderr is not None:
             print(harmless(text), file=sys.stderr, flush=True)
-
-
-def harmless(text: str) -> str:
-    """Without what would steer a terminal: what a model or a server says may be quoted in it."""
-    return text if text.isprintable() else _STEERING.sub("", text)
 
 
 @contextlib.contextmanager

@@ -16,11 +16,12 @@ from agentstream.cli.endings import DONE, FAILED, Interrupted, note, say
 from agentstream.cli.log import MANY, UNDER_WAY, find
 from agentstream.cli.settings import log_of, token
 from agentstream.cli.show import View, write_output
-from agentstream.cli.text import Output, is_terminal
+from agentstream.cli.text import Output
 from agentstream.errors import ConfigError
 from agentstream.events.model import TERMINAL, Event, EventType
 from agentstream.events.store import RunState
 from agentstream.events.stream import EventStream, Subscription
+from agentstream.terminal import is_terminal
 
 if TYPE_CHECKING:
     import argparse

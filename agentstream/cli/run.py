@@ -11,8 +11,9 @@ from agentstream.cli.endings import DONE, note
 from agentstream.cli.lock import hold
 from agentstream.cli.settings import advise, open_client, setting
 from agentstream.cli.show import execute
-from agentstream.cli.text import Output, is_terminal, piped_in
+from agentstream.cli.text import Output, piped_in
 from agentstream.errors import AgentStreamError, ConfigError
+from agentstream.terminal import is_terminal
 
 if TYPE_CHECKING:
     import argparse

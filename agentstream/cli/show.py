@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Set
 
 from agentstream.cli.endings import DONE, note
 from agentstream.cli.settings import setting
-from agentstream.cli.text import Output, is_terminal
+from agentstream.cli.text import Output
 from agentstream.errors import AgentStreamError, Cancelled, WorkflowFailed
 from agentstream.events.model import Event, EventType
 from agentstream.events.stream import EventStream
 from agentstream.llm.messages import ChatResponse
 from agentstream.runtime import RunHandle, Runtime
+from agentstream.terminal import is_terminal
 from agentstream.workflow import StepResult, WorkflowRun
 from agentstream.workflow.context import as_content
 from agentstream.workflow.results import as_told
@@ -63,8 +64,7 @@ def execute(
         runtime.event_stream.subscribe(view)
         handle = runtime.submit(what, input, context=context, workflow_id=workflow_id)
         if log is not None and (view.on_terminal or given.verbose) and not given.quiet:
-            note(f"run {handle.workflow_id}; `agentstream stop {handle.workflow_id} --log {log}`"
-                 " stops it")  # fmt: skip
+            note(f"run {workflow_id}; `agentstream stop {workflow_id} --log {log}` stops it")
         try:
             run = _result(handle)
         except (WorkflowFailed, Cancelled) as error:

@@ -7,20 +7,16 @@ import os
 import sys
 from typing import Optional, TextIO
 
-from agentstream.cli.endings import harmless, note
+from agentstream.cli.endings import note
 from agentstream.errors import ConfigError
+from agentstream.terminal import harmless, is_terminal, quiet_exit, write
 
-__all__ = ["Output", "is_terminal", "piped_in"]
+__all__ = ["Output", "piped_in"]
 
 #: Bytes that may be piped in; more than that is no prompt.
 _MOST = 16 * 2**20
 #: Seconds after which one who waits for standard input is told so.
 _PATIENCE = 2.0
-
-
-def is_terminal(file: Optional[TextIO]) -> bool:
-    """True if a person watches; what was closed before we began is None."""
-    return file is not None and file.isatty()
 
 
 class Output:
@@ -49,15 +45,8 @@ class Output:
         if self._is_terminal:
             text = harmless(text)
         try:
-            try:
-                self._file.write(text)
-            except UnicodeEncodeError:
-                encoding = self._file.encoding or "ascii"
-                self._file.write(text.encode(encoding, "replace").decode(encoding))
-            self._file.flush()
+            write(self._file, text)
         except OSError as error:
-            from agentstream.console import quiet_exit  # noqa: PLC0415
-
             quiet_exit(self._file)
             self.closed = True
             if isinstance(error, BrokenPipeError):

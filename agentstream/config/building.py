@@ -22,7 +22,7 @@ from agentstream.config.parts import (
     inert_tool,
 )
 from agentstream.config.problems import Path, Problems
-from agentstream.config.steps import StepSpec
+from agentstream.config.steps import StepSpec, stand_in
 from agentstream.errors import ConfigError
 from agentstream.llm.clients import OPENAI_URL, ChatClient, LlamaClient, OpenAIClient
 from agentstream.tools import Tool, tool
@@ -48,7 +48,7 @@ class Parts:
 
     def function(self, source: str) -> Callable[..., Any]:
         """What an import path names."""
-        return _nothing
+        return stand_in
 
     def condition(self, condition: Condition) -> Callable[..., Any]:
         """A condition that can be called."""
@@ -57,10 +57,6 @@ class Parts:
     def workflow(self, file: WorkflowFile) -> Workflow:
         """A workflow within."""
         return inert(file)
-
-
-def _nothing(input: Any) -> Any:
-    raise RuntimeError("this is a stand-in, for looking at")
 
 
 def inert(file: WorkflowFile) -> Workflow:

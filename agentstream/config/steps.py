@@ -11,7 +11,7 @@ from agentstream.workflow.context import PLACEHOLDER
 from agentstream.workflow.definition import Step
 from agentstream.workflow.shapes import Repeat
 
-__all__ = ["STEP_KINDS", "StepReader", "StepSpec"]
+__all__ = ["STEP_KINDS", "StepReader", "StepSpec", "stand_in"]
 
 STEP_KINDS = ("agent", "function", "parallel", "branch", "repeat", "workflow")
 
@@ -50,7 +50,8 @@ class StepSpec(NamedTuple):
         return 1 + sum(step.size() for _, step in self.steps)
 
 
-def _nothing(input: Any) -> Any:
+def stand_in(input: Any) -> Any:
+    """What stands for a function while it is only looked at."""
     raise RuntimeError("this is a stand-in, for looking at")
 
 
@@ -122,7 +123,7 @@ class StepReader:
         for kind in STEP_KINDS:
             table.raw(kind)
         name = table.get("name", TEXT)
-        settings = table.settings(_COMMON, lambda **given: Step(_nothing, **given))
+        settings = table.settings(_COMMON, lambda **given: Step(stand_in, **given))
         if name == "":
             table.refuse("name", "must not be empty")
         spec: Optional[StepSpec] = None
@@ -239,7 +240,7 @@ class StepReader:
         inner.raw("until")
         settings: Dict[str, Any] = {"at_most": inner.need("at_most", WHOLE)}
         if settings["at_most"] is not None:
-            inner.accepted("at_most", lambda: Repeat(_nothing, at_most=settings["at_most"]))
+            inner.accepted("at_most", lambda: Repeat(stand_in, at_most=settings["at_most"]))
         for owner in (inner, table):
             fails = owner.get("fail_at_limit", FLAG)
             if fails is not None:

@@ -1,0 +1,54 @@
+"""What whoever writes to a terminal, a pipe or a file of text must know of it.  Keeps nothing.
+
+An edge, below console and cli: which text may go there, and how it gets there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+__all__ = ["harmless", "is_terminal", "quiet_exit", "write"]
+
+#: All control characters but a tab and the line's end.
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def is_terminal(file: Any) -> bool:
+    """True if a person watches; of what was closed before we began, or is no file, False."""
+    try:
+        return bool(file.isatty())
+    except (AttributeError, ValueError):
+        return False
+
+
+def harmless(text: str) -> str:
+    """Without what would steer a terminal: nobody vouches for what a model or a server says."""
+    return text if text.isprintable() else _STEERING.sub("", text)
+
+
+def write(file: Any, text: str) -> None:
+    """Write it at once; what the file's encoding lacks is replaced.
+
+    Raises:
+        OSError: it cannot be written; BrokenPipeError: nobody reads it any more.
+        ValueError: the file is closed.
+    """
+    try:
+        file.write(text)
+    except UnicodeEncodeError:
+        encoding = getattr(file, "encoding", None) or "ascii"
+        file.write(text.encode(encoding, "replace").decode(encoding))
+    file.flush()
+
+
+def quiet_exit(file: Any) -> None:
+    """Point a file nobody reads at nowhere, so that the interpreter's last flush says nothing."""
+    try:
+        number = file.fileno()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, number)
+        os.close(nowhere)
+    except (OSError, ValueError, AttributeError):
+        pass
