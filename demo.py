@@ -27,7 +27,7 @@ try:
         Runtime,
         Workflow,
         WorkflowRun,
-    )  # fmt: skip
+    )
     from agentstream.local import LocalServer, ProgressBar, fetch_model, find_llama_server
 except ModuleNotFoundError as error:
     sys.exit(
@@ -71,9 +71,15 @@ def build_workflow(client: ChatClient) -> Workflow:
 
     def agent(name: str, system_prompt: str, **penalties: float) -> Agent:
         return Agent(
-            name, client=client, system_prompt=system_prompt,
-            temperature=0, seed=1, max_tokens=100, stop=["\n"], extra=penalties,
-        )  # fmt: skip
+            name,
+            client=client,
+            system_prompt=system_prompt,
+            temperature=0,
+            seed=1,
+            max_tokens=100,
+            stop=["\n"],
+            extra=penalties,
+        )
 
     greeter = agent("greeter", GREETER, frequency_penalty=0.5)
     analyzer = agent("analyzer", ANALYZER, frequency_penalty=0.5)

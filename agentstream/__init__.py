@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 from agentstream._version import __version__
 
 if TYPE_CHECKING:
-    from agentstream.agent import Agent, AgentOutput, AgentStream
-    from agentstream.approval import Approval
+    from agentstream.agent.agent import Agent, AgentOutput, AgentStream
+    from agentstream.agent.approval import Approval
+    from agentstream.agent.conversation import Conversation
     from agentstream.cancel import CancelToken
-    from agentstream.console import Console
-    from agentstream.console_status import StatusLine
-    from agentstream.conversation import Conversation
+    from agentstream.console.console import Console
+    from agentstream.console.status import StatusLine
     from agentstream.errors import (
         AgentStreamError,
         AuthError,
@@ -60,21 +60,14 @@ if TYPE_CHECKING:
         OpenAIClient,
         TextStream,
     )
-    from agentstream.llm.messages import (
-        ChatMessage,
-        ChatRequest,
-        ChatResponse,
-        Delta,
-        ToolCall,
-        ToolCallDelta,
-        Usage,
-    )
+    from agentstream.llm.messages import ChatMessage, ChatRequest, Delta, ToolCallDelta
     from agentstream.llm.settings import Limits, Retries, Timeouts
     from agentstream.llm.sse import ServerSentEvent
-    from agentstream.runtime import RunHandle, Runtime, exit_on_sigterm
+    from agentstream.results import ChatResponse, StepResult, ToolCall, Usage, WorkflowRun
+    from agentstream.runtime.runtime import RunHandle, Runtime, exit_on_sigterm
     from agentstream.tools import RunContext, Tool
     from agentstream.tools.tool import tool
-    from agentstream.workflow import Step, StepResult, Workflow, WorkflowRun
+    from agentstream.workflow import Step, Workflow
     from agentstream.workflow.context import Context
     from agentstream.workflow.shapes import Branch, Parallel, Repeat
 
@@ -153,12 +146,12 @@ __all__ = [
 
 #: Where each name lives.
 _HOMES = {
-    "agentstream.agent": ("Agent", "AgentOutput", "AgentStream"),
-    "agentstream.approval": ("Approval",),
+    "agentstream.agent.agent": ("Agent", "AgentOutput", "AgentStream"),
+    "agentstream.agent.approval": ("Approval",),
     "agentstream.cancel": ("CancelToken",),
-    "agentstream.console": ("Console",),
-    "agentstream.console_status": ("StatusLine",),
-    "agentstream.conversation": ("Conversation",),
+    "agentstream.console.console": ("Console",),
+    "agentstream.console.status": ("StatusLine",),
+    "agentstream.agent.conversation": ("Conversation",),
     "agentstream.errors": (
         "AgentStreamError",
         "AuthError",
@@ -206,7 +199,7 @@ _HOMES = {
     ),
     "agentstream.llm.settings": ("Limits", "Retries", "Timeouts"),
     "agentstream.llm.sse": ("ServerSentEvent",),
-    "agentstream.runtime": ("RunHandle", "Runtime", "exit_on_sigterm"),
+    "agentstream.runtime.runtime": ("RunHandle", "Runtime", "exit_on_sigterm"),
     "agentstream.tools": ("RunContext", "Tool", "tool"),
     "agentstream.workflow": ("Step", "StepResult", "Workflow", "WorkflowRun"),
     "agentstream.workflow.context": ("Context",),

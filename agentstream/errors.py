@@ -9,11 +9,9 @@ built from these classes may carry a key, a prompt or a header.
 from __future__ import annotations
 
 from concurrent.futures import CancelledError as _FutureCancelled
-from typing import TYPE_CHECKING, Any, Optional
+from typing import Any, Optional
 
-if TYPE_CHECKING:
-    from agentstream.llm.messages import ChatResponse
-    from agentstream.workflow import WorkflowRun
+from agentstream.results import ChatResponse, WorkflowRun
 
 __all__ = [
     "AgentStreamError",
@@ -77,7 +75,24 @@ class AgentStreamError(Exception):
 
 
 class ConfigError(AgentStreamError, ValueError):
-    """A setting is missing or wrong; nothing was sent."""
+    """A setting is missing or wrong; nothing was sent.
+
+    Attributes:
+        setting: its name; "" where the trouble is none of a single setting's.
+        reason: what is wrong with it, without the name ("must be 0 or more, not -1").
+    """
+
+    def __init__(
+        self, message: str = "", *, setting: str = "", reason: str = "", **common: Any
+    ) -> None:
+        super().__init__(message, **common)
+        self.setting = setting
+        self.reason = reason or message
+
+    @classmethod
+    def about(cls, setting: str, reason: str) -> ConfigError:
+        """The error whose message is the setting's name and the reason."""
+        return cls(f"{setting} {reason}", setting=setting, reason=reason)
 
 
 class ConnectError(AgentStreamError):

@@ -137,5 +137,8 @@ def stuck(events: int, rate: float, with_stuck: bool) -> Dict[str, float]:
         release.set()
     late.sort()
     assert len(late) == 9 * events, f"{len(late)} of {9 * events}"
-    return {"p50_ms": late[len(late) // 2] * 1000, "p99_ms": late[int(len(late) * 0.99)] * 1000,
-            "max_ms": late[-1] * 1000}  # fmt: skip
+    return {
+        "p50_ms": late[len(late) // 2] * 1000,
+        "p99_ms": late[int(len(late) * 0.99)] * 1000,
+        "max_ms": late[-1] * 1000,
+    }

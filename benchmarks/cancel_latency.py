@@ -59,9 +59,11 @@ def measure(case: Case, rounds: int) -> Tuple[List[float], List[float]]:
             flow = [Pause(0.02), token] * 1500 if case.place == "flow" else []
             server.default(head, token, *flow, Hang())
         with LlamaClient(
-            server.url, verify=server.ca_file or True, retries=Retries(0),
+            server.url,
+            verify=server.ca_file or True,
+            retries=Retries(0),
             timeouts=Timeouts(connect=30, first_token=60, stall=60),
-        ) as client:  # fmt: skip
+        ) as client:
             asked = 0
             while len(felt) < rounds:
                 readers = [Reader(client) for _ in range(case.streams)]

@@ -18,23 +18,42 @@ def draw(results: Dict[str, Any], path: pathlib.Path) -> None:
     matplotlib.use("svg")
     import matplotlib.pyplot as plt
 
-    plt.rcParams.update({
-        "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "svg.hashsalt": "a",
-        "axes.spines.right": False, "axes.titlesize": 10, "axes.titleweight": "bold",
-        "font.family": "sans-serif", "axes.titlelocation": "left", "axes.edgecolor": "#868e96",
-    })  # fmt: skip
+    plt.rcParams.update(
+        {
+            "svg.fonttype": "none",
+            "font.size": 9,
+            "axes.spines.top": False,
+            "svg.hashsalt": "a",
+            "axes.spines.right": False,
+            "axes.titlesize": 10,
+            "axes.titleweight": "bold",
+            "font.family": "sans-serif",
+            "axes.titlelocation": "left",
+            "axes.edgecolor": "#868e96",
+        }
+    )
     figure, ((bars, chunks), (subscribers, streams)) = plt.subplots(2, 2, figsize=(9.6, 6.0))
     rows = results["rows"]
-    for panel, axes in ((_bars, bars), (_chunks, chunks), (_subscribers, subscribers),
-                        (_streams, streams)):  # fmt: skip
+    for panel, axes in (
+        (_bars, bars),
+        (_chunks, chunks),
+        (_subscribers, subscribers),
+        (_streams, streams),
+    ):
         try:
             panel(rows, axes)
         except KeyError:
             axes.set_axis_off()
     machine = results["machine"]
-    figure.text(0.01, 0.005, f"{results['date'][:10]}, {machine['cores']} cores of"
-                f" {machine['cpu'] or machine['system']}, Python {results['python']}; medians,"
-                " all in one run", color="#868e96", fontsize=7.5)  # fmt: skip
+    figure.text(
+        0.01,
+        0.005,
+        f"{results['date'][:10]}, {machine['cores']} cores of"
+        f" {machine['cpu'] or machine['system']}, Python {results['python']}; medians,"
+        " all in one run",
+        color="#868e96",
+        fontsize=7.5,
+    )
     figure.tight_layout(rect=(0, 0.02, 1, 1), h_pad=1.8, w_pad=2.0)
     figure.savefig(path, metadata={"Date": None}, facecolor="white")
 
@@ -42,14 +61,15 @@ def draw(results: Dict[str, Any], path: pathlib.Path) -> None:
 def _bars(rows: Dict[str, Any], axes: Any) -> None:
     costs = rows["cpu"]["us_a_chunk"]
     names = sorted(costs, key=lambda name: costs[name], reverse=True)
-    colours = [OURS if n.startswith("agent") else BARE if n in ("requests", "raw socket")
-               else PEERS for n in names]  # fmt: skip
+    colours = [
+        OURS if n.startswith("agent") else BARE if n in ("requests", "raw socket") else PEERS
+        for n in names
+    ]
     axes.barh(names, [costs[name] for name in names], color=colours, height=0.7)
     axes.set_xscale("log")
     for place, name in enumerate(names):
         label = f"{costs[name]:.1f}" if costs[name] < 100 else f"{costs[name]:.0f}"
-        axes.annotate(label, (costs[name], place), (4, 0), va="center",
-                      textcoords="offset points")  # fmt: skip
+        axes.annotate(label, (costs[name], place), (4, 0), va="center", textcoords="offset points")
     axes.set_xlim(1, max(costs.values()) * 2.5)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_title("CPU a chunk, µs (log)")

@@ -14,8 +14,12 @@ from typing import Any, Callable, Dict, Iterator, Optional, Type
 from urllib.parse import urlsplit
 
 MESSAGES = [{"role": "user", "content": "hi"}]
-BODY = {"model": "m", "messages": MESSAGES, "stream": True,
-        "stream_options": {"include_usage": True}}  # fmt: skip
+BODY = {
+    "model": "m",
+    "messages": MESSAGES,
+    "stream": True,
+    "stream_options": {"include_usage": True},
+}
 
 
 class Client:
@@ -230,9 +234,14 @@ class LiteLLM(Client):
 
         litellm.telemetry = False
         self.start = lambda: litellm.completion(
-            model="openai/m", api_base=self.base_url, api_key="k", messages=MESSAGES, stream=True,
-            stream_options={"include_usage": True}, max_retries=0,
-        )  # fmt: skip
+            model="openai/m",
+            api_base=self.base_url,
+            api_key="k",
+            messages=MESSAGES,
+            stream=True,
+            stream_options={"include_usage": True},
+            max_retries=0,
+        )
 
     def stream(self) -> Iterator[str]:
         for chunk in self.start():
@@ -281,11 +290,16 @@ CLIENTS: Dict[str, Type[Client]] = {
 
 #: What each needs installed.
 MODULES = {
-    "requests": "requests", "agentstream": "agentstream.runtime",
+    "requests": "requests",
+    "agentstream": "agentstream.runtime",
     "agentstream, whole way": "agentstream.runtime",
-    "openai": "openai", "langchain-openai": "langchain_openai", "litellm": "litellm",
-    "smolagents": "smolagents", "ollama": "ollama", "llm": "llm",
-}  # fmt: skip
+    "openai": "openai",
+    "langchain-openai": "langchain_openai",
+    "litellm": "litellm",
+    "smolagents": "smolagents",
+    "ollama": "ollama",
+    "llm": "llm",
+}
 
 #: A whole program that prints an answer as it comes; the base URL is its argument.
 COLD = {

@@ -56,9 +56,7 @@ def whole_way(url: str, streams: int, chunks: int, rate: float) -> Dict[str, flo
     return _summary(late, cpu, streams, sum(run.status == "completed" for run in runs))
 
 
-def _in_threads(
-    streams: int, read: Callable[[Callable[[str], None]], None]
-) -> Dict[str, float]:
+def _in_threads(streams: int, read: Callable[[Callable[[str], None]], None]) -> Dict[str, float]:
     late: List[float] = []
     finished: List[int] = []
     monotonic = time.monotonic

@@ -165,11 +165,17 @@ def endpoint(max_streams: int) -> Iterator[Tuple[EventStream, Server]]:
 def _in_child(server: Server, path: str, afters: List[Optional[int]]) -> subprocess.Popen[str]:
     """A crowd in a process of its own, as subscribers are; it says "ready", then its summary."""
     port = server.url.rpartition(":")[2]
-    arguments = [sys.executable, "-m", "benchmarks.endpoint", "crowd", "--port", port,
-                 "--path", path]  # fmt: skip
-    child = subprocess.Popen(
-        arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    arguments = [
+        sys.executable,
+        "-m",
+        "benchmarks.endpoint",
+        "crowd",
+        "--port",
+        port,
+        "--path",
+        path,
+    ]
+    child = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdin is not None
     child.stdin.write(json.dumps(afters) + "\n")
     child.stdin.flush()
@@ -185,12 +191,17 @@ def _crowd_main(port: int, path: str) -> None:
     late = [value for client in crowd.clients for value in client.late]
     first = [client.first for client in crowd.clients if client.first is not None]
     last = max((client.ids[-1] for client in crowd.clients if client.ids), default=0)
-    print(json.dumps({
-        "clients": len(crowd.clients), "events": len(late),
-        **faults(crowd.clients, [after or 0 for after in afters], last),
-        "late_ms": {f"p{p}": round(1000 * percentile(late, p / 100), 1) for p in (50, 99)},
-        "first_s": {f"p{p}": round(percentile(first, p / 100), 3) for p in (50, 99)},
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "clients": len(crowd.clients),
+                "events": len(late),
+                **faults(crowd.clients, [after or 0 for after in afters], last),
+                "late_ms": {f"p{p}": round(1000 * percentile(late, p / 100), 1) for p in (50, 99)},
+                "first_s": {f"p{p}": round(percentile(first, p / 100), 3) for p in (50, 99)},
+            }
+        )
+    )
 
 
 def live(subscribers: int = 300, seconds: float = 10.0, rate: float = 20.0) -> Dict[str, Any]:
@@ -255,11 +266,17 @@ def races(count: int) -> Dict[str, int]:
 
 def _ids(app: Any, path: str, after: int, count: int) -> List[int]:
     environ = {
-        "REQUEST_METHOD": "GET", "PATH_INFO": path, "QUERY_STRING": "", "SCRIPT_NAME": "",
-        "SERVER_NAME": "localhost", "SERVER_PORT": "80", "HTTP_HOST": "localhost",
-        "SERVER_PROTOCOL": "HTTP/1.1", "wsgi.url_scheme": "http",
+        "REQUEST_METHOD": "GET",
+        "PATH_INFO": path,
+        "QUERY_STRING": "",
+        "SCRIPT_NAME": "",
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "80",
+        "HTTP_HOST": "localhost",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "wsgi.url_scheme": "http",
         "HTTP_LAST_EVENT_ID": str(after),
-    }  # fmt: skip
+    }
     found: List[int] = []
     body = app(environ, lambda status, headers, exc_info=None: None)
     try:

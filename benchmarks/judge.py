@@ -128,27 +128,59 @@ AIMS: List[Aim] = [
     Aim("cpu", _CPU, "a sixtieth of litellm", _cpu("agentstream", "litellm", share=60)),
     Aim("cpu", _WHOLE, "at most 2.2 times requests", _cpu(WHOLE, "requests", most=2.2)),
     Aim("cpu", _WHOLE, "an eighth of openai-python", _cpu(WHOLE, "openai", share=8)),
-    Aim("first_token", _FIRST + ", ``chat_stream``", "p50 at most requests + 0.3 ms",
-        _first_token("agentstream", "p50_ms", 0.3)),
-    Aim("first_token", _FIRST + ", ``chat_stream``", "p99 at most requests + 2 ms",
-        _first_token("agentstream", "p99_ms", 2)),
-    Aim("first_token", _FIRST + " at a callback", "p50 at most requests + 0.3 ms",
-        _first_token(WHOLE, "p50_ms", 0.3)),
-    Aim("first_token", _FIRST + " at a callback", "p99 at most requests + 2 ms",
-        _first_token(WHOLE, "p99_ms", 2)),
+    Aim(
+        "first_token",
+        _FIRST + ", ``chat_stream``",
+        "p50 at most requests + 0.3 ms",
+        _first_token("agentstream", "p50_ms", 0.3),
+    ),
+    Aim(
+        "first_token",
+        _FIRST + ", ``chat_stream``",
+        "p99 at most requests + 2 ms",
+        _first_token("agentstream", "p99_ms", 2),
+    ),
+    Aim(
+        "first_token",
+        _FIRST + " at a callback",
+        "p50 at most requests + 0.3 ms",
+        _first_token(WHOLE, "p50_ms", 0.3),
+    ),
+    Aim(
+        "first_token",
+        _FIRST + " at a callback",
+        "p99 at most requests + 2 ms",
+        _first_token(WHOLE, "p99_ms", 2),
+    ),
     Aim("crowd", _CROWD + ", lateness p99", "a twentieth of AsyncOpenAI", _crowd_share),
     Aim("crowd", _CROWD + ", lateness p99", "at most 25 ms", _crowd_p99),
     Aim("crowd", _CROWD + ", CPU a chunk", "at most 0.6 of AsyncOpenAI", _crowd_cpu),
     Aim("crowd", "512 streams", "all finish", _crowd_most),
     Aim("memory", "1,000,000 chunks, beyond the text", "at most 8 MiB more than 10,000", _memory),
-    Aim("imports", "import, CPU", "at most 1.25 times requests",
-        _import("import_cpu_ms", "requests", most=1.25)),
-    Aim("imports", "import, CPU", "a quarter of openai-python",
-        _import("import_cpu_ms", "openai", share=4)),
-    Aim("imports", "import, memory", "at most 1.25 times requests",
-        _import("peak_mib", "requests", most=1.25)),
-    Aim("imports", "import, memory", "a quarter of openai-python",
-        _import("peak_mib", "openai", share=4)),
+    Aim(
+        "imports",
+        "import, CPU",
+        "at most 1.25 times requests",
+        _import("import_cpu_ms", "requests", most=1.25),
+    ),
+    Aim(
+        "imports",
+        "import, CPU",
+        "a quarter of openai-python",
+        _import("import_cpu_ms", "openai", share=4),
+    ),
+    Aim(
+        "imports",
+        "import, memory",
+        "at most 1.25 times requests",
+        _import("peak_mib", "requests", most=1.25),
+    ),
+    Aim(
+        "imports",
+        "import, memory",
+        "a quarter of openai-python",
+        _import("peak_mib", "openai", share=4),
+    ),
     Aim("cold", "cold script to its first token", "a third of openai-python", _cold),
     Aim("cold", "`agentstream chat` to its first token", "at most 1.5 times requests", _cold_chat),
     Aim("bus", "bus, 1 subscriber", "a third of a bare fan-out", _bus("1")),
@@ -159,7 +191,7 @@ AIMS: List[Aim] = [
     Aim("cancel", _STOP + "in mid-stream", "p99 at most 20 ms", _cancel("", "body", 20)),
     Aim("cancel", _STOP + "before headers", "p99 at most 20 ms", _cancel("", "headers", 20)),
     Aim("cancel", _STOP + "beside 16 streams", "p99 at most 50 ms", _cancel("16", "body", 50)),
-]  # fmt: skip
+]
 
 
 def judged(results: Dict[str, Any]) -> List[Dict[str, Any]]:
@@ -201,13 +233,17 @@ def rst(results: Dict[str, Any]) -> str:
     busy = {name: row["load"] for name, row in results["rows"].items() if _is_busy(row)}
     if busy:
         told = ", ".join(f"{name} {before} to {after}" for name, (before, after) in busy.items())
-        parts += [f"Others were using the machine meanwhile (load average before and after: {told})"
-                  ": absolute times are too long, and spread.", ""]  # fmt: skip
+        parts += [
+            f"Others were using the machine meanwhile (load average before and after: {told})"
+            ": absolute times are too long, and spread.",
+            "",
+        ]
     if results["absent"]:
         parts += [f"Not installed, so not measured: {', '.join(results['absent'])}.", ""]
     marks = {True: "yes", False: "**no**", None: ""}
-    rows = [(line["what"], line["aim"], line["value"], marks[line["met"]])
-            for line in results["aims"]]  # fmt: skip
+    rows = [
+        (line["what"], line["aim"], line["value"], marks[line["met"]]) for line in results["aims"]
+    ]
     parts += _table(("what", "aim", "measured", "met"), rows)
     missed = [line for line in results["aims"] if line["met"] is False]
     if missed:
@@ -232,8 +268,9 @@ def _is_busy(row: Dict[str, Any]) -> bool:
 def _table(header: Tuple[str, ...], rows: List[Tuple[str, ...]]) -> List[str]:
     lines = [".. list-table::", "   :header-rows: 1", ""]
     for row in (header, *rows):
-        lines += [f"   {'* -' if not place else '  -'} {cell}".rstrip()
-                  for place, cell in enumerate(row)]  # fmt: skip
+        lines += [
+            f"   {'* -' if not place else '  -'} {cell}".rstrip() for place, cell in enumerate(row)
+        ]
     return lines
 
 
@@ -256,10 +293,15 @@ def _costs(rows: Dict[str, Any]) -> _Table:
     costs, first = rows["cpu"]["us_a_chunk"], rows["first_token"]
     bare = costs["requests"]
     lines = [
-        (name, f"{cost:.1f}", f"{cost / bare:.2f}", f"{first['p50_ms'][name]:.2f}",
-         f"{first['p99_ms'][name]:.2f}")
+        (
+            name,
+            f"{cost:.1f}",
+            f"{cost / bare:.2f}",
+            f"{first['p50_ms'][name]:.2f}",
+            f"{first['p99_ms'][name]:.2f}",
+        )
         for name, cost in costs.items()
-    ]  # fmt: skip
+    ]
     header = ("client", "CPU µs a chunk", "times requests", "first token p50 ms", "p99 ms")
     return "CPU a chunk and the first token", header, lines
 
@@ -270,13 +312,20 @@ def _crowds(rows: Dict[str, Any]) -> _Table:
         "agentstream, whole way": row["whole way"],
         "... with a switch interval of 20 ms": row["whole way, 20 ms"],
         "agentstream, chat_stream": row["chat_stream"],
-        "AsyncOpenAI": row["AsyncOpenAI"], "agentstream, whole way, 512": row["most"],
-    }  # fmt: skip
+        "AsyncOpenAI": row["AsyncOpenAI"],
+        "agentstream, whole way, 512": row["most"],
+    }
     lines = [
-        (name, f"{it['streams']:.0f}", f"{it['p50_ms']:.1f}", f"{it['p99_ms']:.1f}",
-         f"{it['max_ms']:.0f}", f"{it['us_a_chunk']:.0f}")
+        (
+            name,
+            f"{it['streams']:.0f}",
+            f"{it['p50_ms']:.1f}",
+            f"{it['p99_ms']:.1f}",
+            f"{it['max_ms']:.0f}",
+            f"{it['us_a_chunk']:.0f}",
+        )
         for name, it in named.items()
-    ]  # fmt: skip
+    ]
     header = ("client", "streams", "late p50 ms", "p99 ms", "most ms", "CPU µs a chunk")
     return "Streams at once", header, lines
 
@@ -284,10 +333,15 @@ def _crowds(rows: Dict[str, Any]) -> _Table:
 def _imports(rows: Dict[str, Any]) -> _Table:
     row, scripts = rows["imports"], rows["cold"]["first_token_ms"]
     lines = [
-        (name, f"{row['import_cpu_ms'][name]:.0f}", f"{row['peak_mib'][name]:.0f}",
-         f"{scripts[name]:.0f}" if name in scripts else "")
-        for name in row["import_cpu_ms"] if name != "python"
-    ]  # fmt: skip
+        (
+            name,
+            f"{row['import_cpu_ms'][name]:.0f}",
+            f"{row['peak_mib'][name]:.0f}",
+            f"{scripts[name]:.0f}" if name in scripts else "",
+        )
+        for name in row["import_cpu_ms"]
+        if name != "python"
+    ]
     lines.append(("agentstream chat, the command", "", "", f"{scripts['agentstream chat']:.0f}"))
     header = ("import", "CPU ms", "peak MiB", "cold script to its first token, ms")
     return "Starting", header, lines
@@ -320,18 +374,32 @@ def _cancels(rows: Dict[str, Any]) -> _Table:
         told = f"p50 {it['reader_p50_ms']:.1f}, p99 {it['reader_p99_ms']:.1f}"
         return told + (f"; blocked {it['blocked']} of {it['times']}" if it["blocked"] else "")
 
-    lines = [(name, cell(it["body"]), cell(it["headers"]))
-             for name, it in rows["cancel"].items() if isinstance(it, dict)]  # fmt: skip
+    lines = [
+        (name, cell(it["body"]), cell(it["headers"]))
+        for name, it in rows["cancel"].items()
+        if isinstance(it, dict)
+    ]
     return "Cancel from another thread", ("client", "mid-stream, ms", "before headers, ms"), lines
 
 
 def _growth(rows: Dict[str, Any]) -> _Table:
     points = rows["curves"]
-    lines = [("chunks", f"{p['n']:,}", f"{p['agentstream']:.1f}", f"{p[WHOLE]:.1f}", "")
-             for p in points["chunks"]]
-    lines += [("subscribers", str(p["n"]), "", f"{p[WHOLE]:.1f}", "")
-              for p in points["subscribers"]]
-    lines += [("streams", str(p["n"]), "", f"{p['whole way']['us_a_chunk']:.0f}",
-               f"{p['whole way']['p99_ms']:.1f}") for p in points["streams"]]  # fmt: skip
+    lines = [
+        ("chunks", f"{p['n']:,}", f"{p['agentstream']:.1f}", f"{p[WHOLE]:.1f}", "")
+        for p in points["chunks"]
+    ]
+    lines += [
+        ("subscribers", str(p["n"]), "", f"{p[WHOLE]:.1f}", "") for p in points["subscribers"]
+    ]
+    lines += [
+        (
+            "streams",
+            str(p["n"]),
+            "",
+            f"{p['whole way']['us_a_chunk']:.0f}",
+            f"{p['whole way']['p99_ms']:.1f}",
+        )
+        for p in points["streams"]
+    ]
     header = ("of", "n", "chat_stream, CPU µs a chunk", "whole way", "late p99 ms")
     return "How the cost grows", header, lines

@@ -21,26 +21,61 @@ CORPUS = ROOT.parent / "shared" / "conformance"
 _PATIENCE = 300.0
 
 #: What each client reads in one measurement of its CPU: some tenths of a second's worth.
-_CHUNKS = {"raw socket": 20_000, "requests": 20_000, "agentstream": 20_000,
-           "agentstream, whole way": 20_000, "openai": 4_000, "langchain-openai": 2_000,
-           "litellm": 800, "smolagents": 3_000}  # fmt: skip
+_CHUNKS = {
+    "raw socket": 20_000,
+    "requests": 20_000,
+    "agentstream": 20_000,
+    "agentstream, whole way": 20_000,
+    "openai": 4_000,
+    "langchain-openai": 2_000,
+    "litellm": 800,
+    "smolagents": 3_000,
+}
 
 FULL: Dict[str, Any] = {
-    "rounds": 5, "chunks": _CHUNKS, "first_token": (10, 40), "first_token_peers": (5, 20),
-    "crowd": (256, 150), "crowd_rounds": 5, "crowd_most": 512, "memory": (10_000, 1_000_000),
-    "bus_deliveries": 60_000, "stuck": (300, 200.0), "streams": 10_000, "stops": 200,
-    "stops_peers": 20, "beside": 16, "curve_chunks": [1024 * 2**n for n in range(11)],
-    "curve_subscribers": [2**n for n in range(7)], "curve_events": 10_000,
-    "curve_streams": [2**n for n in range(10)], "curve_streams_peer": 256, "curve_length": 40,
-}  # fmt: skip
+    "rounds": 5,
+    "chunks": _CHUNKS,
+    "first_token": (10, 40),
+    "first_token_peers": (5, 20),
+    "crowd": (256, 150),
+    "crowd_rounds": 5,
+    "crowd_most": 512,
+    "memory": (10_000, 1_000_000),
+    "bus_deliveries": 60_000,
+    "stuck": (300, 200.0),
+    "streams": 10_000,
+    "stops": 200,
+    "stops_peers": 20,
+    "beside": 16,
+    "curve_chunks": [1024 * 2**n for n in range(11)],
+    "curve_subscribers": [2**n for n in range(7)],
+    "curve_events": 10_000,
+    "curve_streams": [2**n for n in range(10)],
+    "curve_streams_peer": 256,
+    "curve_length": 40,
+}
 SMOKE: Dict[str, Any] = {
-    "rounds": 1, "chunks": dict.fromkeys(_CHUNKS, 200), "first_token": (1, 3),
-    "first_token_peers": (1, 2), "crowd": (4, 5), "crowd_rounds": 1, "crowd_most": 8,
-    "memory": (200, 1_000), "bus_deliveries": 500, "stuck": (10, 200.0), "streams": 3,
-    "stops": 3, "stops_peers": 1, "beside": 2, "curve_chunks": [100, 200],
-    "curve_subscribers": [1, 2], "curve_events": 200, "curve_streams": [1, 2],
-    "curve_streams_peer": 2, "curve_length": 3,
-}  # fmt: skip
+    "rounds": 1,
+    "chunks": dict.fromkeys(_CHUNKS, 200),
+    "first_token": (1, 3),
+    "first_token_peers": (1, 2),
+    "crowd": (4, 5),
+    "crowd_rounds": 1,
+    "crowd_most": 8,
+    "memory": (200, 1_000),
+    "bus_deliveries": 500,
+    "stuck": (10, 200.0),
+    "streams": 3,
+    "stops": 3,
+    "stops_peers": 1,
+    "beside": 2,
+    "curve_chunks": [100, 200],
+    "curve_subscribers": [1, 2],
+    "curve_events": 200,
+    "curve_streams": [1, 2],
+    "curve_streams_peer": 2,
+    "curve_length": 3,
+}
 
 
 class Failed(Exception):
@@ -53,9 +88,13 @@ class Worker:
     def __init__(self, python: str, *, debug: bool = False) -> None:
         self._process = subprocess.Popen(
             [python, "-W", "ignore", "-m", "benchmarks.worker"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=environment(),
             stderr=None if debug else subprocess.DEVNULL,
-        )  # fmt: skip
+        )
 
     def ask(self, measure: str, **settings: Any) -> Any:
         """Have it measure, and wait for the value.
@@ -76,8 +115,9 @@ class Worker:
             guard.cancel()
         answer = json.loads(line) if line else {"error": "the process is gone, or took too long"}
         if "error" in answer:
-            raise Failed(f"{measure} {settings.get('client', settings.get('way', ''))}: "
-                         f"{answer['error']}")  # fmt: skip
+            raise Failed(
+                f"{measure} {settings.get('client', settings.get('way', ''))}: {answer['error']}"
+            )
         return answer["value"]
 
     def close(self) -> None:
@@ -122,8 +162,11 @@ class Lab:
         )
         done = subprocess.run(
             [self.python, "-c", code, *sorted(set(MODULES.values()))],
-            check=True, stdout=subprocess.PIPE, cwd=ROOT, env=environment(),
-        )  # fmt: skip
+            check=True,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+            env=environment(),
+        )
         found: Dict[str, str] = json.loads(done.stdout)
         return found
 
@@ -139,13 +182,19 @@ class Lab:
 def environment() -> Dict[str, str]:
     """For the processes: nothing that would send a client elsewhere, or home."""
     settings = {
-        name: value for name, value in os.environ.items()
+        name: value
+        for name, value in os.environ.items()
         if not name.upper().endswith("_PROXY") and not name.startswith("OPENAI_")
-    }  # fmt: skip
+    }
     # What is installed has its bytecode; ours, in the checkout, must get it at the first run.
     settings.pop("PYTHONDONTWRITEBYTECODE", None)
-    return {**settings, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LANGSMITH_TRACING": "false",
-            "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}  # fmt: skip
+    return {
+        **settings,
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "LANGSMITH_TRACING": "false",
+        "HF_HUB_OFFLINE": "1",
+        "DO_NOT_TRACK": "1",
+    }
 
 
 def machine() -> Dict[str, Any]:

@@ -49,9 +49,7 @@ def full(path: str, count: int, producers: int) -> Tuple[float, float, float]:
                 mine.append(time.perf_counter() - began)
             times.extend(mine)
 
-        threads = [
-            threading.Thread(target=produce, args=(f"run{n}",)) for n in range(producers)
-        ]
+        threads = [threading.Thread(target=produce, args=(f"run{n}",)) for n in range(producers)]
         began = time.perf_counter()
         for thread in threads:
             thread.start()

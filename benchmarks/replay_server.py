@@ -30,8 +30,28 @@ _HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
     b"Transfer-Encoding: chunked\r\nKeep-Alive: timeout=5, max=100\r\n\r\n"
 )
-_WORDS = ["Hello", "!", " How", " can", " I", " help", " you", " today", "?", "\n", " The",
-          " quick", " brown", " fox", " jumps", " over", " the", " lazy", " dog", "."]  # fmt: skip
+_WORDS = [
+    "Hello",
+    "!",
+    " How",
+    " can",
+    " I",
+    " help",
+    " you",
+    " today",
+    "?",
+    "\n",
+    " The",
+    " quick",
+    " brown",
+    " fox",
+    " jumps",
+    " over",
+    " the",
+    " lazy",
+    " dog",
+    ".",
+]
 
 
 def _chunk(data: bytes) -> bytes:
@@ -63,11 +83,16 @@ _BEFORE_DUE, _AFTER_DUE = (b"data: " + _json({"content": "@"}) + b"\n\n").split(
 
 
 def _usage(count: int) -> bytes:
-    data = json.dumps({
-        "choices": [], "created": 1795342236, "id": "x", "model": "smollm2-135m",
-        "object": "chat.completion.chunk",
-        "usage": {"prompt_tokens": 7, "completion_tokens": count, "total_tokens": 7 + count},
-    }).encode()  # fmt: skip
+    data = json.dumps(
+        {
+            "choices": [],
+            "created": 1795342236,
+            "id": "x",
+            "model": "smollm2-135m",
+            "object": "chat.completion.chunk",
+            "usage": {"prompt_tokens": 7, "completion_tokens": count, "total_tokens": 7 + count},
+        }
+    ).encode()
     return _chunk(b"data: " + data + b"\n\n")
 
 

@@ -32,7 +32,7 @@ from agentstream.llm.clients import LlamaClient  # noqa: E402
 from agentstream.llm.messages import ChatMessage, ChatRequest  # noqa: E402
 from agentstream.llm.settings import Retries  # noqa: E402
 from agentstream.local import LocalServer  # noqa: E402
-from tests.cutting_proxy import CuttingProxy  # noqa: E402
+from tests.kit.cutting_proxy import CuttingProxy  # noqa: E402
 
 PROMPTS = (
     "Tell me about the history of Paris.",

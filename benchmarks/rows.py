@@ -16,8 +16,16 @@ from typing import Any, Callable, Dict, Iterator, List
 from benchmarks.clients import COLD, MODULES
 from benchmarks.lab import ROOT, Failed, Lab, environment, median, percentile
 
-_COSTS = ["raw socket", "requests", "agentstream", "agentstream, whole way", "openai",
-          "langchain-openai", "litellm", "smolagents"]  # fmt: skip
+_COSTS = [
+    "raw socket",
+    "requests",
+    "agentstream",
+    "agentstream, whole way",
+    "openai",
+    "langchain-openai",
+    "litellm",
+    "smolagents",
+]
 
 
 #: What costs little to measure, and must be told apart by a quarter: on a machine whose pace
@@ -45,8 +53,11 @@ def cpu(lab: Lab) -> Dict[str, Any]:
         for name in _turns(names, lab.sizes["rounds"]):
             value = workers[name].ask("cpu", client=name, url=lab.url, chunks=chunks[name])
             raw[name].append(value["us_a_chunk"])
-    return {"us_a_chunk": {name: median(values) for name, values in raw.items()},
-            "chunks": chunks, "raw": raw}  # fmt: skip
+    return {
+        "us_a_chunk": {name: median(values) for name, values in raw.items()},
+        "chunks": chunks,
+        "raw": raw,
+    }
 
 
 def first_token(lab: Lab) -> Dict[str, Any]:
@@ -93,11 +104,17 @@ def crowd(lab: Lab) -> Dict[str, Any]:
                     )
                 )
         most = workers["whole way"].ask(
-            "crowd", way="whole way", url=lab.url, streams=lab.sizes["crowd_most"], chunks=chunks,
+            "crowd",
+            way="whole way",
+            url=lab.url,
+            streams=lab.sizes["crowd_most"],
+            chunks=chunks,
             rate=30,
-        )  # fmt: skip
-    sums = {way: {key: median([one[key] for one in runs]) for key in runs[0]}
-            for way, runs in raw.items()}  # fmt: skip
+        )
+    sums = {
+        way: {key: median([one[key] for one in runs]) for key in runs[0]}
+        for way, runs in raw.items()
+    }
     return {**sums, "most": most, "raw": raw}
 
 
@@ -113,8 +130,12 @@ def memory(lab: Lab) -> Dict[str, Any]:
         median([one["peak"] - one["text"] for one in raw[str(chunks)]])
         for chunks in lab.sizes["memory"]
     )
-    return {"beyond_text_mib": {"short": short, "long": long}, "more_mib": long - short,
-            "text_mib": raw[str(lab.sizes["memory"][1])][0]["text"], "raw": raw}  # fmt: skip
+    return {
+        "beyond_text_mib": {"short": short, "long": long},
+        "more_mib": long - short,
+        "text_mib": raw[str(lab.sizes["memory"][1])][0]["text"],
+        "raw": raw,
+    }
 
 
 _IMPORT = """
@@ -129,15 +150,28 @@ print(took * 1000, time.process_time() * 1000, peak_memory())
 
 def imports(lab: Lab) -> Dict[str, Any]:
     """CPU milliseconds and peak MiB of processes that import one thing."""
-    names = ["requests", "agentstream", "openai", "langchain-openai", "litellm", "smolagents",
-             "ollama", "llm"]  # fmt: skip
+    names = [
+        "requests",
+        "agentstream",
+        "openai",
+        "langchain-openai",
+        "litellm",
+        "smolagents",
+        "ollama",
+        "llm",
+    ]
     modules = {"python": "sys", **{name: MODULES[name] for name in lab.there(names)}}
     raw: Dict[str, List[List[float]]] = {name: [] for name in modules}
     for number, name in enumerate([*modules, *_turns(list(modules), lab.sizes["rounds"])]):
         done = subprocess.run(
-            [lab.python, "-c", _IMPORT, modules[name]], check=True, stdout=subprocess.PIPE,
-            cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL, timeout=120,
-        )  # fmt: skip
+            [lab.python, "-c", _IMPORT, modules[name]],
+            check=True,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+            env=environment(),
+            stderr=subprocess.DEVNULL,
+            timeout=120,
+        )
         if number >= len(modules):  # the first one wrote the bytecode
             raw[name].append([float(word) for word in done.stdout.split()[-3:]])
 
@@ -162,9 +196,13 @@ def _first_byte_ms(lab: Lab, name: str) -> float:
     began = time.perf_counter()
     process = subprocess.Popen(
         [lab.python, "-W", "ignore", "-c", COLD[name], f"{lab.url}/chunks=5/v1"],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
-        cwd=ROOT, env=environment(), bufsize=0,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL,
+        cwd=ROOT,
+        env=environment(),
+        bufsize=0,
+    )
     assert process.stdout is not None
     guard = threading.Timer(60, process.kill)
     guard.start()
@@ -198,8 +236,10 @@ def bus(lab: Lab) -> Dict[str, Any]:
                 value = worker.ask("stuck", events=events, rate=rate, with_stuck=which == "with")
                 runs[which].append(value)
     raw["stuck"] = runs
-    late = {which: {key: median([one[key] for one in values]) for key in values[0]}
-            for which, values in runs.items()}  # fmt: skip
+    late = {
+        which: {key: median([one[key] for one in values]) for key in values[0]}
+        for which, values in runs.items()
+    }
     return {"events_a_second": found, "stuck": late, "raw": raw}
 
 
@@ -224,9 +264,13 @@ def cancel(lab: Lab) -> Dict[str, Any]:
             for hang in ("body", "headers"):
                 name = "agentstream" + (f", beside {beside} streams" if beside else "")
                 found.setdefault(name, {})[hang] = worker.ask(
-                    "stop", client="agentstream", url=lab.url, hang=hang,
-                    times=lab.sizes["stops"], beside=beside,
-                )  # fmt: skip
+                    "stop",
+                    client="agentstream",
+                    url=lab.url,
+                    hang=hang,
+                    times=lab.sizes["stops"],
+                    beside=beside,
+                )
     # The peers side by side: who is blocked costs nobody anything.
     peers = lab.there(["openai", "langchain-openai", "litellm", "ollama"])
     problems: List[str] = []
@@ -235,10 +279,11 @@ def cancel(lab: Lab) -> Dict[str, Any]:
         try:
             with lab.worker() as worker:
                 found[name] = {
-                    hang: worker.ask("stop", client=name, url=lab.url, hang=hang,
-                                     times=lab.sizes["stops_peers"])
+                    hang: worker.ask(
+                        "stop", client=name, url=lab.url, hang=hang, times=lab.sizes["stops_peers"]
+                    )
                     for hang in ("body", "headers")
-                }  # fmt: skip
+                }
         except Failed as problem:
             problems.append(str(problem))
 
@@ -261,15 +306,19 @@ def curves(lab: Lab) -> Dict[str, Any]:
             point: Dict[str, Any] = {"n": count}
             for name in ("agentstream", "agentstream, whole way", "requests"):
                 runs = 5 if count < 200_000 else 1
-                point[name] = median([
-                    worker.ask("cpu", client=name, url=url, chunks=count)["us_a_chunk"]
-                    for _ in range(runs)
-                ])  # fmt: skip
+                point[name] = median(
+                    [
+                        worker.ask("cpu", client=name, url=url, chunks=count)["us_a_chunk"]
+                        for _ in range(runs)
+                    ]
+                )
             chunks.append(point)
         for count in sizes["curve_subscribers"]:
             settings = {"url": url, "chunks": sizes["curve_events"], "subscribers": count}
-            costs = [worker.ask("cpu_with_subscribers", **settings)["us_a_chunk"]
-                     for _ in range(sizes["rounds"])]  # fmt: skip
+            costs = [
+                worker.ask("cpu_with_subscribers", **settings)["us_a_chunk"]
+                for _ in range(sizes["rounds"])
+            ]
             subscribers.append({"n": count, "agentstream, whole way": median(costs)})
         for count in sizes["curve_streams"]:
             point = {"n": count}
@@ -285,19 +334,29 @@ def curves(lab: Lab) -> Dict[str, Any]:
 
 
 ROWS: Dict[str, Callable[[Lab], Dict[str, Any]]] = {
-    "conformance": conformance, "cancel": cancel, "memory": memory, "imports": imports,
-    "cold": cold, "cpu": cpu, "first_token": first_token, "bus": bus, "crowd": crowd,
+    "conformance": conformance,
+    "cancel": cancel,
+    "memory": memory,
+    "imports": imports,
+    "cold": cold,
+    "cpu": cpu,
+    "first_token": first_token,
+    "bus": bus,
+    "crowd": crowd,
     "curves": curves,
-}  # fmt: skip
+}
 
 
 def dump(results: Dict[str, Any]) -> str:
     """As the file has it: a list of numbers on one line."""
-    return re.sub(
-        r"\[\s+([^\[\]{}]*?)\s+\]",
-        lambda found: "[" + re.sub(r"\s*\n\s*", " ", found[1]) + "]",
-        json.dumps(_rounded(results), indent=1),
-    ) + "\n"
+    return (
+        re.sub(
+            r"\[\s+([^\[\]{}]*?)\s+\]",
+            lambda found: "[" + re.sub(r"\s*\n\s*", " ", found[1]) + "]",
+            json.dumps(_rounded(results), indent=1),
+        )
+        + "\n"
+    )
 
 
 def _rounded(value: Any) -> Any:

@@ -48,8 +48,15 @@ def make_environment() -> str:
         say(f"making {place}")
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(place)], check=True)
         # Everything is pinned, so there is nothing to resolve.
-        install = [str(python), "-m", "pip", "install", "-q", "--no-deps",
-                   "--disable-pip-version-check"]  # fmt: skip
+        install = [
+            str(python),
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--no-deps",
+            "--disable-pip-version-check",
+        ]
         subprocess.run([*install, "-r", str(_REQUIREMENTS)], check=True)
         subprocess.run([*install, "-e", str(ROOT)], check=True)
         stamp.write_text(wanted)
@@ -64,9 +71,13 @@ def _commit() -> str:
 
 def _git(*words: str) -> str:
     done = subprocess.run(
-        ["git", *words], cwd=ROOT, text=True, check=False,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        ["git", *words],
+        cwd=ROOT,
+        text=True,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
     return done.stdout.strip()
 
 
@@ -94,12 +105,19 @@ def run(options: argparse.Namespace) -> Dict[str, Any]:
         chosen = options.only or list(ROWS)
         measured = {name: _measure(lab, name) for name in ROWS if name in chosen}
     results: Dict[str, Any] = {
-        "date": now(), "commit": _commit(), "machine": machine(),
-        "python": platform.python_version(), "versions": lab.versions, "absent": lab.absent,
+        "date": now(),
+        "commit": _commit(),
+        "machine": machine(),
+        "python": platform.python_version(),
+        "versions": lab.versions,
+        "absent": lab.absent,
         "smoke": options.smoke,
-        "rows": {name: measured.get(name) or earlier[name] for name in ROWS
-                 if name in measured or name in earlier},
-    }  # fmt: skip
+        "rows": {
+            name: measured.get(name) or earlier[name]
+            for name in ROWS
+            if name in measured or name in earlier
+        },
+    }
     results["aims"] = [] if options.smoke else judge.judged(results)
     return results
 
@@ -110,9 +128,18 @@ def write(results: Dict[str, Any], out: pathlib.Path, python: str) -> None:
     (out / "results.json").write_text(dump(results), "utf-8")
     (out / "results.rst").write_text(judge.rst(results), "utf-8")
     drawn = subprocess.run(
-        [python, "-W", "ignore", "-m", "benchmarks.chart", str(out / "results.json"),
-         str(out / "chart.svg")], cwd=ROOT, check=False,
-    )  # fmt: skip
+        [
+            python,
+            "-W",
+            "ignore",
+            "-m",
+            "benchmarks.chart",
+            str(out / "results.json"),
+            str(out / "chart.svg"),
+        ],
+        cwd=ROOT,
+        check=False,
+    )
     if drawn.returncode:
         say("there is no chart")
 

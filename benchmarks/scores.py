@@ -141,18 +141,21 @@ def _litellm(base_url: str, got: Dict[str, Any]) -> None:
     import litellm
 
     chunks = litellm.completion(
-        model="openai/m", api_base=base_url, api_key="k", messages=MESSAGES, stream=True,
-        stream_options={"include_usage": True}, max_retries=0,
-    )  # fmt: skip
+        model="openai/m",
+        api_base=base_url,
+        api_key="k",
+        messages=MESSAGES,
+        stream=True,
+        stream_options={"include_usage": True},
+        max_retries=0,
+    )
     _chunks_of_openai(chunks, got)
 
 
 def _langchain(base_url: str, got: Dict[str, Any]) -> None:
     from langchain_openai import ChatOpenAI
 
-    model = ChatOpenAI(
-        model="m", base_url=base_url, api_key="k", max_retries=0, stream_usage=True
-    )
+    model = ChatOpenAI(model="m", base_url=base_url, api_key="k", max_retries=0, stream_usage=True)
     total: Any = None
     got.update(text="", reasoning="", tool_calls=[])
     try:

@@ -135,8 +135,11 @@ def _percentiles(who: str, times: List[float]) -> Dict[str, float]:
     if not times:
         return {}
     last = len(times) - 1
-    return {f"{who}_p50_ms": times[len(times) // 2], f"{who}_p99_ms": times[int(last * 0.99)],
-            f"{who}_max_ms": times[last]}  # fmt: skip
+    return {
+        f"{who}_p50_ms": times[len(times) // 2],
+        f"{who}_p99_ms": times[int(last * 0.99)],
+        f"{who}_max_ms": times[last],
+    }
 
 
 def _read_on(url: str, over: threading.Event) -> None:

@@ -1,6 +1,6 @@
 """The process in which one client is measured: a JSON request a line, a JSON answer a line.
 
-    python -m benchmarks.worker
+python -m benchmarks.worker
 """
 
 from __future__ import annotations
@@ -15,9 +15,16 @@ from typing import Any, Callable, Dict
 
 #: What can be asked for, and where it is.
 MEASURES = {
-    "cpu": "costs", "cpu_with_subscribers": "costs", "first_token": "costs", "memory": "costs",
-    "crowd": "crowd", "bus": "bus", "stuck": "bus", "score": "scores", "stop": "stopping",
-}  # fmt: skip
+    "cpu": "costs",
+    "cpu_with_subscribers": "costs",
+    "first_token": "costs",
+    "memory": "costs",
+    "crowd": "crowd",
+    "bus": "bus",
+    "stuck": "bus",
+    "score": "scores",
+    "stop": "stopping",
+}
 
 
 def main() -> None:

@@ -22,10 +22,10 @@ import pytest
 
 from agentstream import Runtime
 from agentstream.testing import ScriptedServer
-from tests.cli_support import cli, here  # noqa: F401
-from tests.fixtures_llama import llama_server, llama_tool_server  # noqa: F401
-from tests.secret_hunt import no_secrets, secret_hunt  # noqa: F401
-from tests.workflow_support import cast  # noqa: F401
+from tests.kit.cli_support import cli, here  # noqa: F401
+from tests.kit.fixtures_llama import llama_server, llama_tool_server  # noqa: F401
+from tests.kit.secret_hunt import no_secrets, secret_hunt  # noqa: F401
+from tests.kit.workflow_support import cast  # noqa: F401
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background of a shell without job control: the programs that the tests

@@ -17,10 +17,22 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 def test_the_smoke_run_measures_every_row_and_writes_the_table(tmp_path: pathlib.Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.run", "--smoke", "--python", sys.executable,
-         "--out", str(tmp_path)],
-        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.run",
+            "--smoke",
+            "--python",
+            sys.executable,
+            "--out",
+            str(tmp_path),
+        ],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stdout
     results = json.loads((tmp_path / "results.json").read_text("utf-8"))
     assert set(results["rows"]) == set(rows.ROWS)

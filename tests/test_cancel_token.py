@@ -19,7 +19,7 @@ from agentstream import Agent, Cancelled, CancelToken, EventType, Limits, Retrie
 from agentstream.llm.messages import as_request
 from agentstream.llm.transport.slots import Slots
 from agentstream.testing import Gate, Hang, text_chunks
-from tests.support import PROMPT, Task, client_of, events_of, wait_until
+from tests.kit.support import PROMPT, Task, client_of, events_of, wait_until
 
 SOON = 0.5  # seconds; the aim is a millisecond
 

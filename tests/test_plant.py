@@ -8,17 +8,34 @@ from typing import Set
 
 import pytest
 
-from tests.plant import PLANTS, ROOT, Copy, Plant, main, occurrences
+from tests.kit.plant import PLANTS, ROOT, Copy, Plant, main, occurrences
 
 #: What DESIGN.md, section 4, promises of the bus.
 RULES = {
-    "order", "once", "many publishers", "isolation: stuck", "isolation: raising", "catch-up",
-    "seam", "events_missed", "events_missed: the end gone too", "OffsetGone", "close inside",
-    "close delivers", "close is bounded", "calls from inside a callback",
-    "no lock around a callback", "the terminal event is the last", "iterators end",
-    "dropped iterators free themselves", "events cannot be changed", "what JSON lacks",
-    "memory is bounded", "fork: fresh locks", "exit",
-}  # fmt: skip
+    "order",
+    "once",
+    "many publishers",
+    "isolation: stuck",
+    "isolation: raising",
+    "catch-up",
+    "seam",
+    "events_missed",
+    "events_missed: the end gone too",
+    "OffsetGone",
+    "close inside",
+    "close delivers",
+    "close is bounded",
+    "calls from inside a callback",
+    "no lock around a callback",
+    "the terminal event is the last",
+    "iterators end",
+    "dropped iterators free themselves",
+    "events cannot be changed",
+    "what JSON lacks",
+    "memory is bounded",
+    "fork: fresh locks",
+    "exit",
+}
 
 
 def names_of(path: Path) -> Set[str]:

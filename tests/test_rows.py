@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests import rows
+from tests.kit import rows
 
 
 def test_every_row_has_a_test_or_a_reason():

@@ -14,7 +14,7 @@ import pytest
 
 from agentstream import threads
 from agentstream.cancel import CancelToken
-from tests.support import Task, wait_until
+from tests.kit.support import Task, wait_until
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_work_at_once_runs_beside_a_full_pool_and_in_it_when_there_is_room() -> 
 
 
 def test_work_at_once_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "_MOST_EXTRA", 2)
+    monkeypatch.setattr(threads.pool, "_MOST_EXTRA", 2)
     pool = threads.WorkerPool(1)
     held = [Held() for _ in range(3)]
     for work in held:
@@ -240,8 +240,8 @@ def test_r01_an_interrupted_wait_can_be_waited_again() -> None:
 
 def test_r01_the_main_thread_waits_in_pieces_and_others_at_a_stretch() -> None:
     # A signal between the last look and the system call that blocks wakes nobody.
-    assert next(threads.slices(None)) == threads._STRETCH_S
-    assert next(threads.slices(10)) == threads._STRETCH_S
+    assert next(threads.slices(None)) == threads.start._STRETCH_S
+    assert next(threads.slices(10)) == threads.start._STRETCH_S
     assert list(threads.slices(0)) == [0]
     (only,) = threads.slices(0.1)
     assert only is not None
@@ -322,7 +322,7 @@ def test_a_stopped_alarm_never_rings_and_lets_go_at_once() -> None:
     after = Bell()
     threads.arm(after.alarm, time.monotonic() + 0.05)
     assert after.event.wait(5)
-    assert all(entry[2] is not alarm for entry in list(threads._clock._heap))
+    assert all(entry[2] is not alarm for entry in list(threads.clock._clock._heap))
 
 
 def test_a_ringing_that_raises_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
@@ -439,17 +439,21 @@ def test_r04_exit_goes_in_order_and_through_what_raises(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     left: List[int] = []
-    monkeypatch.setattr(threads, "_exits", weakref.WeakSet())
-    monkeypatch.setattr(threads, "_exiting", False)
-    things = [Leaving(2, left), Leaving(0, left, ValueError("stuck")),
-              Leaving(1, left, KeyboardInterrupt()), Leaving(3, left)]  # fmt: skip
+    monkeypatch.setattr(threads.lifecycle, "_exits", weakref.WeakSet())
+    monkeypatch.setattr(threads.lifecycle, "_exiting", False)
+    things = [
+        Leaving(2, left),
+        Leaving(0, left, ValueError("stuck")),
+        Leaving(1, left, KeyboardInterrupt()),
+        Leaving(3, left),
+    ]
     for thing in things:
         threads.at_exit(thing)
     gone = Leaving(9, left)
     threads.at_exit(gone)
     del gone
     with caplog.at_level(logging.WARNING):
-        threads._run_exits()
+        threads.lifecycle._run_exits()
     assert left == [0, 1, 2, 3]
     assert threads.exiting()
     assert "could not be closed at exit" in caplog.text
@@ -458,7 +462,7 @@ def test_r04_exit_goes_in_order_and_through_what_raises(
 
 def test_r05_a_pool_takes_nothing_once_exit_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = threads.WorkerPool(1)
-    monkeypatch.setattr(threads, "_exiting", True)
+    monkeypatch.setattr(threads.lifecycle, "_exiting", True)
     with pytest.raises(RuntimeError, match="no more work"):
         pool.submit(lambda: None)
     assert pool.shutdown(join=1)

@@ -15,9 +15,10 @@ from agentstream.cli.endings import DONE, Interrupted
 from agentstream.cli.lock import hold
 from agentstream.cli.settings import advise, open_client, setting
 from agentstream.cli.text import Output, piped_in
+from agentstream.console.terminal import is_terminal
 from agentstream.errors import AgentStreamError, ConfigError
-from agentstream.llm.messages import ChatMessage, ChatRequest, ChatResponse
-from agentstream.terminal import is_terminal
+from agentstream.llm.messages import ChatMessage, ChatRequest
+from agentstream.results import ChatResponse
 
 if TYPE_CHECKING:
     import argparse
@@ -89,7 +90,7 @@ def _as_dict(response: ChatResponse) -> Dict[str, Any]:
 
 def _as_a_run(given: argparse.Namespace, client: Any, system: str, prompt: str) -> int:
     """The same as a run of one agent: with events, and so with a log and a status line."""
-    from agentstream.agent import Agent  # noqa: PLC0415
+    from agentstream.agent.agent import Agent  # noqa: PLC0415
     from agentstream.cli.show import execute  # noqa: PLC0415
 
     agent = Agent("chat", client=client, system_prompt=system, **_sampling(given))

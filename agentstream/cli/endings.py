@@ -20,16 +20,15 @@ import time
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional
 
 from agentstream import threads
+from agentstream.console.terminal import harmless
 from agentstream.errors import AgentStreamError, Cancelled, ConfigError, WorkflowFailed
-from agentstream.terminal import harmless
 
 if TYPE_CHECKING:
     import argparse
 
-    from agentstream.workflow import StepResult, WorkflowRun
+    from agentstream.results import StepResult, WorkflowRun
 
-__all__ = ["DONE", "FAILED", "LOCKED", "WRONG", "Interrupted", "Locked", "conduct", "note",
-           "say"]  # fmt: skip
+__all__ = ["DONE", "FAILED", "LOCKED", "WRONG", "Interrupted", "Locked", "conduct", "note", "say"]
 
 DONE, FAILED, WRONG, LOCKED, LATE = 0, 1, 2, 75, 124
 _UNKNOWN = -1  # a fault of ours, or SystemExit: its own traceback, its own code
@@ -79,9 +78,14 @@ def conduct(given: argparse.Namespace, *, leaving: bool = False) -> int:
 
 #: The module each command lives in.
 _HOMES = {
-    "chat": "chat", "run": "run", "check": "run", "serve": "serve",
-    "runs": "log", "stop": "log", "follow": "follow",
-}  # fmt: skip
+    "chat": "chat",
+    "run": "run",
+    "check": "run",
+    "serve": "serve",
+    "runs": "log",
+    "stop": "log",
+    "follow": "follow",
+}
 
 
 def say(problem: str) -> None:

@@ -17,11 +17,11 @@ from agentstream.cli.log import MANY, UNDER_WAY, find
 from agentstream.cli.settings import log_of, token
 from agentstream.cli.show import View, write_output
 from agentstream.cli.text import Output
+from agentstream.console.terminal import is_terminal
 from agentstream.errors import ConfigError
 from agentstream.events.model import TERMINAL, Event, EventType
 from agentstream.events.store import RunState
 from agentstream.events.stream import EventStream, Subscription
-from agentstream.terminal import is_terminal
 
 if TYPE_CHECKING:
     import argparse

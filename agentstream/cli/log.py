@@ -48,9 +48,11 @@ def _as_json(state: RunState) -> str:
 def _table(states: List[RunState], store: SqliteStore) -> Iterator[str]:
     yield f"{'ID':<18}{'STATUS':<11}{'STARTED':<21}{'TOOK':>8}  {'TOKENS':>7}  WORKFLOW"
     for state in states:
-        started = "" if state.started_at is None else time.strftime(
-            "%Y-%m-%d %H:%M:%S", time.localtime(state.started_at)
-        )  # fmt: skip
+        started = (
+            ""
+            if state.started_at is None
+            else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(state.started_at))
+        )
         within = f" (within {state.parent_workflow_id})" if state.parent_workflow_id else ""
         tokens = (state.usage or {}).get("completion_tokens")
         yield (

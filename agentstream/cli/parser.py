@@ -72,18 +72,27 @@ def parse(arguments: Optional[List[str]] = None) -> argparse.Namespace:
             0 after --help and --version.
     """
     parser = _Parser(
-        prog="agentstream", usage="agentstream COMMAND [options]", description=_ABOUT,
-        formatter_class=_Help, allow_abbrev=False, add_help=False,
-    )  # fmt: skip
+        prog="agentstream",
+        usage="agentstream COMMAND [options]",
+        description=_ABOUT,
+        formatter_class=_Help,
+        allow_abbrev=False,
+        add_help=False,
+    )
     parser.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
     parser.add_argument(
-        "--version", action="version", version=f"agentstream {__version__}",
+        "--version",
+        action="version",
+        version=f"agentstream {__version__}",
         help=argparse.SUPPRESS,
-    )  # fmt: skip
+    )
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS,
+        dest="command",
+        required=True,
+        metavar="COMMAND",
+        help=argparse.SUPPRESS,
         prog="agentstream",
-    )  # fmt: skip
+    )
     for name, usage, about, fill in (
         ("chat", "[options] [PROMPT]", _CHAT, _chat),
         ("run", "[options] FILE", _RUN, _run),
@@ -94,9 +103,13 @@ def parse(arguments: Optional[List[str]] = None) -> argparse.Namespace:
         ("serve", "[options]", _SERVE, _serve),
     ):
         command = commands.add_parser(
-            name, usage=f"agentstream {name} {usage}", description=about,
-            formatter_class=_Help, allow_abbrev=False, add_help=False,
-        )  # fmt: skip
+            name,
+            usage=f"agentstream {name} {usage}",
+            description=about,
+            formatter_class=_Help,
+            allow_abbrev=False,
+            add_help=False,
+        )
         fill(command.add_argument)
         command.add_argument("-h", "--help", action="help", help="show this")
     given, rest = parser.parse_known_args(arguments)
@@ -118,9 +131,11 @@ class _Parser(argparse.ArgumentParser):
         flags = [word.partition("=")[0] for word in rest if word.startswith("-") and word != "-"]
         if not flags:
             self.error("too many arguments: a text of several words is to be quoted")
-        keys = "" if not re.search("key|token|secret", flags[0], re.IGNORECASE) else (
-            " (a key is never a flag, which others could read: set AGENTSTREAM_API_KEY)"
-        )  # fmt: skip
+        keys = (
+            ""
+            if not re.search("key|token|secret", flags[0], re.IGNORECASE)
+            else (" (a key is never a flag, which others could read: set AGENTSTREAM_API_KEY)")
+        )
         self.error(f"unknown: {', '.join(flags)}{keys}")
 
 
@@ -146,10 +161,20 @@ def _chat(add: Add) -> None:
 
 def _run(add: Add) -> None:
     add("file", metavar="FILE", help=argparse.SUPPRESS)
-    add("--input", metavar="TEXT", type=_text,
-        help="the first step's input; default: what is piped in")  # fmt: skip
-    add("--set", metavar="KEY=VALUE", action="append", default=[], type=_assignment,
-        help="overrule FILE: agents.writer.temperature=0")  # fmt: skip
+    add(
+        "--input",
+        metavar="TEXT",
+        type=_text,
+        help="the first step's input; default: what is piped in",
+    )
+    add(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        type=_assignment,
+        help="overrule FILE: agents.writer.temperature=0",
+    )
     add("--id", metavar="ID", help="the run's id; default: a new one")
     _model(add)
     _output(add)
@@ -158,8 +183,14 @@ def _run(add: Add) -> None:
 
 def _check(add: Add) -> None:
     add("file", metavar="FILE", help=argparse.SUPPRESS)
-    add("--set", metavar="KEY=VALUE", action="append", default=[], type=_assignment,
-        help="overrule FILE: agents.writer.temperature=0")  # fmt: skip
+    add(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        type=_assignment,
+        help="overrule FILE: agents.writer.temperature=0",
+    )
     add("--mermaid", action="store_true", help="write the flowchart only")
 
 
@@ -183,8 +214,13 @@ def _stop(add: Add) -> None:
     add("id", metavar="ID", help=argparse.SUPPRESS)
     add("--log", metavar="FILE", help="the log")
     add("--reason", metavar="TEXT", default="agentstream stop", help="what its last event says")
-    add("--wait", metavar="SECONDS", type=_seconds, default=10.0,
-        help="wait so long for its end (%(default)g)")  # fmt: skip
+    add(
+        "--wait",
+        metavar="SECONDS",
+        type=_seconds,
+        default=10.0,
+        help="wait so long for its end (%(default)g)",
+    )
 
 
 def _serve(add: Add) -> None:
@@ -206,8 +242,13 @@ def _output(add: Add) -> None:
     add("--json", action="store_true", help="write the result as JSON")
     add("--jsonl", action="store_true", help="write the events instead, one a line")
     add("-q", "--quiet", action="store_true", help="no status line, no notes, no word of a lock")
-    add("-v", "--verbose", action="count", default=0,
-        help="say what happens; -vv: the library's log too")  # fmt: skip
+    add(
+        "-v",
+        "--verbose",
+        action="count",
+        default=0,
+        help="say what happens; -vv: the library's log too",
+    )
 
 
 def _cron(add: Add) -> None:

@@ -12,21 +12,21 @@ from agentstream.cli.lock import hold
 from agentstream.cli.settings import advise, open_client, setting
 from agentstream.cli.show import execute
 from agentstream.cli.text import Output, piped_in
+from agentstream.console.terminal import is_terminal
 from agentstream.errors import AgentStreamError, ConfigError
-from agentstream.terminal import is_terminal
 
 if TYPE_CHECKING:
     import argparse
 
-    from agentstream.config import WorkflowFile
     from agentstream.workflow import Workflow
+    from agentstream.workflow_files import WorkflowFile
 
 __all__ = ["check", "run"]
 
 
 def run(given: argparse.Namespace) -> int:
     """Run a workflow file; returns the exit code."""
-    from agentstream.config import load_workflow  # noqa: PLC0415
+    from agentstream.workflow_files import load_workflow  # noqa: PLC0415
 
     file = load_workflow(given.file, set=given.set)
     if given.verbose or (is_terminal(sys.stderr) and not given.quiet):  # cron would mail it
@@ -40,9 +40,13 @@ def run(given: argparse.Namespace) -> int:
             step.retries = step.retries or retries
         try:
             return execute(
-                given, workflow, input, log=setting(given, "log"),
-                context=dict(file.context), workflow_id=given.id,
-            )  # fmt: skip
+                given,
+                workflow,
+                input,
+                log=setting(given, "log"),
+                context=dict(file.context),
+                workflow_id=given.id,
+            )
         except AgentStreamError as error:
             if file.needs_client:
                 advise(error, given)
@@ -52,9 +56,10 @@ def run(given: argparse.Namespace) -> int:
 def _check_flags(given: argparse.Namespace, file: WorkflowFile) -> None:
     """Refuse flags that would do nothing."""
     flags = [
-        f"--{name.replace('_', '-')}" for name in ("provider", "model", "base_url", "insecure")
+        f"--{name.replace('_', '-')}"
+        for name in ("provider", "model", "base_url", "insecure")
         if getattr(given, name) is not None
-    ]  # fmt: skip
+    ]
     if flags and not file.needs_client:
         raise ConfigError(
             f"{', '.join(flags)}: {given.file} has clients of its own;"
@@ -85,7 +90,7 @@ def _input(given: argparse.Namespace, file: WorkflowFile) -> str:
 
 def check(given: argparse.Namespace) -> int:
     """Say what a workflow file would do; returns the exit code."""
-    from agentstream.config import load_workflow  # noqa: PLC0415
+    from agentstream.workflow_files import load_workflow  # noqa: PLC0415
 
     file = load_workflow(given.file, set=given.set)
     _warn(file)

@@ -26,9 +26,17 @@ __all__ = ["advise", "config_file", "log_of", "open_client", "setting", "token"]
 _PROVIDERS = ("llama", "openai", "embedded")
 #: The settings, and what each must be.
 _KINDS: Dict[str, Any] = {
-    "provider": str, "model": str, "base_url": str, "insecure": bool, "system": str,
-    "api_key": str, "log": str, "log_days": float, "deadline": float, "retries": int,
-}  # fmt: skip
+    "provider": str,
+    "model": str,
+    "base_url": str,
+    "insecure": bool,
+    "system": str,
+    "api_key": str,
+    "log": str,
+    "log_days": float,
+    "deadline": float,
+    "retries": int,
+}
 _ABOVE_ZERO = {"deadline": "seconds", "log_days": "days"}
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 

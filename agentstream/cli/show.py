@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Set
 from agentstream.cli.endings import DONE, note
 from agentstream.cli.settings import setting
 from agentstream.cli.text import Output
+from agentstream.console.terminal import is_terminal
 from agentstream.errors import AgentStreamError, Cancelled, WorkflowFailed
 from agentstream.events.model import Event, EventType
 from agentstream.events.stream import EventStream
-from agentstream.llm.messages import ChatResponse
-from agentstream.runtime import RunHandle, Runtime
-from agentstream.terminal import is_terminal
-from agentstream.workflow import StepResult, WorkflowRun
+from agentstream.results import ChatResponse, StepResult, WorkflowRun
+from agentstream.runtime.runtime import RunHandle, Runtime
 from agentstream.workflow.context import as_content
-from agentstream.workflow.results import as_told
+from agentstream.workflow.progress import as_told
 
 if TYPE_CHECKING:
     import argparse
@@ -138,9 +137,7 @@ class View:
 
             self._callbacks.append(narrate)
 
-    def watch(
-        self, workflow_id: str, stop: Callable[[str], object] = lambda reason: None
-    ) -> None:
+    def watch(self, workflow_id: str, stop: Callable[[str], object] = lambda reason: None) -> None:
         """Show this run; `stop` is called with a reason if nobody reads it any more."""
         self._stop = stop
         self._runs.add(workflow_id)
@@ -188,18 +185,21 @@ class View:
         self._cut.clear()
 
     def _add_status(self) -> None:
-        from agentstream.console_status import StatusLine  # noqa: PLC0415
+        from agentstream.console.status import StatusLine  # noqa: PLC0415
 
         self._status = StatusLine(sys.stderr)
         self._callbacks.append(self._status)
 
     def _add_console(self, plain: bool) -> None:
-        from agentstream.console import Console  # noqa: PLC0415
+        from agentstream.console.console import Console  # noqa: PLC0415
 
         self._console = Console(
-            sys.stdout, status=self._status, on_closed=self._closed,
-            headings=not plain, indent="" if plain else "   ",
-        )  # fmt: skip
+            sys.stdout,
+            status=self._status,
+            on_closed=self._closed,
+            headings=not plain,
+            indent="" if plain else "   ",
+        )
         self._callbacks.append(self._console)
 
     def _write_json(self, event: Event) -> None:

@@ -8,8 +8,8 @@ import sys
 from typing import Optional, TextIO
 
 from agentstream.cli.endings import note
+from agentstream.console.terminal import harmless, is_terminal, quiet_exit, write
 from agentstream.errors import ConfigError
-from agentstream.terminal import harmless, is_terminal, quiet_exit, write
 
 __all__ = ["Output", "piped_in"]
 

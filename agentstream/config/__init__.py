@@ -1,12 +1,5 @@
-"""Workflow files: TOML that says what a workflow is made of (docs/workflow-files.rst).
+"""The old name of `agentstream.workflow_files`; it goes after 0.2."""
 
-problems.py holds what is wrong with one, reading.py gets its tables, parts.py,
-conditions.py and steps.py read them, file.py is what a caller has of it,
-building.py makes it live, importing.py finds its functions, describing.py tells of it.
-"""
-
-from __future__ import annotations
-
-from agentstream.config.file import WorkflowFile, load_workflow
+from agentstream.workflow_files import WorkflowFile, load_workflow
 
 __all__ = ["WorkflowFile", "load_workflow"]

@@ -277,9 +277,17 @@ class Mailbox:
         unit = "position" if self.workflow_id is None else "offset"
         data = FrozenDict({"first": first, "last": last, "unit": unit})
         self._page.append(
-            Event(None, 0, None, EventType.EVENTS_MISSED, self.workflow_id or "", None,
-                  time.time(), data)
-        )  # fmt: skip
+            Event(
+                None,
+                0,
+                None,
+                EventType.EVENTS_MISSED,
+                self.workflow_id or "",
+                None,
+                time.time(),
+                data,
+            )
+        )
 
     # --- with a callback --------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from typing import (
     NamedTuple,
     Optional,
     Tuple,
-)  # fmt: skip
+)
 
 from agentstream.errors import ConfigError, LogError
 from agentstream.events.model import TERMINAL, Event, make_event

@@ -25,7 +25,7 @@ from typing import (
     Optional,
     Tuple,
     Union,
-)  # fmt: skip
+)
 
 from agentstream import threads
 from agentstream.errors import ConfigError, LogError, OffsetGone
@@ -38,7 +38,7 @@ from agentstream.events.model import (
     FrozenDict,
     freeze_mapping,
     make_event,
-)  # fmt: skip
+)
 from agentstream.events.store import EventStore, MemoryStore
 
 __all__ = ["EventStream", "RunLog", "Subscription"]
@@ -179,9 +179,15 @@ class EventStream:
                     raise LogError("the event stream is closed")
                 offset = log.offset + 1
                 fields = (
-                    f"{workflow_id}:{offset}", offset, None, kind, workflow_id,
-                    log.parent_workflow_id, time.time(), frozen,
-                )  # fmt: skip
+                    f"{workflow_id}:{offset}",
+                    offset,
+                    None,
+                    kind,
+                    workflow_id,
+                    log.parent_workflow_id,
+                    time.time(),
+                    frozen,
+                )
                 try:
                     event = self._keep(fields)
                     log.offset = offset
@@ -367,9 +373,7 @@ class Subscription(Iterator[Event]):
     An iterator that is dropped closes itself.
     """
 
-    def __init__(
-        self, stream: EventStream, mailbox: Mailbox, callback: Optional[Callback]
-    ) -> None:
+    def __init__(self, stream: EventStream, mailbox: Mailbox, callback: Optional[Callback]) -> None:
         self._has_callback = callback is not None
         self._stream = stream
         self._mailbox = mailbox

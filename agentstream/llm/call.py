@@ -24,12 +24,12 @@ from agentstream.errors import (
     StallTimeout,
     StatusError,
 )
-from agentstream.llm import failures
-from agentstream.llm.answer import Answer
-from agentstream.llm.chunks import ChunkReader, parse_chunk
-from agentstream.llm.clocks import Clocks
+from agentstream.llm.accumulator import Answer
+from agentstream.llm.chat import failures
+from agentstream.llm.chat.chunks import ChunkReader, parse_chunk
+from agentstream.llm.deadlines import Clocks
+from agentstream.llm.llama.resume import Resumption
 from agentstream.llm.messages import ChatRequest, Delta, RetryNotice
-from agentstream.llm.resume import Resumption
 from agentstream.llm.settings import Limits, Retries, Timeouts
 from agentstream.llm.sse import EventDecoder
 from agentstream.llm.transport import (

@@ -23,29 +23,29 @@ from typing import (
     Type,
     TypeVar,
     Union,
-)  # fmt: skip
+)
 
 from agentstream.cancel import CancelToken
 from agentstream.errors import AgentStreamError, Cancelled, ConfigError, StatusError
-from agentstream.llm.answer import Answer
+from agentstream.llm.accumulator import Answer
 from agentstream.llm.call import Call, DeltaStream, is_running
-from agentstream.llm.failures import Redactor
-from agentstream.llm.messages import (
-    ChatMessage,
-    ChatRequest,
-    ChatResponse,
-    Delta,
-    Prompt,
-    as_request,
-)
+from agentstream.llm.chat.failures import Redactor
+from agentstream.llm.messages import ChatMessage, ChatRequest, Delta, Prompt, as_request
 from agentstream.llm.settings import Limits, Retries, Timeouts
 from agentstream.llm.transport import Transport, display_url, secrets_in
+from agentstream.results import ChatResponse
 
-__all__ = ["OPENAI_URL", "ChatClient", "InsecureWarning", "LlamaClient", "OpenAIClient",
-           "TextStream"]  # fmt: skip
+__all__ = [
+    "OPENAI_URL",
+    "ChatClient",
+    "InsecureWarning",
+    "LlamaClient",
+    "OpenAIClient",
+    "TextStream",
+]
 
 if TYPE_CHECKING:
-    from agentstream.llm.llama_tools import Template
+    from agentstream.llm.llama.tools import Template
 
 _TOOL_MODES = ("native", "schema", "auto")
 
@@ -445,7 +445,7 @@ class LlamaClient(_HTTPClient):
     def _call_for(self, request: ChatRequest) -> Callable[..., Call]:
         if not request.tools:
             return Call
-        from agentstream.llm.llama_tools import Template, ToolsCall  # noqa: PLC0415 - few need it
+        from agentstream.llm.llama.tools import Template, ToolsCall  # noqa: PLC0415 - few need it
 
         if self._template is None:
             self._template = Template(self._tool_mode, self._root, self.model)

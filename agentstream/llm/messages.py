@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 
 from agentstream.errors import ConfigError
 from agentstream.llm.frozen import Frozen
+from agentstream.results import ChatResponse, ToolCall, Usage
 
 __all__ = [
     "ChatMessage",
@@ -29,31 +30,6 @@ __all__ = [
 Content = Union[str, List[Dict[str, Any]]]
 
 _ROLES = ("system", "developer", "user", "assistant", "tool")
-
-
-class _ToolCall(NamedTuple):
-    id: str
-    name: str
-    arguments: str
-
-
-class ToolCall(_ToolCall):
-    """A call the model asks for: `id`, `name`, `arguments`.
-
-    `arguments` stays the JSON string it wrote.
-    """
-
-    #: What the server wants back with the call, unread: Gemini signs its thoughts
-    #: so, and refuses a history without the signature.  No part of the value.
-    extra_content: Optional[Mapping[str, Any]] = None
-
-    def to_dict(self) -> Dict[str, Any]:
-        """The call as OpenAI's messages hold it."""
-        function = {"name": self.name, "arguments": self.arguments or "{}"}
-        call = {"id": self.id, "type": "function", "function": function}
-        if self.extra_content is not None:
-            call["extra_content"] = dict(self.extra_content)
-        return call
 
 
 class ChatMessage(Frozen):
@@ -90,9 +66,7 @@ class ChatMessage(Frozen):
         return cls("user", content)
 
     @classmethod
-    def assistant(
-        cls, content: Optional[str], tool_calls: Sequence[ToolCall] = ()
-    ) -> ChatMessage:
+    def assistant(cls, content: Optional[str], tool_calls: Sequence[ToolCall] = ()) -> ChatMessage:
         """What the model said, to be sent back as history."""
         return cls("assistant", content, tuple(tool_calls))
 
@@ -190,45 +164,8 @@ def as_request(prompt: Prompt) -> ChatRequest:
         raise ConfigError("a request needs at least one message")
     for message in prompt.messages:
         if not isinstance(message, (ChatMessage, Mapping)):
-            raise ConfigError(
-                f"a message is a ChatMessage or a dict, not {type(message).__name__}"
-            )
+            raise ConfigError(f"a message is a ChatMessage or a dict, not {type(message).__name__}")
     return prompt
-
-
-class Usage(NamedTuple):
-    """Token counts as the server gave them; None where it gave none.
-
-    `estimated` marks counts that are ours: the server sent none, so
-    `completion_tokens` counts the content deltas and `prompt_tokens` is None.
-    """
-
-    prompt_tokens: Optional[int] = None
-    completion_tokens: Optional[int] = None
-    total_tokens: Optional[int] = None
-    estimated: bool = False
-
-    def __add__(self, other: Usage) -> Usage:  # type: ignore[override]
-        """Both together; a count that only one side knows stays as that side has it."""
-        return Usage(
-            _sum(self.prompt_tokens, other.prompt_tokens),
-            _sum(self.completion_tokens, other.completion_tokens),
-            _sum(self.total_tokens, other.total_tokens),
-            self.estimated or other.estimated,
-        )
-
-    def to_dict(self) -> Dict[str, Any]:
-        """For events and JSON."""
-        return {
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "total_tokens": self.total_tokens,
-            "estimated": self.estimated,
-        }
-
-
-def _sum(a: Optional[int], b: Optional[int]) -> Optional[int]:
-    return b if a is None else a if b is None else a + b
 
 
 class ToolCallDelta(NamedTuple):
@@ -267,35 +204,3 @@ class Delta(NamedTuple):
     model: Optional[str] = None
     warnings: Tuple[str, ...] = ()
     retry: Optional[RetryNotice] = None
-
-
-class ChatResponse(NamedTuple):
-    """An answer, whole or as far as it got.
-
-    Attributes:
-        content: the text.
-        reasoning: the model's thinking, where the server sends it apart.
-        tool_calls: the calls it asks for, in order.
-        finish_reason: as the server wrote it ("stop", "length", "tool_calls", ...);
-            None when it never said.
-        model: the model's name as the server gave it, else the one asked for.
-        usage: token counts; estimated when the server sent none.
-        warnings: what was odd about the stream and yet no error.
-        first_token_s: seconds from the call to the first text, reasoning or tool call.
-        duration_s: seconds from the call to its end, or so far.
-        tokens_per_second: the rate after the first token; None when it cannot be known.
-    """
-
-    content: str = ""
-    reasoning: str = ""
-    tool_calls: Tuple[ToolCall, ...] = ()
-    finish_reason: Optional[str] = None
-    model: str = ""
-    usage: Usage = Usage()
-    warnings: Tuple[str, ...] = ()
-    first_token_s: Optional[float] = None
-    duration_s: float = 0.0
-    tokens_per_second: Optional[float] = None
-
-    def __str__(self) -> str:
-        return self.content

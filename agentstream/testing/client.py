@@ -10,7 +10,8 @@ from typing import Callable, Deque, Iterator, List, Optional, Sequence, Union
 from agentstream.cancel import CancelToken
 from agentstream.errors import Cancelled
 from agentstream.llm.clients import ChatClient
-from agentstream.llm.messages import ChatRequest, Delta, ToolCall, ToolCallDelta, Usage
+from agentstream.llm.messages import ChatRequest, Delta, ToolCallDelta
+from agentstream.results import ToolCall, Usage
 
 __all__ = ["ScriptedClient"]
 

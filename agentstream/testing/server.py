@@ -349,9 +349,7 @@ class ScriptedServer:
         return found if isinstance(found, Reply) else found(request)
 
     def _has_own(self, path: str) -> bool:
-        return bool(
-            path in self._routes or self._queues.get(path) or self._defaults.get(path)
-        )
+        return bool(path in self._routes or self._queues.get(path) or self._defaults.get(path))
 
     def _take(self, path: Optional[str]) -> Optional[Reply]:
         queue = self._queues.get(path)

@@ -73,9 +73,7 @@ class StoreConformance:
                 "n": [1, 2.5, None, True, {"deep": []}],
                 "": "",
             }
-            one = event("w", 1, EventType.SYSTEM_WARNING, data)._replace(
-                parent_workflow_id="above"
-            )
+            one = event("w", 1, EventType.SYSTEM_WARNING, data)._replace(parent_workflow_id="above")
             store.claim("w", "above")
             store.append(one)
             store.flush()
@@ -116,8 +114,7 @@ class StoreConformance:
                     found = [e.position for e in store.read(after=after, limit=limit)]
                     assert found == list(range(after + 1, 21))[:limit]
                     found = [
-                        e.offset
-                        for e in store.read(workflow_id="a", after=after, limit=limit)
+                        e.offset for e in store.read(workflow_id="a", after=after, limit=limit)
                     ]
                     assert found == list(range(after + 1, 16))[:limit]
         finally:
@@ -177,9 +174,7 @@ class StoreConformance:
         try:
             for status, kind in ends.items():
                 store.claim(status)
-                store.append(
-                    event(status, 1, EventType.WORKFLOW_STARTED, {"workflow": "the name"})
-                )
+                store.append(event(status, 1, EventType.WORKFLOW_STARTED, {"workflow": "the name"}))
                 assert not store.has_ended(status)
                 store.append(event(status, 2, kind, {"usage": {"total_tokens": 3}}))
                 assert store.has_ended(status)

@@ -28,11 +28,11 @@ from werkzeug.exceptions import (
 from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
-from agentstream.agent import Agent
+from agentstream.agent.agent import Agent
 from agentstream.errors import ConfigError, LogError, OffsetGone
 from agentstream.events.store import EventStore, RunState
 from agentstream.events.stream import EventStream
-from agentstream.runtime import Runtime
+from agentstream.runtime.runtime import Runtime
 from agentstream.web.guard import Guard, nothing
 from agentstream.web.sse_stream import Streams
 from agentstream.workflow import Workflow
@@ -99,9 +99,14 @@ def create_app(
         ConfigError: a setting cannot be used.
     """
     return App(
-        source, token, workflows=workflows or {}, hosts=hosts, cors=cors,
-        heartbeat=heartbeat, max_streams=max_streams,
-    )  # fmt: skip
+        source,
+        token,
+        workflows=workflows or {},
+        hosts=hosts,
+        cors=cors,
+        heartbeat=heartbeat,
+        max_streams=max_streams,
+    )
 
 
 class App:

@@ -20,7 +20,7 @@ from agentstream import threads
 from agentstream.cancel import CancelToken
 from agentstream.errors import AgentStreamError, Cancelled, ConfigError, ProtocolError
 from agentstream.events.model import TERMINAL, Event, EventType
-from agentstream.llm import failures
+from agentstream.llm.chat import failures
 from agentstream.llm.settings import Limits, Retries
 from agentstream.llm.transport import LOW_LEVEL, Link, StreamResponse, Transport
 
@@ -89,9 +89,7 @@ class _Follower:
         self._cancel = cancel
         self._retries = Retries(backoff=0.2, max_backoff=5.0)
         self._redact = failures.Redactor([token] if token else [])
-        self._transport = Transport(
-            url, api_key=token, headers={}, verify=verify, limits=Limits()
-        )
+        self._transport = Transport(url, api_key=token, headers={}, verify=verify, limits=Limits())
         self._failed = 0  # times in a row
 
     def events(self) -> Iterator[Event]:

@@ -90,9 +90,13 @@ class Guard:
         response = nothing()
         if self._token is not None:
             response.set_cookie(
-                COOKIE, self._cookie(), httponly=True, samesite="Strict",
-                secure=request.scheme == "https", path=request.root_path or "/",
-            )  # fmt: skip
+                COOKIE,
+                self._cookie(),
+                httponly=True,
+                samesite="Strict",
+                secure=request.scheme == "https",
+                path=request.root_path or "/",
+            )
         return response
 
     def _cookie(self) -> str:

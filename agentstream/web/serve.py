@@ -133,9 +133,7 @@ class Server:
 
     def _main(self) -> None:
         while not self._stopping:
-            wasyncore.loop(
-                timeout=_LOOK_S, map=self._server._map, use_poll=True, count=1
-            )
+            wasyncore.loop(timeout=_LOOK_S, map=self._server._map, use_poll=True, count=1)
 
     def stop(self) -> bool:
         """End the streams, told to come back, then all else, within the grace.  Idempotent.

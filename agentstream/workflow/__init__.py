@@ -6,8 +6,8 @@ does it, results.py is what came of it, mermaid.py draws it.
 
 from __future__ import annotations
 
+from agentstream.results import StepResult, WorkflowRun
 from agentstream.workflow.definition import Step, Workflow
 from agentstream.workflow.execution import Execution
-from agentstream.workflow.results import StepResult, WorkflowRun
 
 __all__ = ["Execution", "Step", "StepResult", "Workflow", "WorkflowRun"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Callable, Optional, Sequence, Tuple, Union
 
-from agentstream.agent import Agent
+from agentstream.agent.agent import Agent
 from agentstream.errors import ConfigError
 
 if TYPE_CHECKING:

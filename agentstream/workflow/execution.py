@@ -13,15 +13,15 @@ import threading
 import time
 from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
+from agentstream.agent.journal import describe, message_of
 from agentstream.cancel import CancelToken
 from agentstream.errors import AgentStreamError, Cancelled, LogError, WorkflowFailed
 from agentstream.events.model import EventType
 from agentstream.events.stream import RunLog
-from agentstream.llm.messages import Usage
 from agentstream.llm.settings import Retries
-from agentstream.scribe import describe, message_of
+from agentstream.results import Usage, WorkflowRun
 from agentstream.workflow.definition import Step, Workflow
-from agentstream.workflow.results import Progress, WorkflowRun, as_told
+from agentstream.workflow.progress import Progress, as_told
 from agentstream.workflow.scope import Scope, perform
 
 __all__ = ["Crew", "Execution"]
@@ -38,9 +38,7 @@ class Crew:
         """Run `work` in another thread, at once; False if there is none to be had."""
         return False
 
-    def place(
-        self, context: contextvars.Context, workflow_id: str, token: CancelToken
-    ) -> None:
+    def place(self, context: contextvars.Context, workflow_id: str, token: CancelToken) -> None:
         """What is started in `context` is within that run, and is stopped by `token`."""
 
     def enter(self, workflow_id: str, token: CancelToken) -> None:
@@ -115,9 +113,12 @@ class Execution:
     # --- a step -----------------------------------------------------------------------------
 
     def one_after_the_other(
-        self, steps: Iterable[Tuple[str, Step]], input: Any, cancel: CancelToken,
+        self,
+        steps: Iterable[Tuple[str, Step]],
+        input: Any,
+        cancel: CancelToken,
         into: List[Progress],
-    ) -> Any:  # fmt: skip
+    ) -> Any:
         """Run steps, each one's output the next one's input; returns the last one's."""
         for label, step in steps:
             if cancel.cancelled:
@@ -155,9 +156,7 @@ class Execution:
         self._note_completed(progress)
         return output
 
-    def _attempt(
-        self, progress: Progress, input: Any, cancel: CancelToken, attempt: int
-    ) -> Any:
+    def _attempt(self, progress: Progress, input: Any, cancel: CancelToken, attempt: int) -> Any:
         step = progress.step
         data: Dict[str, Any] = progress.head()
         if attempt > 1:
@@ -216,9 +215,12 @@ class Execution:
         if status != "completed":
             output = steps[-1].said() if steps else ""
         return WorkflowRun(
-            self.log.workflow_id, status, output, usage or Usage(),
+            self.log.workflow_id,
+            status,
+            output,
+            usage or Usage(),
             tuple(step.result(status) for step in steps),
-        )  # fmt: skip
+        )
 
     def _end_data(self, run: WorkflowRun) -> Dict[str, Any]:
         return {
@@ -239,9 +241,7 @@ class Execution:
     def _end_cancelled(self, error: Cancelled) -> Cancelled:
         run = self._result("cancelled")
         reason = self._cancel.reason or str(error)
-        self._try_append(
-            EventType.WORKFLOW_CANCELLED, {**self._end_data(run), "reason": reason}
-        )
+        self._try_append(EventType.WORKFLOW_CANCELLED, {**self._end_data(run), "reason": reason})
         return Cancelled(
             f"run {run.workflow_id} was stopped: {reason}",
             run=run,
@@ -289,9 +289,7 @@ class Execution:
             logger.exception("%s of run %s is not in the log", kind.value, self.log.workflow_id)
 
 
-def _delay(
-    step: Step, error: BaseException, attempt: int, cancel: CancelToken
-) -> Optional[float]:
+def _delay(step: Step, error: BaseException, attempt: int, cancel: CancelToken) -> Optional[float]:
     """Seconds before a further attempt; None: there is none."""
     cause: Optional[BaseException] = error
     while isinstance(cause, WorkflowFailed):  # of a workflow within

@@ -10,10 +10,20 @@ from agentstream.workflow.definition import Step, Workflow
 __all__ = ["draw"]
 
 #: Read as markup or as the text's end; ":" begins the name of an icon, in "fa:fa-car".
-_ENTITIES = str.maketrans({
-    "#": "#35;", '"': "#quot;", "<": "#lt;", ">": "#gt;", "&": "#amp;", "`": "#96;", ":": "#58;",
-    "*": "#42;", "\n": " ", "\r": " ",
-})  # fmt: skip
+_ENTITIES = str.maketrans(
+    {
+        "#": "#35;",
+        '"': "#quot;",
+        "<": "#lt;",
+        ">": "#gt;",
+        "&": "#amp;",
+        "`": "#96;",
+        ":": "#58;",
+        "*": "#42;",
+        "\n": " ",
+        "\r": " ",
+    }
+)
 
 #: "1. first" is read as a list, which Mermaid refuses to draw; a space of no width keeps it text.
 _LIST = re.compile(r"^(\d+[.)]?|[-+])(?=[.)]? )")

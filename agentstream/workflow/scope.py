@@ -14,16 +14,16 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Mapping, Optional, Tuple
 
 from agentstream import threads
-from agentstream.agent import Agent
+from agentstream.agent.agent import Agent
+from agentstream.agent.journal import Scribe
 from agentstream.cancel import CancelToken
 from agentstream.errors import AgentStreamError, Cancelled, DeadlineExceeded, WorkflowFailed
 from agentstream.events.model import EventType
 from agentstream.events.stream import RunLog
-from agentstream.scribe import Scribe
 from agentstream.workflow.branches import Outcome, blamed, linked, side_by_side
 from agentstream.workflow.context import Context, as_content, fill
 from agentstream.workflow.definition import Step, Workflow, takes_two
-from agentstream.workflow.results import Progress
+from agentstream.workflow.progress import Progress
 
 if TYPE_CHECKING:
     from agentstream.workflow.execution import Execution
@@ -81,10 +81,16 @@ class Scope:
         execution = self._execution
         arguments: Tuple[Any, ...] = (input,)
         if takes_two(function):
-            arguments = (input, Context(
-                execution.values, execution.lock, self.cancel,
-                execution.log.workflow_id, self._progress.label,
-            ))  # fmt: skip
+            arguments = (
+                input,
+                Context(
+                    execution.values,
+                    execution.lock,
+                    self.cancel,
+                    execution.log.workflow_id,
+                    self._progress.label,
+                ),
+            )
         # Let go of when it begins: it leads to the run's error, whose traceback leads here.
         contexts = [contextvars.copy_context()]
         execution.crew.place(contexts[0], execution.log.workflow_id, self.cancel)
@@ -118,9 +124,11 @@ class Scope:
         """Run steps within this one; returns the last one's output."""
         label, progress = self._progress.label, self._progress
         return self._execution.one_after_the_other(
-            ((f"{label}.{part}", step) for part, step in steps), input, self.cancel,
+            ((f"{label}.{part}", step) for part, step in steps),
+            input,
+            self.cancel,
             progress.within,
-        )  # fmt: skip
+        )
 
     def side_by_side(
         self, branches: Mapping[str, Step], input: Any, *, fail_fast: bool
@@ -190,7 +198,10 @@ def perform(scope: Scope, input: Any) -> Any:
                 raise
             raise DeadlineExceeded(
                 f"step {scope.step.name!r} did not end within {timeout:g} s (timeout)",
-                partial=error.partial, phase=error.phase, retryable=True, outcome=error.outcome,
-            ) from error  # fmt: skip
+                partial=error.partial,
+                phase=error.phase,
+                retryable=True,
+                outcome=error.outcome,
+            ) from error
         finally:
             alarm.stop()

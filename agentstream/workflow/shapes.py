@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Tuple
 
+from agentstream.agent.journal import message_of
 from agentstream.errors import ConfigError, LimitExceeded
 from agentstream.events.model import EventType
-from agentstream.scribe import message_of
 from agentstream.workflow.branches import Outcome
 from agentstream.workflow.definition import Step, as_step, check_function
 

@@ -133,10 +133,12 @@ def _note_state(connection: sqlite3.Connection, run: Optional[int], event: Event
         connection.execute(
             "UPDATE runs SET status = ?, ended = ?, usage = ? WHERE id = ?",
             (
-                _STATUS[event.type], event.timestamp,
-                None if usage is None else rows.encode(usage), run,
+                _STATUS[event.type],
+                event.timestamp,
+                None if usage is None else rows.encode(usage),
+                run,
             ),
-        )  # fmt: skip
+        )
         connection.execute("DELETE FROM stops WHERE workflow_id = ?", (event.workflow_id,))
 
 
@@ -173,9 +175,7 @@ def claim(connection: sqlite3.Connection, run: Run) -> None:
         return
     number, owner, last, status, pid = found
     if status in ACTIVE and owner != run.owner:
-        raise LogError(
-            f"workflow {run.workflow_id!r} is written by another owner, process {pid}"
-        )
+        raise LogError(f"workflow {run.workflow_id!r} is written by another owner, process {pid}")
     if last or status not in ACTIVE:
         raise LogError(f"workflow {run.workflow_id!r} has a log already: choose another id")
     run.id = number
@@ -240,9 +240,7 @@ def _interrupt(connection: sqlite3.Connection, run: Tuple[Any, ...], pid: int) -
         "outcome": "unknown",
     }
     _add_event(connection, number, last + 1, EventType.WORKFLOW_FAILED, data)
-    connection.execute(
-        "UPDATE runs SET status = 'failed', ended = ? WHERE id = ?", (now, number)
-    )
+    connection.execute("UPDATE runs SET status = 'failed', ended = ? WHERE id = ?", (now, number))
     connection.execute("DELETE FROM stops WHERE workflow_id = ?", (workflow_id,))
 
 
@@ -270,16 +268,12 @@ def _add_event(
         (last_position(connection) + 1, run, offset, rows.value_of(kind), now, rows.encode(data)),
     )
     # Nobody's: whoever follows the log must not take it for an event of its own.
-    connection.execute(
-        "UPDATE runs SET last = ?, owner = NULL WHERE id = ?", (offset, run)
-    )
+    connection.execute("UPDATE runs SET last = ?, owner = NULL WHERE id = ?", (offset, run))
 
 
 def warn(connection: sqlite3.Connection, log: str, message: str) -> None:
     """Append a system_warning to the log's own workflow."""
-    found = connection.execute(
-        "SELECT id, last FROM runs WHERE workflow_id = ?", (log,)
-    ).fetchone()
+    found = connection.execute("SELECT id, last FROM runs WHERE workflow_id = ?", (log,)).fetchone()
     if found is None:
         added = connection.execute(
             "INSERT INTO runs (workflow_id, status) VALUES (?, 'closed')", (log,)

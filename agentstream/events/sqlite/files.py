@@ -80,9 +80,12 @@ class LogFile:
         connection: Optional[sqlite3.Connection] = None
         try:
             connection = sqlite3.connect(
-                url, uri=True, timeout=self._busy_timeout, isolation_level=None,
+                url,
+                uri=True,
+                timeout=self._busy_timeout,
+                isolation_level=None,
                 check_same_thread=False,
-            )  # fmt: skip
+            )
             connection.execute(f"PRAGMA synchronous={self._synchronous}")
             connection.execute("PRAGMA journal_size_limit=16777216")
         except sqlite3.Error as error:

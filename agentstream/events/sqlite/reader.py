@@ -78,15 +78,18 @@ class Reader:
         return self._select(
             f"SELECT {rows.COLUMNS} FROM events WHERE run = "
             "(SELECT id FROM runs WHERE workflow_id = ?) AND offset > ? ORDER BY offset LIMIT ?",
-            workflow_id, after, limit,
-        )  # fmt: skip
+            workflow_id,
+            after,
+            limit,
+        )
 
     def of_all(self, after: int, limit: int) -> List[Event]:
         """All events above a position."""
         return self._select(
             f"SELECT {rows.COLUMNS} FROM events WHERE position > ? ORDER BY position LIMIT ?",
-            after, limit,
-        )  # fmt: skip
+            after,
+            limit,
+        )
 
     def of_others(self, owner: Optional[int], after: int, limit: int) -> Tuple[List[Event], int]:
         """Events above a position that `owner` did not write, and up to where that goes."""

@@ -61,11 +61,17 @@ def events_from(
             add(
                 make_event(
                     (
-                        f"{workflow_id}:{offset}", offset, position, _TYPES[kind],
-                        workflow_id, parent, timestamp, data,
+                        f"{workflow_id}:{offset}",
+                        offset,
+                        position,
+                        _TYPES[kind],
+                        workflow_id,
+                        parent,
+                        timestamp,
+                        data,
                     )
                 )
-            )  # fmt: skip
+            )
         except (StopIteration, KeyError, TypeError, ValueError):
             raise LogError(f"the event at position {position} of the log is damaged") from None
     return events

@@ -86,8 +86,12 @@ class SqliteStore(EventStore):
             raise ConfigError(f'durability must be "normal" or "full", not {durability!r}')
         if on_error not in ("stop", "memory"):
             raise ConfigError(f'on_error must be "stop" or "memory", not {on_error!r}')
-        for name, value in (("max_age", max_age), ("max_events", max_events),
-                            ("busy_timeout", busy_timeout), ("max_queue", max_queue)):  # fmt: skip
+        for name, value in (
+            ("max_age", max_age),
+            ("max_events", max_events),
+            ("busy_timeout", busy_timeout),
+            ("max_queue", max_queue),
+        ):
             if value is not None and not (isinstance(value, (int, float)) and value > 0):
                 raise ConfigError(f"{name} must be above 0, not {value!r}")
         self._file = LogFile(os.fspath(path), busy_timeout, durability)
@@ -101,10 +105,13 @@ class SqliteStore(EventStore):
         self._noticed = 0
         self.lost: Optional[Bounds] = None
         self._writer = Writer(
-            self._file, linger=not self._settles, max_queue=max_queue,
-            busy_timeout=busy_timeout, keep_going=self._keep_going,
+            self._file,
+            linger=not self._settles,
+            max_queue=max_queue,
+            busy_timeout=busy_timeout,
+            keep_going=self._keep_going,
             housekeeping=self._housekeeping,
-        )  # fmt: skip
+        )
         self._writer.on_failure = self._note_failure
         self._reader = Reader(self._file)
         self._reset()
@@ -170,9 +177,7 @@ class SqliteStore(EventStore):
             known = self._writer.runs.get(workflow_id)
             if known is not None:
                 if known.last:
-                    raise LogError(
-                        f"workflow {workflow_id!r} has a log already: choose another id"
-                    )
+                    raise LogError(f"workflow {workflow_id!r} has a log already: choose another id")
                 return
         run = Run(workflow_id, parent_workflow_id)
         run.owner = self._own()
@@ -210,8 +215,10 @@ class SqliteStore(EventStore):
         """True if a run of ours has ended with this event in it."""
         found = self._reader.one(
             "SELECT 1 FROM runs WHERE workflow_id = ? AND owner = ? AND last >= ?",
-            event.workflow_id, self._owner_id, event.offset,
-        )  # fmt: skip
+            event.workflow_id,
+            self._owner_id,
+            event.offset,
+        )
         return found is not None
 
     def settle(self, event: Event) -> None:
@@ -398,10 +405,16 @@ class SqliteStore(EventStore):
             name = f"{self._log_name}-memory"
             self._notices.append(
                 Event(
-                    f"{name}:{self._noticed}", self._noticed, None, EventType.SYSTEM_WARNING,
-                    name, None, time.time(), FrozenDict(data),
+                    f"{name}:{self._noticed}",
+                    self._noticed,
+                    None,
+                    EventType.SYSTEM_WARNING,
+                    name,
+                    None,
+                    time.time(),
+                    FrozenDict(data),
                 )
-            )  # fmt: skip
+            )
 
     # --- the end ----------------------------------------------------------------------------
 
@@ -413,9 +426,7 @@ class SqliteStore(EventStore):
         if self._closed:
             return
         owner_id = self._owner_id
-        self._writer.close(
-            lambda c: None if owner_id is None else changes.leave(c, owner_id)
-        )
+        self._writer.close(lambda c: None if owner_id is None else changes.leave(c, owner_id))
         self._closed = True
         self._stop_watch.end()
         with self._writer.lock:

@@ -155,9 +155,7 @@ class Writer:
         Raises:
             LogError: it could not be, so far.
         """
-        self._wait(
-            lambda: run.committed >= offset or run.refused is not None, urgent=False
-        )
+        self._wait(lambda: run.committed >= offset or run.refused is not None, urgent=False)
         if run.committed < offset:
             raise LogError(run.refused or "the event was not committed")
 

@@ -9,11 +9,11 @@ the exceptions of both libraries end here, as ours (problems.py).
 
 from __future__ import annotations
 
+from agentstream.llm.transport.drain import settle
 from agentstream.llm.transport.link import Link
 from agentstream.llm.transport.problems import LOW_LEVEL, broken_by, truncated
 from agentstream.llm.transport.response import StreamResponse
 from agentstream.llm.transport.session import Transport
-from agentstream.llm.transport.settling import settle
 from agentstream.llm.transport.urls import display_url, secrets_in
 
 __all__ = [

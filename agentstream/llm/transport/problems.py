@@ -20,8 +20,14 @@ __all__ = ["LOW_LEVEL", "broken_by", "connect_error", "truncated"]
 
 #: Whatever urllib3, http.client, ssl or socket may raise under a read, and what
 #: their objects raise when a socket is shut under them.
-LOW_LEVEL = (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError,
-             requests.RequestException, AttributeError, ValueError)  # fmt: skip
+LOW_LEVEL = (
+    OSError,
+    http.client.HTTPException,
+    urllib3.exceptions.HTTPError,
+    requests.RequestException,
+    AttributeError,
+    ValueError,
+)
 
 #: What ssl says of a server that left in the handshake; which of them, OpenSSL's version decides.
 _HUNG_UP = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
@@ -50,8 +56,9 @@ def connect_error(error: BaseException, link: Link, url: str) -> AgentStreamErro
             text = str(item).split("Tunnel connection failed:", 1)[1].strip(" '\")")[:1024]
             return ConnectError(
                 f"the proxy refused to connect to {place}: {text}",
-                phase="connect", retryable=text[:1] == "5",
-            )  # fmt: skip
+                phase="connect",
+                retryable=text[:1] == "5",
+            )
     problem = _os_error(chain)
     if isinstance(problem, socket.gaierror):
         return ConnectError(f"cannot resolve {place}: {_reason(problem)}", **common)
@@ -79,8 +86,10 @@ def _unanswered(chain: List[BaseException], link: Link, place: str) -> AgentStre
         )
     return ConnectError(
         f"{place} took the request and hung up without an answer",
-        phase=link.phase, retryable=True, outcome="unknown",
-    )  # fmt: skip
+        phase=link.phase,
+        retryable=True,
+        outcome="unknown",
+    )
 
 
 def _reason(problem: OSError) -> str:

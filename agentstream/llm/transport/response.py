@@ -103,8 +103,9 @@ class StreamResponse(requests.Response):
         if self.limits.line is not None and size > self.limits.line:
             raise LimitExceeded(
                 f"a line passed {self.limits.line} bytes (Limits.line)",
-                limit="line", phase="stream",
-            )  # fmt: skip
+                limit="line",
+                phase="stream",
+            )
 
     def _reader(self) -> Callable[[], bytes]:
         """A function that reads what is there, decompressed; b"" at the end."""
@@ -124,8 +125,9 @@ class StreamResponse(requests.Response):
             return b""  # no body at all: the headers were cut off, in this very line perhaps
         raise ProtocolError(
             f"the server compressed the answer ({encoding[:40]!r}) though asked not to",
-            content_type=self.headers.get("content-type"), phase="headers",
-        )  # fmt: skip
+            content_type=self.headers.get("content-type"),
+            phase="headers",
+        )
 
     def read_text(self, limit: int) -> str:
         """Up to `limit` bytes of the body, as text; what cannot be read is left out."""
@@ -190,8 +192,9 @@ class _Inflater:
             if self._limit is not None and self._total > self._limit:
                 raise LimitExceeded(
                     f"the body inflated past {self._limit} bytes (Limits.decompressed)",
-                    limit="decompressed", phase="stream",
-                )  # fmt: skip
+                    limit="decompressed",
+                    phase="stream",
+                )
             if data:
                 return data
 

@@ -1,0 +1,285 @@
+"""Conversation: what was said between runs; the messages, their budget, and their JSON.
+
+An agent reads it when a run begins and adds to it when the run has come to its
+end; in between it is in use.  Nothing here talks to a model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+
+from agentstream.errors import ConfigError
+from agentstream.llm.messages import ChatMessage
+from agentstream.results import ToolCall
+
+__all__ = ["Conversation", "estimate_tokens"]
+
+_VERSION = 1
+
+#: A message and its tokens.
+_Entry = Tuple[ChatMessage, int]
+
+#: Tokens that a message's frame costs, about.
+_FRAME = 4
+
+
+def estimate_tokens(message: ChatMessage) -> int:
+    """About how many tokens a message takes: a quarter of its characters, and its frame."""
+    size = 0
+    if isinstance(message.content, str):
+        size += len(message.content)
+    elif message.content is not None:
+        size += len(json.dumps(message.content, ensure_ascii=False, default=repr))
+    for call in message.tool_calls:
+        size += len(call.name) + len(call.arguments)
+    return size // 4 + _FRAME
+
+
+class Conversation:
+    """A memory for an agent's runs: `agent.execute(text, conversation=conversation)`.
+
+    Each run that comes to its end adds its messages: the user's, the model's,
+    tool calls and their results.  One that fails or is stopped adds nothing, so
+    that it may be tried again; `add` its partial answer if it shall stay.  The
+    agent's system prompt is not part of it.
+
+    One run at a time may use a conversation; a second one gets a RuntimeError.
+    The other methods may be called from any thread.
+
+    Args:
+        messages: what was said before.
+        max_tokens: the budget; None for no bound.  What is over it goes, oldest
+            turn first, when something is added, and before a request, where the
+            new message counts too.  The system prompt, the tools' descriptions
+            and what a run itself adds to its requests do not.
+        estimate: tells the tokens of a `ChatMessage`; None for `estimate_tokens`,
+            a quarter of its characters.
+
+    Raises:
+        ConfigError: the budget is none, or the messages make no conversation: a
+            tool's result without its call, or a call without its result.
+    """
+
+    def __init__(
+        self,
+        messages: Sequence[ChatMessage] = (),
+        *,
+        max_tokens: Optional[int] = None,
+        estimate: Optional[Callable[[ChatMessage], int]] = None,
+    ) -> None:
+        if max_tokens is not None and (not isinstance(max_tokens, int) or max_tokens < 1):
+            raise ConfigError("Conversation.max_tokens must be 1 or more, or None")
+        if estimate is not None and not callable(estimate):
+            raise ConfigError("Conversation.estimate must be callable")
+        self.max_tokens = max_tokens
+        self._estimate = estimate or estimate_tokens
+        self._entries: Tuple[_Entry, ...] = ()
+        self._lock = threading.Lock()
+        self._used = False
+        self.add(*messages)
+
+    def __repr__(self) -> str:
+        return f"<Conversation of {len(self)} messages>"
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def messages(self) -> Tuple[ChatMessage, ...]:
+        """What was said and is still remembered, oldest first."""
+        return tuple(message for message, _ in self._entries)
+
+    @property
+    def tokens(self) -> int:
+        """About how many tokens the messages take."""
+        return _total(self._entries)
+
+    def add(self, *messages: ChatMessage) -> None:
+        """Add messages, a tool call together with its results; trims to the budget.
+
+        Raises:
+            ConfigError: a result without its call, or a call without its result.
+        """
+        _check(messages)
+        entries = [(message, self._estimate(message)) for message in messages]
+        with self._lock:
+            self._entries = tuple(_trimmed((*self._entries, *entries), self.max_tokens))
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._entries = ()
+
+    def fitted(self, new: ChatMessage) -> List[ChatMessage]:
+        """The messages to send before `new`: as many as the budget allows."""
+        entries: Sequence[_Entry] = self._entries
+        if self.max_tokens is not None:
+            entries = _trimmed(entries, self.max_tokens - self._estimate(new))
+        return [message for message, _ in entries]
+
+    @contextlib.contextmanager
+    def _in_use(self) -> Iterator[None]:
+        with self._lock:
+            if self._used:
+                raise RuntimeError(
+                    "another run is under way with this conversation: one run at a time"
+                )
+            self._used = True
+        try:
+            yield
+        finally:
+            self._used = False
+
+    # --- JSON -------------------------------------------------------------------------------
+
+    def to_dict(self) -> Dict[str, Any]:
+        """The conversation as JSON values; messages are in OpenAI's form."""
+        return {
+            "version": _VERSION,
+            "max_tokens": self.max_tokens,
+            "messages": [message.to_dict() for message in self.messages],
+        }
+
+    @classmethod
+    def from_dict(
+        cls,
+        fields: Mapping[str, Any],
+        *,
+        estimate: Optional[Callable[[ChatMessage], int]] = None,
+    ) -> Conversation:
+        """The conversation that `to_dict` gave.
+
+        Raises:
+            ConfigError: it is none, or of a version that is not known here.
+        """
+        if not isinstance(fields, Mapping) or not isinstance(fields.get("messages"), list):
+            raise ConfigError("this is no conversation: it has no list of messages")
+        if fields.get("version") != _VERSION:
+            raise ConfigError(f"this conversation's version is not {_VERSION}")
+        messages = [_message(entry, number) for number, entry in enumerate(fields["messages"])]
+        return cls(messages, max_tokens=fields.get("max_tokens"), estimate=estimate)
+
+    def save(self, path: Union[str, os.PathLike[str]]) -> None:
+        """Write the conversation to a file, as JSON; the file is whole at every moment.
+
+        Raises:
+            OSError: it cannot be written.
+            ConfigError: a message holds what JSON cannot.
+        """
+        try:
+            text = json.dumps(self.to_dict(), indent=1, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ConfigError(f"the conversation cannot be written as JSON: {error}") from None
+        target = os.fspath(path)
+        unfinished = f"{target}.{os.getpid()}-{threading.get_ident()}.tmp"
+        try:
+            with open(unfinished, "w", encoding="ascii") as file:
+                file.write(text)
+            os.replace(unfinished, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(unfinished)
+            raise
+
+    @classmethod
+    def load(
+        cls,
+        path: Union[str, os.PathLike[str]],
+        *,
+        estimate: Optional[Callable[[ChatMessage], int]] = None,
+    ) -> Conversation:
+        """The conversation that `save` wrote.
+
+        Raises:
+            OSError: the file cannot be read.
+            ConfigError: it holds no conversation.
+        """
+        with open(path, encoding="utf-8", errors="replace") as file:
+            text = file.read()
+        try:
+            fields = json.loads(text)
+        except (ValueError, RecursionError):
+            raise ConfigError("this file holds no conversation: it is not JSON") from None
+        return cls.from_dict(fields, estimate=estimate)
+
+
+def _trimmed(entries: Sequence[_Entry], budget: Optional[int]) -> List[_Entry]:
+    """The messages without what is over the budget.
+
+    Whole turns go, oldest first.  Of the last one tool calls go first, each with
+    its results, and only then the rest: a turn is about its first message and
+    its last.
+    """
+    if budget is None or _total(entries) <= budget:
+        return list(entries)
+    turns = _split(entries, lambda message: message.role == "user")
+    left = _total(entries)
+    while left > budget and len(turns) > 1:
+        left -= _total(turns.pop(0))
+    if left <= budget:
+        return [entry for turn in turns for entry in turn]
+    kept: List[_Entry] = []
+    for group in _split(turns.pop(), lambda message: message.role != "tool"):
+        if left > budget and group[0][0].tool_calls:
+            left -= _total(group)
+        else:
+            kept += group
+    return kept if left <= budget else []
+
+
+def _total(entries: Sequence[_Entry]) -> int:
+    return sum(tokens for _, tokens in entries)
+
+
+def _split(entries: Sequence[_Entry], begins: Callable[[ChatMessage], bool]) -> List[List[_Entry]]:
+    """The messages in groups; one begins with each message of which `begins` is true."""
+    groups: List[List[_Entry]] = []
+    for entry in entries:
+        if begins(entry[0]) or not groups:
+            groups.append([])
+        groups[-1].append(entry)
+    return groups
+
+
+def _check(messages: Sequence[ChatMessage]) -> None:
+    open_calls: List[str] = []
+    for message in messages:
+        if not isinstance(message, ChatMessage):
+            raise ConfigError(f"a message is a ChatMessage, not {type(message).__name__}")
+        if message.role == "tool":
+            if message.tool_call_id not in open_calls:
+                raise ConfigError("a tool's result has no call before it")
+            open_calls.remove(message.tool_call_id)
+            continue
+        if open_calls:
+            break
+        open_calls = [call.id for call in message.tool_calls]
+    if open_calls:
+        raise ConfigError("a tool call has no result after it")
+
+
+def _message(entry: Any, number: int) -> ChatMessage:
+    """A message of OpenAI's form, as `ChatMessage.to_dict` writes it."""
+    try:
+        calls = [_call(call) for call in entry.get("tool_calls") or ()]
+        content = entry["content"]
+        if content is not None and not isinstance(content, (str, list)):
+            raise TypeError("content")
+        return ChatMessage(
+            entry["role"], content, tuple(calls), entry.get("tool_call_id"), entry.get("name")
+        )
+    except (KeyError, TypeError, AttributeError, ConfigError):
+        raise ConfigError(f"message {number} of the conversation cannot be read") from None
+
+
+def _call(entry: Any) -> ToolCall:
+    function = entry["function"]
+    call = ToolCall(str(entry["id"]), str(function["name"]), str(function["arguments"]))
+    extra = entry.get("extra_content")
+    if isinstance(extra, dict):
+        call.extra_content = extra
+    return call

@@ -1,0 +1,6 @@
+"""What a run does, on a terminal."""
+
+from agentstream.console.console import Console
+from agentstream.console.status import StatusLine
+
+__all__ = ["Console", "StatusLine"]

@@ -1,0 +1,1 @@
+"""Chat completions: the dialect of OpenAI and of everybody who writes as it does."""

@@ -1,0 +1,1 @@
+"""What llama.cpp can do beyond chat completions, as dialects around that one."""

@@ -1,0 +1,156 @@
+"""What comes back: token counts, tool calls, answers, steps and runs.
+
+Values, on the ground floor: nothing of the library is imported here, so that every
+room, the errors among them, can name what it gives.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
+
+__all__ = ["ChatResponse", "StepResult", "ToolCall", "Usage", "WorkflowRun"]
+
+
+class Usage(NamedTuple):
+    """Token counts as the server gave them; None where it gave none.
+
+    `estimated` marks counts that are ours: the server sent none, so
+    `completion_tokens` counts the content deltas and `prompt_tokens` is None.
+    """
+
+    prompt_tokens: Optional[int] = None
+    completion_tokens: Optional[int] = None
+    total_tokens: Optional[int] = None
+    estimated: bool = False
+
+    def __add__(self, other: Usage) -> Usage:  # type: ignore[override]
+        """Both together; a count that only one side knows stays as that side has it."""
+        return Usage(
+            _sum(self.prompt_tokens, other.prompt_tokens),
+            _sum(self.completion_tokens, other.completion_tokens),
+            _sum(self.total_tokens, other.total_tokens),
+            self.estimated or other.estimated,
+        )
+
+    def __radd__(self, other: Any) -> Usage:
+        """As `__add__`; `sum(usages)` begins with 0."""
+        return self if other == 0 else NotImplemented
+
+    def to_dict(self) -> Dict[str, Any]:
+        """For events and JSON."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.total_tokens,
+            "estimated": self.estimated,
+        }
+
+
+def _sum(a: Optional[int], b: Optional[int]) -> Optional[int]:
+    return b if a is None else a if b is None else a + b
+
+
+class _ToolCall(NamedTuple):
+    id: str
+    name: str
+    arguments: str
+
+
+class ToolCall(_ToolCall):
+    """A call the model asks for: `id`, `name`, `arguments`.
+
+    `arguments` stays the JSON string it wrote.
+    """
+
+    #: What the server wants back with the call, unread: Gemini signs its thoughts
+    #: so, and refuses a history without the signature.  No part of the value.
+    extra_content: Optional[Mapping[str, Any]] = None
+
+    def to_dict(self) -> Dict[str, Any]:
+        """The call as OpenAI's messages hold it."""
+        function = {"name": self.name, "arguments": self.arguments or "{}"}
+        call = {"id": self.id, "type": "function", "function": function}
+        if self.extra_content is not None:
+            call["extra_content"] = dict(self.extra_content)
+        return call
+
+
+class ChatResponse(NamedTuple):
+    """An answer, whole or as far as it got.
+
+    Attributes:
+        content: the text.
+        reasoning: the model's thinking, where the server sends it apart.
+        tool_calls: the calls it asks for, in order.
+        finish_reason: as the server wrote it ("stop", "length", "tool_calls", ...);
+            None when it never said.
+        model: the model's name as the server gave it, else the one asked for.
+        usage: token counts; estimated when the server sent none.
+        warnings: what was odd about the stream and yet no error.
+        first_token_s: seconds from the call to the first text, reasoning or tool call.
+        duration_s: seconds from the call to its end, or so far.
+        tokens_per_second: the rate after the first token; None when it cannot be known.
+    """
+
+    content: str = ""
+    reasoning: str = ""
+    tool_calls: Tuple[ToolCall, ...] = ()
+    finish_reason: Optional[str] = None
+    model: str = ""
+    usage: Usage = Usage()
+    warnings: Tuple[str, ...] = ()
+    first_token_s: Optional[float] = None
+    duration_s: float = 0.0
+    tokens_per_second: Optional[float] = None
+
+    def __str__(self) -> str:
+        return self.content
+
+
+class StepResult(NamedTuple):
+    """What a step came to, or how far it got.
+
+    Attributes:
+        name, kind: the step's name, and "Agent", "Function", "Parallel",
+            "Branch", "Repeat", "Sequence" or "Workflow".
+        duration_ms: how long it took, its retries included.
+        output: an agent's text; what a function returned; the results by name
+            of a `Parallel`.  Of a step that did not complete: the text, as far
+            as it got.
+        usage: its tokens, those of the steps within it and of its retries
+            among them; what a failed request used may not be known.
+        tokens_per_second: of its last answer; None when it cannot be known.
+        status: "completed", "failed" or "cancelled".
+        step: its place, as the events write it: "0", or "1.facts" for the
+            branch "facts" of the second step.
+        steps: one `StepResult` for each step within it that began.
+    """
+
+    name: str
+    kind: str
+    duration_ms: float
+    output: Any
+    usage: Usage
+    tokens_per_second: Optional[float]
+    status: str
+    step: str = ""
+    steps: Tuple[StepResult, ...] = ()
+
+
+class WorkflowRun(NamedTuple):
+    """A run, ended or as far as it got.
+
+    Attributes:
+        workflow_id: the run's id, that of its events.
+        status: "completed", "failed" or "cancelled".
+        output: the last step's output; of a run that did not complete, all that
+            its last step had said.
+        usage: of all steps together.
+        steps: one `StepResult` for each of the workflow's steps that began.
+    """
+
+    workflow_id: str
+    status: str
+    output: Any = ""
+    usage: Usage = Usage()
+    steps: Tuple[StepResult, ...] = ()

@@ -1,0 +1,91 @@
+"""Text that can be sent, stored and shown, whatever somebody else made of it.
+
+Surrogates, which neither UTF-8 nor SQLite takes; control characters, which a
+terminal obeys; and `str()` of somebody's object, which may raise or never end.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Optional
+
+__all__ = ["SurrogateJoiner", "is_encodable", "replace_surrogates", "safe_repr", "safe_str",
+           "strip_controls"]  # fmt: skip
+
+#: C0 (but tab, newline), DEL and C1: what a terminal may take for a command.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def is_encodable(text: str) -> bool:
+    """True if UTF-8 can hold `text`: no surrogate stands in it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def replace_surrogates(text: str) -> str:
+    """`text` with surrogate pairs joined and each lone surrogate replaced by U+FFFD."""
+    if text.isascii() or is_encodable(text):
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+class SurrogateJoiner:
+    """Joins surrogate pairs that are cut over two pieces of a text.
+
+    A high surrogate at a piece's end waits for the next piece; one that finds no
+    partner becomes U+FFFD.
+
+    Attributes:
+        held: the high surrogate that waits; "" for none.
+    """
+
+    __slots__ = ("held",)
+
+    def __init__(self) -> None:
+        self.held = ""
+
+    def join(self, text: str) -> str:
+        """What can go out now that `text` has come."""
+        if not text and self.held:
+            return ""  # an empty piece decides nothing
+        text = self.held + text
+        self.held = ""
+        if is_encodable(text):
+            return text
+        if "\ud800" <= text[-1] <= "\udbff":
+            self.held = text[-1]
+            text = text[:-1]
+        return replace_surrogates(text)
+
+    def flush(self) -> str:
+        """What was held back, since no more will come: U+FFFD or ""."""
+        lost, self.held = self.held, ""
+        return "\ufffd" if lost else ""
+
+
+def strip_controls(text: str) -> str:
+    """`text` without control characters but tab and newline."""
+    return _CONTROLS.sub("", text)
+
+
+def safe_str(value: object, limit: Optional[int] = None) -> str:
+    """`str(value)` that cannot fail: mended, cut to `limit` characters; "" if it raises."""
+    try:
+        text = str(value)
+    except Exception:  # noqa: BLE001 - somebody else's __str__
+        return ""
+    text = replace_surrogates(text)
+    return text if limit is None or len(text) <= limit else text[:limit] + "..."
+
+
+def safe_repr(value: object, limit: Optional[int] = None) -> str:
+    """As `safe_str`, of `repr(value)`; the type's name where that raises."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - somebody else's __repr__
+        return f"<{type(value).__name__}>"
+    text = replace_surrogates(text)
+    return text if limit is None or len(text) <= limit else text[:limit] + "..."

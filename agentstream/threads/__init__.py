@@ -1,0 +1,26 @@
+"""Every thread and pool the library starts, and what fork and exit do to them.
+
+All threads are daemons named "agentstream-...": none can keep a process alive,
+and what must be finished at exit is finished here, within a bound.
+"""
+
+from agentstream.threads.abandon import abandonable
+from agentstream.threads.clock import Alarm, arm
+from agentstream.threads.lifecycle import after_fork, at_exit, exiting
+from agentstream.threads.pool import NoThread, WorkerPool
+from agentstream.threads.start import NEVER, get_within, slices, start_thread
+
+__all__ = [
+    "NEVER",
+    "Alarm",
+    "NoThread",
+    "WorkerPool",
+    "abandonable",
+    "after_fork",
+    "arm",
+    "at_exit",
+    "exiting",
+    "get_within",
+    "slices",
+    "start_thread",
+]

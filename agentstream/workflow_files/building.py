@@ -1,0 +1,299 @@
+"""From a file's parts to a workflow: a live one, with clients and imported functions, or an inert.
+
+The environment is the mapping that is handed in; nothing here is an edge.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Set, Tuple
+
+from agentstream.agent.agent import Agent
+from agentstream.errors import ConfigError
+from agentstream.llm.clients import OPENAI_URL, ChatClient, LlamaClient, OpenAIClient
+from agentstream.tools import Tool, tool
+from agentstream.workflow.definition import Step, Workflow, takes_two
+from agentstream.workflow.shapes import Branch, Parallel, Repeat
+from agentstream.workflow_files.conditions import Condition
+from agentstream.workflow_files.importing import Importer
+from agentstream.workflow_files.parts import (
+    INERT_CLIENT,
+    OPENAI_KEY,
+    AgentSpec,
+    ClientSpec,
+    ToolSpec,
+    inert_tool,
+)
+from agentstream.workflow_files.problems import Path, Problems
+from agentstream.workflow_files.steps import StepSpec, stand_in
+
+if TYPE_CHECKING:
+    from agentstream.workflow_files.file import WorkflowFile
+
+__all__ = ["Builder", "DefaultClient", "Progress", "inert"]
+
+#: Makes what stands in for a file's clients.
+DefaultClient = Callable[[], ChatClient]
+Progress = Callable[[int, int], object]
+
+
+class Parts:
+    """Where the parts of a file's steps come from; these here are stand-ins."""
+
+    def agent(self, name: str) -> Agent:
+        """The agent of that name."""
+        return Agent(name, client=INERT_CLIENT)
+
+    def function(self, source: str) -> Callable[..., Any]:
+        """What an import path names."""
+        return stand_in
+
+    def condition(self, condition: Condition) -> Callable[..., Any]:
+        """A condition that can be called."""
+        return condition
+
+    def workflow(self, file: WorkflowFile) -> Workflow:
+        """A workflow within."""
+        return inert(file)
+
+
+def inert(file: WorkflowFile) -> Workflow:
+    """The workflow of a file with stand-ins for all that runs."""
+    return Workflow(file.name, [assemble(step, Parts()) for step in file.steps])
+
+
+def assemble(spec: StepSpec, parts: Parts) -> Step:
+    """The step that `spec` describes, made of `parts`."""
+    settings: Dict[str, Any] = {"name": spec.name, **spec.settings}
+    inner = {label: assemble(step, parts) for label, step in spec.steps}
+    if spec.kind == "agent":
+        return Step(parts.agent(spec.what), **settings)
+    if spec.kind == "function":
+        return Step(parts.function(spec.what), **settings)
+    if spec.kind == "workflow":
+        return Step(parts.workflow(spec.what), **settings)
+    if spec.kind == "parallel":
+        return Parallel(inner, **settings)
+    condition = None if spec.condition is None else parts.condition(spec.condition)
+    if spec.kind == "branch":
+        assert condition is not None
+        return Branch(condition, inner["then"], inner.get("otherwise"), **settings)
+    if spec.kind == "repeat":
+        return Repeat(inner["step"], condition, **settings)
+    return Step(list(inner.values()), **settings)
+
+
+class Builder:
+    """Builds one file, and the files within it, once each; `stack` closes what it opened.
+
+    First comes all that can fail at once, and is told at once: the imports, the
+    environment.  Then the clients, of which an "embedded" one starts a server.
+    """
+
+    def __init__(
+        self,
+        stack: contextlib.ExitStack,
+        environ: Mapping[str, str],
+        default_client: Optional[DefaultClient],
+        progress: Optional[Progress],
+    ) -> None:
+        self.stack = stack
+        self.environ = environ
+        self._default = default_client
+        self._default_made: Optional[ChatClient] = None
+        self._progress = progress
+        self._built: Dict[int, Workflow] = {}
+        self._files: List[Tuple[WorkflowFile, _LiveParts]] = []
+        self._servers: Dict[str, Any] = {}
+
+    def build(self, file: WorkflowFile) -> Workflow:
+        """The workflow, live.
+
+        Raises:
+            ConfigError: with a line for each import, variable or client that there is not.
+        """
+        problems = Problems(file.label)
+        self._prepare(file, problems, set())
+        problems.raise_them()
+        for one, parts in self._files:  # those within come first
+            parts.make_clients()
+            self._built[id(one)] = Workflow(one.name, [assemble(s, parts) for s in one.steps])
+        return self._built[id(file)]
+
+    def _prepare(self, file: WorkflowFile, root: Problems, seen: Set[int]) -> None:
+        if id(file) in seen:
+            return
+        seen.add(id(file))
+        for inner in file.nested:
+            self._prepare(inner, root, seen)
+        parts = _LiveParts(self, file)
+        parts.prepare(Problems(file.label, file.overrides, root))
+        self._files.append((file, parts))
+
+    def workflow(self, file: WorkflowFile) -> Workflow:
+        """One that has been built."""
+        return self._built[id(file)]
+
+    def check_default(self) -> Optional[str]:
+        """Why an agent without a client has none; None if it has."""
+        if self._default is not None:
+            return None
+        return "has no client: the file needs a [clients.NAME]"
+
+    def default_client(self) -> ChatClient:
+        """The client of agents whose file has none."""
+        if self._default_made is None:
+            assert self._default is not None
+            self._default_made = self._default()
+        return self._default_made
+
+    def client(self, spec: ClientSpec, folder: str) -> ChatClient:
+        """A client, closed with the stack."""
+        settings = dict(spec.settings)
+        if spec.provider == "embedded":
+            server = self._server(spec, folder)
+            settings.update(base_url=server.url, model=server.model)
+            settings.setdefault("tool_mode", "auto")  # the small model's template knows no tools
+            return self.stack.enter_context(LlamaClient(**settings))
+        key_env = spec.key_env or (OPENAI_KEY if spec.provider == "openai" else "")
+        if self.environ.get(key_env):
+            settings["api_key"] = self.environ[key_env]
+        if spec.header_envs:
+            headers = {name: self.environ[env] for name, env in spec.header_envs.items()}
+            settings["headers"] = {**settings.get("headers", {}), **headers}
+        if spec.ca_file is not None:
+            settings["verify"] = os.path.join(folder, spec.ca_file)
+        if spec.provider == "openai":
+            settings.setdefault("api_key", "")  # else the process's own environment would be asked
+            settings.setdefault("base_url", self.environ.get("OPENAI_BASE_URL") or OPENAI_URL)
+            return self.stack.enter_context(OpenAIClient(**settings))
+        return self.stack.enter_context(LlamaClient(**settings))
+
+    def _server(self, spec: ClientSpec, folder: str) -> Any:
+        """The embedded server of a client; those that want the same share it."""
+        from agentstream.local import LocalServer, fetch_model  # noqa: PLC0415 - few need it
+
+        settings = dict(spec.server)
+        if "model" in settings:
+            settings["model"] = os.path.join(folder, settings["model"])
+        key = repr(sorted(settings.items()))
+        if key not in self._servers:
+            if "model" not in settings:
+                fetch_model(self._progress)
+            self._servers[key] = self.stack.enter_context(LocalServer(**settings))
+        return self._servers[key]
+
+
+class _LiveParts(Parts):
+    """The parts of one file."""
+
+    def __init__(self, builder: Builder, file: WorkflowFile) -> None:
+        self._builder = builder
+        self._file = file
+        self._found: Dict[str, Any] = {}
+        self._tools: Dict[str, Tool] = {}
+        self._clients: Dict[str, ChatClient] = {}
+        self._agents: Dict[str, Agent] = {}
+
+    def prepare(self, problems: Problems) -> None:
+        """Import what is named, and look whether the environment has what is needed."""
+        file = self._file
+        used = [file.agents[name] for name in file.used]
+        sources = file.sources()
+        if sources:
+            importer = self._builder.stack.enter_context(Importer(file.folder))
+            for where, source in sources:
+                self._import(importer, problems, where, source)
+        for agent in used:
+            for name in agent.tools:
+                self._make_tool(problems, file.tools[name])
+            self._check_client(problems, agent)
+
+    def _import(self, importer: Importer, problems: Problems, where: Path, source: str) -> None:
+        try:
+            found = importer.find(source)
+        except ConfigError as error:
+            problems.add(where, str(error))
+            return
+        self._found[source] = found
+
+    def _make_tool(self, problems: Problems, spec: ToolSpec) -> None:
+        if spec.name in self._tools or spec.source not in self._found:
+            return
+        try:
+            self._tools[spec.name] = _as_tool(spec, self._found[spec.source])
+        except ConfigError as error:
+            problems.add(("tools", spec.name, "import"), str(error))
+
+    def _check_client(self, problems: Problems, agent: AgentSpec) -> None:
+        if agent.client is None:
+            why = self._builder.check_default()
+            if why is not None:
+                problems.add(("agents", agent.name), why)
+            return
+        if agent.client in self._clients:
+            return
+        self._clients[agent.client] = INERT_CLIENT  # told once
+        spec = self._file.clients[agent.client]
+        for env in spec.environment:
+            if not self._builder.environ.get(env):
+                problems.add(
+                    ("clients", spec.name), f"the environment has no {env}, which it needs"
+                )
+
+    def make_clients(self) -> None:
+        """Make the clients that agents use, and the agents."""
+        for name in self._clients:
+            try:
+                client = self._builder.client(self._file.clients[name], self._file.folder)
+            except ConfigError as error:  # no embedded model, say
+                raise ConfigError(f"{self._file.label}: [clients.{name}]: {error}") from error
+            self._clients[name] = client
+        for name in self._file.used:
+            spec = self._file.agents[name]
+            client = (
+                self._builder.default_client()
+                if spec.client is None
+                else self._clients[spec.client]
+            )
+            approve = {} if spec.approve is None else {"approve": self._found[spec.approve]}
+            self._agents[name] = Agent(
+                name,
+                client=client,
+                tools=[self._tools[t] for t in spec.tools],
+                **spec.settings,
+                **approve,
+            )
+
+    def agent(self, name: str) -> Agent:
+        return self._agents[name]
+
+    def function(self, source: str) -> Callable[..., Any]:
+        found: Callable[..., Any] = self._found[source]
+        return found
+
+    def condition(self, condition: Condition) -> Callable[..., Any]:
+        if condition.kind != "call":
+            return condition
+        return condition.with_function(_with_context(self._found[condition.wanted]))
+
+    def workflow(self, file: WorkflowFile) -> Workflow:
+        return self._builder.workflow(file)
+
+
+def _with_context(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
+    return function if takes_two(function) else lambda value, _: function(value)
+
+
+def _as_tool(spec: ToolSpec, found: Any) -> Tool:
+    """What was found as the tool that the file describes, under the file's name for it."""
+    if not isinstance(found, Tool):
+        plain: Tool = tool(found, name=spec.name, **spec.settings)
+        return plain
+    made = copy.copy(found)  # the module's own stays as it is
+    made.name = inert_tool(spec.name).name
+    for key, value in spec.settings.items():
+        setattr(made, key, value)
+    return made

@@ -1,0 +1,388 @@
+"""Clients, agents and tools as a file describes them: read and checked, not made.
+
+The library's own classes do the checking, on stand-ins that cannot do anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+
+from agentstream.agent.agent import Agent
+from agentstream.cancel import CancelToken
+from agentstream.errors import ConfigError
+from agentstream.llm.clients import ChatClient, LlamaClient, OpenAIClient
+from agentstream.llm.messages import ChatRequest, Delta
+from agentstream.llm.settings import Limits, Retries, Timeouts
+from agentstream.llm.transport import secrets_in
+from agentstream.tools import Tool
+from agentstream.workflow_files.problems import (
+    FLAG,
+    JSON_TABLE,
+    NUMBER,
+    TABLE,
+    TEXT,
+    TEXT_OR_TABLE,
+    TEXT_OR_TEXTS,
+    TEXTS,
+    WHOLE,
+    Kind,
+    Table,
+    told,
+)
+
+__all__ = [
+    "INERT_CLIENT",
+    "OPENAI_KEY",
+    "PROVIDERS",
+    "AgentSpec",
+    "ClientSpec",
+    "ToolSpec",
+    "check_import",
+    "inert_tool",
+    "read_agent",
+    "read_client",
+    "read_tool",
+]
+
+PROVIDERS = ("llama", "openai", "embedded")
+OPENAI_KEY = "OPENAI_API_KEY"
+
+
+class ClientSpec(NamedTuple):
+    """A client of a file.
+
+    Attributes:
+        settings: what its class takes; of an "embedded" one, what its `LlamaClient` does.
+        server: what an "embedded" one's `LocalServer` takes.
+        key_env: the variable that holds its key.
+        header_envs: the variables that hold headers' values, by header.
+        ca_file: a path as the file writes it.
+    """
+
+    name: str
+    provider: str
+    settings: Dict[str, Any]
+    server: Dict[str, Any]
+    key_env: Optional[str]
+    header_envs: Dict[str, str]
+    ca_file: Optional[str]
+
+    @property
+    def environment(self) -> Tuple[str, ...]:
+        """The variables it needs."""
+        return (*([self.key_env] if self.key_env else []), *self.header_envs.values())
+
+
+class AgentSpec(NamedTuple):
+    """An agent of a file; `client` None: that of whoever runs the file."""
+
+    name: str
+    client: Optional[str]
+    tools: Tuple[str, ...]
+    settings: Dict[str, Any]
+    approve: Optional[str]
+
+
+class ToolSpec(NamedTuple):
+    """A tool of a file: where it is imported from, and what the file says of it."""
+
+    name: str
+    source: str
+    settings: Dict[str, Any]
+
+
+# --- clients --------------------------------------------------------------------------------
+
+_SECONDS = NUMBER.or_false()
+_BOUND = WHOLE.or_false()
+_TIMEOUTS = dict.fromkeys(("connect", "first_token", "stall", "total"), _SECONDS)
+_RETRIES = {
+    "attempts": WHOLE,
+    "resume": FLAG,
+    "backoff": NUMBER,
+    "max_backoff": NUMBER,
+    "max_retry_after": NUMBER,
+}
+_LIMITS = {
+    "line": _BOUND,
+    "event": _BOUND,
+    "tool_arguments": _BOUND,
+    "answer": _BOUND,
+    "decompressed": _BOUND,
+    "pool_size": WHOLE,
+}
+_TEXT_TABLE = Kind(
+    "a table of texts", lambda v: TABLE.fits(v) and all(isinstance(x, str) for x in v.values())
+)
+_EMBEDDED = {"n_ctx": WHOLE, "n_parallel": WHOLE, "threads": WHOLE, "chat_template": TEXT}
+_SECRET = ("auth", "key", "token", "secret", "cookie")
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def read_client(table: Table, name: str) -> Optional[ClientSpec]:
+    """The client of a table; None where its provider is not known."""
+    provider = table.get("provider", TEXT, "llama")
+    if provider not in PROVIDERS:
+        table.refuse("provider", table.problems.missing("provider", provider, PROVIDERS))
+        _key_env(table, "llama", {})
+        return None
+    kinds: Dict[str, Kind] = {"body": JSON_TABLE}
+    server: Dict[str, Any] = {}
+    if provider == "embedded":
+        server = table.settings({"model": TEXT}, lambda model: None)
+        server.update(table.settings(_EMBEDDED, _positive))
+    else:
+        kinds.update(base_url=TEXT, model=TEXT)
+    kinds.update({"query": _TEXT_TABLE} if provider == "openai" else {"tool_mode": TEXT})
+    with contextlib.ExitStack() as stack:
+        settings = table.settings(
+            kinds, lambda **given: stack.enter_context(_probe(provider, **given))
+        )
+        if secrets_in(settings.get("base_url", "")):
+            where = (*table.where, "base_url")
+            table.problems.warn(where, "holds a secret: keep the file to yourself")
+        settings.update(_clocks(table, lambda: stack.enter_context(_probe(provider))))
+        key_env = header_envs = ca_file = None
+        if provider != "embedded":
+            key_env = _key_env(table, provider, settings)
+            ca_file = _verification(table, settings)
+            header_envs = _headers(table, settings, stack, provider)
+    table.done()
+    return ClientSpec(name, provider, settings, server, key_env, header_envs or {}, ca_file)
+
+
+def _probe(provider: str, **settings: Any) -> ChatClient:
+    """A client that is made to see whether it can be; no variable of the environment is read."""
+    if provider == "openai":
+        return OpenAIClient(**{"api_key": "none", "base_url": "http://127.0.0.1:1", **settings})
+    return LlamaClient(**settings)
+
+
+def _positive(**given: Any) -> None:
+    for value in given.values():
+        if isinstance(value, int) and value < 1:
+            raise ConfigError(f"it must be 1 or more, not {value}")
+
+
+def _clocks(table: Table, pattern: Callable[[], Any]) -> Dict[str, Any]:
+    """Timeouts, retries and limits: the provider's own, but for what the file says."""
+    found: Dict[str, Any] = {}
+    for key, kinds, make in (
+        ("timeouts", _TIMEOUTS, Timeouts),
+        ("retries", _RETRIES, Retries),
+        ("limits", _LIMITS, Limits),
+    ):
+        inner = table.table(key)
+        given = inner.settings(kinds, make)
+        inner.done()
+        if given:
+            found[key] = getattr(pattern(), key).replace(**given)
+    return found
+
+
+def _key_env(table: Table, provider: str, settings: Mapping[str, Any]) -> Optional[str]:
+    for key in ("api_key", "key", "token"):
+        if key in table.values:
+            table.refuse(
+                key,
+                "a key does not belong into a file: put it into the environment, and that "
+                'variable\'s name here: api_key_env = "MY_KEY"',
+            )
+    default = OPENAI_KEY if provider == "openai" and "base_url" not in settings else None
+    name: Optional[str] = table.get("api_key_env", TEXT, default)
+    if name is not None and not _ENV_NAME.fullmatch(name):
+        table.refuse("api_key_env", "must be the name of a variable of the environment")
+        return None
+    return name
+
+
+def _verification(table: Table, settings: Dict[str, Any]) -> Optional[str]:
+    insecure = table.get("insecure", FLAG, False)
+    ca_file: Optional[str] = table.get("ca_file", TEXT)
+    if insecure and ca_file is not None:
+        table.refuse("ca_file", "says nothing with insecure = true")
+    if insecure:
+        settings["verify"] = False
+    return ca_file
+
+
+def _headers(
+    table: Table, settings: Dict[str, Any], stack: contextlib.ExitStack, provider: str
+) -> Dict[str, str]:
+    inner = table.table("headers")
+    envs: Dict[str, str] = {}
+    literal: Dict[str, str] = {}
+    for name, value in inner.values.items():
+        env = value.get("env") if isinstance(value, dict) and set(value) == {"env"} else None
+        if isinstance(env, str) and _ENV_NAME.fullmatch(env):
+            shown, envs[name] = "value", env
+        elif isinstance(value, str):
+            shown = literal[name] = value
+            if any(word in name.lower() for word in _SECRET):
+                text = 'a secret does not belong into a file: use {env = "NAME"}'
+                table.problems.warn((*inner.where, name), text)
+        else:
+            inner.refuse(name, 'must be a text, or {env = "NAME"} for one from the environment')
+            continue
+        try:
+            stack.enter_context(_probe(provider, headers={name: shown}))
+        except ConfigError:
+            inner.refuse(
+                name, "cannot be sent: a header and its name are plain ASCII, not empty, one line"
+            )
+    if literal:
+        settings["headers"] = literal
+    return envs
+
+
+# --- tools ----------------------------------------------------------------------------------
+
+_IMPORT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+_TOOL = {"description": TEXT, "timeout": NUMBER, "repeatable": FLAG}
+
+
+def check_import(table: Table, key: str, value: Any) -> bool:
+    """False, and reported, if `value` is not "module:name"."""
+    if isinstance(value, str) and _IMPORT.fullmatch(value):
+        return True
+    given = told(value) if not isinstance(value, str) else repr(value[:60])
+    table.refuse(key, f'must be "module:name", like "mytools:get_weather", not {given}')
+    return False
+
+
+def read_tool(table: Table, name: str) -> Optional[ToolSpec]:
+    """The tool of a table."""
+    source = table.need("import", TEXT)
+    settings = table.settings(_TOOL, lambda **given: _tool("name", **given))
+    try:
+        inert_tool(name)
+    except ConfigError as error:
+        table.problems.add(table.where, str(error).partition(": ")[2].partition(";")[0])
+    table.done()
+    if source is None or not check_import(table, "import", source):
+        return None
+    return ToolSpec(name, source, settings)
+
+
+def inert_tool(name: str) -> Tool:
+    """A tool of that name that does nothing.
+
+    Raises:
+        ConfigError: no tool can have that name.
+    """
+    return _tool(name)
+
+
+def _tool(name: str, *, description: str = "", **settings: Any) -> Tool:
+    return Tool(name, description, {}, _nothing, **settings)
+
+
+def _nothing() -> None:
+    raise RuntimeError("this is a stand-in, for looking at")
+
+
+# --- agents ---------------------------------------------------------------------------------
+
+_AGENT = {
+    "system": TEXT,
+    "temperature": NUMBER,
+    "max_tokens": WHOLE,
+    "seed": WHOLE,
+    "top_p": NUMBER,
+    "stop": TEXT_OR_TEXTS,
+    "response_format": JSON_TABLE,
+    "extra": JSON_TABLE,
+    "tool_choice": TEXT_OR_TABLE,
+    "parallel_tool_calls": FLAG,
+    "max_rounds": WHOLE,
+    "repeat_limit": _BOUND,
+    "repeat_memory": _BOUND,
+    "tool_timeout": _SECONDS,
+    "tool_result_limit": WHOLE,
+}
+
+
+class _InertClient(ChatClient):
+    model = "none"
+    provider = "none"
+
+    def stream_deltas(
+        self, request: ChatRequest, *, cancel: Optional[CancelToken] = None
+    ) -> Iterator[Delta]:
+        raise RuntimeError("this is a stand-in, for looking at")
+
+
+INERT_CLIENT = _InertClient()
+
+
+def read_agent(
+    table: Table, name: str, clients: Mapping[str, object], tools: Mapping[str, object]
+) -> AgentSpec:
+    """The agent of a table, which may name those clients and tools."""
+    client = _client_of(table, clients)
+    named = _tools_of(table, tools)
+    known = [inert_tool(tool) for tool in named if _can_be(tool)]
+
+    def accepts(**given: Any) -> None:
+        given = {"system_prompt" if key == "system" else key: v for key, v in given.items()}
+        Agent(name, client=INERT_CLIENT, tools=known, **given)
+        _check_ranges(**given)
+
+    try:
+        accepts()
+    except ConfigError as error:
+        table.problems.add(table.where, str(error))
+        settings: Dict[str, Any] = {}
+    else:
+        settings = table.settings(_AGENT, accepts)
+    approve = table.get("approve", TEXT)
+    if approve is not None:
+        check_import(table, "approve", approve)
+    table.done({"prompt": "is a step's: an agent's instructions are its system"})
+    if "system" in settings:
+        settings["system_prompt"] = settings.pop("system")
+    return AgentSpec(name, client, tuple(named), settings, approve)
+
+
+def _client_of(table: Table, clients: Mapping[str, object]) -> Optional[str]:
+    name: Optional[str] = table.get("client", TEXT)
+    if name is not None and name not in clients:
+        table.refuse("client", table.problems.missing("client", name, clients))
+        return None
+    if name is None and "client" not in table.values and clients:
+        if len(clients) == 1:
+            return next(iter(clients))
+        table.refuse("client", f"is missing; there is: {', '.join(clients)}")
+    return name
+
+
+def _tools_of(table: Table, tools: Mapping[str, object]) -> List[str]:
+    named: List[str] = []
+    for name in table.get("tools", TEXTS, ()):
+        if name not in tools:
+            table.refuse("tools", table.problems.missing("tool", name, tools))
+        elif name in named:
+            table.refuse("tools", f"names {name!r} twice")
+        else:
+            named.append(name)
+    return named
+
+
+def _can_be(tool: str) -> bool:
+    try:
+        inert_tool(tool)
+    except ConfigError:
+        return False
+    return True
+
+
+def _check_ranges(
+    temperature: Optional[float] = None, top_p: Optional[float] = None, **_: Any
+) -> None:
+    """What no server takes and no class of ours checks."""
+    if temperature is not None and temperature < 0:
+        raise ConfigError(f"it must be 0 or more, not {temperature}")
+    if top_p is not None and not 0 <= top_p <= 1:
+        raise ConfigError(f"it must be from 0 to 1, not {top_p}")

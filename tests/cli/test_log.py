@@ -1,0 +1,165 @@
+"""agentstream runs, follow and stop: what other processes run, from a log or over HTTP."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+
+import pytest
+
+from agentstream.events.model import Event
+from agentstream.testing import Gate, Hang, text_chunks
+from tests.kit.cli_support import last_events
+from tests.kit.support import free_port
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes and signals of POSIX")
+
+FLOW = 'name = "verse"\n[agents.poet]\n[[steps]]\nagent = "poet"\n'
+TOKEN = "token-MARKEDKEY-0123456789abcdefgh"
+
+
+def halting(server, *texts):
+    """The next answer says these texts and waits; returns its gate."""
+    gate = Gate()
+    chunks = text_chunks(*texts, "the end.")
+    server.reply(*chunks[: len(texts) + 1], gate, *chunks[len(texts) + 1 :])
+    return gate
+
+
+def listed(here, cli):
+    return here("runs", "--json", "--log", cli.log).events
+
+
+def begin(cli, server, workflow_id, *more, shows="text"):
+    """A run under way, with events to tell that it is."""
+    run = cli.start(
+        "run",
+        cli.write("verse.toml", FLOW),
+        "--input",
+        "x",
+        "--id",
+        workflow_id,
+        "--log",
+        cli.log,
+        "--jsonl",
+        *more,
+    )
+    run.expect(shows)
+    return run
+
+
+def bare(events):
+    """Without their place among other runs' events, which a stream of one run does not tell."""
+    return [{**event, "position": None} for event in events]
+
+
+def test_followed_by_others_and_stopped_by_another(cli, here, server):
+    halting(server, "Some ", "text ")
+    served = cli.start("serve", "--log", cli.log, "--port", "0", env={"AGENTSTREAM_TOKEN": TOKEN})
+    run = begin(cli, server, "aa11")
+    served.expect("http://")
+    url = re.search(r"http://\S+", served.out)[0]
+    followers = [
+        cli.start("follow", "aa", "--log", cli.log, "--jsonl"),
+        cli.start("follow", "--url", url, "--jsonl", env={"AGENTSTREAM_TOKEN": TOKEN}),
+        cli.start("follow", "--log", cli.log, terminal="stdout stderr"),
+    ]
+    for follower in followers:
+        follower.expect("text ")  # while it goes on
+    assert run.process.poll() is None
+    (state,) = listed(here, cli)
+    assert (state["workflow_id"], state["status"], state["name"]) == ("aa11", "running", "verse")
+    stop = cli("stop", "aa", "--log", cli.log, "--reason", "enough")
+    assert (stop.out, stop.err) == ("", "run aa11 was stopped\n")
+    assert run.finish() == 1
+    assert "enough" in run.line
+    assert "10 characters had arrived" in run.line
+    for follower in followers:
+        assert follower.finish() == 1, follower.shown
+        assert "agentstream: run aa11 was stopped: enough" in follower.err + follower.screen
+    assert bare(followers[0].events) == bare(followers[1].events) == bare(run.events)
+    assert [Event.from_dict(data) for data in run.events][-1].data["reason"] == "enough"
+    assert server.wait_client_gone()
+    again = here("stop", "aa", "--log", cli.log, code=1)
+    assert again.line == "run aa11 is not under way: cancelled"
+    assert "no run 'bb'" in here("stop", "bb", "--log", cli.log, code=2).line
+    refused = here("follow", "aa11", "--url", url, code=1)
+    assert "401" in refused.line
+    served.send(signal.SIGTERM)
+    assert served.finish() == 0
+
+
+def test_a_follower_that_leaves_stops_nobody(cli, here, server):
+    gate = halting(server, "text")
+    run = begin(cli, server, "aa")
+    late = cli.start("follow", "--log", cli.log, "--deadline", "1.2")
+    left = cli.start("follow", "--log", cli.log, "--jsonl")
+    left.expect("text")
+    left.send(signal.SIGINT)
+    assert left.finish() == 130
+    assert late.finish() == 124
+    assert left.line == "stopped by Ctrl-C; the run goes on"
+    assert late.line == "the deadline of 1.2 s has passed; the run goes on"
+    gate.open()
+    assert run.finish() == 0
+    done = here("follow", "--log", cli.log)
+    assert (done.out, done.err) == ("textthe end.\n", "")
+    data = here("follow", "aa", "--log", cli.log, "--json")
+    assert data.events[0]["data"]["output"] == "textthe end."
+    assert listed(here, cli)[0]["status"] == "completed"
+
+
+def test_the_runs_of_a_log(cli, here, server, monkeypatch):
+    server.reply_text("Fine.")
+    server.reply_json({"error": {"message": "no such model"}}, status=404)
+    flow = cli.write("verse.toml", FLOW)
+    log = {"AGENTSTREAM_LOG": cli.log}
+    monkeypatch.setenv("AGENTSTREAM_LOG", cli.log)
+    here("run", flow, "--input", "x", "--id", "good")
+    here("run", flow, "--input", "x", "--id", "bad", code=1)
+    table = cli("runs", env=log)
+    assert table.err == ""
+    head, bad, good = table.out.splitlines()
+    assert head.split() == ["ID", "STATUS", "STARTED", "TOOK", "TOKENS", "WORKFLOW"]
+    when = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+    assert re.match(rf"bad +failed +{when} +\d+\.\d s +0  verse: HTTP 404: no such model$", bad)
+    assert re.match(r"good +completed .* s +1  verse$", good)
+    assert len(here("runs", "-n", "1").out.splitlines()) == 2
+    assert len(here("runs", "--active").out.splitlines()) == 1
+    first = cli.script("$A runs --log $LOG | head -1")
+    assert first.finish() == 0
+    assert first.err == ""
+    failed = here("follow", "bad", code=1)
+    assert failed.out == ""
+    assert "step 'poet'" in failed.line
+    assert "no such model" in failed.line
+    assert set(last_events(cli.log)) == {"good", "bad"}
+
+
+def test_a_run_whose_process_was_killed(cli, here, server):
+    server.default(*text_chunks("text")[:2], Hang())
+    run = begin(cli, server, "aa")
+    follower = cli.start("follow", "aa", "--log", cli.log, "--jsonl")
+    follower.expect("text")
+    run.process.send_signal(signal.SIGKILL)
+    run.finish()
+    assert follower.finish() == 1
+    assert follower.events[-1]["type"] == "workflow_failed"
+    assert follower.line.startswith("run aa ")
+    (state,) = listed(here, cli)
+    assert state["status"] == "failed"
+
+
+def test_what_is_not_there(cli, here):
+    assert "which log?" in here("runs", code=2).line
+    for words in (["runs"], ["follow"], ["stop", "x"]):
+        none = here(*words, "--log", "none.db", code=2)
+        assert none.line.startswith("there is no log none.db")
+    assert not (cli.folder / "none.db").exists()
+    cli.write("text.db", "no database " * 1000)
+    assert here("runs", "--log", "text.db", code=1).line
+    where = f"http://127.0.0.1:{free_port()}"
+    assert "does not list its runs: " in here("follow", "--url", where, code=1).line
+    assert "http://" in here("follow", "--url", where[7:], code=2).line
+    assert cli("follow", "x", "--url", where, "--deadline", "0.8", code=124).line

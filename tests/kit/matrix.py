@@ -1,0 +1,90 @@
+"""Runs the suite, without the llama.cpp and the browser, on the interpreters that this machine has.
+
+    python tests/kit/matrix.py            every one of 3.9 to 3.13
+    python tests/kit/matrix.py 3.9 newest those
+
+Each gets a virtual environment of its own under .venvs/; two run at a time.
+Only the standard library: it is started by whatever `python3` is.
+"""
+
+import concurrent.futures
+import glob
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+WITHOUT = "not real_llama and not browser"
+SUPPORTED = ["3.9", "3.10", "3.11", "3.12", "3.13"]
+
+
+def find():
+    """{"3.9": path} of the interpreters that are here."""
+    found = {}
+    for version in SUPPORTED:
+        pattern = os.path.expanduser("~/.pyenv/versions/%s.*/bin/python" % version)
+        places = sorted(glob.glob(pattern))
+        on_path = shutil.which("python" + version)
+        for place in [*reversed(places), *([on_path] if on_path else [])]:
+            try:
+                said = subprocess.run([place, "-V"], capture_output=True, text=True, check=True)
+            except (OSError, subprocess.CalledProcessError):
+                continue  # a shim of a version that is not there
+            if re.match(r"Python %s\." % re.escape(version), said.stdout + said.stderr):
+                found[version] = place
+                break
+    return found
+
+
+def install(version, python):
+    """A virtual environment with what the tests need; returns its python."""
+    folder = os.path.join(ROOT, ".venvs", version)
+    inside = os.path.join(folder, "bin", "python")
+    if not os.path.exists(inside):
+        subprocess.run([python, "-m", "venv", folder], check=True)
+    subprocess.run([inside, "-m", "pip", "install", "-q", "-e", ".[test]"], check=True, cwd=ROOT)
+    return inside
+
+
+def run(version, inside):
+    """True if the suite passes; its last line is printed, and all of it where it does not."""
+    started = time.monotonic()
+    suite = subprocess.run(
+        [inside, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", WITHOUT],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    lines = suite.stdout.strip().splitlines() or [""]
+    took = time.monotonic() - started
+    print("matrix: Python %s: %s (%.0f s)" % (version, lines[-1].strip("= "), took), flush=True)
+    if suite.returncode:
+        print(suite.stdout[-20000:])
+    return suite.returncode == 0
+
+
+def main(wanted):
+    found = find()
+    wanted = {max(found, key=_key) if w == "newest" else w for w in wanted} or set(found)
+    missing = sorted(wanted - set(found))
+    if missing:
+        print("matrix: not on this machine: " + ", ".join(missing))
+        if os.environ.get("CI"):
+            return 1
+    versions = sorted(wanted & set(found), key=_key)
+    inside = {version: install(version, found[version]) for version in versions}
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:  # two at a time: they mostly wait
+        return 0 if all(pool.map(lambda version: run(version, inside[version]), versions)) else 1
+
+
+def _key(version):
+    return [int(part) for part in version.split(".")]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

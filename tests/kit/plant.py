@@ -1,0 +1,394 @@
+"""Plants faults, one at a time, and sees that the test which guards against each fails.
+
+    python -m tests.kit.plant            plant them all; exit 1 if one survives
+    python -m tests.kit.plant --list     what there is
+    python -m tests.kit.plant once seam  only these rules
+
+Everything happens in a copy of the package and the tests in a temporary directory.
+`PLANTS` is the table: add rows for any promise the library makes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Sequence
+
+ROOT = Path(__file__).resolve().parents[2]
+BOUND_S = 90.0  # for one run of pytest; a fault that makes a test hang is caught as well
+
+
+class Plant(NamedTuple):
+    """A fault: in `file`, the one occurrence of `right` becomes `wrong`; `test` must fail."""
+
+    rule: str
+    file: str
+    right: str
+    wrong: str
+    test: str
+
+
+MODEL = "agentstream/events/model.py"
+STORE = "agentstream/events/store.py"
+STREAM = "agentstream/events/stream.py"
+MAILBOX = "agentstream/events/mailbox.py"
+_BUS = "tests/events/test_stream.py::test_"
+_BACK = "tests/events/test_event_catch_up.py::test_"
+_VALUE = "tests/events/test_model.py::test_"
+_KEPT = "tests/events/test_memory.py::test_"
+_PROCESS = "tests/events/test_event_process.py::test_"
+
+PLANTS: List[Plant] = [
+    Plant(
+        "order",
+        STREAM,
+        "        with self._lock:\n            if self._dropped:",
+        "        with threading.RLock():\n            if self._dropped:",
+        _BUS + "i4_many_publishers_of_one_log_and_one_order_for_all_readers",
+    ),
+    Plant(
+        "once",
+        MAILBOX,
+        "            self.cursor = place\n            if event.offset",
+        "            self.cursor = min(place, 6)\n            if event.offset",
+        _BACK + "h05_events_that_come_while_the_past_is_read_are_had_once",
+    ),
+    Plant(
+        "many publishers",
+        STREAM,
+        "for mailbox in self._by_workflow.get(workflow_id, ()):",
+        "for mailbox in sum(self._by_workflow.values(), ()):",
+        _BUS + "i4_many_publishers_of_many_workflows_are_never_mixed_up",
+    ),
+    Plant(
+        "types",
+        MAILBOX,
+        "event[3] not in self._offered:\n            return\n",
+        "event[3] not in self._offered:\n            pass\n",
+        _BUS + "only_what_is_asked_for",
+    ),
+    Plant(
+        "isolation: raising",
+        MAILBOX,
+        "        self.errors += 1\n        logger.",
+        "        self.errors += 1\n        raise\n        logger.",
+        _BUS + "u01_a_callback_that_raises_is_logged_and_counted_and_goes_on",
+    ),
+    Plant(
+        "raising is counted",
+        MAILBOX,
+        "        self.errors += 1\n",
+        "        pass\n",
+        _BUS + "u01_a_callback_that_raises_is_logged_and_counted_and_goes_on",
+    ),
+    Plant(
+        "raising is logged with its traceback",
+        MAILBOX,
+        "logger.exception(\"a subscriber's callback raised",
+        "logger.error(\"a subscriber's callback raised",
+        _BUS + "u01_a_callback_that_raises_is_logged_and_counted_and_goes_on",
+    ),
+    Plant(
+        "isolation: stuck",
+        MAILBOX,
+        "        place = event[2] if self.workflow_id is None else event[1]\n        self.fall",
+        "        while self._waiting() >= self._max_queue:\n            time.sleep(0.01)\n"
+        "        place = event[2] if self.workflow_id is None else event[1]\n        self.fall",
+        _BUS + "u02_a_stuck_callback_delays_neither_publisher_nor_others",
+    ),
+    Plant(
+        "a queue is bounded",
+        MAILBOX,
+        "self._waiting() < self._max_queue:\n            self._put(event)\n",
+        "self._waiting() < 10**9:\n            self._put(event)\n",
+        _BUS + "u02_a_stuck_callback_delays_neither_publisher_nor_others",
+    ),
+    Plant(
+        "catch-up",
+        MAILBOX,
+        "            self._put(_CATCH_UP)\n",
+        "            self._behind = False\n",
+        _BACK + "u02_a_slow_callback_catches_up_from_the_store",
+    ),
+    Plant(
+        "catch-up: overflow again",
+        MAILBOX,
+        "        elif self.cursor < self._goal != _UNKNOWN:\n",
+        "        elif self.cursor < max(self._goal, self._newest):\n"
+        "            self._goal = max(self._goal, self._newest)\n",
+        _BACK + "u02_a_queue_that_overflows_again_while_it_is_read_back_loses_nothing",
+    ),
+    Plant(
+        "seam",
+        MAILBOX,
+        "            if self.cursor < self._goal:\n                return\n        elif",
+        "            if False:\n                return\n        elif",
+        _BACK + "h05_events_that_come_while_the_past_is_read_are_had_once",
+    ),
+    Plant(
+        "seam: two thousand",
+        MAILBOX,
+        "                self._goal, self._newest = self._newest, 0\n",
+        "                self._goal, self._newest = self.cursor, 0\n",
+        _BACK + "h05_two_thousand_subscribers_come_in_while_events_are_published",
+    ),
+    Plant(
+        "events_missed",
+        MAILBOX,
+        "                self._tell_missed(place - 1)\n",
+        "                pass\n",
+        _BACK + "u02_what_the_store_has_let_go_is_told_and_then_it_goes_on",
+    ),
+    Plant(
+        "events_missed: the end gone too",
+        MAILBOX,
+        "        if self._end_offered:\n            self.finish()\n",
+        "",
+        _BACK + "u02_when_the_end_is_gone_too_the_iterator_still_ends",
+    ),
+    Plant(
+        "events_missed: nothing kept follows",
+        MAILBOX,
+        "            self._tell_missed(self._goal)",
+        "            pass",
+        _BACK + "u02_when_the_end_is_gone_too_the_iterator_still_ends",
+    ),
+    Plant(
+        "OffsetGone",
+        STREAM,
+        "(last and after + 1 < first)",
+        "False",
+        _KEPT + "d10_history_that_is_not_there_is_refused_with_what_is",
+    ),
+    Plant(
+        "OffsetGone: all of it",
+        STORE,
+        "            self._gone[workflow_id] = kept.last\n",
+        "",
+        _KEPT + "d10_history_that_is_not_there_is_refused_with_what_is",
+    ),
+    Plant(
+        "close inside",
+        MAILBOX,
+        "        if thread is None or thread is threading.current_thread():\n",
+        "        if thread is None:\n",
+        _BUS + "close_from_inside_the_callback_returns_at_once_and_delivers_what_was_queued",
+    ),
+    Plant(
+        "close delivers",
+        MAILBOX,
+        "            self._put(_CLOSE)\n",
+        "            self._renew_queue()\n            self._put(_CLOSE)\n",
+        _BACK + "close_of_the_stream_delivers_what_is_still_in_the_store",
+    ),
+    Plant(
+        "nothing after close",
+        MAILBOX,
+        "            limit = self._newest if self._closed else _UNKNOWN\n",
+        "            limit = _UNKNOWN\n",
+        _BACK + "r11_close_delivers_what_was_still_in_the_store_and_nothing_after",
+    ),
+    Plant(
+        "close is bounded",
+        MAILBOX,
+        "        thread.join(timeout)\n",
+        "        thread.join()\n",
+        _BUS + "u02_close_does_not_wait_for_ever_for_a_stuck_callback",
+    ),
+    Plant(
+        "calls from inside a callback",
+        STREAM,
+        "        frozen = data if data.__class__ is FrozenDict else freeze_mapping(data)\n",
+        "        with self._lock:\n            frozen = freeze_mapping(data)\n",
+        _BUS + "u03_no_lock_is_held_while_a_value_is_written_down",
+    ),
+    Plant(
+        "no lock around a callback",
+        MAILBOX,
+        "                    callback(event)\n",
+        "                    with self._stream._lock:\n                        callback(event)\n",
+        _BUS + "u03_no_lock_is_held_while_a_callback_runs",
+    ),
+    Plant(
+        "the terminal event is the last",
+        STREAM,
+        "            if not log.ended:\n",
+        "            if True:\n",
+        _BUS + "i1_nothing_is_taken_after_the_terminal_event",
+    ),
+    Plant(
+        "iterators end",
+        MAILBOX,
+        "            if kind in TERMINAL and self.workflow_id is not None:\n",
+        "            if False:\n",
+        _BUS + "iterators_end_after_the_terminal_event",
+    ),
+    Plant(
+        "iterators of an ended workflow end",
+        STREAM,
+        "            elif ended:\n",
+        "            elif False:\n",
+        _BUS + "of_a_workflow_that_has_ended_there_is_its_history_and_then_the_end",
+    ),
+    Plant(
+        "dropped iterators free themselves",
+        STREAM,
+        "            self._stream._dropped.append(self._mailbox)\n",
+        "            pass\n",
+        _BUS + "a_dropped_iterator_frees_itself",
+    ),
+    Plant(
+        "dropping takes no lock",
+        STREAM,
+        "            self._stream._dropped.append(self._mailbox)\n",
+        "            self._stream._remove(self._mailbox)\n",
+        _BUS + "a_dropped_iterator_waits_for_no_lock",
+    ),
+    Plant(
+        "Ctrl-C within an append",
+        STREAM,
+        "                    self._recover(log, offset, kind)\n",
+        "",
+        _BUS + "i4_ctrl_c_within_an_append_leaves_neither_gap_nor_double",
+    ),
+    Plant(
+        "events cannot be changed",
+        MODEL,
+        "    __setitem__ = __delitem__ = clear = pop = popitem = _refuse\n",
+        "    __delitem__ = clear = pop = popitem = _refuse\n",
+        _VALUE + "u10_data_cannot_be_changed",
+    ),
+    Plant(
+        "what JSON lacks",
+        MODEL,
+        "return value if math.isfinite(value) else None",
+        "return value",
+        _VALUE + "d11_what_json_lacks_is_written_by_rule",
+    ),
+    Plant(
+        "memory is bounded",
+        STORE,
+        "        del entries[next(iter(entries))]\n",
+        "        pass\n",
+        _KEPT + "i8_memory_stays_bounded",
+    ),
+    Plant(
+        "fork: fresh locks",
+        STREAM,
+        "    def _after_fork(self) -> None:\n        self._lock = threading.RLock()\n",
+        "    def _after_fork(self) -> None:\n",
+        _PROCESS + "r07_a_child_can_publish_though_threads_publish_at_the_fork",
+    ),
+    Plant(
+        "exit",
+        STREAM,
+        "        self.close(timeout=1.0)\n",
+        "        self.close(timeout=1000.0)\n",
+        _PROCESS + "r04_exit_does_not_hang_on_a_stuck_callback",
+    ),
+]
+
+
+def occurrences(plant: Plant, root: Path = ROOT) -> int:
+    """How often the snippet stands in the source; anything but 1 needs a new snippet."""
+    return (root / plant.file).read_text(encoding="utf-8").count(plant.right)
+
+
+class Copy:
+    """A copy of the package and its tests, in which faults are planted."""
+
+    def __init__(self, root: Path = ROOT) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="agentstream-plant-"))
+        ignore = shutil.ignore_patterns("__pycache__")
+        for name in ("agentstream", "tests"):
+            shutil.copytree(root / name, self.path / name, ignore=ignore)
+        shutil.copy(root / "setup.cfg", self.path)
+
+    def __enter__(self) -> Copy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def passes(self, tests: Sequence[str]) -> bool:
+        """True if all `tests` pass in the copy; False too if they take too long."""
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(self.path),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+        try:
+            done = subprocess.run(
+                command,
+                cwd=self.path,
+                env=environment,
+                timeout=BOUND_S,
+                check=False,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+        except subprocess.TimeoutExpired:
+            return False
+        if done.returncode not in (0, 1):  # 1: tests failed; others: pytest itself did
+            raise RuntimeError(done.stdout.decode(errors="replace")[-2000:])
+        return done.returncode == 0
+
+    def catches(self, plant: Plant) -> bool:
+        """Plant the fault, run its test, take the fault out; True if the test failed."""
+        file = self.path / plant.file
+        right = file.read_text(encoding="utf-8")
+        file.write_text(right.replace(plant.right, plant.wrong), encoding="utf-8")
+        try:
+            return not self.passes([plant.test])
+        finally:
+            file.write_text(right, encoding="utf-8")
+
+
+def run(plants: Sequence[Plant]) -> bool:
+    """Plant each; print a table.  True if every fault was caught."""
+    good = True
+    sound: Dict[str, bool] = {}
+    width = max(len(plant.rule) for plant in plants)
+    with Copy() as copy:
+        whole = copy.passes(sorted({plant.test for plant in plants}))
+        for plant in plants:
+            began = time.monotonic()
+            if not whole and plant.test not in sound:
+                sound[plant.test] = copy.passes([plant.test])
+            if occurrences(plant, copy.path) != 1:
+                verdict = f"NO PLACE: the snippet occurs {occurrences(plant, copy.path)} times"
+            elif not sound.get(plant.test, whole):
+                verdict = "FAILS WITHOUT IT"
+            else:
+                verdict = "caught" if copy.catches(plant) else "SURVIVED"
+            good = good and verdict == "caught"
+            seconds = time.monotonic() - began
+            print(f"{plant.rule:{width}}  {verdict:9} {seconds:5.1f} s  {plant.test}", flush=True)
+    return good
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.kit.plant", description=__doc__)
+    parser.add_argument("rules", nargs="*", help="plant only these (default: all)")
+    parser.add_argument("--list", action="store_true", help="list the rules and their tests")
+    options = parser.parse_args(arguments)
+    plants = [p for p in PLANTS if not options.rules or p.rule in options.rules]
+    unknown = set(options.rules) - {plant.rule for plant in PLANTS}
+    if unknown:
+        parser.error(f"no such rule: {', '.join(sorted(unknown))}")
+    if options.list:
+        for plant in plants:
+            print(f"{plant.rule}: {plant.file}, {plant.test}")
+        return 0
+    return 0 if run(plants) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

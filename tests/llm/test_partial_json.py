@@ -1,0 +1,216 @@
+"""The text of a JSON string that is still arriving, and the deltas of schema mode."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+
+from agentstream.errors import ConfigError, ProtocolError
+from agentstream.llm.llama.partial_json import StringDecoder, StringField
+from agentstream.llm.llama.schema_tools import SchemaReader, as_schema_request
+from agentstream.llm.messages import ChatMessage, ChatRequest
+from agentstream.results import ToolCall
+from agentstream.testing import sse
+from tests.kit.streams import PlayingClient
+
+
+def read(pieces, key="answer"):
+    field = StringField(key)
+    return "".join(field.feed(piece) for piece in pieces) + field.flush(), field
+
+
+ALPHABET = list('aé\n"\\/\t€{}[]:,') + ["😀", "\u2028", "\x00", "𝄞", '"answer":', "\\u0041"]
+
+
+def test_any_answer_cut_anywhere_comes_out_as_it_is():
+    randomly = random.Random(5)
+    for _ in range(1500):
+        text = "".join(randomly.choice(ALPHABET) for _ in range(randomly.randrange(12)))
+        before = (
+            {}
+            if randomly.random() < 0.5
+            else {
+                "x" + text: randomly.choice(
+                    [1, None, text, [text, {"answer": "no"}], {"answer": "no"}]
+                )
+            }
+        )
+        document = json.dumps(
+            {**before, "answer": text, "z": "after"},
+            ensure_ascii=randomly.random() < 0.5,
+            indent=randomly.choice([None, 2]),
+        )
+        middle = randomly.randrange(len(document))
+        for pieces in ([document], list(document), [document[:middle], document[middle:]]):
+            found, field = read(pieces)
+            assert found == text
+            assert field.done
+
+
+def test_text_is_known_as_soon_as_it_can_be():
+    field = StringField("answer")
+    given = [field.feed(c) for c in r'{"answer": "a\ud83d\ude00\n\u00e9b"']
+    assert [g for g in given if g] == ["a", "😀", "\n", "é", "b"]
+    assert field.found
+    assert field.done
+
+
+@pytest.mark.parametrize(
+    ("document", "text"),
+    [
+        (r'{"answer": "\ud83d"}', "\ufffd"),
+        (r'{"answer": "\ud83dx\ude00"}', "\ufffdx\ufffd"),
+        (r'{"answer": "\ud83d\ud83d\ude00"}', "\ufffd😀"),
+        (r'{"answer": "a\u12"}', "a\ufffd"),
+        (r'{"answer": "a\u12x"}', "a\ufffdx"),
+        (r'{"answer": "a\q\/"}', "aq/"),
+        (r'{"answer": "cut', "cut"),
+        (r'{"answer": "cut\ud83d', "cut\ufffd"),
+        (r'{"answer": "cut\u00', "cut"),
+        (r'{"an\u0073wer": "key with an escape"}', "key with an escape"),
+        ('{"answer": 3, "b": "no"}', ""),
+        ('{"answer": {"answer": "no"}}', ""),
+        ('["answer", "no"]', ""),
+        ("no json", ""),
+        ('"answer"', ""),
+        ("", ""),
+    ],
+)
+def test_odd_documents(document, text):
+    for pieces in ([document], list(document)):
+        found, _ = read(pieces)
+        assert found == text
+
+
+def test_what_is_no_object_is_said_to_be_plain():
+    assert read(["hello"])[1].plain
+    assert read(["  ", "[1]"])[1].plain
+    assert not read([" {", '"a": 1}'])[1].plain
+
+
+def test_the_decoder_stops_at_the_quote():
+    decoder = StringDecoder()
+    assert decoder.feed('abc" , "next"', 1) == ("bc", 4)
+    assert decoder.done
+
+
+# --- schema mode ----------------------------------------------------------------------------
+
+
+def function(name, **parameters):
+    return {
+        "type": "function",
+        "function": {
+            "name": name,
+            "description": f"{name}!",
+            "parameters": {
+                "type": "object",
+                "properties": parameters,
+                "required": list(parameters),
+            },
+        },
+    }
+
+
+TOOLS = [function("look", x={"type": "integer"}), function("ask", who={"type": "string"})]
+
+
+def forms(request):
+    schema = request.response_format["json_schema"]["schema"]
+    names = []
+    for form in schema.get("anyOf", [schema]):
+        properties = form["properties"]
+        names.append("answer" if "answer" in properties else properties["tool"]["const"])
+    return names
+
+
+def asked(*messages, **fields):
+    return as_schema_request(
+        ChatRequest([ChatMessage.user("Where?"), *messages], tools=TOOLS, **fields)
+    )
+
+
+CALLED = (
+    ChatMessage.assistant(None, [ToolCall("1", "look", '{"x": 1}')]),
+    ChatMessage.tool("1", "a tree"),
+)
+
+
+def test_a_call_or_an_answer_is_offered_and_after_a_result_an_answer():
+    assert forms(asked()) == ["look", "ask", "answer"]
+    assert forms(asked(tool_choice="auto")) == ["look", "ask", "answer"]
+    assert forms(asked(tool_choice="required")) == ["look", "ask"]
+    assert forms(asked(tool_choice="none")) == ["answer"]
+    assert forms(asked(*CALLED)) == ["answer"]
+    assert forms(asked(*CALLED, ChatMessage.user("And now?"))) == ["look", "ask", "answer"]
+    with pytest.raises(ConfigError):
+        asked(response_format={"type": "json_object"})
+
+
+def test_the_words_describe_tools_calls_and_results():
+    request = asked(*CALLED)
+    assert (list(request.tools), request.tool_choice) == ([], None)
+    system, question, call, result = request.messages
+    assert '- look: look! Arguments: {"x": {"type": "integer"}}' in system["content"]
+    assert question["content"] == "Where?"
+    assert json.loads(call["content"]) == {"tool": "look", "arguments": {"x": 1}}
+    assert result["role"] == "user"
+    assert "Result of look: a tree" in result["content"]
+    assert result["content"].endswith("Now answer my question in words: Where?")
+    own = as_schema_request(ChatRequest([ChatMessage.system("Be brief.")], tools=TOOLS))
+    assert own.messages[0]["content"].startswith("Be brief.\n\nTools:")
+
+
+def body(text, finish="stop", size=1):
+    pieces = [text[i : i + size] for i in range(0, len(text), size)]
+    chunks = [sse({"choices": [{"index": 0, "delta": {"content": p}}]}) for p in pieces]
+    chunks.append(sse({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]}))
+    return [*chunks, b"data: [DONE]\n\n"]
+
+
+def play(text, **how):
+    client = PlayingClient(body(text, **how), tool_mode="schema")
+    stream = client.stream_deltas(ChatRequest([ChatMessage.user("x")], tools=TOOLS))
+    texts = [delta.content for delta in stream if delta.content]
+    response = stream.answer.response()
+    client.close()
+    assert "".join(texts) == response.content
+    return texts, response
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_the_answer_streams_out_of_the_json(size):
+    texts, response = play('{\n "answer": "Gr\\u00fc\\u00dfe 😀"}', size=size)
+    assert response.content == "Grüße 😀"
+    assert (response.tool_calls, response.finish_reason) == ((), "stop")
+    assert len(texts) == {1: 7, 3: 5, 100: 1}[size]
+
+
+@pytest.mark.parametrize("size", [1, 100])
+def test_a_call_in_the_json_is_a_tool_call(size):
+    _, response = play('{"tool": "look", "arguments": {"x": 1, "answer": "no"}}', size=size)
+    (call,) = response.tool_calls
+    assert (call.name, json.loads(call.arguments)) == ("look", {"x": 1, "answer": "no"})
+    assert call.id
+    assert (response.content, response.finish_reason) == ("", "tool_calls")
+
+
+def test_a_call_that_was_cut_is_a_warning_and_talk_is_talk():
+    _, response = play('{"tool": "look", "argum', finish="length")
+    assert response.tool_calls == ()
+    assert any("neither a whole call nor an answer" in w for w in response.warnings)
+    texts, response = play("Just talk.", size=4)
+    assert (texts, response.content) == (["Just", " tal", "k."], "Just talk.")
+    _, response = play('{"answer": "cut in the mid', finish="length")
+    assert (response.content, response.finish_reason) == ("cut in the mid", "length")
+
+
+def test_json_without_an_end_is_refused():
+    reader = SchemaReader()
+    chunk = {"choices": [{"index": 0, "delta": {"content": " " * 2**16}}]}
+    reader.read({"choices": [{"index": 0, "delta": {"content": "{"}}]})
+    with pytest.raises(ProtocolError):
+        for _ in range(17):
+            reader.read(chunk)

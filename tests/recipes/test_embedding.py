@@ -1,0 +1,531 @@
+"""The recipes of docs/embedding.rst, as they stand there: real servers, workers and a kernel."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import types
+from typing import Any, Dict, Iterator, List, Tuple
+
+import pytest
+import requests
+
+from agentstream import SqliteStore, StreamTruncated
+from agentstream.testing import Cut, Gate, Hang, Reply, ScriptedServer, text_chunks
+from tests.kit.programs import PROJECT, Program, environment
+from tests.kit.support import check_events, free_port, wait_until
+
+DOCUMENT = (PROJECT / "docs" / "embedding.rst").read_text("utf-8")
+WORDS = text_chunks("Hello", " world", "!")
+BEGUN = [*WORDS[:2], Hang()]
+NO_SUCH_MODEL: Any = {"status": 404, "content_type": "application/json", "framing": "length"}
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="gunicorn and prefork need fork")
+
+
+def recipes() -> Dict[str, str]:
+    """The document's Python blocks by the name in their first line."""
+    blocks = re.findall(
+        r"^\.\. code-block:: python\n\n((?:    .*\n|\n)+)", DOCUMENT + "\n", re.MULTILINE
+    )
+    sources = [textwrap.dedent(block).strip() + "\n" for block in blocks]
+    return {source.partition("\n")[0].replace("# ", "", 1): source for source in sources}
+
+
+def source(name: str, *changes: Tuple[str, str]) -> str:
+    """A recipe with addresses and times of the test's own; each of `changes` must be in it."""
+    text = recipes()[name]
+    for old, new in changes:
+        assert old in text, f"{name} no longer has {old!r}"
+        text = text.replace(old, new)
+    return text
+
+
+def write(folder: pathlib.Path, name: str, *changes: Tuple[str, str]) -> None:
+    (folder / name).write_text(source(name, *changes), "utf-8")
+
+
+@contextlib.contextmanager
+def started(folder: pathlib.Path, *command: str, **popen: Any) -> Iterator[subprocess.Popen[str]]:
+    """A program of the recipe's; its standard error goes to the file `errors`."""
+    with (folder / "errors").open("a") as errors:
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            cwd=folder,
+            stderr=errors,
+            text=True,
+            env={**environment(), "HOME": str(folder)},
+            **popen,
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def lines_of(folder: pathlib.Path) -> List[str]:
+    return (folder / "errors").read_text().splitlines()
+
+
+def asleep(pid: int) -> None:
+    """Return once the main thread of that process waits: see `Program.send`."""
+    looks = 0
+    while looks < 5:
+        stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+        looks = looks + 1 if stat.rpartition(")")[2].split()[0] == "S" else 0
+        threading.Event().wait(0.002)
+
+
+# --- the web --------------------------------------------------------------------------------
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+class Chat:
+    """A POST to the view, and its events as they come."""
+
+    def __init__(self, url: str) -> None:
+        self.response = requests.post(
+            f"{url}/chat", data={"prompt": "Tell me a joke"}, stream=True, timeout=10
+        )
+        assert self.response.status_code == 200, self.response.text
+        assert self.response.headers["Content-Type"].partition(";")[0] == "text/event-stream"
+        assert self.response.headers["X-Accel-Buffering"] == "no"
+        self.lines = self.response.iter_lines(chunk_size=None, decode_unicode=True)
+        self.comments = 0
+
+    def __enter__(self) -> Chat:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.response.close()
+
+    def events(self) -> Iterator[Dict[str, Any]]:
+        kind = ""
+        for line in self.lines:
+            self.comments += line.startswith(":")
+            if line.startswith("event: "):
+                kind = line[7:]
+            elif line.startswith("data: "):
+                event = json.loads(line[6:])
+                assert event["type"] == kind
+                yield event
+
+    def until(self, kind: str) -> Dict[str, Any]:
+        return next(event for event in self.events() if event["type"] == kind)
+
+
+def check_site(url: str, model: ScriptedServer, stop: Any) -> None:
+    """A stream that is live and whole; a browser that goes stops its run; so does a shutdown."""
+    gate = Gate()
+    model.reply(*WORDS[:2], gate, *WORDS[2:])
+    with Chat(url) as chat:
+        assert chat.until("agent_llm_stream_chunk")["data"]["chunk"] == "Hello"  # at once
+        wait_until(lambda: next(chat.lines).startswith(":"))
+        gate.open()
+        events = list(chat.events())
+        assert events[-1]["type"] == "workflow_completed"
+        assert events[-1]["data"]["output"] == "Hello world!"
+    gone = sum(outcome == "client_gone" for outcome in model.outcomes.values())
+
+    model.reply(*BEGUN)
+    with Chat(url) as chat:
+        chat.until("agent_llm_stream_chunk")
+    assert model.wait_client_gone(count=gone + 1)
+
+    model.reply(b'{"error": {"message": "no such model"}}', **NO_SUCH_MODEL)
+    with Chat(url) as chat:
+        assert "no such model" in chat.until("workflow_failed")["data"]["message"]
+
+    model.reply(*BEGUN)
+    with Chat(url) as chat:
+        chat.until("agent_llm_stream_chunk")
+        stop()
+        events = list(chat.events())  # whole: a cut stream would raise here
+        assert events[-1]["type"] == "workflow_cancelled"
+        assert events[-1]["data"]["output"] == "Hello"
+
+
+def write_runs(folder: pathlib.Path, model: ScriptedServer) -> None:
+    write(folder, "runs.py", ("http://127.0.0.1:8080", model.url), ("timeout=10", "timeout=0.1"))
+
+
+def check_end(process: subprocess.Popen[str], folder: pathlib.Path, status: int = 0) -> None:
+    assert process.wait(10) == status, (folder / "errors").read_text()
+    assert "Traceback" not in (folder / "errors").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
+def test_flask_streams_a_run(server, tmp_path, number):
+    port = free_port()
+    write_runs(tmp_path, server)
+    write(tmp_path, "flask_app.py", ("127.0.0.1:8000", f"127.0.0.1:{port}"))
+    with started(tmp_path, "flask_app.py") as process:
+        wait_until(lambda: listens(port), timeout=20.0)
+        check_site(f"http://127.0.0.1:{port}", server, lambda: process.send_signal(number))
+        check_end(process, tmp_path)
+
+
+@needs_fork
+@pytest.mark.parametrize("options", [[], ["--preload"]], ids=["", "preload"])
+def test_django_streams_a_run(server, tmp_path, options):
+    port = free_port()
+    write_runs(tmp_path, server)
+    write(tmp_path, "django_app.py")
+    write(tmp_path, "gunicorn.conf.py", ("127.0.0.1:8000", f"127.0.0.1:{port}"))
+    with started(tmp_path, "-m", "gunicorn", *options) as process:
+        wait_until(lambda: listens(port), timeout=20.0)
+        check_site(f"http://127.0.0.1:{port}", server, process.terminate)
+        check_end(process, tmp_path)
+
+
+# --- Celery ---------------------------------------------------------------------------------
+
+CELERY = """
+import os, time, uuid
+from celery.app.backends import BACKEND_ALIASES
+from celery.backends.filesystem import FilesystemBackend
+from kombu.transport import TRANSPORT_ALIASES, filesystem
+from kombu.utils.encoding import ensure_bytes
+from kombu.utils.json import dumps
+
+# As they come, others may read a file that has a name but no content yet: these rename.
+
+class Channel(filesystem.Channel):
+    def _put(self, queue, payload, **_):
+        name = f"{time.monotonic_ns():020}_{uuid.uuid4()}.{queue}.msg"
+        with open("unfinished/" + name, "w") as file:
+            file.write(dumps(payload))
+        os.rename("unfinished/" + name, "queue/" + name)
+
+class Transport(filesystem.Transport):
+    Channel = Channel
+
+class Results(FilesystemBackend):
+    def set(self, key, value):
+        unfinished = f"unfinished/{uuid.uuid4()}"
+        with open(unfinished, "wb") as file:
+            file.write(ensure_bytes(value))
+        os.rename(unfinished, self._filename(key))
+
+BACKEND_ALIASES["results"] = "celeryconfig:Results"
+TRANSPORT_ALIASES["files"] = "celeryconfig:Transport"
+broker_url = "files://"
+broker_transport_options = {
+    "data_folder_in": "queue", "data_folder_out": "queue", "control_folder": "control",
+    "polling_interval": 0.02,
+}
+result_backend = "results+file://./results"
+"""
+
+# What the document says of tasks that do not complete, and of the one that a shutdown waits for.
+STOPPED = """
+from celery.exceptions import SoftTimeLimitExceeded
+from tasks import answer, app, runtime
+
+def follow(task, *types):
+    return runtime.event_stream.subscribe(workflow_id=task.id, after=0, types=types or None)
+
+def begun(task):
+    next(follow(task, "agent_llm_stream_chunk"))
+
+limited = answer.apply_async(["limited"], soft_time_limit=1)
+begun(limited)
+stopped = answer.delay("stopped")
+begun(stopped)
+say(runtime.stop_generation(stopped.id))
+say(sorted(stopped.get(timeout=10, interval=0.02).items()))
+try:
+    limited.get(timeout=10, interval=0.02)
+except SoftTimeLimitExceeded:
+    *_, last = follow(limited)
+    say("limited", last.type, last.data["output"])
+failed = answer.delay("failed")
+try:
+    failed.get(timeout=10, interval=0.02)
+except Exception as error:
+    say("failed", type(error).__name__, error)
+finished = answer.delay("finished")
+begun(finished)
+app.control.shutdown()
+say("shutting down")
+say(sorted(finished.get(timeout=10, interval=0.02).items()))
+"""
+
+
+@contextlib.contextmanager
+def celery_worker(folder: pathlib.Path, model: ScriptedServer) -> Iterator[Any]:
+    """A worker with two processes, on a broker of files."""
+    for name in ("queue", "unfinished", "control", "results"):
+        (folder / name).mkdir()
+    for name in ("celery", "celery.pidbox"):  # two at once might make them
+        (folder / "control" / f"{name}.exchange").write_text("[]")
+    (folder / "celeryconfig.py").write_text(CELERY)
+    write(folder, "tasks.py", ("http://127.0.0.1:8080", model.url))
+    write(folder, "follow.py")
+    command = [
+        "-m",
+        "celery",
+        "-A",
+        "tasks",
+        "worker",
+        "--pool=prefork",
+        "--concurrency=2",
+        "--without-gossip",
+        "--without-mingle",
+        "--without-heartbeat",
+    ]
+    with started(folder, *command, stdout=subprocess.DEVNULL) as worker:
+        yield worker
+
+
+def follow_a_task(folder: pathlib.Path, model: ScriptedServer) -> None:
+    gate = Gate()
+    model.reply(*WORDS[:2], gate, *WORDS[2:])
+    with started(folder, "-u", "follow.py", "Hi", stdout=subprocess.PIPE) as follower:
+        assert follower.stdout is not None
+        assert follower.stdout.read(5) == "Hello", lines_of(folder)  # while the task runs
+        gate.open()
+        assert follower.communicate(timeout=10)[0] == " world!\ncompleted\n"
+        assert follower.returncode == 0
+
+
+def stop_tasks(folder: pathlib.Path, model: ScriptedServer) -> None:
+    gate = Gate()
+    for _ in range(2):
+        model.reply(*BEGUN)
+    model.reply(b'{"error": {"message": "no such model"}}', **NO_SUCH_MODEL)
+    model.reply(*WORDS[:2], gate, *WORDS[2:])
+    with Program(STOPPED, cwd=folder) as driver:
+        driver.expect("shutting down")
+        gate.open()
+        assert driver.finish() == 0, driver.errors
+    assert driver.lines[:3] == [
+        "True",
+        "[('output', 'Hello'), ('status', 'cancelled')]",
+        "limited workflow_cancelled Hello",
+    ]
+    assert re.fullmatch(r"failed WorkflowFailed .* HTTP 404: no such model", driver.lines[3])
+    assert driver.lines[4:] == [
+        "shutting down",
+        "[('output', 'Hello world!'), ('status', 'completed')]",
+    ]
+
+
+@needs_fork
+def test_celery_tasks_are_followed_and_stopped(server, tmp_path):
+    with celery_worker(tmp_path, server) as worker:
+        follow_a_task(tmp_path, server)
+        stop_tasks(tmp_path, server)
+        assert worker.wait(20) == 0, lines_of(tmp_path)
+    with SqliteStore(tmp_path / "runs.db") as log:
+        states = {state.workflow_id: state.status for state in log.runs()}
+        assert sorted(states.values()) == ["cancelled"] * 2 + ["completed"] * 2 + ["failed"]
+        for run in states:
+            check_events(log.read(workflow_id=run, after=0, limit=100))
+
+
+# --- a script -------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def nightly(folder: pathlib.Path, url: str, *changes: Tuple[str, str]) -> Iterator[Any]:
+    write(folder, "nightly.py", ("http://127.0.0.1:8080", url), *changes)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with started(folder, "nightly.py", **pipes) as process:
+        assert process.stdin is not None
+        process.stdin.write("The report.")
+        process.stdin.close()
+        process.stdin = None
+        yield process
+
+
+def test_script_logs_its_events_and_its_result(server, tmp_path):
+    server.reply(*WORDS)
+    with nightly(tmp_path, server.url) as process:
+        assert process.communicate(timeout=10)[0] == "Hello world!\n"
+        assert process.returncode == 0
+    lines = lines_of(tmp_path)
+    assert all(line.startswith("INFO nightly: ") for line in lines), lines  # the library is silent
+    assert lines[0].endswith(" 1 workflow_started")
+    assert lines[-1].endswith(" workflow_completed")
+    assert not [line for line in lines if "_chunk" in line]
+    assert server.requests[0].json["messages"][-1]["content"] == "The report."
+
+
+def test_script_says_why_it_failed(server, tmp_path):
+    server.reply(*WORDS[:2], Cut())
+    with nightly(tmp_path, server.url) as process:
+        assert process.communicate(timeout=10)[0] == ""
+        assert process.returncode == 1
+    (line,) = [line for line in lines_of(tmp_path) if line.startswith("ERROR")]
+    assert "StreamTruncated" in line
+    assert line.endswith("it had said: 'Hello'")
+
+
+def test_script_out_of_time(server, tmp_path):
+    server.reply(*BEGUN)
+    with nightly(tmp_path, server.url, ("total=300", "total=0.3")) as process:
+        assert process.communicate(timeout=10)[0] == ""
+        assert process.returncode == 124
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)]
+)
+def test_script_stopped_by_a_signal(server, tmp_path, number, status):
+    server.reply(*BEGUN)
+    with nightly(tmp_path, server.url) as process:
+        wait_until(lambda: [line for line in lines_of(tmp_path) if "request_started" in line])
+        process.send_signal(number)
+        assert process.communicate(timeout=10)[0] == ""
+        assert process.returncode == status
+    events = [line for line in lines_of(tmp_path) if line.startswith("INFO nightly: ")]
+    assert events[-1].endswith(" workflow_cancelled")
+
+
+# --- Jupyter --------------------------------------------------------------------------------
+
+
+class Kernel:
+    """A notebook's kernel: a process of its own, in which a loop runs."""
+
+    def __init__(self) -> None:
+        from jupyter_client.manager import start_new_kernel
+
+        self.manager, self.client = start_new_kernel(
+            kernel_name="python3", startup_timeout=20, env=environment(), stderr=subprocess.DEVNULL
+        )
+
+    def run(self, code: str, on_text: Any = lambda text: None) -> Tuple[str, str]:
+        """What the cell printed, and the name of what it raised or ""."""
+        printed: List[str] = []
+
+        def show(message: Any) -> None:
+            if message["msg_type"] == "stream":
+                printed.append(message["content"]["text"])
+                on_text(printed[-1])
+
+        reply = self.client.execute_interactive(code, timeout=10, output_hook=show)
+        return "".join(printed), reply["content"].get("ename", "")
+
+    def interrupt(self) -> None:
+        pid = self.manager.provisioner.pid
+        asleep(pid)
+        os.kill(pid, signal.SIGINT)  # as its interrupt_kernel does, which cannot run in `show`
+
+    def close(self) -> None:
+        from jupyter_core.utils import ensure_event_loop
+
+        self.client.stop_channels()
+        self.manager.shutdown_kernel(now=True)
+        self.manager.context.destroy(linger=0)
+        self.client.context.destroy(linger=0)
+        ensure_event_loop().close()
+
+
+@pytest.fixture
+def kernel(tmp_path, monkeypatch):
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")  # without it, older ones warn
+    kernel = Kernel()
+    try:
+        yield kernel
+    finally:
+        kernel.close()
+
+
+def test_jupyter_cells_stream_and_are_interrupted(server, kernel):
+    def cell(number):
+        return source(f"cell {number}").replace("http://127.0.0.1:8080", server.url)
+
+    is_running = "import asyncio; print(asyncio.get_running_loop().is_running(), end='')"
+    assert kernel.run(is_running) == ("True", "")
+    server.default(*WORDS)
+    assert kernel.run(cell(1)) == ("Hello world!", "")
+    assert kernel.run(cell(2)) == ("Hello world!Hello world!", "")
+    for number in (1, 2):
+        server.reply(*BEGUN)
+        interrupted = kernel.run(cell(number), on_text=lambda text: kernel.interrupt())
+        assert interrupted == ("Hello", "KeyboardInterrupt")
+        assert server.wait_client_gone(count=number)
+        assert kernel.run(cell(number)) == ("Hello world!" * number, "")
+
+
+# --- an executor ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def summaries(server):
+    """The recipe as a module, on a model that answers as it is asked."""
+
+    def answer(request: Any) -> Reply:
+        asked = request.json["messages"][-1]["content"]
+        if asked == "cut":
+            return Reply(*WORDS[:2], Cut())
+        return Reply(*WORDS) if asked == "good" else Reply(*BEGUN)
+
+    server.route("/v1/chat/completions", answer)
+    module: Dict[str, Any] = {"__name__": "summaries"}
+    code = source("summaries.py", ("http://127.0.0.1:8080", server.url))
+    exec(compile(code, "embedding.rst", "exec"), module)
+    yield types.SimpleNamespace(**module)
+    module["client"].close()
+
+
+def test_executor_brings_what_is_done_in_time(server, summaries):
+    texts = {"a": "good", "b": "cut", **dict.fromkeys("cdefg", "slow")}
+    before = time.monotonic()
+    results = summaries.summarize(texts, 0.5, max_workers=4)
+    assert time.monotonic() - before < 3.0  # it waited for none of the slow ones
+    assert results.pop("a") == "Hello world!"
+    (error,) = results.values()
+    assert isinstance(error, StreamTruncated)
+    assert error.partial.content == "Hello"
+    assert server.wait_idle()
+    assert len(server.requests) == 6  # the one that was queued was never sent
+
+
+def test_executor_all_in_time(server, summaries):
+    results = summaries.summarize({"a": "good", "b": "good"}, 10)
+    assert results == {"a": "Hello world!", "b": "Hello world!"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_executor_interrupted(server, tmp_path):
+    write(tmp_path, "summaries.py", ("http://127.0.0.1:8080", server.url))
+    server.default(*BEGUN)
+    script = "import summaries; summaries.summarize(dict.fromkeys('abc', 'slow'), 60, 2)"
+    with started(tmp_path, "-c", script) as process:
+        assert server.wait_requests(2)
+        asleep(process.pid)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == -signal.SIGINT
+    assert lines_of(tmp_path)[-1] == "KeyboardInterrupt"
+    assert len(server.requests) == 2
+
+
+def test_every_recipe_is_run():
+    """A block that no test here asks for would be a promise nobody keeps."""
+    ours = pathlib.Path(__file__).read_text("utf-8")
+    numbered = {"cell 1", "cell 2"}
+    for name in set(recipes()) - numbered:
+        assert f'"{name}"' in ours, name
+    assert numbered < set(recipes())
+    assert len(recipes()) == DOCUMENT.count(".. code-block:: python")
