@@ -1,4 +1,4 @@
-"""The old name of `agentstream.workflow_files`; it goes after 0.2."""
+"""The old name of `agentstream.workflow_files`; it works until 0.3."""
 
 from agentstream.workflow_files import WorkflowFile, load_workflow
 
