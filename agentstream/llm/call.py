@@ -30,6 +30,7 @@ from agentstream.llm.chat.chunks import ChunkReader, parse_chunk
 from agentstream.llm.deadlines import Clocks
 from agentstream.llm.llama.resume import Resumption
 from agentstream.llm.messages import ChatRequest, Delta, RetryNotice
+from agentstream.llm.secrets import Redactor
 from agentstream.llm.settings import Limits, Retries, Timeouts
 from agentstream.llm.sse import EventDecoder
 from agentstream.llm.transport import (
@@ -141,7 +142,7 @@ class Call:
         retries: Retries,
         limits: Limits,
         cancel: CancelToken,
-        redact: failures.Redactor,
+        redact: Redactor,
         usage: bool = True,
         on_usage_refused: Callable[[], object] = lambda: None,
         is_loading: Callable[[StatusError], bool] = lambda _: False,

@@ -29,8 +29,8 @@ from agentstream.cancel import CancelToken
 from agentstream.errors import AgentStreamError, Cancelled, ConfigError, StatusError
 from agentstream.llm.accumulator import Answer
 from agentstream.llm.call import Call, DeltaStream, is_running
-from agentstream.llm.chat.failures import Redactor
 from agentstream.llm.messages import ChatMessage, ChatRequest, Delta, Prompt, as_request
+from agentstream.llm.secrets import Redactor
 from agentstream.llm.settings import Limits, Retries, Timeouts
 from agentstream.llm.transport import Transport, display_url, secrets_in
 from agentstream.results import ChatResponse

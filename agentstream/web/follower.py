@@ -21,6 +21,7 @@ from agentstream.cancel import CancelToken
 from agentstream.errors import AgentStreamError, Cancelled, ConfigError, ProtocolError
 from agentstream.events.model import TERMINAL, Event, EventType
 from agentstream.llm.chat import failures
+from agentstream.llm.secrets import Redactor
 from agentstream.llm.settings import Limits, Retries
 from agentstream.llm.transport import LOW_LEVEL, Link, StreamResponse, Transport
 
@@ -88,7 +89,7 @@ class _Follower:
         self._after = after
         self._cancel = cancel
         self._retries = Retries(backoff=0.2, max_backoff=5.0)
-        self._redact = failures.Redactor([token] if token else [])
+        self._redact = Redactor([token] if token else [])
         self._transport = Transport(url, api_key=token, headers={}, verify=verify, limits=Limits())
         self._failed = 0  # times in a row
 

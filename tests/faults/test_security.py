@@ -33,7 +33,7 @@ from agentstream.errors import (
     ConnectError,
     WorkflowFailed,
 )
-from agentstream.llm.chat.failures import Redactor
+from agentstream.llm.secrets import Redactor
 from agentstream.testing import Cut, Hang, Reset, ScriptedServer, sse, text_chunks
 from tests.kit.secret_hunt import hunting
 from tests.kit.support import (

@@ -20,6 +20,7 @@ import pytest
 
 from agentstream import errors
 from agentstream.llm.chat import failures
+from agentstream.llm.secrets import Redactor
 from agentstream.llm.sse import EventDecoder
 from tests.kit.streams import cut, play, response_of
 
@@ -144,9 +145,7 @@ def _message(body):
 @pytest.mark.parametrize("number", range(len(ERRORS)))
 def test_http_error(number):
     case = ERRORS[number]
-    error = failures.status_error(
-        case["status"], case["headers"], case["body"], redact=failures.Redactor()
-    )
+    error = failures.status_error(case["status"], case["headers"], case["body"], redact=Redactor())
     assert type(error) is KINDS[case["status"]]
     assert error.status == case["status"]
     assert _message(case["body"])[:900] in str(error)

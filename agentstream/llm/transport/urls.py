@@ -9,7 +9,7 @@ from typing import List, Optional
 import requests.auth
 
 from agentstream.errors import ConfigError
-from agentstream.llm.chat.failures import mask
+from agentstream.llm.secrets import mask
 from agentstream.llm.transport.link import is_address
 
 __all__ = ["authorization", "check_header", "check_url", "display_url", "is_loopback", "secrets_in"]
