@@ -141,7 +141,7 @@ class Load:
         taken = 0
         for clients in self.clients:
             for client in clients.values():
-                taken += client.limits.pool_size - client._transport.slots._free
+                taken += client.limits.pool_size - client._transport.places.free
         return taken
 
     def close(self) -> None:

@@ -1137,9 +1137,9 @@ class Soak:
     def _unrest(self) -> List[str]:
         problems = []
         for config in self.clients:
-            slots = config.client._transport.slots
-            if slots._free != config.limits.pool_size or slots._waiting:
-                problems.append(f"{config.name}: {slots._free} of {config.limits.pool_size} free")
+            places = config.client._transport.places
+            if places.free != config.limits.pool_size or places.waiting:
+                problems.append(f"{config.name}: {places.free} of {config.limits.pool_size} free")
         for server, proxy in zip(self.servers, self.proxies):
             if server.active or proxy.active or server._links:
                 problems.append(f"open: {server.active} scripts, {proxy.active} in the proxy")

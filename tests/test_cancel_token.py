@@ -17,7 +17,7 @@ import pytest
 
 from agentstream import Agent, Cancelled, CancelToken, EventType, Limits, Retries, Runtime
 from agentstream.llm.messages import as_request
-from agentstream.llm.transport.slots import Slots
+from agentstream.llm.transport.semaphore import FairSemaphore
 from agentstream.testing import Gate, Hang, text_chunks
 from tests.kit.support import PROMPT, Task, client_of, events_of, wait_until
 
@@ -253,7 +253,7 @@ def test_x05_signal_handler_cancels_the_wait_for_the_pool(server):
             handler.check()
             gate.open()
             assert list(first) == ["b"]
-        assert client._transport.slots._free == 1
+        assert client._transport.places.free == 1
 
 
 @pytest.mark.parametrize("queued", [False, True])
@@ -314,7 +314,7 @@ def test_x05_signal_handler_interrupts_the_tokens_own_code():
 
 
 def test_x05_signal_handler_interrupts_the_pools_own_code():
-    slots = Slots(1)
+    slots = FairSemaphore(1)
     holder = []
 
     def handler():
@@ -348,8 +348,8 @@ def test_x05_signal_handler_interrupts_the_pools_own_code():
     over.set()
     assert task.result(5) > 10
     assert got
-    assert slots._free == 1
-    assert not slots._waiting
+    assert slots.free == 1
+    assert not slots.waiting
 
 
 def test_x03_ctrl_c_in_the_wait_for_the_pool_loses_no_place():
@@ -359,12 +359,12 @@ def test_x03_ctrl_c_in_the_wait_for_the_pool_loses_no_place():
     def handler():
         raise CtrlC
 
-    slots = Slots(1)
+    slots = FairSemaphore(1)
     assert slots.acquire(CancelToken())
     for _ in range(5):
         with alarm(handler, 0.005), pytest.raises(CtrlC):
             slots.acquire(CancelToken())
-    assert not slots._waiting
+    assert not slots.waiting
     slots.release()
-    assert slots._free == 1
+    assert slots.free == 1
     assert slots.acquire(CancelToken())

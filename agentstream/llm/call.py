@@ -1,8 +1,8 @@
 """One call to a model, from the request to the last delta.
 
 Its attempts and the waits between them, its clocks, the truth about its ending.
-What the bytes mean is sse.py's and chunks.py's; which socket they come from is
-transport.py's; whether another try is due is decided here and nowhere else.
+What the bytes mean is sse.py's and chunks.py's; which socket they come from is the
+transport's; whether another try is due is decided here and nowhere else.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from agentstream.errors import (
     AgentStreamError,
     Cancelled,
     ConfigError,
-    ConnectError,
     LimitExceeded,
     ProtocolError,
     StallTimeout,
     StatusError,
+    StreamTruncated,
 )
 from agentstream.llm.accumulator import Answer
 from agentstream.llm.chat import failures
@@ -33,15 +33,7 @@ from agentstream.llm.messages import ChatRequest, Delta, RetryNotice
 from agentstream.llm.secrets import Redactor
 from agentstream.llm.settings import Limits, Retries, Timeouts
 from agentstream.llm.sse import EventDecoder
-from agentstream.llm.transport import (
-    LOW_LEVEL,
-    Link,
-    StreamResponse,
-    Transport,
-    broken_by,
-    settle,
-    truncated,
-)
+from agentstream.llm.transport import Exchange, Transport
 
 __all__ = ["Call", "DeltaStream", "is_running"]
 
@@ -99,22 +91,6 @@ def is_running(error: ValueError) -> bool:
     return str(error) == "generator already executing"
 
 
-class _Exchange:
-    """A request whose headers have come."""
-
-    __slots__ = ("_link", "response", "settled")
-
-    def __init__(self, response: StreamResponse, link: Link) -> None:
-        self.response = response
-        self.settled = False
-        self._link = link
-
-    def settle(self) -> None:
-        """The answer is whole: its connection may serve again."""
-        self.settled = True
-        settle(self.response, self._link)
-
-
 class Call:
     """One call.  `run` may be iterated once, by one thread.
 
@@ -163,10 +139,8 @@ class Call:
         self._resumption = Resumption(self._body, self.answer) if resume else None
         self._tries = 0  # that counted as retries
         self._loading_tries = 0
-        self._reconnected = False
         self._stop = CancelToken()  # this attempt's: cancelled by `cancel` and by the clocks
         self._clocks = Clocks(timeouts)
-        self._broken = ""  # what ended the body, if an error did
         self._size = 0
         self._arguments = 0
 
@@ -201,9 +175,8 @@ class Call:
                     if self._resumption is not None:
                         self._resumption.judge(error)
                     raise
-            if notice.error:
-                yield Delta(retry=notice)
-                self._pause(notice.delay_s)
+            yield Delta(retry=notice)
+            self._pause(notice.delay_s)
 
     def _next_try(self, error: AgentStreamError) -> Optional[RetryNotice]:
         """What to do about a failed attempt; None: nothing, raise it."""
@@ -216,10 +189,6 @@ class Call:
                 return self._notice(error, 0.0)
             if self._is_loading(error):
                 return self._next_try_loading(error)
-        if error.outcome == "unknown" and isinstance(error, ConnectError) and not self._reconnected:
-            if self._reused:  # it was closed while it lay in the pool: nobody's failure
-                self._reconnected = True
-                return RetryNotice(0, 0.0, "", "")
         if not (error.retryable or isinstance(error, StallTimeout)):
             return None
         if self._tries >= self._retries.attempts:
@@ -269,52 +238,25 @@ class Call:
         except (TypeError, ValueError, RecursionError) as error:
             raise ConfigError(f"the request cannot be written as JSON: {error}") from None
         with self._exchange(body) as exchange:
-            response = exchange.response
-            if not 200 <= response.status_code < 300:
-                raise self._status_error(response)
-            yield from self._read(response)
-            exchange.settle()
+            if not 200 <= exchange.status < 300:
+                raise self._status_error(exchange)
+            yield from self._read(exchange)
 
     @contextlib.contextmanager
-    def _exchange(self, body: Optional[bytes], url: Optional[str] = None) -> Iterator[_Exchange]:
-        """One request: its place in the pool, its clocks, its socket.
-
-        Entered once the headers are here.  What has not been settled by the end
-        is closed.
-        """
+    def _exchange(self, body: Optional[bytes], url: Optional[str] = None) -> Iterator[Exchange]:
+        """One exchange, which `cancel` and the clocks end."""
         self._stop = stop = CancelToken()
         self._clocks.begin_attempt(stop)
-        self._broken = ""
-        self._reused = False
         key = self.cancel.add_callback(stop.cancel)
-        slots = self._transport.slots
-        link: Optional[Link] = None
-        exchange: Optional[_Exchange] = None
-        placed = False
         try:
-            self._arm("", None)
-            placed = slots.acquire(stop)
-            self._check_stop("connect")
-            self._arm("connect", self._timeouts.connect)
-            link = Link(stop, self._clocks.due, self._connected)
-            exchange = _Exchange(self._send(body, link, url), link)
-            yield exchange
+            with self._transport.exchange(body, stop, url=url, deadlines=self._clocks) as exchange:
+                yield exchange
+        except Cancelled as error:
+            if not stop.cancelled:
+                raise
+            raise self._stopped(error.phase) from None
         finally:
-            if link is not None:
-                link.release()
-            if exchange is not None and not exchange.settled:
-                exchange.response.close()
-            if placed:
-                slots.release()
             self.cancel.remove_callback(key)
-
-    def _send(self, body: Optional[bytes], link: Link, url: Optional[str]) -> StreamResponse:
-        try:
-            return self._transport.send(body, link, url)
-        except AgentStreamError:
-            self._reused = link.reused and not link.answered
-            self._check_stop(link.phase)
-            raise
 
     def _to_send(self) -> Dict[str, Any]:
         body = self._body if self._resumption is None else self._resumption.body()
@@ -322,24 +264,14 @@ class Call:
             body = {**body, "stream_options": {"include_usage": True}}
         return {name: value for name, value in body.items() if value is not None}
 
-    def _arm(self, kind: str, seconds: Optional[float]) -> None:
-        try:
-            self._clocks.arm(kind, seconds)
-        except RuntimeError:
-            raise ConnectError("no thread could be started for the deadlines") from None
-
-    def _connected(self) -> None:
-        self._arm("first_token", self._timeouts.first_token)
-
-    def _status_error(self, response: StreamResponse) -> AgentStreamError:
-        self._arm("body", _ERROR_BODY_S)
-        text = response.read_text(_ERROR_BODY)
+    def _status_error(self, exchange: Exchange) -> AgentStreamError:
+        self._clocks.arm("body", _ERROR_BODY_S)
+        text = exchange.read_text(_ERROR_BODY)
         if self.cancel.cancelled:
             raise self._stopped("headers")
-        if response.status_code == 407:
+        if exchange.status == 407:
             return failures.proxy_refused(text, redact=self._redact)
-        headers = dict(response.headers)
-        return failures.status_error(response.status_code, headers, text, redact=self._redact)
+        return failures.status_error(exchange.status, exchange.headers, text, redact=self._redact)
 
     def _check_stop(self, phase: str) -> None:
         if self._stop.cancelled:
@@ -353,30 +285,12 @@ class Call:
 
     # --- the body ---------------------------------------------------------------------------
 
-    def _watch(self, read: Callable[[], bytes]) -> Callable[[], bytes]:
-        """Put the clocks around the reads, and hold back the error that ends them.
-
-        Lines may be waiting that came before the error: they first.
-        """
-        watched = self._clocks.watch(read)
-
-        def safe() -> bytes:
-            try:
-                return watched()
-            except LOW_LEVEL as error:
-                self._broken = broken_by(error)
-                return b""
-
-        return safe
-
-    def _read(self, response: StreamResponse) -> Iterator[Delta]:
-        response.watch = self._watch
-        response.progress = self._clocks.is_alive
-        content_type = response.headers.get("content-type", "")
-        lines = response.iter_lines()
+    def _read(self, exchange: Exchange) -> Iterator[Delta]:
+        content_type = exchange.headers.get("content-type", "")
+        lines = exchange.lines()
         first = next((line for line in lines if line), b"")
         if self._is_foreign(first, content_type):
-            yield from self._read_whole(itertools.chain([first], lines), content_type)
+            yield from self._read_whole(exchange, itertools.chain([first], lines), content_type)
             return
         decoder = EventDecoder(max_event=self._limits.event, error_field=True)
         reader = self._reader()
@@ -402,7 +316,7 @@ class Call:
         if rest is not None:
             self._take(rest)
             yield rest
-        self._judge_ending(done)
+        self._judge_ending(done, exchange.broken)
         self._note_oddities(decoder, reader)
 
     def _reader(self) -> ChunkReader:
@@ -456,7 +370,7 @@ class Call:
             f"the answer passed {most} {unit} (Limits.{limit})", limit=limit, phase="stream"
         )
 
-    def _judge_ending(self, done: bool) -> None:
+    def _judge_ending(self, done: bool, broken: str) -> None:
         """Raise if the answer is not whole.  [DONE] or a finish_reason is the only sign of it."""
         if done:
             return
@@ -467,7 +381,7 @@ class Call:
             return
         if self._clocks.expired:
             raise self._stopped("stream")
-        raise truncated(self._broken)
+        raise _truncated(broken)
 
     def _note_oddities(self, decoder: EventDecoder, reader: ChunkReader) -> None:
         answer = self.answer
@@ -488,7 +402,9 @@ class Call:
             return first[:1] == b"<"
         return not first.startswith(_FIELDS)
 
-    def _read_whole(self, lines: Iterator[bytes], content_type: str) -> Iterator[Delta]:
+    def _read_whole(
+        self, exchange: Exchange, lines: Iterator[bytes], content_type: str
+    ) -> Iterator[Delta]:
         """A server that answers with one JSON object though asked to stream."""
         most = self._limits.event
         pieces = []
@@ -499,8 +415,8 @@ class Call:
             if most is not None and size > most:
                 self._exceeded("event", most, "bytes")
         self._check_stop("stream")
-        if self._broken:
-            raise truncated(self._broken)
+        if exchange.broken:
+            raise _truncated(exchange.broken)
         text = b"\n".join(pieces).decode("utf-8", "replace")
         try:
             body = parse_chunk(text)
@@ -517,3 +433,14 @@ class Call:
                 self._note_oddities(EventDecoder(), reader)
                 return
         raise failures.wrong_content(content_type, text, redact=self._redact)
+
+
+def _truncated(broken: str) -> StreamTruncated:
+    """The error for a body that ended too soon; `broken` as `Exchange` has it."""
+    return StreamTruncated(
+        "the stream ended without [DONE] and without a finish_reason: "
+        + (broken or "the server closed it"),
+        phase="stream",
+        retryable=True,
+        outcome="unknown",
+    )

@@ -13,6 +13,7 @@ from agentstream import threads
 from agentstream.cancel import CancelToken
 from agentstream.errors import (
     AgentStreamError,
+    ConnectError,
     ConnectTimeout,
     DeadlineExceeded,
     FirstTokenTimeout,
@@ -54,11 +55,6 @@ class Clocks:
         self.streaming = False
         self.total_due = threads.NEVER
 
-    @property
-    def due(self) -> float:
-        """When the clock that is set now runs out."""
-        return self._alarm.due
-
     def start(self, now: float) -> None:
         """The call begins."""
         if self._timeouts.total is not None:
@@ -78,11 +74,27 @@ class Clocks:
         """Set one of the clocks; the total deadline always counts besides.
 
         Raises:
-            RuntimeError: the clock's thread cannot be started.
+            ConnectError: the clock's thread cannot be started.
         """
         self._kind = kind
         due = threads.NEVER if seconds is None else time.monotonic() + seconds
-        threads.arm(self._alarm, min(due, self.total_due))
+        try:
+            threads.arm(self._alarm, min(due, self.total_due))
+        except RuntimeError:
+            raise ConnectError("no thread could be started for the deadlines") from None
+
+    def queued(self) -> None:
+        """The attempt waits for a place in the pool: only the total deadline counts."""
+        self.arm("", None)
+
+    def connecting(self) -> float:
+        """The attempt connects; returns when that must be over."""
+        self.arm("connect", self._timeouts.connect)
+        return self._alarm.due
+
+    def connected(self) -> None:
+        """The request goes out: the first token is due."""
+        self.arm("first_token", self._timeouts.first_token)
 
     def begin_stream(self) -> None:
         """The first delta is here: `first_token` is over, `stall` begins."""

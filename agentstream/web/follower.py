@@ -12,18 +12,24 @@ import json
 import logging
 import time
 import urllib.parse
-from typing import Iterable, Iterator, List, Optional
+from typing import Callable, Iterable, Iterator, List, Optional
 
 import sseclient
 
 from agentstream import threads
 from agentstream.cancel import CancelToken
-from agentstream.errors import AgentStreamError, Cancelled, ConfigError, ProtocolError
+from agentstream.errors import (
+    AgentStreamError,
+    Cancelled,
+    ConfigError,
+    ConnectError,
+    ProtocolError,
+)
 from agentstream.events.model import TERMINAL, Event, EventType
 from agentstream.llm.chat import failures
 from agentstream.llm.secrets import Redactor
 from agentstream.llm.settings import Limits, Retries
-from agentstream.llm.transport import LOW_LEVEL, Link, StreamResponse, Transport
+from agentstream.llm.transport import Exchange, Transport
 
 __all__ = ["follow"]
 
@@ -129,43 +135,40 @@ class _Follower:
         """The events of one connection."""
         stop = CancelToken()
         key = self._cancel.add_callback(stop.cancel)
-        alarm = threads.Alarm(lambda _: stop.cancel("silence"), grain=_SILENCE_S)
-        threads.arm(alarm, time.monotonic() + _CONNECT_S)
-        link = Link(stop, alarm.due, lambda: None)
-        response: Optional[StreamResponse] = None
+        query = "" if self._after is None else f"?after={self._after}"
+        silence = _Silence(stop)
         try:
-            query = "" if self._after is None else f"?after={self._after}"
-            response = self._transport.send(None, link, self._url + query)
-            self._check(response)
-            alarm.due = time.monotonic() + _SILENCE_S
-            yield from self._parse(response, alarm)
-        except LOW_LEVEL as error:
-            if not self._cancel.cancelled:
-                logger.info("the connection broke: %s", type(error).__name__)
+            with self._transport.exchange(
+                None, stop, url=self._url + query, deadlines=silence
+            ) as exchange:
+                self._check(exchange)
+                yield from self._parse(exchange.lines(), silence)
+                if exchange.broken and not self._cancel.cancelled:
+                    logger.info("the connection broke: %s", exchange.broken)
+        except Cancelled:
+            self._check_cancel()
+            raise ConnectError("the server did not answer in time", retryable=True) from None
         finally:
-            link.release()
-            if response is not None:
-                response.close()
-            alarm.stop()
+            silence.over()
             self._cancel.remove_callback(key)
         self._check_cancel()
 
-    def _check(self, response: StreamResponse) -> None:
-        if response.status_code == 204:
+    def _check(self, exchange: Exchange) -> None:
+        if exchange.status == 204:
             raise _Over
-        if response.status_code != 200:
-            text = response.read_text(65536)
+        if exchange.status != 200:
+            text = exchange.read_text(65536)
             raise failures.status_error(
-                response.status_code, dict(response.headers), text, redact=self._redact
+                exchange.status, exchange.headers, text, redact=self._redact
             )
-        content_type = response.headers.get("content-type", "")
+        content_type = exchange.headers.get("content-type", "")
         if "event-stream" not in content_type:
             raise failures.wrong_content(
-                content_type, response.read_text(4096), redact=self._redact
+                content_type, exchange.read_text(4096), redact=self._redact
             )
 
-    def _parse(self, response: StreamResponse, alarm: threads.Alarm) -> Iterator[Event]:
-        whole = self._whole_events(response.iter_lines(), alarm)
+    def _parse(self, lines: Iterable[bytes], silence: _Silence) -> Iterator[Event]:
+        whole = self._whole_events(lines, silence)
         for sent in sseclient.SSEClient(whole).events():
             # Some of what a socket held may be left; more must not be handed out.
             self._check_cancel()
@@ -185,11 +188,11 @@ class _Follower:
             return int(event.data["last"])
         return int((event.offset if self._one_run else event.position) or 0)
 
-    def _whole_events(self, lines: Iterable[bytes], alarm: threads.Alarm) -> Iterator[bytes]:
+    def _whole_events(self, lines: Iterable[bytes], silence: _Silence) -> Iterator[bytes]:
         """Whole events as bytes, with LF line ends; what the end cuts off is dropped."""
         pending: List[bytes] = []
         for line in lines:
-            alarm.due = time.monotonic() + _SILENCE_S
+            silence.line_came()
             if line:
                 pending.append(line)
                 continue
@@ -205,6 +208,36 @@ class _Follower:
             name, _, value = field.partition(b":")
             if name == b"id" and self._after is None and value.strip().isdigit():
                 self._after = int(value)
+
+
+class _Silence:
+    """The deadlines of one connection: to be made, and then between any two lines."""
+
+    def __init__(self, stop: CancelToken) -> None:
+        self._alarm = threads.Alarm(lambda _: stop.cancel("silence"), grain=_SILENCE_S)
+
+    def queued(self) -> None:
+        pass
+
+    def connecting(self) -> float:
+        threads.arm(self._alarm, time.monotonic() + _CONNECT_S)
+        return self._alarm.due
+
+    def connected(self) -> None:
+        pass
+
+    def watch(self, read: Callable[[], bytes]) -> Callable[[], bytes]:
+        self.line_came()  # the headers are here
+        return read
+
+    def is_alive(self) -> None:
+        pass
+
+    def line_came(self) -> None:
+        self._alarm.due = time.monotonic() + _SILENCE_S
+
+    def over(self) -> None:
+        self._alarm.stop()
 
 
 class _Over(Exception):

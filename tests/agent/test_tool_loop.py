@@ -954,7 +954,7 @@ def test_the_question_ends_with_a_cancel_and_with_its_clock(server):
         assert gate.wait_reached()
         token.cancel()
         assert isinstance(task.error(), Cancelled)
-        assert client._transport.slots._free == client._transport.limits.pool_size
+        assert client._transport.places.free == client._transport.limits.pool_size
     with client_of(server, first_token=0.1) as client:
         server.route("/props", lambda request: Reply(before_headers=[gate]))
         with pytest.raises(AgentStreamError):

@@ -294,14 +294,14 @@ def test_x03_cancel_while_waiting_for_the_pool(server):
         first.wait(1)
         second = Reader(client.chat_stream(PROMPT))
         third = Reader(client.chat_stream(PROMPT))
-        wait_until(lambda: len(client._transport.slots._waiting) == 2)
+        wait_until(lambda: client._transport.places.waiting == 2)
         second.cancelled(phase="connect")
         assert len(server.requests) == 1
         gate.open()
         first.task.result()
         third.task.result()
         assert (first.texts, third.texts) == (["a", "b"], ["third"])
-        assert client._transport.slots._free == 1
+        assert client._transport.places.free == 1
     assert len(server.requests) == 2
 
 
@@ -312,7 +312,7 @@ def test_x03_a_cancelled_stream_gives_its_place_to_the_next(server):
         first = Reader(client.chat_stream(PROMPT))
         first.wait(1)
         second = Reader(client.chat_stream(PROMPT))
-        wait_until(lambda: client._transport.slots._waiting)
+        wait_until(lambda: client._transport.places.waiting)
         first.cancelled()
         second.task.result()
         assert second.texts == ["next"]
@@ -610,5 +610,5 @@ def test_x02_the_server_sees_each_cancelled_client_leave(server):
                 assert next(stream) == "a"
                 stream.cancel()
             assert server.wait_client_gone(count=number + 1)
-        assert client._transport.slots._free == client.limits.pool_size
+        assert client._transport.places.free == client.limits.pool_size
     assert server.open_connections == 0

@@ -25,7 +25,7 @@ def hanging(server):
     server.default(*unfinished("a", "b"), Hang())
     with client_of(server, limits=Limits(pool_size=2)) as client:
         yield server, client
-        assert client._transport.slots._free == 2
+        assert client._transport.places.free == 2
 
 
 def open_stream(client, kind):
@@ -54,7 +54,7 @@ def test_u08_a_dropped_stream_frees_its_socket_without_the_collector(hanging, ki
             stream = open_stream(client, kind)
             del stream
             assert server.wait_client_gone(count=number + 1)
-        assert client._transport.slots._free == 2
+        assert client._transport.places.free == 2
     finally:
         gc.enable()
 

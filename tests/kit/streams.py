@@ -7,7 +7,7 @@ from typing import Any, Iterable, List, Optional, Tuple
 from agentstream.errors import AgentStreamError
 from agentstream.llm.clients import LlamaClient
 from agentstream.llm.messages import Delta, as_request
-from agentstream.llm.transport import StreamResponse
+from agentstream.llm.transport.response import StreamResponse
 
 
 class Pieces:
@@ -42,7 +42,7 @@ class PlayingClient(LlamaClient):
 
     def __init__(self, pieces: Iterable[bytes], **settings: Any) -> None:
         super().__init__("http://127.0.0.1:1", **settings)
-        self._transport.send = lambda body, link, url=None: response_of(pieces)  # type: ignore[method-assign]
+        self._transport._send = lambda *_: response_of(pieces)  # type: ignore[method-assign]
 
 
 def play(

@@ -148,7 +148,7 @@ def check(result: Result, client: ChatClient) -> None:
         begun = begun or bool(delta.content or delta.reasoning or delta.tool_calls)
     transport = getattr(client, "_transport", None)
     if transport is not None:
-        assert transport.slots._free == transport.limits.pool_size
+        assert transport.places.free == transport.limits.pool_size
     if result.error is not None:
         check_error(result.error)
 

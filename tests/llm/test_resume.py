@@ -332,7 +332,7 @@ class Outcome:
         if self.error is not None:
             assert self.error.partial is not None
             assert self.error.partial.content == self.text
-        assert client._transport.slots._free == client._transport.limits.pool_size  # I6
+        assert client._transport.places.free == client._transport.limits.pool_size  # I6
 
 
 def patient(server: ScriptedServer, attempts: int = 2, **settings: Any) -> LlamaClient:

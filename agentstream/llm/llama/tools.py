@@ -108,16 +108,14 @@ class ToolsCall(Call):
             AgentStreamError: there is no server, or it is still loading.
         """
         with self._exchange(None, self._template.url) as exchange:
-            response = exchange.response
-            self._arm("body", _PROPS_S)
-            text = response.read_text(_PROPS)
+            self._clocks.arm("body", _PROPS_S)
+            text = exchange.read_text(_PROPS)
             if self.cancel.cancelled:
                 raise self._stopped("headers")
-            if response.status_code == 200:
-                exchange.settle()
+            if exchange.status == 200:
                 return _knows_tools(text)
             error = failures.status_error(
-                response.status_code, dict(response.headers), text, redact=self._redact
+                exchange.status, exchange.headers, text, redact=self._redact
             )
             if self._is_loading(error):
                 raise error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import ssl
 import time
@@ -10,13 +9,14 @@ import time
 from agentstream import threads
 from agentstream.llm.transport.body import READ
 from agentstream.llm.transport.link import Link
+from agentstream.llm.transport.poll import readable
 from agentstream.llm.transport.problems import LOW_LEVEL
 from agentstream.llm.transport.response import StreamResponse
 
-__all__ = ["settle"]
+__all__ = ["drain"]
 
 
-def settle(response: StreamResponse, link: Link) -> None:
+def drain(response: StreamResponse, link: Link) -> None:
     """End a whole answer: leave its connection fit for the next request, or close it.
 
     What a server sends after `[DONE]` is at most the end of the body.  If that
@@ -75,7 +75,7 @@ def _something_there(response: StreamResponse, sock: socket.socket, seconds: flo
     try:
         sock.settimeout(0)
         for wait in (0.0, seconds):
-            if wait and not _readable(sock, wait):
+            if wait and not readable(sock, wait):
                 return False
             try:
                 if reader.peek(1):
@@ -85,11 +85,3 @@ def _something_there(response: StreamResponse, sock: socket.socket, seconds: flo
     except LOW_LEVEL:
         pass
     return False
-
-
-def _readable(sock: socket.socket, seconds: float) -> bool:
-    if hasattr(select, "poll"):  # select() cannot take descriptors above 1023
-        poll = select.poll()
-        poll.register(sock, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
-    return bool(select.select([sock], [], [], seconds)[0])

@@ -1,33 +1,23 @@
-"""Link: what ties one attempt to its socket, and the connection classes that hand it over.
-
-Through urllib3's own extension points: `pool_classes_by_scheme`, `ConnectionCls`.
-"""
+"""Link: what ties one request to its socket, so that another thread can shut it."""
 
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
-import select
 import socket
-import ssl
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Callable, List, Optional, Tuple
 
-from requests.adapters import HTTPAdapter
-from requests.models import PreparedRequest
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-
 from agentstream import threads
 from agentstream.cancel import CancelToken
-from agentstream.llm.transport.response import StreamResponse
+from agentstream.llm.transport.poll import writable
+from agentstream.llm.transport.urls import is_address
 
 if TYPE_CHECKING:
-    from urllib3.poolmanager import PoolManager
+    from urllib3.connection import HTTPConnection
 
-__all__ = ["Adapter", "Link", "current", "is_address"]
+__all__ = ["Link", "current"]
 
 #: What a non-blocking connect says before it is done.
 _UNDER_WAY = {errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK}
@@ -165,7 +155,7 @@ class Link:
             if left <= 0 or self.stop.cancelled:
                 raise socket.timeout("timed out")
             # In slices, for systems where a shutdown does not wake a connect.
-            if _is_decided(sock, min(left, 0.02)):
+            if writable(sock, min(left, 0.02)):
                 problem = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if problem:
             raise OSError(problem, os.strerror(problem))
@@ -191,119 +181,3 @@ class _Current(threading.local):
 
 
 current = _Current()
-
-
-class _Linked:
-    """What both connection classes add: their socket belongs to the thread's current link."""
-
-    def _new_conn(self: Any) -> socket.socket:
-        link = current.link
-        if link is None:  # a connection that somebody else's code opens through our session
-            sock: socket.socket = super()._new_conn()  # type: ignore[misc]
-            return sock
-        return link.connect(self)
-
-    def request(self: Any, *args: Any, **kwargs: Any) -> None:
-        link = current.link
-        if link is not None:
-            if self.sock is None:
-                self.connect()  # here rather than inside, so that the clocks know
-            link.serving(self)
-            link.sent = True
-        super().request(*args, **kwargs)  # type: ignore[misc]
-
-
-class _Releasing:
-    """What both pools add: a connection comes back without the link of the call it served.
-
-    urllib3 takes it back as soon as the body has been read to its end, which
-    may be long before the call is over: a cancel must not find it there.
-    """
-
-    def _put_conn(self: Any, conn: Any) -> None:
-        link = None if conn is None else conn.__dict__.pop("_link", None)
-        if link is not None and not link.release():
-            conn.close()
-        super()._put_conn(conn)  # type: ignore[misc]
-
-
-class _Connection(_Linked, HTTPConnection):
-    pass
-
-
-class _TLSConnection(_Linked, HTTPSConnection):
-    def connect(self) -> None:
-        try:
-            super().connect()
-        except BaseException as error:
-            # A socket that was reset just before its handshake, by `sever` for
-            # one, is left open by ssl: only the traceback still knows of it.
-            trace = error.__traceback__
-            while trace is not None:
-                left = trace.tb_frame.f_locals.get("self")
-                if isinstance(left, ssl.SSLSocket):
-                    left.close()
-                trace = trace.tb_next
-            raise
-
-
-class _Pool(_Releasing, HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _TLSPool(_Releasing, HTTPSConnectionPool):
-    ConnectionCls = _TLSConnection
-
-    def _validate_conn(self, conn: Any) -> None:
-        # As urllib3's, without its warning on every request: insecure() has warned, once.
-        if conn.is_closed:
-            conn.connect()
-
-
-class Adapter(HTTPAdapter):
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)  # type: ignore[no-untyped-call,unused-ignore]
-        _use_our_pools(self.poolmanager)
-
-    def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(  # type: ignore[no-untyped-call,unused-ignore]
-            proxy, **proxy_kwargs
-        )
-        if not proxy.lower().startswith("socks"):
-            _use_our_pools(manager)
-        return manager
-
-    def close_pools(self) -> None:
-        """Close every pool with its idle connections."""
-        for manager in (self.poolmanager, *self.proxy_manager.values()):
-            for key in manager.pools.keys():  # noqa: SIM118 - it cannot be iterated
-                pool = manager.pools.get(key)
-                if pool is not None:
-                    pool.close()
-
-    def build_response(self, req: PreparedRequest, resp: Any) -> StreamResponse:
-        base = super().build_response(req, resp)
-        response = StreamResponse()
-        response.__dict__.update(base.__dict__)
-        return response
-
-
-def _use_our_pools(manager: PoolManager) -> None:
-    manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
-
-
-def _is_decided(sock: socket.socket, seconds: float) -> bool:
-    """True once a connect under way has come to an end, good or bad; False after `seconds`."""
-    if hasattr(select, "poll"):  # select() cannot take descriptors above 1023
-        poll = select.poll()
-        poll.register(sock, select.POLLOUT)
-        return bool(poll.poll(seconds * 1000))
-    return any(select.select([], [sock], [sock], seconds)[1:])
-
-
-def is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host.strip("[]").partition("%")[0])
-    except ValueError:
-        return False
-    return True

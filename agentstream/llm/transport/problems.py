@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Optional
 import requests
 import urllib3.exceptions
 
-from agentstream.errors import AgentStreamError, ConnectError, ProtocolError, StreamTruncated
+from agentstream.errors import AgentStreamError, ConnectError, ProtocolError
 
 if TYPE_CHECKING:
     from agentstream.llm.transport.link import Link
 
-__all__ = ["LOW_LEVEL", "broken_by", "connect_error", "truncated"]
+__all__ = ["LOW_LEVEL", "broken_by", "connect_error"]
 
 #: Whatever urllib3, http.client, ssl or socket may raise under a read, and what
 #: their objects raise when a socket is shut under them.
@@ -126,14 +126,3 @@ def broken_by(error: BaseException) -> str:
     """What an exception under a read says, in words of ours: "Connection reset by peer"."""
     problem = _os_error(_chain(error))
     return _reason(problem) if problem is not None else "the connection broke"
-
-
-def truncated(how: str) -> StreamTruncated:
-    """The error for a body that ended too soon; `how` as `broken_by` has it, "" for a clean end."""
-    return StreamTruncated(
-        "the stream ended without [DONE] and without a finish_reason: "
-        + (how or "the server closed it"),
-        phase="stream",
-        retryable=True,
-        outcome="unknown",
-    )

@@ -11,12 +11,15 @@ import requests.auth
 from requests.models import PreparedRequest
 
 from agentstream import threads
+from agentstream.cancel import CancelToken
 from agentstream.errors import AgentStreamError
 from agentstream.llm.settings import Limits
-from agentstream.llm.transport.link import Adapter, Link, current
+from agentstream.llm.transport.adapter import Adapter
+from agentstream.llm.transport.exchange import Deadlines, Exchange
+from agentstream.llm.transport.link import Link, current
 from agentstream.llm.transport.problems import LOW_LEVEL, connect_error
 from agentstream.llm.transport.response import StreamResponse
-from agentstream.llm.transport.slots import Slots
+from agentstream.llm.transport.semaphore import FairSemaphore
 from agentstream.llm.transport.urls import authorization, check_header, check_url, is_loopback
 
 __all__ = ["Transport"]
@@ -79,13 +82,14 @@ class Transport:
 
     def _reset(self) -> None:
         self._prepared: Optional[PreparedRequest] = None
+        self._prepared_for = ""
         self._session = requests.Session()
         adapter = Adapter(pool_connections=2, pool_maxsize=self.limits.pool_size)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
         # No server of ours sets cookies to good ends, and a jar is shared by all threads.
         self._session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-        self.slots = Slots(self.limits.pool_size)
+        self.places = FairSemaphore(self.limits.pool_size)
 
     def _after_fork(self) -> None:
         # Not closed: the sockets are the parent's, and a copy that is merely
@@ -101,19 +105,55 @@ class Transport:
                 adapter.close_pools()
         self._session.close()
 
-    def _prepare(self, method: str, url: str, body: Optional[bytes]) -> PreparedRequest:
+    def exchange(
+        self,
+        body: Optional[bytes],
+        stop: CancelToken,
+        *,
+        url: Optional[str] = None,
+        headers: Optional[Mapping[str, str]] = None,
+        deadlines: Optional[Deadlines] = None,
+        resend: bool = True,
+    ) -> Exchange:
+        """A request and its answer, to be used in a `with` block.
+
+        Redirects are not followed.
+
+        Args:
+            body: what is posted; None for a GET.
+            stop: ends the exchange, from any thread.
+            url: default: the transport's own.
+            headers: of this request, over those of every request.
+            deadlines, resend: see `Exchange`, which says what is raised, too.
+        """
+
+        def send(link: Link) -> StreamResponse:
+            return self._send(link, body, url, headers)
+
+        return Exchange(send, self.places, stop, deadlines=deadlines, resend=resend)
+
+    def _prepare(
+        self, method: str, url: str, body: Optional[bytes], headers: Mapping[str, str]
+    ) -> PreparedRequest:
         return self._session.prepare_request(
-            requests.Request(method, url, data=body, headers=self._headers, auth=self._auth)
+            requests.Request(method, url, data=body, headers=headers, auth=self._auth)
         )
 
-    def _post(self, body: bytes) -> PreparedRequest:
-        """What `_prepare` makes of a post to `self.url`, at a tenth of the cost.
+    def _request(
+        self, body: Optional[bytes], url: str, headers: Optional[Mapping[str, str]]
+    ) -> PreparedRequest:
+        """The request: for a post as the last one's, at a tenth of the cost.
 
         Two of them differ in nothing but the body and its length.
         """
+        if body is None or headers:
+            return self._prepare(
+                "GET" if body is None else "POST", url, body, {**self._headers, **(headers or {})}
+            )
         pattern = self._prepared
-        if pattern is None:
-            pattern = self._prepared = self._prepare("POST", self.url, b"{}")
+        if pattern is None or self._prepared_for != url:
+            pattern = self._prepared = self._prepare("POST", url, b"{}", self._headers)
+            self._prepared_for = url
         request = PreparedRequest()
         request.__dict__.update(pattern.__dict__)
         request.headers = pattern.headers.copy()
@@ -132,10 +172,14 @@ class Transport:
             settings["proxies"] = {}
         return settings
 
-    def send(self, body: Optional[bytes], link: Link, url: Optional[str] = None) -> StreamResponse:
-        """Post `body` (or get, when it is None); returns once the headers are here.
-
-        Redirects are not followed.
+    def _send(
+        self,
+        link: Link,
+        body: Optional[bytes],
+        url: Optional[str],
+        headers: Optional[Mapping[str, str]],
+    ) -> StreamResponse:
+        """Send a request; returns once the headers are here.
 
         Raises:
             ConnectError: there was no answer.  What it says when `link.stop` has
@@ -146,10 +190,7 @@ class Transport:
         failure: Optional[AgentStreamError] = None
         current.link = link
         try:
-            if url is None and body is not None:
-                request = self._post(body)
-            else:
-                request = self._prepare("GET" if body is None else "POST", target, body)
+            request = self._request(body, target, headers)
             settings = self._settings(request.url or target)
             # The adapter, not Session.send: that would read a redirect's body to its end.
             adapter: Any = self._session.get_adapter(target)

@@ -10,9 +10,16 @@ import requests.auth
 
 from agentstream.errors import ConfigError
 from agentstream.llm.secrets import mask
-from agentstream.llm.transport.link import is_address
 
-__all__ = ["authorization", "check_header", "check_url", "display_url", "is_loopback", "secrets_in"]
+__all__ = [
+    "authorization",
+    "check_header",
+    "check_url",
+    "display_url",
+    "is_address",
+    "is_loopback",
+    "secrets_in",
+]
 
 _SECRET_FIELDS = ("key", "token", "secret", "sig", "password")
 
@@ -75,3 +82,12 @@ def is_loopback(host: str) -> bool:
     if is_address(host):
         return ipaddress.ip_address(host.strip("[]").partition("%")[0]).is_loopback
     return host == "localhost" or host.endswith(".localhost")
+
+
+def is_address(host: str) -> bool:
+    """True if `host` is an IP address, which needs no look-up."""
+    try:
+        ipaddress.ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        return False
+    return True

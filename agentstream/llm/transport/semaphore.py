@@ -1,4 +1,4 @@
-"""The places of a client's pool, and the wait for one, which a cancel can end."""
+"""FairSemaphore: the places of a client's pool, and the wait for one, which a cancel can end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Deque
 
 from agentstream.cancel import CancelToken
 
-__all__ = ["Slots"]
+__all__ = ["FairSemaphore"]
 
 
 class _Turn:
@@ -22,13 +22,23 @@ class _Turn:
         self.granted = False
 
 
-class Slots:
-    """The places of the pool, given in order of arrival."""
+class FairSemaphore:
+    """`size` places, given in order of arrival."""
 
     def __init__(self, size: int) -> None:
         self._free = size
         self._lock = threading.Lock()
         self._waiting: Deque[_Turn] = deque()
+
+    @property
+    def free(self) -> int:
+        """How many places are not taken."""
+        return self._free
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait for a place."""
+        return len(self._waiting)
 
     def acquire(self, stop: CancelToken) -> bool:
         """Take a place.  False if `stop` was cancelled before there was one."""

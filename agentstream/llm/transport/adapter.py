@@ -1,0 +1,125 @@
+"""Adapter: the connections, pools and responses of a session.
+
+Through the extension points of both libraries: `HTTPAdapter.build_response`,
+urllib3's `pool_classes_by_scheme` and `ConnectionCls`.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from typing import TYPE_CHECKING, Any
+
+from requests.adapters import HTTPAdapter
+from requests.models import PreparedRequest
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from agentstream.llm.transport.link import current
+from agentstream.llm.transport.response import StreamResponse
+
+if TYPE_CHECKING:
+    from urllib3.poolmanager import PoolManager
+
+__all__ = ["Adapter"]
+
+
+class _Linked:
+    """What both connection classes add: their socket belongs to the thread's current link."""
+
+    def _new_conn(self: Any) -> socket.socket:
+        link = current.link
+        if link is None:  # a connection that somebody else's code opens through our session
+            sock: socket.socket = super()._new_conn()  # type: ignore[misc]
+            return sock
+        return link.connect(self)
+
+    def request(self: Any, *args: Any, **kwargs: Any) -> None:
+        link = current.link
+        if link is not None:
+            if self.sock is None:
+                self.connect()  # here rather than inside, so that the clocks know
+            link.serving(self)
+            link.sent = True
+        super().request(*args, **kwargs)  # type: ignore[misc]
+
+
+class _Releasing:
+    """What both pools add: a connection comes back without the link of the call it served.
+
+    urllib3 takes it back as soon as the body has been read to its end, which
+    may be long before the call is over: a cancel must not find it there.
+    """
+
+    def _put_conn(self: Any, conn: Any) -> None:
+        link = None if conn is None else conn.__dict__.pop("_link", None)
+        if link is not None and not link.release():
+            conn.close()
+        super()._put_conn(conn)  # type: ignore[misc]
+
+
+class _Connection(_Linked, HTTPConnection):
+    pass
+
+
+class _TLSConnection(_Linked, HTTPSConnection):
+    def connect(self) -> None:
+        try:
+            super().connect()
+        except BaseException as error:
+            # A socket that was reset just before its handshake, by `sever` for
+            # one, is left open by ssl: only the traceback still knows of it.
+            trace = error.__traceback__
+            while trace is not None:
+                left = trace.tb_frame.f_locals.get("self")
+                if isinstance(left, ssl.SSLSocket):
+                    left.close()
+                trace = trace.tb_next
+            raise
+
+
+class _Pool(_Releasing, HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TLSPool(_Releasing, HTTPSConnectionPool):
+    ConnectionCls = _TLSConnection
+
+    def _validate_conn(self, conn: Any) -> None:
+        # As urllib3's, without its warning on every request: insecure() has warned, once.
+        if conn.is_closed:
+            conn.connect()
+
+
+class Adapter(HTTPAdapter):
+    """requests' adapter over these pools; its responses are StreamResponses."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)  # type: ignore[no-untyped-call,unused-ignore]
+        _use_our_pools(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(  # type: ignore[no-untyped-call,unused-ignore]
+            proxy, **proxy_kwargs
+        )
+        if not proxy.lower().startswith("socks"):
+            _use_our_pools(manager)
+        return manager
+
+    def close_pools(self) -> None:
+        """Close every pool with its idle connections."""
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            for key in manager.pools.keys():  # noqa: SIM118 - it cannot be iterated
+                pool = manager.pools.get(key)
+                if pool is not None:
+                    pool.close()
+
+    def build_response(self, req: PreparedRequest, resp: Any) -> StreamResponse:
+        base = super().build_response(req, resp)
+        response = StreamResponse()
+        response.__dict__.update(base.__dict__)
+        return response
+
+
+def _use_our_pools(manager: PoolManager) -> None:
+    manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
