@@ -1,7 +1,7 @@
 """A lock by name, for jobs that must not run twice at once.
 
-The system's own lock on a file: gone with its process, however that ends.  The
-file stays, it holds nothing but who had it last.
+A lock on a file, gone with its process, however that ends.  The file stays, it
+holds nothing but who had it last.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import contextlib
 import os
 import pathlib
 import re
-import sys
 import tempfile
 import time
 from typing import IO, Iterator, Optional
 
 from agentstream.cli.endings import Locked
 from agentstream.errors import ConfigError
+from agentstream.threads.file_lock import try_lock
 
 __all__ = ["hold"]
 
@@ -36,7 +36,7 @@ def hold(name: Optional[str]) -> Iterator[None]:
         raise ConfigError(f"--lock {name!r}: a name is of letters, digits, '.', '-' and '_'")
     path = _folder() / f"{name}.lock"
     with _opened(path) as file:
-        if not _take(file):
+        if not try_lock(file.fileno()):
             file.seek(0)
             raise Locked(f"--lock {name} is held{file.read(100).rstrip()}")
         file.seek(0)
@@ -68,22 +68,3 @@ def _folder() -> pathlib.Path:
     except OSError as error:
         raise ConfigError(f"--lock: {folder} cannot be used: {error.strerror}") from None
     return folder
-
-
-def _take(file: IO[str]) -> bool:
-    if sys.platform == "win32":
-        import msvcrt  # noqa: PLC0415
-
-        file.seek(2**20)  # a byte that nobody reads: Windows would not let others read it
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-    import fcntl  # noqa: PLC0415
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -23,7 +23,7 @@ from agentstream import (
     WorkflowFailed,
 )
 from agentstream.events import sqlite as module
-from agentstream.events.sqlite.owners import Owner, is_alive
+from agentstream.events.sqlite.leases import WriterLease, is_alive
 from agentstream.testing import ScriptedClient
 from agentstream.testing.stores import event
 from tests.kit.support import Task, check_events, wait_until
@@ -245,7 +245,7 @@ def test_the_followers_thread_ends_with_the_last_subscriber(path: Path) -> None:
 
 def test_an_owner_lives_as_long_as_it_holds_its_lock(tmp_path: Path) -> None:
     path = str(tmp_path / "log")
-    owner = Owner(path)
+    owner = WriterLease(path)
     row = owner.token, owner.pid, owner.started, owner.boot
     assert is_alive(path, *row)
     assert is_alive(path, owner.token, 2**22, "0", "another boot")

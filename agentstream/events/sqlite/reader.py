@@ -9,7 +9,7 @@ import threading
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from agentstream.events.model import Event, FrozenDict
-from agentstream.events.sqlite import changes, rows
+from agentstream.events.sqlite import rows, statements
 from agentstream.events.sqlite.files import LogFile
 from agentstream.events.store import RunState
 
@@ -65,7 +65,7 @@ class Reader:
     def last_position(self) -> int:
         """The position given last."""
         with self.query() as connection:
-            return changes.last_position(connection)
+            return statements.last_position(connection)
 
     def _select(self, sql: str, *values: Any) -> List[Event]:
         with self.query() as connection:
@@ -94,7 +94,7 @@ class Reader:
     def of_others(self, owner: Optional[int], after: int, limit: int) -> Tuple[List[Event], int]:
         """Events above a position that `owner` did not write, and up to where that goes."""
         with self.query() as connection:
-            last = changes.last_position(connection)
+            last = statements.last_position(connection)
             if last <= after:
                 return [], after
             found = connection.execute(

@@ -1,6 +1,6 @@
 """SqliteStore: what a stream and its readers see of a log in an SQLite file.
 
-What is written is changes.py, when it is written writer.py, what is read reader.py.
+What is written is statements.py, when it is written writer.py, what is read reader.py.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Dict, List, Optional, Tuple, Union
 from agentstream import threads
 from agentstream.errors import ConfigError, LogError
 from agentstream.events.model import Event, EventType, FrozenDict
-from agentstream.events.sqlite import changes, schema
-from agentstream.events.sqlite.changes import Run
+from agentstream.events.sqlite import schema, statements
 from agentstream.events.sqlite.files import LogFile
-from agentstream.events.sqlite.owners import Owner
+from agentstream.events.sqlite.leases import WriterLease
 from agentstream.events.sqlite.reader import Reader
-from agentstream.events.sqlite.watch import StopWatch
+from agentstream.events.sqlite.statements import Run
+from agentstream.events.sqlite.stop_requests import StopRequests
 from agentstream.events.sqlite.writer import Writer
 from agentstream.events.store import Bounds, EventStore, RunState, StopCallback
 
@@ -120,11 +120,11 @@ class SqliteStore(EventStore):
         threads.at_exit(self)
 
     def _reset(self) -> None:
-        self._owner: Optional[Owner] = None
+        self._owner: Optional[WriterLease] = None
         self._owner_id: Optional[int] = None
         self._owning = threading.Lock()
         self._reap_at = 0.0
-        self._stop_watch = StopWatch(self)
+        self._stop_requests = StopRequests(self)
 
     def __repr__(self) -> str:
         return f"<SqliteStore {self._file.path!r}>"
@@ -139,12 +139,12 @@ class SqliteStore(EventStore):
             log_id, last = schema.prepare(self._file, connection)
             self._log_id = log_id
             mark = self._file.open_mark(log_id)
-            dead = changes.find_dead(connection, self._file.path, None)
+            dead = statements.find_dead(connection, self._file.path, None)
             if mark > last or dead:
                 connection.execute("BEGIN IMMEDIATE")
                 self._report_loss(connection, mark)
-                changes.close_interrupted(connection, dead)
-                last = changes.last_position(connection)
+                statements.close_interrupted(connection, dead)
+                last = statements.last_position(connection)
                 connection.execute("COMMIT")
             self._file.mark(last)
         except BaseException as error:
@@ -156,7 +156,7 @@ class SqliteStore(EventStore):
         self._reader.use(connection)
 
     def _report_loss(self, connection: sqlite3.Connection, mark: int) -> None:
-        last = changes.last_position(connection)
+        last = statements.last_position(connection)
         if mark <= last:
             return
         self.lost = Bounds(last + 1, mark)
@@ -167,7 +167,7 @@ class SqliteStore(EventStore):
         logger.warning("%s", message)
         # Positions that readers have seen are not given again.
         connection.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'events'", (mark,))
-        changes.warn(connection, self._log_name, message)
+        statements.warn(connection, self._log_name, message)
 
     # --- writing ----------------------------------------------------------------------------
 
@@ -182,22 +182,22 @@ class SqliteStore(EventStore):
         run = Run(workflow_id, parent_workflow_id)
         run.owner = self._own()
         if self._writer.failure is None or not self._keep_going:
-            self._writer.do(lambda connection: changes.claim(connection, run))
+            self._writer.do(lambda connection: statements.claim(connection, run))
         with self._writer.lock:
             self._writer.runs.setdefault(workflow_id, run)
-        self._stop_watch.start()
+        self._stop_requests.start()
 
     def _own(self) -> int:
         """This process's id as a writer."""
         with self._owning:
             if self._owner_id is None:
                 try:
-                    owner = self._owner = self._owner or Owner(self._file.path)
+                    owner = self._owner = self._owner or WriterLease(self._file.path)
                 except OSError as error:
                     raise LogError(
                         f"no lock file beside the log {self._file.path}: {error.strerror}"
                     ) from None
-                self._owner_id = self._writer.do(lambda c: changes.add_owner(c, owner))
+                self._owner_id = self._writer.do(lambda c: statements.add_owner(c, owner))
             return self._owner_id
 
     def append(self, event: Event) -> Event:
@@ -307,7 +307,7 @@ class SqliteStore(EventStore):
         run = self._writer.runs.get(workflow_id)
         if run is not None:
             return run.ended
-        return self._reader.status_of(workflow_id) not in (None, *changes.ACTIVE)
+        return self._reader.status_of(workflow_id) not in (None, *statements.ACTIVE)
 
     def runs(self, *, limit: int = 100) -> List[RunState]:
         """See `EventStore.runs`."""
@@ -356,22 +356,22 @@ class SqliteStore(EventStore):
             return
         self._reap_at = now + _REAP_S
         with self._reader.query() as connection:
-            dead = changes.find_dead(connection, self._file.path, self._owner_id)
+            dead = statements.find_dead(connection, self._file.path, self._owner_id)
         if dead:
             with contextlib.suppress(LogError):
-                self._writer.do_soon(lambda c: changes.close_interrupted(c, dead))
+                self._writer.do_soon(lambda c: statements.close_interrupted(c, dead))
 
     # --- stopping ---------------------------------------------------------------------------
 
     def request_stop(self, workflow_id: str, reason: str) -> bool:
         """See `EventStore.request_stop`; waits for a commit."""
-        if self._reader.status_of(workflow_id) not in changes.ACTIVE:
+        if self._reader.status_of(workflow_id) not in statements.ACTIVE:
             return False
-        return self._writer.do(lambda c: changes.ask_to_stop(c, workflow_id, reason))
+        return self._writer.do(lambda c: statements.ask_to_stop(c, workflow_id, reason))
 
     def watch_stops(self, callback: StopCallback) -> None:
         """See `EventStore.watch_stops`."""
-        self._stop_watch.add(callback)
+        self._stop_requests.add(callback)
 
     def stop_requests(self) -> List[Tuple[str, str]]:
         """The requests there are for runs of this process, (workflow id, reason) each."""
@@ -393,10 +393,10 @@ class SqliteStore(EventStore):
                 "somebody has had it open for reading all the while"
             )
             logger.warning("%s", message)
-            changes.warn(connection, self._log_name, message)
+            statements.warn(connection, self._log_name, message)
         elif size < _WAL_BYTES // 2:
             self._wal_warned = False
-        return changes.trim(connection, *self._keep) if any(self._keep) else False
+        return statements.trim(connection, *self._keep) if any(self._keep) else False
 
     def _note_failure(self, error: LogError) -> None:
         if self._keep_going:
@@ -426,9 +426,9 @@ class SqliteStore(EventStore):
         if self._closed:
             return
         owner_id = self._owner_id
-        self._writer.close(lambda c: None if owner_id is None else changes.leave(c, owner_id))
+        self._writer.close(lambda c: None if owner_id is None else statements.leave(c, owner_id))
         self._closed = True
-        self._stop_watch.end()
+        self._stop_requests.end()
         with self._writer.lock:
             self._writer.news.notify_all()
         if self._writer.connection is not None:
@@ -463,10 +463,10 @@ class SqliteStore(EventStore):
         self._writer.connection = None
         if self._owner is not None:
             self._owner.forget()
-        callbacks = self._stop_watch.callbacks
+        callbacks = self._stop_requests.callbacks
         self._writer.after_fork_in_child()
         self._reset()
-        self._stop_watch.callbacks = callbacks
+        self._stop_requests.callbacks = callbacks
         if not self._closed:
             self._file.close_mark()
             self._file.open_mark(self._log_id)

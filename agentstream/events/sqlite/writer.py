@@ -19,9 +19,9 @@ from typing import Any, Callable, Deque, Dict, List, Optional, Tuple, TypeVar
 from agentstream import threads
 from agentstream.errors import LogError
 from agentstream.events.model import TERMINAL, Event
-from agentstream.events.sqlite import changes
-from agentstream.events.sqlite.changes import Run
+from agentstream.events.sqlite import statements
 from agentstream.events.sqlite.files import LogFile
+from agentstream.events.sqlite.statements import Run
 
 __all__ = ["Writer"]
 
@@ -308,7 +308,7 @@ class Writer:
         answers: List[Tuple[Future[Any], Any]] = []
         try:
             connection.execute("BEGIN IMMEDIATE")
-            position = changes.write_events(connection, self.runs, batch)
+            position = statements.write_events(connection, self.runs, batch)
             for operation, future in operations:
                 try:
                     answers.append((future, operation(connection)))

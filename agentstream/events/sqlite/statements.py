@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from agentstream.errors import LogError
 from agentstream.events.model import TERMINAL, Event, EventType
 from agentstream.events.sqlite import rows
-from agentstream.events.sqlite.owners import Owner, is_alive
+from agentstream.events.sqlite.leases import WriterLease, is_alive
 
 __all__ = ["ACTIVE", "Run", "write_events"]
 
@@ -145,7 +145,7 @@ def _note_state(connection: sqlite3.Connection, run: Optional[int], event: Event
 # --- who writes what -----------------------------------------------------------------------
 
 
-def add_owner(connection: sqlite3.Connection, owner: Owner) -> int:
+def add_owner(connection: sqlite3.Connection, owner: WriterLease) -> int:
     """Enter an owner; returns its id."""
     added = connection.execute(
         "INSERT INTO owners (token, pid, started, boot) VALUES (?, ?, ?, ?)",

@@ -1,4 +1,4 @@
-"""StopWatch: while runs are under way, looks for requests of other processes to stop them."""
+"""StopRequests: while runs are under way, looks for requests of other processes to stop them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agentstream.events.store import StopCallback
 if TYPE_CHECKING:
     from agentstream.events.sqlite import SqliteStore
 
-__all__ = ["StopWatch"]
+__all__ = ["StopRequests"]
 
 logger = logging.getLogger("agentstream.events.sqlite")
 
@@ -22,7 +22,7 @@ _POLL_S = 0.05
 _LINGER = 20  # polls without a run under way before the thread ends
 
 
-class StopWatch:
+class StopRequests:
     """A thread of its own: neither a slow disk nor a locked file may hold up a stop."""
 
     def __init__(self, store: SqliteStore) -> None:

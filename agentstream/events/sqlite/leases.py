@@ -1,4 +1,4 @@
-"""Who writes which run, and whether that process still lives.
+"""WriterLease: who writes which run, and whether that process still lives.
 
 A lock file that the system unlocks when the process dies decides it, however it
 dies; process ids alone are used again.
@@ -8,21 +8,29 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any, Optional
+import sys
+from typing import Optional
 
-fcntl: Any
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+from agentstream.threads.file_lock import try_lock
 
-__all__ = ["Owner", "is_alive"]
+__all__ = ["WriterLease", "is_alive"]
 
 logger = logging.getLogger("agentstream.events.sqlite")
 
+_WINDOWS = sys.platform == "win32"
 
-class Owner:
-    """This process as a writer of a log."""
+
+class WriterLease:
+    """This process's right to write to a log, for as long as it lives or until `release`.
+
+    Attributes:
+        token: random hexadecimal digits, which name its lock file.
+        pid, started, boot: the process, when it began in clock ticks since boot, and
+            which boot that was; "" where the system does not tell.
+
+    Raises:
+        OSError: the lock file cannot be made or locked.
+    """
 
     def __init__(self, path: str) -> None:
         self.token = os.urandom(8).hex()
@@ -31,23 +39,30 @@ class Owner:
         self.boot = _boot()
         self._path = _lock_path(path, self.token)
         self._fd: Optional[int] = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        _lock(self._fd)
+        try:
+            try_lock(self._fd)
+        except OSError:
+            self.release()
+            raise
 
     def release(self) -> None:
-        """The process writes no more."""
+        """Remove the lock file: the process writes no more.  Idempotent."""
         if self._fd is not None:
             _remove(self._path, self._fd)
             self._fd = None
 
     def forget(self) -> None:
-        """In a forked child: it is the parent that writes."""
+        """In a forked child: close the copy of the lock file, which the parent keeps locked."""
         if self._fd is not None:
-            os.close(self._fd)  # the lock is the parent's as long as it has the file open
+            os.close(self._fd)
             self._fd = None
 
 
 def is_alive(path: str, token: str, pid: int, started: str, boot: str) -> bool:
-    """True if that writer of the log at `path` still lives; clears away what a dead one left."""
+    """True if the holder of that lease on the log at `path` still lives.
+
+    Removes the lock file of a dead one.
+    """
     lock_path = _lock_path(path, token)
     try:
         fd = os.open(lock_path, os.O_RDWR)
@@ -55,7 +70,11 @@ def is_alive(path: str, token: str, pid: int, started: str, boot: str) -> bool:
         return bool(started) and boot == _boot() and started == _started(pid)
     except OSError:
         return True  # another user's: not ours to say
-    if not _lock(fd):
+    try:
+        locked = try_lock(fd)
+    except OSError:
+        locked = False
+    if not locked:
         os.close(fd)
         return True
     _remove(lock_path, fd)
@@ -67,27 +86,14 @@ def _lock_path(path: str, token: str) -> str:
 
 
 def _remove(path: str, fd: int) -> None:
-    if fcntl is None:  # Windows removes no open file
+    if _WINDOWS:  # which removes no open file
         os.close(fd)
     try:
         os.unlink(path)  # while it is locked: nobody finds it unlocked meanwhile
     except OSError:
         logger.debug("%s is left behind", path, exc_info=True)
-    if fcntl is not None:
+    if not _WINDOWS:
         os.close(fd)
-
-
-def _lock(fd: int) -> bool:
-    try:
-        if fcntl is not None:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        else:
-            import msvcrt  # noqa: PLC0415
-
-            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-    except OSError:
-        return False
-    return True
 
 
 def _started(pid: int) -> str:
