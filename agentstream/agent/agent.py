@@ -15,7 +15,6 @@ from typing import (
     Callable,
     Dict,
     Generator,
-    Iterator,
     Mapping,
     NamedTuple,
     Optional,
@@ -31,9 +30,9 @@ from agentstream.errors import ConfigError
 from agentstream.events.model import EventType
 from agentstream.events.stream import EventStream, RunLog
 from agentstream.llm.accumulator import tokens_per_second
-from agentstream.llm.call import is_running
 from agentstream.llm.clients import ChatClient
 from agentstream.llm.messages import Content
+from agentstream.llm.stream import GuardedStream
 from agentstream.results import ChatResponse, Usage
 
 if TYPE_CHECKING:
@@ -292,7 +291,7 @@ class Agent:
         return self._toolbox
 
 
-class AgentStream(Iterator[str]):
+class AgentStream(GuardedStream[str]):
     """An agent's text as it arrives.  `output` is there once it has ended."""
 
     def __init__(
@@ -305,23 +304,13 @@ class AgentStream(Iterator[str]):
         *,
         conversation: Optional[Conversation] = None,
     ) -> None:
-        self._cancel = cancel or CancelToken()
+        super().__init__(cancel)
         scribe = Scribe(log, agent.name, step)
-        self._texts = agent.run(input, scribe, self._cancel, conversation)
+        self._items = agent.run(input, scribe, self._cancel, conversation)
         self._output: Optional[AgentOutput] = None
 
-    def __next__(self) -> str:
-        try:
-            return next(self._texts)
-        except StopIteration as end:
-            self._output = end.value or self._output
-            raise
-        except ValueError as error:
-            if is_running(error):
-                raise RuntimeError(
-                    "this stream is being iterated by another thread: one stream, one thread"
-                ) from None
-            raise
+    def _ended(self, value: Optional[AgentOutput]) -> None:
+        self._output = value or self._output
 
     @property
     def output(self) -> AgentOutput:
@@ -333,25 +322,6 @@ class AgentStream(Iterator[str]):
         if self._output is None:
             raise RuntimeError("there is no output before the stream has been read to its end")
         return self._output
-
-    def cancel(self, reason: str = "AgentStream.cancel()") -> None:
-        """Stop the agent, from any thread; its reader gets `Cancelled`."""
-        self._cancel.cancel(reason)
-
-    def close(self) -> None:
-        """End the run and free its socket.  While another thread reads it: as `cancel`."""
-        try:
-            self._texts.close()
-        except ValueError as error:
-            if not is_running(error):
-                raise
-            self.cancel("AgentStream.close()")
-
-    def __enter__(self) -> AgentStream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _drain(stream: AgentStream) -> AgentOutput:

@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Optional
 from agentstream.errors import AgentStreamError, LogError
 from agentstream.events.model import EventType, FrozenDict
 from agentstream.events.stream import RunLog
-from agentstream.llm.accumulator import Answer
+from agentstream.llm.accumulator import Accumulator
 
 __all__ = ["Scribe", "describe", "message_of"]
 
@@ -33,7 +33,7 @@ class Scribe:
         self.log = log
         self.agent = agent
         self.step = step
-        self.answers: List[Answer] = []
+        self.answers: List[Accumulator] = []
         self._is_plain = agent.isascii() and step.isascii()
 
     @property

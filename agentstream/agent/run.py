@@ -12,8 +12,6 @@ from agentstream.agent.journal import Scribe
 from agentstream.cancel import CancelToken
 from agentstream.errors import AgentStreamError, Cancelled, LimitExceeded
 from agentstream.events.model import EventType
-from agentstream.llm.accumulator import Answer
-from agentstream.llm.call import DeltaStream
 from agentstream.llm.messages import (
     ChatMessage,
     ChatRequest,
@@ -23,6 +21,7 @@ from agentstream.llm.messages import (
     ToolCall,
     Usage,
 )
+from agentstream.llm.stream import as_delta_stream
 
 if TYPE_CHECKING:
     from agentstream.agent.agent import Agent
@@ -96,14 +95,10 @@ class AgentRun:
             model=client.model,
             round=number,
         )
-        deltas = client.stream_deltas(request, cancel=self._cancel)
-        given = deltas.answer if isinstance(deltas, DeltaStream) else None
-        answer = given or Answer(client.model)
-        scribe.answers.append(answer)
+        stream = as_delta_stream(client.stream_deltas(request, cancel=self._cancel), client.model)
+        scribe.answers.append(stream.answer)
         try:
-            for delta in deltas.deltas if isinstance(deltas, DeltaStream) else deltas:
-                if given is None:
-                    answer.add(delta)
+            for delta in stream.deltas:
                 content = delta[0]
                 if delta[1] or delta[7]:
                     _note_rest(delta, scribe)
@@ -112,16 +107,12 @@ class AgentRun:
                     yield content
         except BaseException as error:
             if isinstance(error, AgentStreamError) and error.partial is None:
-                error.partial = answer.response()
+                error.partial = stream.response
             scribe.note_failure(EventType.AGENT_LLM_REQUEST_FAILED, error, round=number)
             raise
         finally:
-            close = getattr(deltas, "close", None)
-            if close is not None:
-                close()
-        if given is None:
-            answer.end()
-        response = answer.response()
+            stream.close()
+        response = stream.response
         _note_answer(response, number, scribe)
         return response
 

@@ -1,4 +1,4 @@
-"""Answer: deltas adding up to a ChatResponse, with the clock on them."""
+"""Accumulator: deltas adding up to a ChatResponse, with the clock on them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 from agentstream.llm.messages import Delta
 from agentstream.results import ChatResponse, ToolCall, Usage
 
-__all__ = ["Answer", "fold", "tokens_per_second"]
+__all__ = ["Accumulator", "tokens_per_second"]
 
 #: So many pieces at a time are made one: a million small str cost ten times their text.
 _FOLD = 2048
 
 
-def fold(pieces: List[str], first: int) -> int:
+def _fold(pieces: List[str], first: int) -> int:
     """Make one str of the oldest pieces from `first` on, if they are many; returns where they end.
 
     Their sum stays the same at every moment, for whoever looks from another thread.
@@ -26,7 +26,7 @@ def fold(pieces: List[str], first: int) -> int:
     return first + 1
 
 
-class Answer:
+class Accumulator:
     """Deltas adding up to a `ChatResponse`, with the clock on them.
 
     One per call.  `add` is on the way of every chunk; `response` may be asked
@@ -95,7 +95,7 @@ class Answer:
             self._content.append(content)
             self._deltas += 1
             if not self._deltas % _FOLD:
-                self._folds[0] = fold(self._content, self._folds[0])
+                self._folds[0] = _fold(self._content, self._folds[0])
         if reasoning or tool_calls or finish_reason or usage or model or warnings:
             self._add_rest(delta)
 
@@ -105,7 +105,7 @@ class Answer:
             self._first = time.monotonic()
         if reasoning:
             self._reasoning.append(reasoning)
-            self._folds[1] = fold(self._reasoning, self._folds[1])
+            self._folds[1] = _fold(self._reasoning, self._folds[1])
             self._reasoning_at = self._deltas
         for piece in tool_calls:
             while len(self._calls) <= piece.place:

@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import json
 import time
-from typing import Any, Callable, Dict, Iterator, NoReturn, Optional
+from typing import Any, Callable, Dict, Generator, Iterator, NoReturn, Optional
 
 from agentstream.cancel import CancelToken
 from agentstream.errors import (
@@ -24,10 +24,10 @@ from agentstream.errors import (
     StatusError,
     StreamTruncated,
 )
-from agentstream.llm.accumulator import Answer
+from agentstream.llm.accumulator import Accumulator
 from agentstream.llm.chat import failures
 from agentstream.llm.chat.chunks import ChunkReader, parse_chunk
-from agentstream.llm.deadlines import Clocks
+from agentstream.llm.deadlines import Deadlines
 from agentstream.llm.llama.resume import Resumption
 from agentstream.llm.messages import ChatRequest, Delta, RetryNotice
 from agentstream.llm.secrets import Redactor
@@ -35,7 +35,7 @@ from agentstream.llm.settings import Limits, Retries, Timeouts
 from agentstream.llm.sse import EventDecoder
 from agentstream.llm.transport import Exchange, Transport
 
-__all__ = ["Call", "DeltaStream", "is_running"]
+__all__ = ["Call"]
 
 #: The body of an HTTP error may take this long and be this long.
 _ERROR_BODY_S = 2.0
@@ -44,51 +44,6 @@ _ERROR_BODY = 65536
 _LOADING_FIRST_S, _LOADING_MOST_S = 0.25, 2.0
 
 _FIELDS = (b"data", b"event", b"id", b"retry", b"error", b":", b"\xef\xbb\xbf")
-
-
-class DeltaStream(Iterator[Delta]):
-    """The deltas of one call.
-
-    Dropping or closing it frees the socket.  One thread may iterate it.
-
-    Attributes:
-        answer: their running sum.
-        deltas: the generator under it, for those who see to that themselves
-            and spare each chunk a call.
-    """
-
-    def __init__(self, call: Call) -> None:
-        self.answer = call.answer
-        self.deltas = call.run()
-        self._cancel = call.cancel
-
-    def __iter__(self) -> DeltaStream:
-        return self
-
-    def __next__(self) -> Delta:
-        try:
-            return next(self.deltas)
-        except ValueError as error:
-            if not is_running(error):
-                raise
-            raise RuntimeError(
-                "this stream is being iterated by another thread: one stream, one thread"
-            ) from None
-
-    def close(self) -> None:
-        """End the call, whole or not; while another thread reads it, by cancelling it."""
-        try:
-            self.deltas.close()  # type: ignore[attr-defined]
-        except ValueError as error:
-            if not is_running(error):
-                raise
-            self._cancel.cancel("DeltaStream.close()")
-
-
-def is_running(error: ValueError) -> bool:
-    """True if `error` says that a generator is run by another thread at this moment."""
-    # Its gi_running would be asked too late: the other thread may have come to the end.
-    return str(error) == "generator already executing"
 
 
 class Call:
@@ -100,7 +55,6 @@ class Call:
         model: the client's model, for requests that name none.
         body: further fields of the body.
         timeouts, retries, limits: the client's.
-        cancel: ends the call from any thread.
         redact: takes secrets out of what errors carry.
         usage: ask for usage; `on_usage_refused` is told if the server refuses the field.
         is_loading: True for an answer of a server that is still loading its model.
@@ -117,7 +71,6 @@ class Call:
         timeouts: Timeouts,
         retries: Retries,
         limits: Limits,
-        cancel: CancelToken,
         redact: Redactor,
         usage: bool = True,
         on_usage_refused: Callable[[], object] = lambda: None,
@@ -130,26 +83,27 @@ class Call:
         self._timeouts = timeouts
         self._retries = retries
         self._limits = limits
-        self.cancel = cancel
+        self.cancel = CancelToken()
         self._redact = redact
         self._usage = usage
         self._on_usage_refused = on_usage_refused
         self._is_loading = is_loading
-        self.answer = Answer(str(self._body["model"]))
+        self.answer = Accumulator(str(self._body["model"]))
         self._resumption = Resumption(self._body, self.answer) if resume else None
         self._tries = 0  # that counted as retries
         self._loading_tries = 0
         self._stop = CancelToken()  # this attempt's: cancelled by `cancel` and by the clocks
-        self._clocks = Clocks(timeouts)
+        self._clocks = Deadlines(timeouts)
         self._size = 0
         self._arguments = 0
 
-    def run(self) -> Iterator[Delta]:
-        """Yield the deltas.
+    def run(self, cancel: CancelToken) -> Generator[Delta, None, None]:
+        """Yield the deltas; `cancel` ends the call from any thread.
 
         Raises:
             AgentStreamError: whichever applies, `partial` holding what had arrived.
         """
+        self.cancel = cancel
         self._waiting_since = self.answer.start()
         self._clocks.start(self._waiting_since)
         try:

@@ -1,4 +1,4 @@
-"""What a caller holds: ChatClient, OpenAIClient, LlamaClient, TextStream.
+"""What a caller holds: ChatClient, OpenAIClient, LlamaClient.
 
 One path for all of them: a client makes a Call, a TextStream drains it.  What a
 stream means is decided below; here are the settings, and their conventions.
@@ -26,12 +26,12 @@ from typing import (
 )
 
 from agentstream.cancel import CancelToken
-from agentstream.errors import AgentStreamError, Cancelled, ConfigError, StatusError
-from agentstream.llm.accumulator import Answer
-from agentstream.llm.call import Call, DeltaStream, is_running
+from agentstream.errors import ConfigError, StatusError
+from agentstream.llm.call import Call
 from agentstream.llm.messages import ChatMessage, ChatRequest, Delta, Prompt, as_request
 from agentstream.llm.secrets import Redactor
 from agentstream.llm.settings import Limits, Retries, Timeouts
+from agentstream.llm.stream import DeltaStream, TextStream
 from agentstream.llm.transport import Transport, display_url, secrets_in
 from agentstream.results import ChatResponse
 
@@ -92,7 +92,12 @@ class ChatClient(ABC):
         Raises:
             ConfigError: `prompt` is no request.
         """
-        return TextStream(self, as_request(prompt), cancel)
+        request = as_request(prompt)
+        return TextStream(
+            lambda token: self.stream_deltas(request, cancel=token),
+            request.model or self.model,
+            cancel,
+        )
 
     def chat(self, prompt: Prompt, *, cancel: Optional[CancelToken] = None) -> ChatResponse:
         """As `chat_stream`, drained: returns the whole `ChatResponse`.
@@ -116,119 +121,6 @@ class ChatClient(ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.model!r}>"
-
-
-class TextStream(Iterator[str]):
-    """The text of one answer as it arrives: an iterator of non-empty str.
-
-    Leaving a `with` block, `close` or dropping it frees the socket.  One thread
-    may iterate it; `cancel`, `close` and `response` are for any.
-    """
-
-    def __init__(
-        self, client: ChatClient, request: ChatRequest, cancel: Optional[CancelToken]
-    ) -> None:
-        self._cancel = CancelToken()
-        self._outer = cancel
-        self._key = None if cancel is None else cancel.add_callback(self._cancel.cancel)
-        self._deltas = client.stream_deltas(request, cancel=self._cancel)
-        # Our own streams come with their sum; others are summed here.
-        given = self._deltas.answer if isinstance(self._deltas, DeltaStream) else None
-        self._answer = given or Answer(request.model or client.model)
-        self._texts = _texts(self._deltas, self._answer, given is None)
-        self._closed_early = False
-
-    def __iter__(self) -> TextStream:
-        return self
-
-    def __next__(self) -> str:
-        try:
-            return next(self._texts)
-        except ValueError as error:
-            if is_running(error):
-                raise RuntimeError(
-                    "this stream is being iterated by another thread: one stream, one thread"
-                ) from None
-            self._unlink()
-            raise
-        except StopIteration:
-            self._unlink()
-            if self._closed_early:  # an end, but not the answer's
-                raise Cancelled(
-                    "the stream was closed before its end", partial=self.response, phase="stream"
-                ) from None
-            raise
-        except BaseException:
-            self._unlink()
-            raise
-
-    @property
-    def response(self) -> ChatResponse:
-        """The `ChatResponse`, as complete as what has arrived."""
-        return self._answer.response()
-
-    def cancel(self, reason: str = "TextStream.cancel()") -> None:
-        """Stop the answer; its reader gets `Cancelled` at once.  From any thread, at any time."""
-        self._cancel.cancel(reason)
-
-    def close(self) -> None:
-        """End the stream and free its socket.  While another thread reads it: as `cancel`.
-
-        Whoever reads on after a close that came before the answer's end gets `Cancelled`.
-        """
-        early = self._texts.gi_frame is not None  # type: ignore[attr-defined]
-        try:
-            self._texts.close()  # type: ignore[attr-defined]
-        except ValueError as error:
-            if not is_running(error):
-                raise
-            self.cancel("TextStream.close()")  # it is being read at this moment
-        else:
-            self._closed_early = self._closed_early or early
-            _close(self._deltas)
-            self._unlink()
-
-    def _unlink(self) -> None:
-        if self._outer is not None and self._key is not None:
-            self._outer.remove_callback(self._key)
-            self._key = None
-
-    def __enter__(self) -> TextStream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        self._unlink()
-
-
-def _texts(deltas: Iterator[Delta], answer: Answer, add: bool) -> Iterator[str]:
-    # A function, not a method: a generator that held its TextStream would keep
-    # it, and the socket, until the garbage collector came by.
-    if add:
-        answer.start()
-    try:
-        for delta in deltas.deltas if isinstance(deltas, DeltaStream) else deltas:
-            if add:
-                answer.add(delta)
-            if delta[0]:
-                yield delta[0]
-    except AgentStreamError as error:
-        if error.partial is None:
-            answer.end()
-            error.partial = answer.response()
-        raise
-    finally:
-        _close(deltas)
-    if add:
-        answer.end()
-
-
-def _close(deltas: object) -> None:
-    close = getattr(deltas, "close", None)
-    if close is not None:
-        close()
 
 
 class _HTTPClient(ChatClient):
@@ -279,23 +171,21 @@ class _HTTPClient(ChatClient):
         self, request: ChatRequest, *, cancel: Optional[CancelToken] = None
     ) -> DeltaStream:
         """See `ChatClient.stream_deltas`."""
-        return DeltaStream(
-            self._call_for(request)(
-                self._transport,
-                request,
-                model=self.model,
-                body=self._body,
-                timeouts=self.timeouts,
-                retries=self.retries,
-                limits=self.limits,
-                cancel=cancel or CancelToken(),
-                redact=Redactor(self._keys, _texts_of(request)),
-                usage=self._ask_usage,
-                on_usage_refused=self._no_usage,
-                is_loading=self._is_loading,
-                resume=self.retries.resume and self._continues,
-            )
+        call = self._call_for(request)(
+            self._transport,
+            request,
+            model=self.model,
+            body=self._body,
+            timeouts=self.timeouts,
+            retries=self.retries,
+            limits=self.limits,
+            redact=Redactor(self._keys, _texts_of(request)),
+            usage=self._ask_usage,
+            on_usage_refused=self._no_usage,
+            is_loading=self._is_loading,
+            resume=self.retries.resume and self._continues,
         )
+        return DeltaStream(call.answer, call.run, cancel)
 
     def _call_for(self, request: ChatRequest) -> Callable[..., Call]:
         """What makes the call of a request."""

@@ -21,7 +21,7 @@ from agentstream.errors import (
 )
 from agentstream.llm.settings import Timeouts
 
-__all__ = ["Clocks"]
+__all__ = ["Deadlines"]
 
 #: Once the model has finished, usage and [DONE] have this long to follow.
 _TAIL_S = 2.0
@@ -34,7 +34,7 @@ _ERRORS: Dict[str, Tuple[Type[AgentStreamError], str]] = {
 }
 
 
-class Clocks:
+class Deadlines:
     """One set a call.  All but the alarm's own method belong to the reading thread.
 
     Attributes:

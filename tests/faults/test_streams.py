@@ -120,7 +120,7 @@ def test_u08_closed_by_another_thread_while_it_is_read(hanging, kind):
     stream = open_stream(client, kind)
     assert next(stream) == "b"
     task = Task(lambda: next(stream))
-    generator = stream._texts
+    generator = stream._items
     wait_until(lambda: generator.gi_running)
     stream.close()
     error = task.error()
@@ -157,7 +157,7 @@ def test_u08_two_threads_on_one_stream_get_a_clear_error(hanging, kind):
     stream = open_stream(client, kind)
     assert next(stream) == "b"
     reader = Task(lambda: next(stream))
-    wait_until(lambda: stream._texts.gi_running)
+    wait_until(lambda: stream._items.gi_running)
     with pytest.raises(RuntimeError, match="another thread"):
         next(stream)
     assert not isinstance(Task(lambda: next(stream)).error(), AgentStreamError)

@@ -25,7 +25,7 @@ from agentstream.errors import (
     StallTimeout,
     StreamTruncated,
 )
-from agentstream.llm.accumulator import Answer
+from agentstream.llm.accumulator import Accumulator
 from agentstream.llm.clients import LlamaClient, OpenAIClient
 from agentstream.llm.llama.resume import Resumption, Seam
 from agentstream.llm.messages import ChatMessage, ChatRequest, Delta
@@ -155,7 +155,7 @@ BROKEN = StreamTruncated("it broke", phase="stream", retryable=True)
 
 
 def resumption(body: Dict[str, Any], *deltas: Delta) -> Resumption:
-    answer = Answer()
+    answer = Accumulator()
     for delta in deltas:
         answer.add(delta)
     request = {"messages": [{"role": "user", "content": "Hi"}], **body}

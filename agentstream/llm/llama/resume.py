@@ -17,7 +17,7 @@ from agentstream.errors import (
     StatusError,
     StreamTruncated,
 )
-from agentstream.llm.accumulator import Answer
+from agentstream.llm.accumulator import Accumulator
 from agentstream.llm.chat.chunks import ChunkReader
 from agentstream.llm.messages import Delta
 from agentstream.results import Usage
@@ -172,7 +172,7 @@ class Resumption:
         answer: its answer.
     """
 
-    def __init__(self, body: Dict[str, Any], answer: Answer) -> None:
+    def __init__(self, body: Dict[str, Any], answer: Accumulator) -> None:
         self._body = body
         self._answer = answer
         #: The last break: its class, its words, and whether it is retryable.
