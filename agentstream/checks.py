@@ -2,93 +2,139 @@
 
 Each returns the value or raises a `ConfigError` that carries the setting's name and
 the reason apart, so that whoever read the setting from somewhere else (a file, the
-environment, a flag) can name it in their own words.
+environment, a flag) can name it in their own words.  `of` names the setting's owner
+in the message ("agent 'poet'"); with `optional`, None passes as it is.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Iterable, Optional, Type, TypeVar, Union
+from typing import Any, Iterable, Optional
 
 from agentstream.errors import ConfigError
 
-__all__ = ["flag", "instance", "number", "one_of", "seconds", "text", "whole"]
+__all__ = [
+    "LONGEST_S",
+    "flag",
+    "function",
+    "instance",
+    "is_number",
+    "is_whole",
+    "number",
+    "one_of",
+    "seconds",
+    "text",
+    "whole",
+]
 
-T = TypeVar("T")
 
 #: The longest time a clock takes: a century.  Longer ones are as good as none.
 LONGEST_S = 3.2e9
 
 
-def whole(name: str, value: Any, least: int = 0, most: Optional[int] = None) -> int:
+def is_whole(value: object) -> bool:
+    """True for a whole number; a bool is none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    """True for a finite number that a float can hold; a bool is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int of hundreds of digits
+        return False
+
+
+def whole(
+    name: str,
+    value: Any,
+    least: int = 0,
+    most: Optional[int] = None,
+    *,
+    optional: bool = False,
+    of: str = "",
+) -> Any:
     """A whole number from `least` to `most`.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigError.about(name, f"must be a whole number, not {_shown(value)}")
-    _check_range(name, value, least, most)
-    return value
-
-
-def number(
-    name: str, value: Any, least: float = -math.inf, most: float = math.inf
-) -> Union[int, float]:
-    """A finite number from `least` to `most`.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not _finite(value):
-        raise ConfigError.about(name, f"must be a number, not {_shown(value)}")
-    _check_range(name, value, least, most)
-    return value
-
-
-def seconds(name: str, value: Any, *, optional: bool = False, zero: bool = False) -> Any:
-    """A time in seconds, above zero (`zero`: or zero itself), at most `LONGEST_S`.
-
-    With `optional`, None passes as it is.  A time beyond `LONGEST_S` comes back as that.
 
     Raises:
         ConfigError: it is none.
     """
     if value is None and optional:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
-        raise ConfigError.about(name, f"must be a number of seconds, not {_shown(value)}")
-    if value < 0 or (value == 0 and not zero):
-        least = "0 or more" if zero else "above 0"
-        raise ConfigError.about(name, f"must be {least} seconds, not {value!r}")
+    if not is_whole(value):
+        raise ConfigError.about(name, f"must be a whole number, not {_shown(value)}", of)
+    _check_range(name, value, least, most, of)
+    return value
+
+
+def number(
+    name: str,
+    value: Any,
+    least: Optional[float] = None,
+    most: Optional[float] = None,
+    *,
+    optional: bool = False,
+    of: str = "",
+) -> Any:
+    """A finite number from `least` to `most`.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if value is None and optional:
+        return None
+    if not is_number(value):
+        raise ConfigError.about(name, f"must be a number, not {_shown(value)}", of)
+    _check_range(name, value, least, most, of)
+    return value
+
+
+def seconds(
+    name: str, value: Any, *, optional: bool = False, zero: bool = False, of: str = ""
+) -> Any:
+    """A finite time in seconds, above zero (`zero`: or zero itself), at most `LONGEST_S`.
+
+    A time beyond `LONGEST_S` comes back as that.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if value is None and optional:
+        return None
+    usable = is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+    if not usable or value < 0 or (value == 0 and not zero):
+        said = "0 or more seconds" if zero else "a positive number of seconds"
+        raise ConfigError.about(name, f"must be {said}, not {_shown(value)}", of)
     return min(value, LONGEST_S)
 
 
-def text(name: str, value: Any, *, empty: bool = False) -> str:
+def text(name: str, value: Any, *, empty: bool = False, of: str = "") -> str:
     """A str, not an empty one unless `empty`.
 
     Raises:
         ConfigError: it is none.
     """
     if not isinstance(value, str):
-        raise ConfigError.about(name, f"must be a str, not {type(value).__name__}")
+        raise ConfigError.about(name, f"must be a str, not {type(value).__name__}", of)
     if not value and not empty:
-        raise ConfigError.about(name, "must not be empty")
+        raise ConfigError.about(name, "must not be empty", of)
     return value
 
 
-def flag(name: str, value: Any) -> bool:
+def flag(name: str, value: Any, *, of: str = "") -> bool:
     """True or False.
 
     Raises:
         ConfigError: it is neither.
     """
     if not isinstance(value, bool):
-        raise ConfigError.about(name, f"must be True or False, not {_shown(value)}")
+        raise ConfigError.about(name, f"must be True or False, not {_shown(value)}", of)
     return value
 
 
-def one_of(name: str, value: Any, choices: Iterable[Any]) -> Any:
+def one_of(name: str, value: Any, choices: Iterable[Any], *, of: str = "") -> Any:
     """One of `choices`.
 
     Raises:
@@ -96,44 +142,59 @@ def one_of(name: str, value: Any, choices: Iterable[Any]) -> Any:
     """
     known = list(choices)
     if value not in known:
-        raise ConfigError.about(
-            name, f"must be one of {', '.join(map(str, known))}, not {_shown(value)}"
-        )
+        shown = repr(value[:60]) if isinstance(value, str) else _shown(value)
+        reason = f"must be one of {', '.join(map(str, known))}, not {shown}"
+        raise ConfigError.about(name, reason, of)
     return value
 
 
-def instance(name: str, value: Any, kind: Type[T]) -> T:
+def instance(name: str, value: Any, kind: type, *, optional: bool = False, of: str = "") -> Any:
     """An instance of `kind`.
 
     Raises:
         ConfigError: it is none.
     """
+    if value is None and optional:
+        return None
     if not isinstance(value, kind):
         article = "an" if kind.__name__[:1] in "AEIOU" else "a"
-        raise ConfigError.about(
-            name, f"must be {article} {kind.__name__}, not {type(value).__name__}"
-        )
+        reason = f"must be {article} {kind.__name__}, not {type(value).__name__}"
+        raise ConfigError.about(name, reason, of)
     return value
 
 
-def _finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an int of hundreds of digits
-        return False
+def function(name: str, value: Any, *, optional: bool = False, of: str = "") -> Any:
+    """What can be called.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if value is None and optional:
+        return None
+    if not callable(value):
+        raise ConfigError.about(name, f"must be callable, not {type(value).__name__}", of)
+    return value
 
 
-def _check_range(name: str, value: float, least: float, most: Optional[float]) -> None:
-    if most is not None and most != math.inf and not least <= value <= most:
-        raise ConfigError.about(name, f"must be from {least} to {most}, not {_shown(value)}")
-    if value < least:
-        raise ConfigError.about(name, f"must be {least} or more, not {_shown(value)}")
+def _check_range(
+    name: str, value: float, least: Optional[float], most: Optional[float], of: str
+) -> None:
+    low = least is not None and value < least
+    if not low and (most is None or value <= most):
+        return
+    if most is None:
+        said = f"{least} or more"
+    elif least is None:
+        said = f"{most} or less"
+    else:
+        said = f"from {least} to {most}"
+    raise ConfigError.about(name, f"must be {said}, not {_shown(value)}", of)
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     """A value as a message may show it: numbers as they are, of others only the type."""
     if value is None or isinstance(value, (bool, float)):
         return repr(value)
     if isinstance(value, int):
-        return repr(value) if -(10**18) < value < 10**18 else "one of so many digits"
+        return repr(value) if abs(value) < 10**18 else "one of so many digits"
     return f"a {type(value).__name__}"

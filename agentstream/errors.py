@@ -90,9 +90,10 @@ class ConfigError(AgentStreamError, ValueError):
         self.reason = reason or message
 
     @classmethod
-    def about(cls, setting: str, reason: str) -> ConfigError:
-        """The error whose message is the setting's name and the reason."""
-        return cls(f"{setting} {reason}", setting=setting, reason=reason)
+    def about(cls, setting: str, reason: str, of: str = "") -> ConfigError:
+        """The error whose message is the setting's name and the reason, after its owner's, `of`."""
+        owner = f"{of}: " if of else ""
+        return cls(f"{owner}{setting} {reason}", setting=setting, reason=reason)
 
 
 class ConnectError(AgentStreamError):

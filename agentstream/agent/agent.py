@@ -7,7 +7,6 @@ happens in a run is agent_run.py's, which agent comes next is workflow.py's.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from typing import (
     TYPE_CHECKING,
@@ -22,12 +21,13 @@ from typing import (
     Union,
 )
 
+from agentstream import checks
 from agentstream.agent.journal import Scribe, describe
 from agentstream.agent.run import AgentRun
-from agentstream.agent.settings import as_choice, as_tools, check_count
+from agentstream.agent.settings import as_choice, as_tools
 from agentstream.cancel import CancelToken
 from agentstream.errors import ConfigError
-from agentstream.events.model import EventType
+from agentstream.events.model import EventType, new_id
 from agentstream.events.stream import EventStream, RunLog
 from agentstream.llm.accumulator import tokens_per_second
 from agentstream.llm.clients import ChatClient
@@ -130,16 +130,14 @@ class Agent:
     ) -> None:
         if not isinstance(name, str) or not name:
             raise ConfigError("an agent needs a name")
-        if not isinstance(client, ChatClient):
-            raise ConfigError(f"agent {name!r}: client must be a ChatClient")
-        check_count(name, "max_rounds", max_rounds, 1)
-        check_count(name, "repeat_limit", repeat_limit, 2, optional=True)
-        check_count(name, "repeat_memory", repeat_memory, 0, optional=True)
-        check_count(name, "tool_result_limit", tool_result_limit, 100)
-        if tool_timeout is not None and not tool_timeout > 0:
-            raise ConfigError(f"agent {name!r}: tool_timeout must be seconds above 0, or None")
-        if approve is not None and not callable(approve):
-            raise ConfigError(f"agent {name!r}: approve must be callable")
+        of = f"agent {name!r}"
+        checks.instance("client", client, ChatClient, of=of)
+        checks.whole("max_rounds", max_rounds, 1, of=of)
+        checks.whole("repeat_limit", repeat_limit, 2, optional=True, of=of)
+        checks.whole("repeat_memory", repeat_memory, optional=True, of=of)
+        checks.whole("tool_result_limit", tool_result_limit, 100, of=of)
+        tool_timeout = checks.seconds("tool_timeout", tool_timeout, optional=True, of=of)
+        checks.function("approve", approve, optional=True, of=of)
         self.name = name
         self.system_prompt = system_prompt
         self.client = client
@@ -210,7 +208,7 @@ class Agent:
         The events' `workflow_id` is the given one or a new one; the last is
         agent_completed or agent_failed.
         """
-        log = event_stream.open_log(workflow_id or os.urandom(8).hex())
+        log = event_stream.open_log(workflow_id or new_id())
         return _drain(AgentStream(self, input, log, "", cancel, conversation=conversation))
 
     def as_tool(

@@ -12,6 +12,7 @@ import os
 import threading
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
+from agentstream import checks
 from agentstream.errors import ConfigError
 from agentstream.llm.messages import ChatMessage
 from agentstream.results import ToolCall
@@ -71,10 +72,8 @@ class Conversation:
         max_tokens: Optional[int] = None,
         estimate: Optional[Callable[[ChatMessage], int]] = None,
     ) -> None:
-        if max_tokens is not None and (not isinstance(max_tokens, int) or max_tokens < 1):
-            raise ConfigError("Conversation.max_tokens must be 1 or more, or None")
-        if estimate is not None and not callable(estimate):
-            raise ConfigError("Conversation.estimate must be callable")
+        checks.whole("Conversation.max_tokens", max_tokens, 1, optional=True)
+        checks.function("Conversation.estimate", estimate, optional=True)
         self.max_tokens = max_tokens
         self._estimate = estimate or estimate_tokens
         self._entries: Tuple[_Entry, ...] = ()

@@ -6,11 +6,11 @@ names the calling run as its parent.
 
 from __future__ import annotations
 
-import os
 import re
 from typing import TYPE_CHECKING, Any, Mapping, Optional
 
 from agentstream.cancel import CancelToken
+from agentstream.events.model import new_id
 from agentstream.events.stream import RunLog
 from agentstream.tools.context import RunContext
 from agentstream.tools.tool import Tool
@@ -55,7 +55,7 @@ class AgentTool(Tool):
         if log is None:
             text: str = self.call(arguments, cancel, RunContext(cancel=cancel))
             return text
-        own = log.open_child(os.urandom(8).hex())
+        own = log.open_child(new_id())
         workflow = Workflow(self.agent.name, [self.agent])
         output: str = Execution(workflow, own, cancel).run(arguments["input"]).output
         return output

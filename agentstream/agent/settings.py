@@ -9,7 +9,7 @@ from agentstream.errors import ConfigError
 if TYPE_CHECKING:
     from agentstream.tools import Tool
 
-__all__ = ["as_choice", "as_tools", "check_count"]
+__all__ = ["as_choice", "as_tools"]
 
 _CHOICES = ("auto", "none", "required")
 
@@ -43,16 +43,6 @@ def as_choice(
         return choice
     if name not in tools:
         known = ", ".join([*_CHOICES, *tools])
-        raise ConfigError(f"agent {agent!r}: tool_choice must be one of {known}, not {choice!r}")
+        reason = f"must be one of {known}, not {choice!r}"
+        raise ConfigError.about("tool_choice", reason, f"agent {agent!r}")
     return {"type": "function", "function": {"name": name}}
-
-
-def check_count(
-    agent: str, setting: str, value: object, least: int, *, optional: bool = False
-) -> None:
-    """Raise ConfigError unless a setting is a whole number, `least` or more."""
-    if value is None and optional:
-        return
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        more = ", or None" if optional else ""
-        raise ConfigError(f"agent {agent!r}: {setting} must be {least} or more{more}")

@@ -6,7 +6,6 @@ What the commands that have a run to show share.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Set
 
@@ -15,7 +14,7 @@ from agentstream.cli.settings import setting
 from agentstream.cli.text import Output
 from agentstream.console.terminal import is_terminal
 from agentstream.errors import AgentStreamError, Cancelled, WorkflowFailed
-from agentstream.events.model import Event, EventType
+from agentstream.events.model import Event, EventType, new_id
 from agentstream.events.stream import EventStream
 from agentstream.results import ChatResponse, StepResult, WorkflowRun
 from agentstream.runtime.runtime import RunHandle, Runtime
@@ -55,7 +54,7 @@ def execute(
     Raises:
         WorkflowFailed, Cancelled, Interrupted: with `run`.
     """
-    workflow_id = workflow_id or os.urandom(8).hex()
+    workflow_id = workflow_id or new_id()
     with Runtime(event_stream=_stream(log, setting(given, "log_days")), grace=_GRACE_S) as runtime:
         view = View(given, plain)
         # Before its first event comes: that may find nobody reading.

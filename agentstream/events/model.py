@@ -8,6 +8,7 @@ import enum
 import functools
 import json
 import math
+import os
 from typing import (
     Any,
     Callable,
@@ -22,7 +23,12 @@ from typing import (
 
 from agentstream.errors import LogError
 
-__all__ = ["TERMINAL", "Event", "EventType", "freeze"]
+__all__ = ["TERMINAL", "Event", "EventType", "freeze", "new_id"]
+
+
+def new_id() -> str:
+    """A new id, of a run or of a writer: 64 random bits as 16 hexadecimal digits."""
+    return os.urandom(8).hex()
 
 
 class EventType(str, enum.Enum):

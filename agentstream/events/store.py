@@ -22,7 +22,8 @@ from typing import (
     Tuple,
 )
 
-from agentstream.errors import ConfigError, LogError
+from agentstream import checks
+from agentstream.errors import LogError
 from agentstream.events.model import TERMINAL, Event, make_event
 
 __all__ = ["Bounds", "EventStore", "MemoryStore", "RunState", "StopCallback"]
@@ -211,9 +212,7 @@ class MemoryStore(EventStore):
     """Keeps the newest `capacity` events of all workflows together; the oldest go first."""
 
     def __init__(self, capacity: int = 10_000) -> None:
-        if not isinstance(capacity, int) or capacity < 1:
-            raise ConfigError(f"MemoryStore needs a capacity of 1 or more, not {capacity!r}")
-        self._capacity = capacity
+        self._capacity: int = checks.whole("capacity", capacity, 1, of="MemoryStore")
         self._lock = threading.Lock()
         self._events: Deque[Event] = deque()
         self._workflows: Dict[str, _Kept] = {}

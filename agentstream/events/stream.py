@@ -27,7 +27,7 @@ from typing import (
     Union,
 )
 
-from agentstream import threads
+from agentstream import checks, threads
 from agentstream.errors import ConfigError, LogError, OffsetGone
 from agentstream.events.follower import Follower
 from agentstream.events.mailbox import UNKNOWN, Callback, Mailbox
@@ -96,8 +96,7 @@ class EventStream:
     _exit_order = 1  # after the runtimes, whose last events it delivers
 
     def __init__(self, store: Optional[EventStore] = None) -> None:
-        if store is not None and not isinstance(store, EventStore):
-            raise ConfigError(f"store must be an EventStore, not {type(store).__name__}")
+        checks.instance("store", store, EventStore, optional=True)
         self.store = store or MemoryStore()
         self._lock = threading.RLock()  # re-entrant: a signal handler may come by
         self._closed = False
@@ -254,10 +253,8 @@ class EventStream:
             LogError: the stream is closed, or no thread can be started.
         """
         wanted = None if types is None else frozenset(_kinds(types))
-        if not isinstance(max_queue, int) or max_queue < 1:
-            raise ConfigError(f"max_queue must be 1 or more, not {max_queue!r}")
-        if callback is not None and not callable(callback):
-            raise ConfigError(f"callback must be callable, not {type(callback).__name__}")
+        checks.whole("max_queue", max_queue, 1)
+        checks.function("callback", callback, optional=True)
         mailbox = Mailbox(self, workflow_id, wanted, max_queue)
         with self._lock:
             if self._closed:
@@ -280,8 +277,7 @@ class EventStream:
         return Subscription(self, mailbox, callback)
 
     def _check_after(self, after: int, workflow_id: Optional[str]) -> int:
-        if not isinstance(after, int) or isinstance(after, bool) or after < 0:
-            raise ConfigError(f"after must be a whole number from 0 on, not {after!r}")
+        checks.whole("after", after)
         first, last = self.store.bounds(workflow_id)
         if after > last or (last and after + 1 < first):
             where = "the log" if workflow_id is None else f"workflow {workflow_id!r}"

@@ -25,6 +25,7 @@ from typing import (
     Union,
 )
 
+from agentstream import checks
 from agentstream.cancel import CancelToken
 from agentstream.errors import ConfigError, StatusError
 from agentstream.llm.call import Call
@@ -47,7 +48,7 @@ __all__ = [
 if TYPE_CHECKING:
     from agentstream.llm.llama.tools import Template
 
-_TOOL_MODES = ("native", "schema", "auto")
+TOOL_MODES = ("native", "schema", "auto")
 
 _Self = TypeVar("_Self", bound="ChatClient")
 #: Where `OpenAIClient` asks unless told otherwise.
@@ -146,9 +147,9 @@ class _HTTPClient(ChatClient):
         self.timeouts = timeouts
         self.retries = retries or Retries()
         self.limits = limits or Limits()
-        _check(self.timeouts, Timeouts, "timeouts")
-        _check(self.retries, Retries, "retries")
-        _check(self.limits, Limits, "limits")
+        checks.instance("timeouts", self.timeouts, Timeouts)
+        checks.instance("retries", self.retries, Retries)
+        checks.instance("limits", self.limits, Limits)
         self._body = dict(body or {})
         headers = dict(headers or {})
         self._transport = Transport(
@@ -317,9 +318,7 @@ class LlamaClient(_HTTPClient):
             retries=retries,
             limits=limits,
         )
-        if tool_mode not in _TOOL_MODES:
-            raise ConfigError(f"tool_mode must be one of {', '.join(_TOOL_MODES)}")
-        self._tool_mode = tool_mode
+        self._tool_mode = checks.one_of("tool_mode", tool_mode, TOOL_MODES)
         self._root = root
         self._template: Optional[Template] = None
 
@@ -343,11 +342,6 @@ class LlamaClient(_HTTPClient):
 
     def _is_loading(self, error: StatusError) -> bool:
         return error.status == 503 and "loading model" in error.body.lower()
-
-
-def _check(value: object, kind: type, name: str) -> None:
-    if not isinstance(value, kind):
-        raise ConfigError(f"{name} must be a {kind.__name__}, not {type(value).__name__}")
 
 
 def _host(url: str) -> Optional[str]:

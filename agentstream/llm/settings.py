@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Optional
 
-from agentstream.errors import ConfigError
+from agentstream import checks
 from agentstream.llm.frozen import Frozen
 
 __all__ = ["Limits", "Retries", "Timeouts"]
@@ -32,11 +32,8 @@ class Timeouts(Frozen):
     total: Optional[float] = None
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value is not None and not (_is_number(value) and 0 < value < float("inf")):
-                raise ConfigError(
-                    f"Timeouts.{name} must be a positive number of seconds or None, not {value!r}"
-                )
+        for name, value in self.__dict__.items():
+            self.__dict__[name] = checks.seconds(f"Timeouts.{name}", value, optional=True)
 
 
 class Retries(Frozen):
@@ -72,15 +69,11 @@ class Retries(Frozen):
     max_retry_after: float = 60.0
 
     def __post_init__(self) -> None:
-        attempts = self.attempts
-        if not isinstance(attempts, int) or isinstance(attempts, bool) or attempts < 0:
-            raise ConfigError(f"Retries.attempts must be 0 or more, not {self.attempts!r}")
-        if not isinstance(self.resume, bool):
-            raise ConfigError(f"Retries.resume must be True or False, not {self.resume!r}")
+        checks.whole("Retries.attempts", self.attempts)
+        checks.flag("Retries.resume", self.resume)
         for name in ("backoff", "max_backoff", "max_retry_after"):
-            value = getattr(self, name)
-            if not (_is_number(value) and value >= 0):
-                raise ConfigError(f"Retries.{name} must be 0 or more seconds, not {value!r}")
+            value = self.__dict__[name]
+            self.__dict__[name] = checks.seconds(f"Retries.{name}", value, zero=True)
 
     def delay(self, attempt: int) -> float:
         """Seconds before further try number `attempt`, from 0."""
@@ -112,11 +105,4 @@ class Limits(Frozen):
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value is None and name != "pool_size":
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigError(f"Limits.{name} must be a positive whole number, not {value!r}")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+            checks.whole(f"Limits.{name}", value, 1, optional=name != "pool_size")

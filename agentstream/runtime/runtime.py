@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextvars
 import logging
-import os
 import sys
 import threading
 import time
@@ -17,7 +16,7 @@ from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, Callable, Dict, Generator, NamedTuple, Optional, Sequence, Union
 
-from agentstream import threads
+from agentstream import checks, threads
 from agentstream.agent.agent import Agent
 from agentstream.cancel import CancelToken
 from agentstream.errors import (
@@ -27,7 +26,7 @@ from agentstream.errors import (
     ConnectError,
     LogError,
 )
-from agentstream.events.model import Event
+from agentstream.events.model import Event, new_id
 from agentstream.events.stream import EventStream, RunLog
 from agentstream.results import WorkflowRun
 from agentstream.workflow import Execution, Workflow
@@ -252,12 +251,10 @@ class Runtime:
         event_stream: Optional[EventStream] = None,
         grace: float = _GRACE_S,
     ) -> None:
-        if not isinstance(max_workers, int) or max_workers < 1:
-            raise ConfigError(f"max_workers must be 1 or more, not {max_workers!r}")
-        if event_stream is not None and not isinstance(event_stream, EventStream):
-            raise ConfigError("event_stream must be an EventStream")
+        checks.whole("max_workers", max_workers, 1)
+        checks.instance("event_stream", event_stream, EventStream, optional=True)
         self.event_stream = event_stream or EventStream()
-        self.grace = grace
+        self.grace: float = checks.seconds("grace", grace, zero=True)
         self._pool = threads.WorkerPool(max_workers, "run")
         self._crew = _Pool(self._pool)
         self._lock = threading.RLock()  # a signal handler may come by
@@ -310,7 +307,7 @@ class Runtime:
             if self._shut or threads.exiting():
                 raise RuntimeError("the runtime has been shut down: it takes no new runs")
             log = self.event_stream.open_log(
-                workflow_id or os.urandom(8).hex(),
+                workflow_id or new_id(),
                 None if parent is None else parent.workflow_id,
             )
             if log.workflow_id in self._runs:
@@ -397,7 +394,7 @@ class Runtime:
         A run that fails raises nothing here: its terminal event says so.
         Leaving the loop early stops the run.
         """
-        workflow_id = workflow_id or os.urandom(8).hex()
+        workflow_id = workflow_id or new_id()
         with self.event_stream.subscribe(workflow_id=workflow_id) as events:
             handle = self.submit(workflow, input, workflow_id=workflow_id, context=context)
             try:

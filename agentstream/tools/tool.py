@@ -9,10 +9,10 @@ from __future__ import annotations
 import copy
 import functools
 import json
-import math
 import re
 from typing import Any, Callable, Dict, Mapping, Optional, Union, overload
 
+from agentstream import checks
 from agentstream.cancel import CancelToken
 from agentstream.errors import ConfigError, ToolError
 from agentstream.tools import signature
@@ -275,9 +275,9 @@ def as_tool(function: Union[Tool, Callable[..., Any]]) -> Tool:
 
 def _check_name(name: Any) -> None:
     if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+        reason = "a name has 1 to 64 letters, digits, '_' or '-'"
         raise ConfigError(
-            f"tool {name!r}: a name has 1 to 64 letters, digits, '_' or '-'; "
-            "give one with @tool(name=...)"
+            f"tool {name!r}: {reason}; give one with @tool(name=...)", setting="name", reason=reason
         )
 
 
@@ -288,12 +288,8 @@ def _checked_text(name: str, description: Any) -> str:
 
 
 def _checked_timeout(name: str, timeout: Any) -> Optional[float]:
-    if timeout is None:
-        return None
-    usable = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
-    if not usable or not math.isfinite(timeout) or timeout <= 0:
-        raise ConfigError(f"tool {name!r}: timeout must be seconds above 0, or None")
-    return float(timeout)
+    checked = checks.seconds("timeout", timeout, optional=True, of=f"tool {name!r}")
+    return None if checked is None else float(checked)
 
 
 def _checked_schema(name: str, parameters: Any) -> Dict[str, Any]:

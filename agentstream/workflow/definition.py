@@ -6,9 +6,9 @@ execution.py's.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Callable, Optional, Sequence, Tuple, Union
 
+from agentstream import checks
 from agentstream.agent.agent import Agent
 from agentstream.errors import ConfigError
 
@@ -85,17 +85,10 @@ class Step:
         self._settle(default if name is None else name, timeout, retries)
 
     def _settle(self, name: str, timeout: Optional[float], retries: int) -> None:
-        if not isinstance(name, str) or not name:
-            raise ConfigError("a step's name must be a text, and not empty")
-        if timeout is not None and not (_is_number(timeout) and 0 < timeout < math.inf):
-            raise ConfigError(
-                f"step {name!r}: timeout must be seconds above 0, or None, not {timeout!r}"
-            )
-        if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
-            raise ConfigError(f"step {name!r}: retries must be 0 or more, not {retries!r}")
-        self.name = name
-        self.timeout = timeout
-        self.retries = retries
+        self.name = checks.text("name", name, of="a step")
+        of = f"step {name!r}"
+        self.timeout: Optional[float] = checks.seconds("timeout", timeout, optional=True, of=of)
+        self.retries: int = checks.whole("retries", retries, of=of)
 
     def __repr__(self) -> str:
         return f"<{self.kind} step {self.name!r}>"
@@ -200,7 +193,3 @@ def takes_two(function: Callable[..., Any]) -> bool:
         return False
     second = parameters[1]
     return second.default is inspect.Parameter.empty or second.name == "context"
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

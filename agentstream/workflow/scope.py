@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextvars
 import logging
-import os
 import time
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Mapping, Optional, Tuple
@@ -18,7 +17,7 @@ from agentstream.agent.agent import Agent
 from agentstream.agent.journal import Scribe
 from agentstream.cancel import CancelToken
 from agentstream.errors import AgentStreamError, Cancelled, DeadlineExceeded, WorkflowFailed
-from agentstream.events.model import EventType
+from agentstream.events.model import EventType, new_id
 from agentstream.events.stream import RunLog
 from agentstream.workflow.branches import Outcome, blamed, linked, side_by_side
 from agentstream.workflow.context import Context, as_content, fill
@@ -160,7 +159,7 @@ class Scope:
 
     def open_inner(self) -> str:
         """Begin the log of a run within this one; returns its id."""
-        self._inner_log = self._execution.log.open_child(os.urandom(8).hex())
+        self._inner_log = self._execution.log.open_child(new_id())
         return self._inner_log.workflow_id
 
     def run_inner(self, workflow: Workflow, input: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Tuple
 
+from agentstream import checks
 from agentstream.agent.journal import message_of
 from agentstream.errors import ConfigError, LimitExceeded
 from agentstream.events.model import EventType
@@ -173,11 +174,9 @@ class Repeat(Step):
         self._settle(name, timeout, retries)
         if until is not None:
             check_function(until, f"step {name!r}: until")
-        if not isinstance(at_most, int) or isinstance(at_most, bool) or at_most < 1:
-            raise ConfigError(f"step {name!r}: at_most must be 1 round or more, not {at_most!r}")
         self.step = as_step(step)
         self.until = until
-        self.at_most = at_most
+        self.at_most: int = checks.whole("at_most", at_most, 1, of=f"step {name!r}")
         self.fail_at_limit = fail_at_limit
 
     def within(self) -> Tuple[Tuple[str, Step], ...]:

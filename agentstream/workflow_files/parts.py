@@ -9,6 +9,7 @@ import contextlib
 import re
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
+from agentstream import checks
 from agentstream.agent.agent import Agent
 from agentstream.cancel import CancelToken
 from agentstream.errors import ConfigError
@@ -161,9 +162,9 @@ def _probe(provider: str, **settings: Any) -> ChatClient:
 
 
 def _positive(**given: Any) -> None:
-    for value in given.values():
-        if isinstance(value, int) and value < 1:
-            raise ConfigError(f"it must be 1 or more, not {value}")
+    for name, value in given.items():
+        if checks.is_whole(value):
+            checks.whole(name, value, 1)
 
 
 def _clocks(table: Table, pattern: Callable[[], Any]) -> Dict[str, Any]:
@@ -259,7 +260,7 @@ def read_tool(table: Table, name: str) -> Optional[ToolSpec]:
     try:
         inert_tool(name)
     except ConfigError as error:
-        table.problems.add(table.where, str(error).partition(": ")[2].partition(";")[0])
+        table.problems.add(table.where, error.reason)
     table.done()
     if source is None or not check_import(table, "import", source):
         return None
@@ -382,7 +383,5 @@ def _check_ranges(
     temperature: Optional[float] = None, top_p: Optional[float] = None, **_: Any
 ) -> None:
     """What no server takes and no class of ours checks."""
-    if temperature is not None and temperature < 0:
-        raise ConfigError(f"it must be 0 or more, not {temperature}")
-    if top_p is not None and not 0 <= top_p <= 1:
-        raise ConfigError(f"it must be from 0 to 1, not {top_p}")
+    checks.number("temperature", temperature, 0, optional=True)
+    checks.number("top_p", top_p, 0, 1, optional=True)

@@ -15,6 +15,7 @@ import re
 from functools import partial
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple, Union
 
+from agentstream import checks
 from agentstream.errors import ConfigError
 
 __all__ = [
@@ -32,7 +33,6 @@ __all__ = [
     "Problems",
     "Table",
     "missing",
-    "own_words",
     "told",
 ]
 
@@ -139,16 +139,6 @@ def _quoted(name: str) -> str:
     return repr(name if len(name) <= 60 else name[:59] + "…")
 
 
-def own_words(error: ConfigError, *, off: bool = False) -> str:
-    """What a class of the library says of a value, in a file's words; `off`: it may be false."""
-    text = str(error)
-    _, must, rest = text.partition(" must ")
-    text = f"must {rest}" if must else text
-    none = " or false (no limit)" if off else ""
-    text = text.replace(", or None", none).replace(" or None", none)
-    return text.replace("True or False", "true or false")
-
-
 # --- values ---------------------------------------------------------------------------------
 
 
@@ -164,17 +154,8 @@ class Kind(NamedTuple):
         return Kind(f"{self.said}, or false", self.fits, True)
 
 
-def _is_number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    try:
-        return math.isfinite(float(value))
-    except OverflowError:
-        return False
-
-
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    return checks.is_whole(value) and abs(value) < 2**63
 
 
 def _is_text(value: Any) -> bool:
@@ -198,7 +179,7 @@ def _is_json(value: Any) -> bool:
 
 
 TEXT = Kind("a text", _is_text)
-NUMBER = Kind("a number", _is_number)
+NUMBER = Kind("a number", checks.is_number)
 WHOLE = Kind("a whole number", _is_whole)
 FLAG = Kind("true or false", lambda value: isinstance(value, bool))
 TABLE = Kind("a table", _is_table)
@@ -292,7 +273,7 @@ class Table:
         try:
             make()
         except ConfigError as error:
-            self.refuse(key, own_words(error, off=off))
+            self.refuse(key, error.reason + ("; false is for no limit" if off else ""))
             return False
         return True
 

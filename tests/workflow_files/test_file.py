@@ -208,7 +208,9 @@ BAD = {
     "[tools.t]\nimport = 'm.f'": [
         """[tools.t] import: must be "module:name", like "mytools:get_weather", not 'm.f'"""
     ],
-    "[tools.t]\nimport = 'm:f'\ntimeout = -1": ["[tools.t] timeout: must be seconds above 0"],
+    "[tools.t]\nimport = 'm:f'\ntimeout = -1": [
+        "[tools.t] timeout: must be a positive number of seconds"
+    ],
     "[tools.'a b']\nimport = 'm:f'": ['[tools."a b"]: a name has 1 to 64 letters'],
     "[agents.c]\ntemprature = 1": ["[agents.c] temprature: unknown key; did you mean 'temperatur"],
     "[agents.c]\ntemperature = '1'": ["[agents.c] temperature: must be a number, not a text"],
@@ -223,9 +225,11 @@ BAD = {
     "[agents.c]\nprompt = 'x'": ["[agents.c] prompt: is a step's: an agent's instructions are"],
     "[agents.c]\nextra = {when = 2026-11-22}": ["[agents.c] extra: must be a table of what JSON"],
     "[agents.c]\nmax_rounds = 0": ["[agents.c] max_rounds: must be 1 or more"],
-    "[agents.c]\nrepeat_limit = 1": ["repeat_limit: must be 2 or more or false (no limit)"],
+    "[agents.c]\nrepeat_limit = 1": [
+        "repeat_limit: must be 2 or more, not 1; false is for no limit"
+    ],
     "[agents.c]\ntool_timeout = 0": [
-        "[agents.c] tool_timeout: must be seconds above 0 or false (no limit)"
+        "[agents.c] tool_timeout: must be a positive number of seconds, not 0; false is for no limit"
     ],
     "[agents.c]\ntool_choice = 'x'": ["[agents.c] tool_choice: must be one of auto, none, requir"],
     "[agents.c]\ntools = ['wether']\n[tools.weather]\nimport = 'm:f'": [
@@ -245,12 +249,12 @@ BAD = {
     "[clients.c]\napi_key = 'sk-MARKEDKEY'": ["[clients.c] api_key: a key does not belong", "api_"],
     "[clients.c]\napi_key_env = 'sk-MARKEDKEY'": ["api_key_env: must be the name of a variable"],
     "[clients.c]\ntimeouts = {connect = -1}": [
-        "[clients.c] timeouts.connect: must be a positive number of seconds or false (no limit), "
+        "[clients.c] timeouts.connect: must be a positive number of seconds, not -1; false is for no limit"
     ],
     "[clients.c]\ntimeouts = {conect = 1}": ["timeouts.conect: unknown key; did you mean 'connec"],
     "[clients.c]\ntimeouts = 5": ["[clients.c] timeouts: must be a table, not a whole number"],
     "[clients.c]\nretries = {attempts = -1}": ["retries.attempts: must be 0 or more, not -1"],
-    "[clients.c]\nlimits = {pool_size = 0}": ["limits.pool_size: must be a positive whole number"],
+    "[clients.c]\nlimits = {pool_size = 0}": ["limits.pool_size: must be 1 or more, not 0"],
     '[clients.c]\nheaders = {X = "MARKEDKEY\\n"}': ["[clients.c] headers.X: cannot be sent"],
     "[clients.c]\nheaders = {X = 5}": ['headers.X: must be a text, or {env = "NAME"}'],
     "[clients.c]\ninsecure = 'yes'": ["[clients.c] insecure: must be true or false, not a text"],
@@ -264,7 +268,9 @@ BAD = {
     "[[steps]]\nname = 'x'": ["[[steps]] 3: must have one of agent, function, parallel, branch, r"],
     "[[steps]]\nagent = 'a'\nfunction = 'm:f'": ["[[steps]] 3: must have one", "not agent and fun"],
     "[[steps]]\nagnt = 'a'": ["[[steps]] 3 agnt: unknown key; did you mean 'agent'?"],
-    "[[steps]]\nagent = 'a'\ntimeout = 0": ["[[steps]] 3 timeout: must be seconds above 0 or fals"],
+    "[[steps]]\nagent = 'a'\ntimeout = 0": [
+        "[[steps]] 3 timeout: must be a positive number of seconds"
+    ],
     "[[steps]]\nagent = 'a'\nretries = -1": ["[[steps]] 3 retries: must be 0 or more, not -1"],
     "[[steps]]\nagent = 'a'\nname = ''": ["[[steps]] 3 name: must not be empty"],
     "[[steps]]\nagent = 'a'\nfail_fast = true": ["3 fail_fast: is for a step with 'parallel'"],
@@ -303,7 +309,9 @@ BAD = {
         "3 branch.if.context: context.y is set nowhere: write it into [context]"
     ],
     "[[steps]]\nrepeat = {step = {agent = 'a'}}": ["3 repeat.at_most: is missing: it must be a w"],
-    "[[steps]]\nrepeat = {step = {agent = 'a'}, at_most = 0}": ["repeat.at_most: must be 1 round "],
+    "[[steps]]\nrepeat = {step = {agent = 'a'}, at_most = 0}": [
+        "repeat.at_most: must be 1 or more"
+    ],
     "[[steps]]\nrepeat = {at_most = 1}": ["[[steps]] 3 repeat.step: is missing: it must be a step"],
     "[[steps]]\nworkflow = '/etc/x.toml'": ["[[steps]] 3 workflow: must be the path of a workflow"],
     "[[steps]]\nworkflow = 'none.toml'": ["3 workflow: none.toml: it cannot be read: No such file"],

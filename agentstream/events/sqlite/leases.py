@@ -11,6 +11,7 @@ import os
 import sys
 from typing import Optional
 
+from agentstream.events.model import new_id
 from agentstream.threads.file_lock import try_lock
 
 __all__ = ["WriterLease", "is_alive"]
@@ -33,7 +34,7 @@ class WriterLease:
     """
 
     def __init__(self, path: str) -> None:
-        self.token = os.urandom(8).hex()
+        self.token = new_id()
         self.pid = os.getpid()
         self.started = _started(self.pid)
         self.boot = _boot()

@@ -13,8 +13,8 @@ import threading
 import time
 from typing import Dict, List, Optional, Tuple, Union
 
-from agentstream import threads
-from agentstream.errors import ConfigError, LogError
+from agentstream import checks, threads
+from agentstream.errors import LogError
 from agentstream.events.model import Event, EventType, FrozenDict
 from agentstream.events.sqlite import schema, statements
 from agentstream.events.sqlite.files import LogFile
@@ -82,18 +82,12 @@ class SqliteStore(EventStore):
         max_queue: int = 10_000,
         on_error: str = "stop",
     ) -> None:
-        if durability not in ("normal", "full"):
-            raise ConfigError(f'durability must be "normal" or "full", not {durability!r}')
-        if on_error not in ("stop", "memory"):
-            raise ConfigError(f'on_error must be "stop" or "memory", not {on_error!r}')
-        for name, value in (
-            ("max_age", max_age),
-            ("max_events", max_events),
-            ("busy_timeout", busy_timeout),
-            ("max_queue", max_queue),
-        ):
-            if value is not None and not (isinstance(value, (int, float)) and value > 0):
-                raise ConfigError(f"{name} must be above 0, not {value!r}")
+        checks.one_of("durability", durability, ("normal", "full"))
+        checks.one_of("on_error", on_error, ("stop", "memory"))
+        max_age = checks.seconds("max_age", max_age, optional=True)
+        checks.whole("max_events", max_events, 1, optional=True)
+        busy_timeout = checks.seconds("busy_timeout", busy_timeout)
+        checks.whole("max_queue", max_queue, 1)
         self._file = LogFile(os.fspath(path), busy_timeout, durability)
         self._settles = durability == "full"
         self._keep_going = on_error == "memory"

@@ -31,10 +31,11 @@ def check_url(url: str) -> urllib.parse.SplitResult:
     except ValueError:
         parts, port = urllib.parse.urlsplit(""), 0
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise ConfigError(
-            "the base URL must look like http://host:port or https://host, for example"
+        reason = (
+            "must look like http://host:port or https://host, for example"
             f" http://127.0.0.1:8080; got {display_url(url)!r}"
         )
+        raise ConfigError(f"the base URL {reason}", setting="base_url", reason=reason)
     return parts
 
 
