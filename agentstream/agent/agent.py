@@ -22,11 +22,12 @@ from typing import (
 )
 
 from agentstream import checks
-from agentstream.agent.journal import Scribe, describe
+from agentstream.agent.journal import Scribe
 from agentstream.agent.run import AgentRun
 from agentstream.agent.settings import as_choice, as_tools
 from agentstream.cancel import CancelToken
 from agentstream.errors import ConfigError
+from agentstream.events import payloads
 from agentstream.events.model import EventType, new_id
 from agentstream.events.stream import EventStream, RunLog
 from agentstream.llm.accumulator import tokens_per_second
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from agentstream.results import ToolCall
     from agentstream.tools import Tool
 
-__all__ = ["Agent", "AgentOutput", "AgentStream", "Scribe", "describe"]
+__all__ = ["Agent", "AgentOutput", "AgentStream", "Scribe"]
 
 
 class AgentOutput(NamedTuple):
@@ -248,12 +249,12 @@ class Agent:
         """Yield the text; the generator's value is the `AgentOutput`.  For workflow.py."""
         with conversation._in_use() if conversation is not None else contextlib.nullcontext():
             started = time.monotonic()
-            scribe.note(EventType.AGENT_PROCESSING)
+            scribe.note(EventType.AGENT_PROCESSING, payloads.agent_processing())
             run = AgentRun(self, scribe, cancel, conversation)
             try:
                 response, usage = yield from run.rounds(input)
             except BaseException as error:  # Ctrl-C and a closed generator too
-                scribe.note_failure(EventType.AGENT_FAILED, error)
+                scribe.note_failure(EventType.AGENT_FAILED, payloads.agent_failed(error))
                 raise
             took = (time.monotonic() - started) * 1000
             rate = tokens_per_second(response)
@@ -264,10 +265,12 @@ class Agent:
                 conversation.add(*run.turn)
         scribe.note(
             EventType.AGENT_COMPLETED,
-            response=output.response,
-            execution_time_ms=took,
-            usage=usage.to_dict(),
-            tool_calls_count=run.tool_calls,
+            payloads.agent_completed(
+                response=output.response,
+                execution_time_ms=took,
+                usage=usage.to_dict(),
+                tool_calls_count=run.tool_calls,
+            ),
         )
         return output
 

@@ -6,11 +6,12 @@ its text is handed out, is agent.py's; how calls are run, tool_runs.py's.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, Generator, List, Optional, Tuple
+from typing import TYPE_CHECKING, Dict, Generator, List, Optional, Tuple
 
 from agentstream.agent.journal import Scribe
 from agentstream.cancel import CancelToken
 from agentstream.errors import AgentStreamError, Cancelled, LimitExceeded
+from agentstream.events import payloads
 from agentstream.events.model import EventType
 from agentstream.llm.messages import (
     ChatMessage,
@@ -91,9 +92,9 @@ class AgentRun:
         client = self._agent.client
         scribe.note(
             EventType.AGENT_LLM_REQUEST_STARTED,
-            provider=client.provider,
-            model=client.model,
-            round=number,
+            payloads.agent_llm_request_started(
+                provider=client.provider, model=client.model, round=number
+            ),
         )
         stream = as_delta_stream(client.stream_deltas(request, cancel=self._cancel), client.model)
         scribe.answers.append(stream.answer)
@@ -108,7 +109,8 @@ class AgentRun:
         except BaseException as error:
             if isinstance(error, AgentStreamError) and error.partial is None:
                 error.partial = stream.response
-            scribe.note_failure(EventType.AGENT_LLM_REQUEST_FAILED, error, round=number)
+            failed = payloads.agent_llm_request_failed(error, round=number)
+            scribe.note_failure(EventType.AGENT_LLM_REQUEST_FAILED, failed)
             raise
         finally:
             stream.close()
@@ -205,20 +207,21 @@ def _note_rest(delta: Delta, scribe: Scribe) -> None:
     if delta.reasoning:
         scribe.chunk(EventType.AGENT_LLM_REASONING_CHUNK, delta.reasoning)
     if delta.retry is not None:
-        scribe.note(EventType.AGENT_LLM_REQUEST_RETRIED, **delta.retry._asdict())
+        retried = payloads.agent_llm_request_retried(**delta.retry._asdict())
+        scribe.note(EventType.AGENT_LLM_REQUEST_RETRIED, retried)
 
 
 def _note_answer(response: ChatResponse, number: int, scribe: Scribe) -> None:
     for warning in response.warnings:
-        scribe.note(EventType.SYSTEM_WARNING, message=warning)
-    data: Dict[str, Any] = {
-        "round": number,
-        "model": response.model,
-        "finish_reason": response.finish_reason,
-        "usage": response.usage.to_dict(),
-        "first_token_s": response.first_token_s,
-        "duration_s": response.duration_s,
-        "tokens_per_second": response.tokens_per_second,
-        "warnings": response.warnings,
-    }
-    scribe.note(EventType.AGENT_LLM_REQUEST_COMPLETED, **data)
+        scribe.note(EventType.SYSTEM_WARNING, payloads.system_warning(warning))
+    data = payloads.agent_llm_request_completed(
+        round=number,
+        model=response.model,
+        finish_reason=response.finish_reason,
+        usage=response.usage.to_dict(),
+        first_token_s=response.first_token_s,
+        duration_s=response.duration_s,
+        tokens_per_second=response.tokens_per_second,
+        warnings=response.warnings,
+    )
+    scribe.note(EventType.AGENT_LLM_REQUEST_COMPLETED, data)

@@ -20,6 +20,7 @@ from agentstream import threads
 from agentstream.agent.approval import Approval, as_approval
 from agentstream.cancel import CancelToken
 from agentstream.errors import ToolError, ToolTimeout
+from agentstream.events import payloads
 from agentstream.events.model import EventType
 from agentstream.tools.context import RunContext
 from agentstream.tools.results import DEFAULT_LIMIT, to_text
@@ -33,8 +34,6 @@ __all__ = ["Outcome", "Toolbox", "lost_threads"]
 
 logger = logging.getLogger("agentstream.tools")
 
-#: What an event carries of arguments, results and messages, in characters.
-SHOWN = 2000
 #: Calls of one turn that run at the same time.
 SIDE_BY_SIDE = 8
 #: Threads that did not come back; with so many of them no tool is started any more.
@@ -329,42 +328,40 @@ class _Turn:
                 f"behind, one of {lost_threads()}"
             )
             logger.warning(remark)
-            self._scribe.note(EventType.SYSTEM_WARNING, message=remark)
+            self._scribe.note(EventType.SYSTEM_WARNING, payloads.system_warning(remark))
 
-    def _fail(self, job: _Job, error: ToolError, **more: Any) -> None:
+    def _fail(self, job: _Job, error: ToolError, lost_threads: Optional[int] = None) -> None:
         job.outcome = Outcome(f"Error: {error}", False)
         took = (time.monotonic() - job.started) * 1000 if job.started else 0.0
-        self._scribe.note(
-            EventType.TOOL_CALL_FAILED,
-            **_shown(job.call),
-            duration_ms=took,
-            error=type(error).__name__,
-            message=str(error)[:SHOWN],
-            **more,
+        data = payloads.tool_call_failed(
+            _head(job.call), error, duration_ms=took, lost_threads=lost_threads
         )
+        self._scribe.note(EventType.TOOL_CALL_FAILED, data)
 
 
 def note_started(scribe: Scribe, call: ToolCall) -> None:
     """A call begins."""
-    scribe.note(EventType.TOOL_CALL_STARTED, **_shown(call))
+    scribe.note(EventType.TOOL_CALL_STARTED, payloads.tool_call_started(_head(call)))
 
 
 def note_completed(
-    scribe: Scribe, call: ToolCall, text: str, started: Optional[float], **more: Any
+    scribe: Scribe,
+    call: ToolCall,
+    text: str,
+    started: Optional[float],
+    *,
+    repeated: bool = False,
 ) -> None:
     """A call has its result; `started` is None where nothing was run."""
     took = 0.0 if started is None else (time.monotonic() - started) * 1000
-    scribe.note(
-        EventType.TOOL_CALL_COMPLETED,
-        **_shown(call),
-        duration_ms=took,
-        result=text[:SHOWN],
-        **more,
+    data = payloads.tool_call_completed(
+        _head(call), duration_ms=took, result=text, repeated=repeated
     )
+    scribe.note(EventType.TOOL_CALL_COMPLETED, data)
 
 
-def _shown(call: ToolCall) -> Dict[str, str]:
-    return {"id": call.id, "name": call.name[:SHOWN], "arguments": call.arguments[:SHOWN]}
+def _head(call: ToolCall) -> Dict[str, Any]:
+    return payloads.tool_call(call.id, call.name, call.arguments)
 
 
 def _unknown(name: str, tools: Dict[str, Tool]) -> ToolError:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, FrozenSet, Mapping
 
 from agentstream import threads
 from agentstream.errors import LogError
+from agentstream.events import payloads
 from agentstream.events.model import TERMINAL, Event, EventType, FrozenDict
 
 if TYPE_CHECKING:
@@ -275,7 +276,7 @@ class Mailbox:
         self.missed += last - self.cursor
         self.cursor = last
         unit = "position" if self.workflow_id is None else "offset"
-        data = FrozenDict({"first": first, "last": last, "unit": unit})
+        data = FrozenDict(payloads.events_missed(first, last, unit))
         self._page.append(
             Event(
                 None,

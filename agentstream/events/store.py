@@ -24,6 +24,7 @@ from typing import (
 
 from agentstream import checks
 from agentstream.errors import LogError
+from agentstream.events import payloads
 from agentstream.events.model import TERMINAL, Event, make_event
 
 __all__ = ["Bounds", "EventStore", "MemoryStore", "RunState", "StopCallback"]
@@ -274,7 +275,7 @@ class MemoryStore(EventStore):
         kept = self._workflows[workflow_id] = _Kept(last)
         state = self._know(workflow_id, event.parent_workflow_id)
         if state.started is None:
-            state.name = str(event.data.get("workflow") or "")
+            state.name = payloads.text(event.data, "workflow")
             state.started = event.timestamp
         return kept
 
@@ -365,7 +366,7 @@ class MemoryStore(EventStore):
             state.started,
             None if end is None else end.timestamp,
             self._gone.get(workflow_id, 0) if kept is None else kept.last,
-            None if end is None else end.data.get("usage"),
+            None if end is None else payloads.usage_of(end.data),
         )
 
     def wait(self, after: int, timeout: float) -> bool:
@@ -397,7 +398,7 @@ class MemoryStore(EventStore):
 
 def _status(state: _State) -> str:
     if state.end is not None:
-        return state.end.type.value[len("workflow_") :]
+        return payloads.status_of(state.end.type)
     return "queued" if state.started is None else "running"
 
 

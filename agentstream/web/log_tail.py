@@ -15,6 +15,7 @@ from typing import Deque, List, Optional, Set
 
 from agentstream import threads
 from agentstream.errors import LogError, OffsetGone
+from agentstream.events import payloads
 from agentstream.events.model import Event, EventType, freeze
 from agentstream.events.stream import EventStream
 
@@ -30,7 +31,7 @@ _RETRIES = 20
 
 def missed_event(first: int, last: int, unit: str, workflow_id: str = "") -> Event:
     """The event that says what is gone; outside the numbering."""
-    data = freeze({"first": first, "last": last, "unit": unit})
+    data = freeze(payloads.events_missed(first, last, unit))
     return Event(None, 0, None, EventType.EVENTS_MISSED, workflow_id, None, time.time(), data)
 
 

@@ -13,13 +13,14 @@ import threading
 import time
 from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
-from agentstream.agent.journal import describe, message_of
 from agentstream.cancel import CancelToken
 from agentstream.errors import AgentStreamError, Cancelled, LogError, WorkflowFailed
+from agentstream.events import payloads
 from agentstream.events.model import EventType
 from agentstream.events.stream import RunLog
 from agentstream.llm.settings import Retries
 from agentstream.results import Usage, WorkflowRun
+from agentstream.text import safe_str
 from agentstream.workflow.definition import Step, Workflow
 from agentstream.workflow.progress import Progress, as_told
 from agentstream.workflow.scope import Scope, perform
@@ -81,10 +82,9 @@ class Execution:
         try:
             self.log.append(
                 EventType.WORKFLOW_STARTED,
-                {
-                    "workflow": workflow.name,
-                    "steps": [{"name": s.name, "kind": s.kind} for s in workflow.steps],
-                },
+                payloads.workflow_started(
+                    workflow.name, ((step.name, step.kind) for step in workflow.steps)
+                ),
             )
             steps = ((str(number), step) for number, step in enumerate(workflow.steps))
             output = self.one_after_the_other(steps, input, self._cancel, self.steps)
@@ -158,23 +158,20 @@ class Execution:
 
     def _attempt(self, progress: Progress, input: Any, cancel: CancelToken, attempt: int) -> Any:
         step = progress.step
-        data: Dict[str, Any] = progress.head()
-        if attempt > 1:
-            data["attempt"] = attempt
         scope = Scope(self, progress, cancel)
-        if step.kind == "Workflow":
-            data["run"] = scope.open_inner()
-        self.log.append(EventType.WORKFLOW_STEP_STARTED, data)
+        inner = scope.open_inner() if step.kind == "Workflow" else None
+        self.log.append(
+            EventType.WORKFLOW_STEP_STARTED,
+            payloads.workflow_step_started(progress.head(), attempt=attempt, run=inner),
+        )
         return perform(scope, input)
 
     def _note_failure(
         self, progress: Progress, error: BaseException, attempt: int, delay: Optional[float]
     ) -> None:
         stopped = isinstance(error, Cancelled)
-        data = {**progress.head(), **describe(error)}
-        if delay is not None:
-            data.update(will_retry=True, attempt=attempt, delay_s=delay)
-        else:
+        data = payloads.workflow_step_failed(progress.head(), error, attempt=attempt, delay_s=delay)
+        if delay is None:
             progress.end("cancelled" if stopped else "failed")
         if not (stopped and self._cancel.cancelled):  # then the run's own end says so
             self._try_append(EventType.WORKFLOW_STEP_FAILED, data)
@@ -183,13 +180,13 @@ class Execution:
         result = progress.result("completed")
         self.log.append(
             EventType.WORKFLOW_STEP_COMPLETED,
-            {
-                **progress.head(),
-                "duration_ms": result.duration_ms,
-                "output": as_told(result.output),
-                "usage": result.usage.to_dict(),
-                "tokens_per_second": result.tokens_per_second,
-            },
+            payloads.workflow_step_completed(
+                progress.head(),
+                duration_ms=result.duration_ms,
+                output=as_told(result.output),
+                usage=result.usage.to_dict(),
+                tokens_per_second=result.tokens_per_second,
+            ),
         )
 
     def inner(self, workflow: Workflow, log: RunLog, cancel: CancelToken) -> Execution:
@@ -223,17 +220,18 @@ class Execution:
         )
 
     def _end_data(self, run: WorkflowRun) -> Dict[str, Any]:
-        return {
-            "workflow": self._workflow.name,
-            "output": as_told(run.output),
-            "usage": run.usage.to_dict(),
-            "duration_ms": (time.monotonic() - self._started) * 1000,
-        }
+        return payloads.run_end(
+            self._workflow.name,
+            as_told(run.output),
+            run.usage.to_dict(),
+            (time.monotonic() - self._started) * 1000,
+        )
 
     def _end_completed(self, output: Any) -> WorkflowRun:
         run = self._result("completed", output)
         try:
-            self.log.append(EventType.WORKFLOW_COMPLETED, self._end_data(run))
+            end = payloads.workflow_completed(self._end_data(run))
+            self.log.append(EventType.WORKFLOW_COMPLETED, end)
         except LogError as error:
             raise self._failure(error, run) from error
         return run
@@ -241,7 +239,8 @@ class Execution:
     def _end_cancelled(self, error: Cancelled) -> Cancelled:
         run = self._result("cancelled")
         reason = self._cancel.reason or str(error)
-        self._try_append(EventType.WORKFLOW_CANCELLED, {**self._end_data(run), "reason": reason})
+        end = payloads.workflow_cancelled(self._end_data(run), reason=reason)
+        self._try_append(EventType.WORKFLOW_CANCELLED, end)
         return Cancelled(
             f"run {run.workflow_id} was stopped: {reason}",
             run=run,
@@ -254,12 +253,12 @@ class Execution:
         failed = self._failed_step()
         self._try_append(
             EventType.WORKFLOW_FAILED,
-            {
-                **self._end_data(run),
-                "failed_step": None if failed is None else failed.step.name,
-                "failed_at": None if failed is None else failed.label,
-                **describe(error),
-            },
+            payloads.workflow_failed(
+                self._end_data(run),
+                payloads.failure(error),
+                failed_step=None if failed is None else failed.step.name,
+                failed_at=None if failed is None else failed.label,
+            ),
         )
         return self._failure(error, run)
 
@@ -270,7 +269,7 @@ class Execution:
         failed = self._failed_step()
         where = "" if failed is None else f" in step {failed.step.name!r}"
         known = error if isinstance(error, AgentStreamError) else AgentStreamError()
-        why = ": ".join(filter(None, (type(error).__name__, message_of(error))))
+        why = ": ".join(filter(None, (type(error).__name__, safe_str(error))))
         return WorkflowFailed(
             f"run {run.workflow_id} failed{where}: {why}",
             run=run,

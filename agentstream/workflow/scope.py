@@ -48,7 +48,7 @@ class Scope:
         """The step."""
         return self._progress.step
 
-    def note(self, kind: EventType, **data: Any) -> None:
+    def note(self, kind: EventType, data: Mapping[str, Any]) -> None:
         """Append an event of the step's."""
         self._execution.log.append(kind, {**self._progress.head(), **data})
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from agentstream import checks
-from agentstream.agent.journal import message_of
 from agentstream.errors import ConfigError, LimitExceeded
+from agentstream.events import payloads
 from agentstream.events.model import EventType
+from agentstream.text import safe_str
 from agentstream.workflow.branches import Outcome
 from agentstream.workflow.definition import Step, as_step, check_function
 
@@ -93,7 +94,7 @@ def _told(outcome: Outcome) -> Any:
     error = outcome.error
     if error is None:
         return outcome.value
-    return {"error": type(error).__name__, "message": message_of(error)}
+    return {"error": type(error).__name__, "message": safe_str(error)}
 
 
 class Branch(Step):
@@ -192,5 +193,5 @@ class Repeat(Step):
             remark = f"step {self.name!r} was not done after {self.at_most} rounds (at_most)"
             if self.fail_at_limit:
                 raise LimitExceeded(remark, limit="at_most")
-            scope.note(EventType.SYSTEM_WARNING, message=remark)
+            scope.note(EventType.SYSTEM_WARNING, payloads.system_warning(remark))
         return input

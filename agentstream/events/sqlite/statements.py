@@ -9,6 +9,7 @@ import time
 from typing import Any, Dict, List, Optional, Tuple
 
 from agentstream.errors import LogError
+from agentstream.events import payloads
 from agentstream.events.model import TERMINAL, Event, EventType
 from agentstream.events.sqlite import rows
 from agentstream.events.sqlite.leases import WriterLease, is_alive
@@ -126,10 +127,10 @@ def _note_state(connection: sqlite3.Connection, run: Optional[int], event: Event
     if event.offset == 1:
         connection.execute(
             "UPDATE runs SET status = 'running', started = ?, name = ? WHERE id = ?",
-            (event.timestamp, str(event.data.get("workflow") or ""), run),
+            (event.timestamp, payloads.text(event.data, "workflow"), run),
         )
     if event.type in TERMINAL:
-        usage = event.data.get("usage")
+        usage = payloads.usage_of(event.data)
         connection.execute(
             "UPDATE runs SET status = ?, ended = ?, usage = ? WHERE id = ?",
             (
@@ -224,28 +225,21 @@ def _interrupt(connection: sqlite3.Connection, run: Tuple[Any, ...], pid: int) -
     if newest is not None and newest[0] in _WHOLE:
         connection.execute("UPDATE runs SET status = 'closed' WHERE id = ?", (number,))
         return
-    step, output = _said(connection, number)
+    begun, output = _said(connection, number)
     now = time.time()
-    data = {
-        "workflow": name,
-        "output": output,
-        "usage": None,
-        "duration_ms": (now - started) * 1000 if started else 0.0,
-        "failed_step": step,
-        "error": "Interrupted",
-        "message": f"interrupted: the process that ran it, {pid}, died",
-        "phase": "",
-        "retryable": True,
-        "request_id": None,
-        "outcome": "unknown",
-    }
+    data = payloads.workflow_failed(
+        payloads.run_end(name, output, None, (now - started) * 1000 if started else 0.0),
+        payloads.interruption(pid),
+        failed_step=begun.get("name"),
+        failed_at=begun.get("step"),
+    )
     _add_event(connection, number, last + 1, EventType.WORKFLOW_FAILED, data)
     connection.execute("UPDATE runs SET status = 'failed', ended = ? WHERE id = ?", (now, number))
     connection.execute("DELETE FROM stops WHERE workflow_id = ?", (workflow_id,))
 
 
-def _said(connection: sqlite3.Connection, run: int) -> Tuple[Optional[str], str]:
-    """The name of a run's last step, and what that had said."""
+def _said(connection: sqlite3.Connection, run: int) -> Tuple[Dict[str, Any], str]:
+    """How a run's last step began, and what that had said."""
     begun = connection.execute(
         "SELECT offset, data FROM events WHERE run = ? AND type = ? ORDER BY offset DESC LIMIT 1",
         (run, EventType.WORKFLOW_STEP_STARTED.value),
@@ -254,8 +248,8 @@ def _said(connection: sqlite3.Connection, run: int) -> Tuple[Optional[str], str]
         "SELECT data FROM events WHERE run = ? AND offset > ? AND type = ? ORDER BY offset",
         (run, begun[0] if begun else 0, EventType.AGENT_LLM_STREAM_CHUNK.value),
     )
-    output = "".join(str(json.loads(row[0]).get("chunk", "")) for row in chunks)
-    return (json.loads(begun[1]).get("name") if begun else None), output
+    output = "".join(payloads.text(json.loads(row[0]), "chunk") for row in chunks)
+    return (json.loads(begun[1]) if begun else {}), output
 
 
 def _add_event(
@@ -279,7 +273,13 @@ def warn(connection: sqlite3.Connection, log: str, message: str) -> None:
             "INSERT INTO runs (workflow_id, status) VALUES (?, 'closed')", (log,)
         )
         found = added.lastrowid, 0
-    _add_event(connection, found[0], found[1] + 1, EventType.SYSTEM_WARNING, {"message": message})
+    _add_event(
+        connection,
+        found[0],
+        found[1] + 1,
+        EventType.SYSTEM_WARNING,
+        payloads.system_warning(message),
+    )
 
 
 # --- stopping, and letting go --------------------------------------------------------------

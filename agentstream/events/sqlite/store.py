@@ -15,6 +15,7 @@ from typing import Dict, List, Optional, Tuple, Union
 
 from agentstream import checks, threads
 from agentstream.errors import LogError
+from agentstream.events import payloads
 from agentstream.events.model import Event, EventType, FrozenDict
 from agentstream.events.sqlite import schema, statements
 from agentstream.events.sqlite.files import LogFile
@@ -394,7 +395,9 @@ class SqliteStore(EventStore):
 
     def _note_failure(self, error: LogError) -> None:
         if self._keep_going:
-            data = {"message": f"{error}: events are kept in memory until it can be written"}
+            data = payloads.system_warning(
+                f"{error}: events are kept in memory until it can be written"
+            )
             self._noticed += 1
             name = f"{self._log_name}-memory"
             self._notices.append(

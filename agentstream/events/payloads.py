@@ -1,0 +1,522 @@
+"""What the data of each event holds: one function a type, named as the type is.
+
+Whoever writes an event takes its data from here; whoever reads one uses the
+accessors at the end, which take any data: a log may hold events of a user's
+own, and those of other versions.  `HOLDS` says which functions make up a type;
+docs/events.rst is made of their docstrings (python -m tests.kit.events_doc).
+
+In a docstring, "Holds:" lists the keys; one with a condition in parentheses is
+there only then.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Sequence, Tuple
+
+from agentstream.errors import AgentStreamError
+from agentstream.events.model import TERMINAL, EventType, FrozenDict
+from agentstream.text import safe_str
+
+__all__ = ["HOLDS", "chunks_of", "failure", "interruption"]
+
+Data = Dict[str, Any]
+
+# --- what several types hold ----------------------------------------------------------------
+
+
+def author(agent: str, step: str) -> Data:
+    """Who speaks: first in each event of an agent's.
+
+    Holds:
+        agent: the agent's name.
+        step: the label of its step, "0.1" say; "" for an agent that runs on its own.
+    """
+    return {"agent": agent, "step": step}
+
+
+def step_head(step: str, name: str, kind: str) -> Data:
+    """Which step: first in each event of a step's.
+
+    Holds:
+        step: its label: its place in the workflow, and in the steps it is within ("1.then.0").
+        name: its name.
+        kind: "Agent", "Function", "Parallel", "Workflow" and so on, as `Step.kind`.
+    """
+    return {"step": step, "name": name, "kind": kind}
+
+
+def failure(error: BaseException) -> Data:
+    """What is said of an error.
+
+    Holds:
+        error: its class's name.
+        message: its text.
+        phase: as `AgentStreamError.phase`; "" for a foreign error.
+        retryable: true if another try may pass.
+        request_id: the server's id of the failed request, or null.
+        outcome: "failed", or "unknown" where the work may have been done.
+    """
+    known = error if isinstance(error, AgentStreamError) else AgentStreamError()
+    return {
+        "error": type(error).__name__,
+        "message": safe_str(error),
+        "phase": known.phase,
+        "retryable": known.retryable,
+        "request_id": known.request_id,
+        "outcome": known.outcome,
+    }
+
+
+def interruption(pid: int) -> Data:
+    """`failure` of a run whose process, number `pid`, died."""
+    error = AgentStreamError(
+        f"interrupted: the process that ran it, {pid}, died", retryable=True, outcome="unknown"
+    )
+    return {**failure(error), "error": "Interrupted"}
+
+
+def run_end(
+    workflow: str, output: Any, usage: Optional[Mapping[str, Any]], duration_ms: float
+) -> Data:
+    """What a run came to: first in each of the three that end one.
+
+    Holds:
+        workflow: the workflow's name.
+        output: the last step's output as JSON values; of a run that failed or was
+            cancelled, what its last step had said.
+        usage: the tokens of all its requests, as `Usage.to_dict`; null where nobody knows.
+        duration_ms: milliseconds from its start.
+    """
+    return {"workflow": workflow, "output": output, "usage": usage, "duration_ms": duration_ms}
+
+
+# --- workflows ------------------------------------------------------------------------------
+
+
+def workflow_started(workflow: str, steps: Iterable[Tuple[str, str]]) -> Data:
+    """A run begins.
+
+    Holds:
+        workflow: the workflow's name.
+        steps: its steps in order, each {name, kind}.
+    """
+    return {"workflow": workflow, "steps": [{"name": name, "kind": kind} for name, kind in steps]}
+
+
+def workflow_step_started(
+    head: Mapping[str, Any], *, attempt: int = 1, run: Optional[str] = None
+) -> Data:
+    """A step begins, or is tried again.
+
+    Holds:
+        attempt (from the second on): which try it is.
+        run (of a workflow as a step): the id of the run that it starts.
+    """
+    data = dict(head)
+    if attempt > 1:
+        data["attempt"] = attempt
+    if run is not None:
+        data["run"] = run
+    return data
+
+
+def workflow_step_completed(
+    head: Mapping[str, Any],
+    *,
+    duration_ms: float,
+    output: Any,
+    usage: Mapping[str, Any],
+    tokens_per_second: Optional[float],
+) -> Data:
+    """A step has its output.
+
+    Holds:
+        duration_ms: milliseconds, all its tries together.
+        output: what it gave, as JSON values.
+        usage: the tokens of its requests, and of those of the steps within it.
+        tokens_per_second: the pace of its last answer, or null.
+    """
+    return {
+        **head,
+        "duration_ms": duration_ms,
+        "output": output,
+        "usage": usage,
+        "tokens_per_second": tokens_per_second,
+    }
+
+
+def workflow_step_failed(
+    head: Mapping[str, Any],
+    error: BaseException,
+    *,
+    attempt: int = 1,
+    delay_s: Optional[float] = None,
+) -> Data:
+    """A step, or a try at it, failed.
+
+    Holds:
+        will_retry (if it is tried again): true; what it said so far is void.
+        attempt (if it is tried again): which try failed, from 1.
+        delay_s (if it is tried again): seconds until the next try.
+    """
+    data = {**head, **failure(error)}
+    if delay_s is not None:
+        data.update(will_retry=True, attempt=attempt, delay_s=delay_s)
+    return data
+
+
+def workflow_completed(end: Mapping[str, Any]) -> Data:
+    """A run ends with its output; the last event of the run."""
+    return dict(end)
+
+
+def workflow_failed(
+    end: Mapping[str, Any],
+    failed: Mapping[str, Any],
+    *,
+    failed_step: Optional[str],
+    failed_at: Optional[str],
+) -> Data:
+    """A run ends with an error, or its process died (error "Interrupted"); its last event.
+
+    Holds:
+        failed_step: the name of the innermost step that failed, or null.
+        failed_at: that step's label, or null.
+    """
+    return {**end, "failed_step": failed_step, "failed_at": failed_at, **failed}
+
+
+def workflow_cancelled(end: Mapping[str, Any], *, reason: str) -> Data:
+    """A run was stopped; its last event.
+
+    Holds:
+        reason: what the one who stopped it said.
+    """
+    return {**end, "reason": reason}
+
+
+# --- agents ---------------------------------------------------------------------------------
+
+
+def agent_processing() -> Data:
+    """An agent begins with an input."""
+    return {}
+
+
+def agent_completed(
+    *, response: str, execution_time_ms: float, usage: Mapping[str, Any], tool_calls_count: int
+) -> Data:
+    """An agent has its answer.
+
+    Holds:
+        response: the text of its last answer.
+        execution_time_ms: milliseconds, requests and tools together.
+        usage: the tokens of all its requests, as `Usage.to_dict`.
+        tool_calls_count: calls the model made, in all rounds.
+    """
+    return {
+        "response": response,
+        "execution_time_ms": execution_time_ms,
+        "usage": usage,
+        "tool_calls_count": tool_calls_count,
+    }
+
+
+def agent_failed(error: BaseException) -> Data:
+    """An agent's run ends with an error, or was stopped."""
+    return failure(error)
+
+
+def agent_llm_request_started(*, provider: str, model: str, round: int) -> Data:
+    """A request to the model begins.
+
+    Holds:
+        provider: "openai", "llama" and so on, as the client's `provider`.
+        model: the model's name, as asked for.
+        round: which request of the agent's run it is, from 1.
+    """
+    return {"provider": provider, "model": model, "round": round}
+
+
+def agent_llm_stream_chunk(chunk: str) -> Data:
+    """The model wrote some text; one event for each delta that has any.
+
+    Holds:
+        chunk: the text.
+    """
+    return {"chunk": chunk}
+
+
+def agent_llm_reasoning_chunk(chunk: str) -> Data:
+    """The model wrote some reasoning, which is no part of the answer.
+
+    Holds:
+        chunk: the text.
+    """
+    return {"chunk": chunk}
+
+
+def agent_llm_request_retried(
+    *, attempt: int, delay_s: float, error: str, message: str, resumed: bool
+) -> Data:
+    """A request failed and is made again.
+
+    Holds:
+        attempt: which try failed, from 1.
+        delay_s: seconds until the next one.
+        error: the error's class's name.
+        message: its text.
+        resumed: true if the answer goes on where it broke off; else it begins anew.
+    """
+    return {
+        "attempt": attempt,
+        "delay_s": delay_s,
+        "error": error,
+        "message": message,
+        "resumed": resumed,
+    }
+
+
+def agent_llm_request_completed(
+    *,
+    round: int,
+    model: str,
+    finish_reason: Optional[str],
+    usage: Mapping[str, Any],
+    first_token_s: Optional[float],
+    duration_s: Optional[float],
+    tokens_per_second: Optional[float],
+    warnings: Sequence[str],
+) -> Data:
+    """The model's answer is whole.
+
+    Holds:
+        round: which request of the agent's run it was, from 1.
+        model: the model's name, as the server gave it.
+        finish_reason: "stop", "length", "tool_calls" and so on, or null.
+        usage: its tokens, as `Usage.to_dict`.
+        first_token_s: seconds until the first text, reasoning or tool call, or null.
+        duration_s: seconds until its end, or null.
+        tokens_per_second: its pace after the first token, or null.
+        warnings: what was odd about it, texts.
+    """
+    return {
+        "round": round,
+        "model": model,
+        "finish_reason": finish_reason,
+        "usage": usage,
+        "first_token_s": first_token_s,
+        "duration_s": duration_s,
+        "tokens_per_second": tokens_per_second,
+        "warnings": warnings,
+    }
+
+
+def agent_llm_request_failed(error: BaseException, *, round: int) -> Data:
+    """A request failed for good, or was stopped.
+
+    Holds:
+        round: which request of the agent's run it was, from 1.
+    """
+    return {"round": round, **failure(error)}
+
+
+# --- tools ----------------------------------------------------------------------------------
+
+#: Characters that an event holds of a call's name, arguments, result or message.
+SHOWN = 2000
+
+
+def tool_call(id: str, name: str, arguments: str) -> Data:
+    """Which call: first in each event of a tool call's.
+
+    Holds:
+        id: the call's id, as the model gave it.
+        name: the tool's name, as the model wrote it.
+        arguments: the JSON text the model wrote; as an approval changed it; cut
+            after 2,000 characters.
+    """
+    return {"id": id, "name": name[:SHOWN], "arguments": arguments[:SHOWN]}
+
+
+def tool_call_started(call: Mapping[str, Any]) -> Data:
+    """A tool call begins: it will be asked about, where there is an `approve`, and run."""
+    return dict(call)
+
+
+def tool_call_completed(
+    call: Mapping[str, Any], *, duration_ms: float, result: str, repeated: bool = False
+) -> Data:
+    """A tool call has its result.
+
+    Holds:
+        duration_ms: milliseconds; 0 for a call that was not made again.
+        result: what the model is told, cut after 2,000 characters.
+        repeated (of a call that was not made again): true; it has an earlier one's result.
+    """
+    data = {**call, "duration_ms": duration_ms, "result": result[:SHOWN]}
+    if repeated:
+        data["repeated"] = True
+    return data
+
+
+def tool_call_failed(
+    call: Mapping[str, Any],
+    error: BaseException,
+    *,
+    duration_ms: float,
+    lost_threads: Optional[int] = None,
+) -> Data:
+    """A tool call failed; the model is told, and the run goes on.
+
+    Holds:
+        duration_ms: milliseconds; 0 for a call that was never begun.
+        error: "ToolError" or "ToolTimeout".
+        message: what the model is told, cut after 2,000 characters.
+        lost_threads (of one out of time): threads of such tools that still hang.
+    """
+    data = {
+        **call,
+        "duration_ms": duration_ms,
+        "error": type(error).__name__,
+        "message": safe_str(error)[:SHOWN],
+    }
+    if lost_threads is not None:
+        data["lost_threads"] = lost_threads
+    return data
+
+
+# --- the rest -------------------------------------------------------------------------------
+
+
+def system_warning(message: str) -> Data:
+    """Something is odd, and the run goes on.
+
+    An agent's begins with `agent` and `step`, a step's with `step`, `name` and
+    `kind`; the log's own, about itself, with neither.
+
+    Holds:
+        message: what it is, for people.
+    """
+    return {"message": message}
+
+
+def system_error(message: str) -> Data:
+    """Something is wrong that is no run's; the library writes none, programs may.
+
+    Holds:
+        message: what it is, for people.
+    """
+    return {"message": message}
+
+
+def events_missed(first: int, last: int, unit: str) -> Data:
+    """Told to one subscriber, and no part of the log: what it cannot have any more.
+
+    Holds:
+        first: the first offset or position that is gone.
+        last: the last one.
+        unit: "offset" (of one run) or "position" (in the log of all).
+    """
+    return {"first": first, "last": last, "unit": unit}
+
+
+#: The functions whose keys the data of a type holds; its own is the first.
+HOLDS: Mapping[EventType, Tuple[Callable[..., Data], ...]] = {
+    EventType.WORKFLOW_STARTED: (workflow_started,),
+    EventType.WORKFLOW_STEP_STARTED: (workflow_step_started, step_head),
+    EventType.WORKFLOW_STEP_COMPLETED: (workflow_step_completed, step_head),
+    EventType.WORKFLOW_STEP_FAILED: (workflow_step_failed, step_head, failure),
+    EventType.WORKFLOW_COMPLETED: (workflow_completed, run_end),
+    EventType.WORKFLOW_FAILED: (workflow_failed, run_end, failure),
+    EventType.WORKFLOW_CANCELLED: (workflow_cancelled, run_end),
+    EventType.AGENT_PROCESSING: (agent_processing, author),
+    EventType.AGENT_COMPLETED: (agent_completed, author),
+    EventType.AGENT_FAILED: (agent_failed, author, failure),
+    EventType.AGENT_LLM_REQUEST_STARTED: (agent_llm_request_started, author),
+    EventType.AGENT_LLM_STREAM_CHUNK: (agent_llm_stream_chunk, author),
+    EventType.AGENT_LLM_REASONING_CHUNK: (agent_llm_reasoning_chunk, author),
+    EventType.AGENT_LLM_REQUEST_RETRIED: (agent_llm_request_retried, author),
+    EventType.AGENT_LLM_REQUEST_COMPLETED: (agent_llm_request_completed, author),
+    EventType.AGENT_LLM_REQUEST_FAILED: (agent_llm_request_failed, author, failure),
+    EventType.TOOL_CALL_STARTED: (tool_call_started, author, tool_call),
+    EventType.TOOL_CALL_COMPLETED: (tool_call_completed, author, tool_call),
+    EventType.TOOL_CALL_FAILED: (tool_call_failed, author, tool_call),
+    EventType.SYSTEM_WARNING: (system_warning,),
+    EventType.SYSTEM_ERROR: (system_error,),
+    EventType.EVENTS_MISSED: (events_missed,),
+}
+
+
+def chunks_of(agent: str, step: str) -> Callable[[str], Mapping[str, Any]]:
+    """A function from a text to the whole data of a chunk's event; called for each delta.
+
+    What is plain ASCII is frozen here: there is nothing in it for the stream to clean.
+    """
+    is_plain = agent.isascii() and step.isascii()
+
+    def data(text: str) -> Mapping[str, Any]:
+        made = {"agent": agent, "step": step, "chunk": text}
+        if is_plain and text.__class__ is str and text.isascii():
+            return FrozenDict(made)
+        return made
+
+    return data
+
+
+# --- reading --------------------------------------------------------------------------------
+
+
+def text(data: Mapping[str, Any], key: str) -> str:
+    """A text in an event's data; "" where there is none."""
+    value = data.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def usage_of(data: Mapping[str, Any]) -> Optional[Mapping[str, Any]]:
+    """The token counts, as `Usage.to_dict` has them; None where there are none."""
+    value = data.get("usage")
+    return value if isinstance(value, Mapping) else None
+
+
+def tokens_of(data: Mapping[str, Any]) -> Optional[int]:
+    """The completion tokens of `usage`; None where they are not known."""
+    count = (usage_of(data) or {}).get("completion_tokens")
+    return count if isinstance(count, int) and not isinstance(count, bool) else None
+
+
+def seconds_of(data: Mapping[str, Any]) -> float:
+    """`duration_ms` or `delay_s`, in seconds; 0.0 where there is neither."""
+    for key, unit in (("delay_s", 1.0), ("duration_ms", 1000.0)):
+        value = data.get(key)
+        if isinstance(value, (int, float)):
+            return value / unit
+    return 0.0
+
+
+def label_of(data: Mapping[str, Any]) -> Optional[str]:
+    """The label of the step it belongs to, "" for an agent on its own; None for none."""
+    value = data.get("step")
+    return value if isinstance(value, str) else None
+
+
+def is_of_agent(data: Mapping[str, Any]) -> bool:
+    """True for what an agent says, and not the step around it."""
+    return isinstance(data.get("agent"), str) and label_of(data) is not None
+
+
+def will_retry(data: Mapping[str, Any]) -> bool:
+    """True if a step that failed is tried again: what it said is void."""
+    return data.get("will_retry") is True
+
+
+def gap_of(data: Mapping[str, Any]) -> Optional[Tuple[int, int]]:
+    """The first and last of what `events_missed` tells; None if it says nothing usable."""
+    first, last = data.get("first"), data.get("last")
+    return (first, last) if isinstance(first, int) and isinstance(last, int) else None
+
+
+def status_of(kind: EventType) -> str:
+    """A run's status after one of the events that end it: "completed", say."""
+    assert kind in TERMINAL
+    return kind.value[len("workflow_") :]
