@@ -1,7 +1,10 @@
 """Runtime: runs workflows in a pool of threads, and stops them.
 
-Who runs where, who may stop what, and in which order things end.  What a run
-does is workflow.py's.
+Who runs where, who may stop what, and in which order things end.  A run from
+its submission on is handle.py's, what it does workflow/'s.
+
+A signal handler may call `stop_generation`, `shutdown` and `RunHandle.cancel`:
+these set flags and cancel tokens, and leave what takes a lock to another thread.
 """
 
 from __future__ import annotations
@@ -11,217 +14,33 @@ import logging
 import sys
 import threading
 import time
-from concurrent.futures import CancelledError as FutureCancelled
-from concurrent.futures import Future, InvalidStateError
-from concurrent.futures import TimeoutError as FutureTimeout
-from typing import Any, Callable, Dict, Generator, NamedTuple, Optional, Sequence, Union
+from types import FrameType
+from typing import Any, Callable, Dict, Generator, List, Optional, Union
 
 from agentstream import checks, threads
 from agentstream.agent.agent import Agent
 from agentstream.cancel import CancelToken
-from agentstream.errors import (
-    AgentStreamError,
-    Cancelled,
-    ConfigError,
-    ConnectError,
-    LogError,
-)
+from agentstream.errors import AgentStreamError, ConfigError, ConnectError, LogError
 from agentstream.events.model import Event, new_id
-from agentstream.events.stream import EventStream, RunLog
+from agentstream.events.stream import EventStream
 from agentstream.results import WorkflowRun
-from agentstream.workflow import Execution, Workflow
-from agentstream.workflow.execution import Crew
+from agentstream.runtime.handle import RunHandle, SubmittedRun
+from agentstream.runtime.host import Place, RuntimeHost, current_place
+from agentstream.workflow import Workflow
 
 __all__ = ["RunHandle", "Runtime", "exit_on_sigterm"]
 
-logger = logging.getLogger("agentstream.runtime.runtime")
+logger = logging.getLogger("agentstream.runtime")
 
-#: How long those who stop wait for those who are stopped.
+#: Seconds a shutdown waits for cancelled runs.
 _GRACE_S = 5.0
-#: ... and those who were told to stop waiting.
+#: Seconds it waits once it has been interrupted, or the runs have had their grace.
 _HURRY_S = 0.05
+#: Seconds to the next try where an exit would go unnoticed.
+_AGAIN_S = 0.01
+_SHUT_DOWN = "the runtime is shutting down"
 
 _INTERRUPTIONS = (KeyboardInterrupt, SystemExit)
-
-
-class _Place(NamedTuple):
-    """Where in a run some code belongs: the run, or one within it, and what stops that part."""
-
-    run: RunHandle
-    workflow_id: str
-    token: CancelToken
-
-
-#: The run that this code is part of; a tool's thread takes it along.
-_current: contextvars.ContextVar[Optional[_Place]] = contextvars.ContextVar(
-    "agentstream_run", default=None
-)
-
-
-class RunHandle:
-    """A submitted run."""
-
-    def __init__(
-        self,
-        workflow: Workflow,
-        input: Any,
-        log: RunLog,
-        context: Optional[Dict[str, Any]],
-        crew: Crew,
-    ) -> None:
-        self.workflow_id = log.workflow_id
-        self._log = log
-        self._token = CancelToken()
-        self._execution = Execution(workflow, log, self._token, context=context, crew=crew)
-        self._input = input
-        self._future: Future[WorkflowRun] = Future()
-        self._begins = threading.Lock()  # held by a worker and the clock, by no canceller
-        self._begun = False
-        # A queued run is closed by the clock's thread: whoever cancels, a signal
-        # handler perhaps, must wait for no lock.
-        self._alarm = threads.Alarm(self._close_queued, grain=3600.0)
-        self._key = self._token.add_callback(self._ring)
-        self._stopped: Optional[Cancelled] = None  # before it began
-
-    def __repr__(self) -> str:
-        state = "done" if self.done() else "active"
-        return f"<RunHandle {self.workflow_id} {state}>"
-
-    def done(self) -> bool:
-        """True once the run has ended, in whichever way."""
-        return self._future.done()
-
-    def cancel(self, reason: str = "RunHandle.cancel()") -> bool:
-        """Stop the run, from any thread; returns at once.  False if it had ended already."""
-        if self.done():
-            return False
-        self._token.cancel(reason)
-        return True
-
-    def result(self, timeout: Optional[float] = None) -> WorkflowRun:
-        """Wait for the run; returns its `WorkflowRun`.
-
-        Raises:
-            WorkflowFailed: it failed; `__cause__` says why, `run` how far it got.
-            Cancelled: it was stopped; `run` says how far it got.
-            TimeoutError: `timeout` seconds passed and it has not ended.
-        """
-        try:
-            error = self._wait(timeout)
-        except FutureCancelled:
-            assert self._stopped is not None
-            raise self._stopped from None
-        except FutureTimeout:
-            raise TimeoutError(f"run {self.workflow_id} is not done after {timeout} s") from None
-        if error is None:
-            return self._future.result()
-        try:
-            raise error
-        finally:
-            del error, self  # no cycle through its traceback
-
-    def _wait(self, timeout: Optional[float]) -> Optional[BaseException]:
-        for seconds in threads.slices(timeout):
-            try:
-                return self._future.exception(seconds)
-            except FutureTimeout:
-                pass
-        raise FutureTimeout
-
-    def _work(self) -> WorkflowRun:
-        with self._begins:
-            if self._stopped is not None:
-                raise self._stopped
-            self._begun = True
-        outer = _current.set(_Place(self, self.workflow_id, self._token))
-        try:
-            return self._execution.run(self._input)
-        finally:
-            _current.reset(outer)
-            self._let_go()
-            del self  # no cycle through an error's traceback
-
-    def _ring(self) -> None:
-        try:
-            threads.arm(self._alarm, time.monotonic())
-        except RuntimeError:
-            pass  # no thread for the clock: a worker, or the shutdown, will find it stopped
-
-    def _close_queued(self, _: float = 0.0) -> None:
-        """End the run if it was stopped before it began."""
-        with self._begins:
-            if self._begun or self._stopped is not None:
-                return
-            self._stopped = self._execution.give_up()
-        # Last: whoever waits for the run finds its terminal event in the log.
-        self._future.cancel()
-        self._let_go()
-
-    def _refuse(self, error: AgentStreamError) -> None:
-        """End the run, which cannot begin."""
-        self._begun = True
-        self._future.set_exception(self._execution.refuse(error))
-        self._let_go()
-
-    def _leave_behind(self) -> None:
-        """End the run on behalf of its thread, which does not stop."""
-        if self._log.ended:
-            return
-        try:
-            self._future.set_exception(self._execution.give_up())
-        except InvalidStateError:
-            pass  # it has ended this moment
-
-    def _let_go(self) -> None:
-        self._token.remove_callback(self._key)
-        self._alarm.stop()
-        self._input = None
-
-    def _after_fork(self) -> None:
-        # Not the old future: a thread that the child lacks may hold its lock.
-        self._future = Future()
-        self._future.set_exception(
-            RuntimeError(f"run {self.workflow_id} goes on in the parent process, not here")
-        )
-
-
-class _Pool(Crew):
-    """What a runtime's runs may ask of it: its threads, and to be found by `stop_generation`."""
-
-    def __init__(self, pool: threads.WorkerPool) -> None:
-        self._pool = pool
-        self._inner: Dict[str, CancelToken] = {}  # runs within runs, in their threads
-        threads.after_fork(self)
-
-    def _after_fork(self) -> None:
-        self._inner = {}  # they are the parent's
-
-    def lend(self, work: Callable[[], object]) -> bool:
-        try:
-            self._pool.submit(work, at_once=True, late=True)
-        except RuntimeError:
-            logger.warning("no thread for a branch: it waits for the one before it")
-            return False
-        return True
-
-    def place(self, context: contextvars.Context, workflow_id: str, token: CancelToken) -> None:
-        run = context.get(_current)
-        if run is not None:
-            context.run(_current.set, run._replace(workflow_id=workflow_id, token=token))
-
-    def enter(self, workflow_id: str, token: CancelToken) -> None:
-        self._inner[workflow_id] = token
-
-    def leave(self, workflow_id: str) -> None:
-        self._inner.pop(workflow_id, None)
-
-    def stop(self, workflow_id: str, reason: str) -> bool:
-        """Stop a run within a run; False if there is none of that id."""
-        token = self._inner.get(workflow_id)
-        if token is None:
-            return False
-        token.cancel(reason)
-        return True
 
 
 class Runtime:
@@ -256,15 +75,20 @@ class Runtime:
         self.event_stream = event_stream or EventStream()
         self.grace: float = checks.seconds("grace", grace, zero=True)
         self._pool = threads.WorkerPool(max_workers, "run")
-        self._crew = _Pool(self._pool)
-        self._lock = threading.RLock()  # a signal handler may come by
-        self._runs: Dict[str, RunHandle] = {}
+        self._host = RuntimeHost(self._pool)
+        self._runs: Dict[str, SubmittedRun] = {}
         self._shut = False  # takes no new runs
         self._closed = False  # ... and has nothing left to close
-        self._hurried = False  # Ctrl-C came again, or grace was given: no more waiting
+        self._hurry = CancelToken()  # Ctrl-C came again, or grace was given: no more waiting
+        self._reset_locks()
         self.event_stream.store.watch_stops(self._stop)
         threads.after_fork(self)
         threads.at_exit(self)
+
+    def _reset_locks(self) -> None:
+        self._lock = threading.RLock()  # held while a run is submitted
+        self._submitting: Optional[int] = None  # the thread that does it
+        self._closing = threading.Lock()  # held while the event stream is closed
 
     def __repr__(self) -> str:
         return f"<Runtime {'shut down' if self._shut else f'{len(self._runs)} runs'}>"
@@ -290,9 +114,12 @@ class Runtime:
         cannot wait for each other; it is stopped when the outer one is, and its
         events name that one (`parent_workflow_id`).
 
+        The run, its steps and its tools see the contextvars of the caller.
+
         Raises:
             RuntimeError: the runtime has been shut down, the interpreter exits,
-                or hundreds of runs within runs are under way.
+                hundreds of runs within runs are under way, or a signal handler
+                that has interrupted this very method calls it.
             ConfigError: `workflow` is none, or `context` is no dict.
             LogError: `workflow_id` has been used, or the log is closed.
         """
@@ -302,43 +129,51 @@ class Runtime:
             raise ConfigError(f"expected a Workflow or an Agent, not {type(workflow).__name__}")
         if context is not None and not isinstance(context, dict):
             raise ConfigError(f"context must be a dict, not {type(context).__name__}")
-        parent = _current.get()
+        parent = current_place()
         with self._lock:
-            if self._shut or threads.exiting():
-                raise RuntimeError("the runtime has been shut down: it takes no new runs")
-            log = self.event_stream.open_log(
-                workflow_id or new_id(),
-                None if parent is None else parent.workflow_id,
-            )
-            if log.workflow_id in self._runs:
-                raise LogError(f"run {log.workflow_id!r} is under way: choose another id")
-            handle = RunHandle(workflow, input, log, context, self._crew)
-            self._runs[handle.workflow_id] = handle
-            name = handle.workflow_id  # not the handle, which would hold itself
-            handle._future.add_done_callback(lambda _: self._forget(name))
-            self._start(handle, parent)
-        return handle
+            if self._submitting is not None:  # only this thread can come in
+                raise RuntimeError("a signal handler has interrupted submit, and cannot call it")
+            try:
+                self._submitting = threading.get_ident()
+                return self._submit(workflow, input, workflow_id, context, parent).handle
+            finally:
+                self._submitting = None
 
-    def _start(self, handle: RunHandle, parent: Optional[_Place]) -> None:
+    def _submit(
+        self,
+        workflow: Workflow,
+        input: Any,
+        workflow_id: Optional[str],
+        context: Optional[Dict[str, Any]],
+        parent: Optional[Place],
+    ) -> SubmittedRun:
+        if self._shut or threads.exiting():
+            raise RuntimeError("the runtime has been shut down: it takes no new runs")
+        log = self.event_stream.open_log(
+            workflow_id or new_id(), None if parent is None else parent.workflow_id
+        )
+        if log.workflow_id in self._runs:
+            raise LogError(f"run {log.workflow_id!r} is under way: choose another id")
+        run = SubmittedRun(workflow, input, log, context, self._host)
+        name, runs = run.workflow_id, self._runs  # not the run, which would hold itself
+        runs[name] = run
+        run.handle.add_done_callback(lambda _: runs.pop(name, None))
         if parent is not None:
-            for token in {parent.token, parent.run._token}:
-                _stop_with(token, handle)
+            for token in {parent.token, parent.stop}:
+                _stop_with(token, run.handle)
         try:
             # A run that another one starts, and may wait for, must not wait for its place.
-            self._pool.submit(handle._work, handle._future, at_once=parent is not None)
+            self._pool.submit(run.work, run.handle, at_once=parent is not None)
         except threads.NoThread:
-            handle._refuse(
+            run.refuse(
                 ConnectError(
                     "no thread could be started for the run", phase="connect", retryable=True
                 )
             )
         except RuntimeError:
-            del self._runs[handle.workflow_id]
+            del runs[name]
             raise
-
-    def _forget(self, workflow_id: str) -> None:
-        with self._lock:
-            self._runs.pop(workflow_id, None)
+        return run
 
     def run(
         self,
@@ -376,8 +211,10 @@ class Runtime:
             pass
         except TimeoutError:
             logger.warning("a run that did not stop in time is left behind")
-            handle._leave_behind()
-            self._hurried = True  # it has had its grace: the shutdown gives it no second one
+            run = self._runs.get(handle.workflow_id)
+            if run is not None:
+                threads.aside("leave", run.leave_behind, None)
+            self._hurry.cancel()  # it has had its grace: the shutdown gives it no second one
         except _INTERRUPTIONS:
             self._leave()
 
@@ -392,11 +229,23 @@ class Runtime:
         """Run, and yield the run's events; the terminal one is the last.  As in `submit`.
 
         A run that fails raises nothing here: its terminal event says so.
-        Leaving the loop early stops the run.
+        Leaving the loop early stops the run.  It is submitted when the first
+        event is asked for, with the contextvars of the call.
         """
-        workflow_id = workflow_id or new_id()
+        variables = contextvars.copy_context()
+
+        def submit(workflow_id: str) -> RunHandle:
+            return variables.run(
+                self.submit, workflow, input, workflow_id=workflow_id, context=context
+            )
+
+        return self._follow(workflow_id or new_id(), submit)
+
+    def _follow(
+        self, workflow_id: str, submit: Callable[[str], RunHandle]
+    ) -> Generator[Event, None, None]:
         with self.event_stream.subscribe(workflow_id=workflow_id) as events:
-            handle = self.submit(workflow, input, workflow_id=workflow_id, context=context)
+            handle = submit(workflow_id)
             try:
                 yield from events
             finally:
@@ -412,15 +261,18 @@ class Runtime:
         A run that another process runs is stopped by that one, at the request
         of this: with a store that they share, such as `SqliteStore`.
         """
-        return self._stop(workflow_id, reason) or self.event_stream.store.request_stop(
-            workflow_id, reason
-        )
+        if self._stop(workflow_id, reason):
+            return True
+        store = self.event_stream.store
+        if not store.shared:
+            return store.request_stop(workflow_id, reason)
+        return threads.aside("stop", lambda: store.request_stop(workflow_id, reason), False)
 
     def _stop(self, workflow_id: str, reason: str) -> bool:
-        handle = self._runs.get(workflow_id)
-        if handle is None:
-            return self._crew.stop(workflow_id, reason)
-        return handle.cancel(reason)
+        run = self._runs.get(workflow_id)
+        if run is None:
+            return self._host.stop(workflow_id, reason)
+        return run.handle.cancel(reason)
 
     def shutdown(self, *, cancel: bool = False, timeout: Optional[float] = None) -> bool:
         """Take no new runs, wait for those there are or stop them, close the event stream.
@@ -428,6 +280,10 @@ class Runtime:
         Idempotent.  In this order: new work is refused first, so that the wait
         has an end; the event stream closes last, so that every run's terminal
         event is delivered.
+
+        A signal handler may call it.  If that has interrupted the library, at a
+        moment at which it may hold a lock, the runs are stopped, False is
+        returned at once, and another thread does the rest.
 
         Args:
             cancel: stop the runs.
@@ -441,29 +297,48 @@ class Runtime:
         Raises:
             RuntimeError: it was called by one of the runs.
         """
-        within = _current.get()
-        if within is not None and self._runs.get(within.run.workflow_id) is within.run:
+        place = current_place()
+        run = None if place is None else self._runs.get(place.runtime_id)
+        if place is not None and run is not None and run.token is place.stop:
             raise RuntimeError("a run cannot shut down its own runtime: it would wait for itself")
-        with self._lock:
-            self._shut = True
-            handles = list(self._runs.values())
+        self._shut = True
         if cancel:
-            _stop(handles)
+            # The newest first: those that wait must not get the places of those that go.
+            for run in reversed(list(self._runs.values())):
+                run.handle.cancel(_SHUT_DOWN)
+        return threads.aside("shutdown", lambda: self._shut_down(cancel, timeout), False)
+
+    def _shut_down(self, cancel: bool, timeout: Optional[float]) -> bool:
+        with self._lock:  # a submit under way comes to its end, and is the last
+            runs = list(self._runs.values())
+        hurried = self._hurry.cancelled
+        if cancel:
+            _stop(runs)
             if timeout is None:
-                timeout = 0.0 if self._closed else _HURRY_S if self._hurried else self.grace
-        ended = self._pool.shutdown(join=timeout)
+                timeout = 0.0 if self._closed else _HURRY_S if hurried else self.grace
+        ended = self._pool.shutdown(join=timeout, hurry=None if hurried else self._hurry)
         if not ended:
-            if not self._hurried:
+            if not self._hurry.cancelled:
                 logger.warning("runs that did not stop in time are left behind")
-            _stop(handles)
-            for handle in handles:
-                handle._leave_behind()
-        if self._hurried:
-            self.event_stream.close(timeout=_HURRY_S)
-        else:
-            self.event_stream.close()
-        self._closed = True
+            _stop(runs)
+            for run in runs:
+                run.leave_behind()
+        self._close()
         return ended
+
+    def _close(self) -> None:
+        """Close the event stream, one thread after the other: the last one finds it closed."""
+        hurried = self._hurry.cancelled
+        mine = self._closing.acquire(timeout=_HURRY_S if hurried else -1)
+        try:
+            if hurried:
+                self.event_stream.close(timeout=_HURRY_S)
+            else:
+                self.event_stream.close()
+            self._closed = True
+        finally:
+            if mine:
+                self._closing.release()
 
     def _stop_and_wait(self) -> Optional[BaseException]:
         """Stop the runs and shut down; returns what interrupted the wait, which then is over."""
@@ -477,7 +352,7 @@ class Runtime:
     def _leave(self) -> None:
         """Interrupted while waiting for runs that had been stopped: out, now."""
         logger.warning("interrupted again: not waiting for the runs under way to stop")
-        self._hurried = True
+        self._hurry.cancel()
         self.shutdown(cancel=True)
 
     def __enter__(self) -> Runtime:
@@ -501,17 +376,16 @@ class Runtime:
 
     def _after_fork(self) -> None:
         # The runs and their threads are the parent's.
-        self._lock = threading.RLock()
-        handles, self._runs = self._runs, {}
-        for handle in handles.values():
-            handle._after_fork()
+        self._reset_locks()
+        runs, self._runs = self._runs, {}
+        for run in runs.values():
+            run.after_fork()
 
 
-def _stop(handles: Sequence[RunHandle]) -> None:
-    # The newest first: those that wait must not get the places of those that go.
-    for handle in reversed(handles):
-        handle.cancel("the runtime is shutting down")
-        handle._close_queued()
+def _stop(runs: List[SubmittedRun]) -> None:
+    for run in reversed(runs):
+        run.handle.cancel(_SHUT_DOWN)
+        run.close_queued()
 
 
 def _stop_with(token: CancelToken, child: RunHandle) -> None:
@@ -519,7 +393,7 @@ def _stop_with(token: CancelToken, child: RunHandle) -> None:
     key = token.add_callback(
         lambda: child.cancel(f"the run that started it was stopped: {token.reason}")
     )
-    child._future.add_done_callback(lambda _: token.remove_callback(key))
+    child.add_done_callback(lambda _: token.remove_callback(key))
 
 
 def exit_on_sigterm() -> None:
@@ -533,4 +407,22 @@ def exit_on_sigterm() -> None:
     """
     import signal  # noqa: PLC0415 - a millisecond that only who wants this pays
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    main = threading.get_ident()
+    again = threads.Alarm(lambda _: signal.pthread_kill(main, signal.SIGTERM), grain=3600.0)
+
+    def leave(_: int, frame: Optional[FrameType]) -> None:
+        if _is_swallowed(frame) and hasattr(signal, "pthread_kill"):
+            threads.arm(again, time.monotonic() + _AGAIN_S)
+        else:
+            sys.exit(143)
+
+    signal.signal(signal.SIGTERM, leave)
+
+
+def _is_swallowed(frame: Optional[FrameType]) -> bool:
+    """True if Python would print an exception raised there, and go on: in a finalizer."""
+    while frame is not None:
+        if frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False

@@ -5,6 +5,7 @@ and what must be finished at exit is finished here, within a bound.
 """
 
 from agentstream.threads.abandon import abandonable
+from agentstream.threads.aside import aside, interrupted
 from agentstream.threads.clock import Alarm, arm
 from agentstream.threads.lifecycle import after_fork, at_exit, exiting
 from agentstream.threads.pool import NoThread, WorkerPool
@@ -18,9 +19,11 @@ __all__ = [
     "abandonable",
     "after_fork",
     "arm",
+    "aside",
     "at_exit",
     "exiting",
     "get_within",
+    "interrupted",
     "slices",
     "start_thread",
 ]

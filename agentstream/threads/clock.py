@@ -5,12 +5,13 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import queue
 import threading
 import time
-from typing import Callable, List, Optional, Tuple
+from typing import Callable, Iterator, List, Optional, Tuple
 
 from agentstream.threads.lifecycle import first_in_child
-from agentstream.threads.start import NEVER, start_thread
+from agentstream.threads.start import NEVER, get_within, start_thread
 
 __all__ = ["Alarm", "arm"]
 
@@ -44,67 +45,99 @@ class Alarm:
 
 
 class _Clock:
-    """One thread for all deadlines; it starts with the first alarm."""
+    """One thread for all deadlines; it starts with the first alarm.
+
+    The heap is the thread's own.  Others put what they arm into its queue, whose
+    `put` takes no lock: a signal handler may arm an alarm wherever it interrupts
+    the main thread, here as well.
+    """
 
     def __init__(self) -> None:
         self._reset()
 
     def _reset(self) -> None:
-        # As in the pool: entered as the lock, waited for as the condition.
-        self._lock = threading.RLock()
-        self._condition = threading.Condition(self._lock)
+        self._news: queue.SimpleQueue[Tuple[float, Alarm]] = queue.SimpleQueue()
         self._heap: List[Tuple[float, int, Alarm]] = []
-        self._order = itertools.count()
+        self._starting = threading.Lock()
         self._thread: Optional[threading.Thread] = None
 
     def _after_fork(self) -> None:
         self._reset()
 
     def push(self, alarm: Alarm, when: float) -> None:
-        with self._lock:
-            alarm.entry = when
-            heapq.heappush(self._heap, (when, next(self._order), alarm))
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = start_thread("clock", self._run)
-            elif self._heap[0][2] is alarm:
-                self._condition.notify()
+        alarm.entry = when  # first: the clock may come to it and write NEVER
+        self._news.put((when, alarm))
+        thread = self._thread
+        if thread is None or not thread.is_alive():
+            self._start()
 
-    def _run(self) -> None:
-        condition = self._condition
-        while condition is self._condition:
-            alarm = self._next_due(condition)
-            ring = alarm.ring
-            if ring is not None:
-                try:
-                    ring(time.monotonic())
-                except Exception:
-                    logger.exception("an alarm raised")
-            del alarm, ring
+    def _start(self) -> None:
+        # Whoever finds it taken leaves the start to the one who has it: another thread, or
+        # the code which this, in a signal handler, has interrupted.
+        if not self._starting.acquire(blocking=False):
+            return
+        try:
+            thread = self._thread
+            if thread is None or not thread.is_alive():
+                self._thread = start_thread("clock", _run, self._heap, self._news)
+        finally:
+            self._starting.release()
 
-    def _next_due(self, condition: threading.Condition) -> Alarm:
-        with condition:
-            while True:
-                if not self._heap:
-                    condition.wait()
-                    continue
-                when, _, alarm = self._heap[0]
-                now = time.monotonic()
-                if when > now and not alarm.stopped:
-                    del alarm  # waiting must not keep it, and what it rings, alive
-                    condition.wait(when - now)
-                    continue
-                heapq.heappop(self._heap)
-                if alarm.stopped:
-                    continue
-                # `entry` before `due`: the owner writes `due` and then reads `entry`,
-                # so one of the two always sees the other's news.
-                alarm.entry = NEVER
-                due = alarm.due
-                if due <= now:
-                    return alarm
-                again = min(due, now + alarm.grain) if due == NEVER else due
-                alarm.entry = again
-                heapq.heappush(self._heap, (again, next(self._order), alarm))
+
+def _run(
+    heap: List[Tuple[float, int, Alarm]], news: queue.SimpleQueue[Tuple[float, Alarm]]
+) -> None:
+    order = itertools.count()
+    while True:
+        alarm = _next_due(heap, order, news)
+        ring = alarm.ring
+        if ring is not None:
+            try:
+                ring(time.monotonic())
+            except Exception:
+                logger.exception("an alarm raised")
+        del alarm, ring
+
+
+def _next_due(
+    heap: List[Tuple[float, int, Alarm]],
+    order: Iterator[int],
+    news: queue.SimpleQueue[Tuple[float, Alarm]],
+) -> Alarm:
+    """Wait for the next alarm that is due, taking in those that are armed meanwhile."""
+    while True:
+        for _ in range(news.qsize()):
+            _push(heap, order, *news.get())
+        if not heap:
+            _push(heap, order, *news.get())
+            continue
+        when, _, alarm = heap[0]
+        now = time.monotonic()
+        if when > now and not alarm.stopped:
+            del alarm  # waiting must not keep it, and what it rings, alive
+            try:
+                _push(heap, order, *get_within(news, when - now))
+            except queue.Empty:
+                pass
+            continue
+        heapq.heappop(heap)
+        if alarm.stopped:
+            continue
+        # `entry` before `due`: the owner writes `due` and then reads `entry`,
+        # so one of the two always sees the other's news.
+        alarm.entry = NEVER
+        due = alarm.due
+        if due <= now:
+            return alarm
+        again = min(due, now + alarm.grain) if due == NEVER else due
+        alarm.entry = again
+        _push(heap, order, again, alarm)
+
+
+def _push(
+    heap: List[Tuple[float, int, Alarm]], order: Iterator[int], when: float, alarm: Alarm
+) -> None:
+    heapq.heappush(heap, (when, next(order), alarm))
 
 
 _clock = _Clock()

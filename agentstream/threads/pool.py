@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from concurrent.futures import Future, InvalidStateError
-from typing import Any, Callable, Optional, Tuple, TypeVar
+from typing import Any, Callable, Dict, Optional, Tuple, TypeVar
 
+from agentstream.cancel import CancelToken
 from agentstream.threads.lifecycle import after_fork, exiting
-from agentstream.threads.start import slices, start_thread
+from agentstream.threads.start import NEVER, new_thread, slices
 
 __all__ = ["NoThread", "WorkerPool"]
 
@@ -48,15 +50,13 @@ class WorkerPool:
         after_fork(self)
 
     def _reset(self) -> None:
-        # Guards all below.  Entered as the plain lock it is: an interrupt that comes
-        # while Condition's own __exit__ runs would leave it locked.
-        self._lock = threading.RLock()
-        self._ended = threading.Condition(self._lock)  # a thread has
+        self._lock = threading.RLock()  # guards all below, which whoever waits may read
         self._queue: queue.SimpleQueue[Optional[_Task]] = queue.SimpleQueue()
-        self._workers = 0  # threads that take from the queue
-        self._extra = 0  # threads beyond them, for one task each
+        self._workers: Dict[threading.Thread, None] = {}  # those that take from the queue
+        self._extra: Dict[threading.Thread, None] = {}  # those beyond them, for one task each
         self._load = 0  # tasks queued or running; with fewer workers than that, none is idle
         self._closed = False
+        self._thread_ended = CancelToken()  # the next one that does cancels it
 
     def _after_fork(self) -> None:
         closed = self._closed
@@ -88,9 +88,9 @@ class WorkerPool:
             if self._closed:
                 self._run_beside(future, function)
                 return future
-            if self._workers < min(self._load + 1, self._max_workers):
+            if len(self._workers) < min(self._load + 1, self._max_workers):
                 self._grow(needed=not self._workers and not at_once)
-            if at_once and self._workers <= self._load:
+            if at_once and len(self._workers) <= self._load:
                 self._run_beside(future, function)
             else:
                 self._load += 1
@@ -98,24 +98,18 @@ class WorkerPool:
         return future
 
     def _grow(self, *, needed: bool) -> None:
-        number = self._workers
-        self._workers += 1
-        try:
-            start_thread(f"{self._name}-{number}", self._work, self._queue)
-        except RuntimeError:
-            self._workers -= 1
+        number = len(self._workers)
+        thread = new_thread(f"{self._name}-{number}", self._work, self._queue)
+        if not _start(thread, self._workers):
             if needed:
                 raise _no_thread() from None
             logger.warning("no more threads: %d workers share the work", number)
 
     def _run_beside(self, future: Future[Any], function: Callable[[], Any]) -> None:
-        if self._extra >= _MOST_EXTRA:
+        if len(self._extra) >= _MOST_EXTRA:
             raise RuntimeError(f"{_MOST_EXTRA} threads are at work beyond the pool's own: no more")
-        self._extra += 1
-        try:
-            start_thread(f"{self._name}-beside", self._work_once, future, function)
-        except RuntimeError:
-            self._extra -= 1
+        thread = new_thread(f"{self._name}-beside", self._work_once, future, function)
+        if not _start(thread, self._extra):
             raise _no_thread() from None
 
     def _work(self, tasks: queue.SimpleQueue[Optional[_Task]]) -> None:
@@ -127,38 +121,72 @@ class WorkerPool:
             _perform(*task, self._free)
             del task  # an idle worker keeps nothing alive
         tasks.put(None)  # for the next worker
-        with self._lock:
-            self._workers -= 1
-            self._ended.notify_all()
+        self._leave(self._workers)
 
     def _work_once(self, future: Future[Any], function: Callable[[], Any]) -> None:
         _local.pool = self
         _perform(future, function, lambda: None)
-        with self._lock:
-            self._extra -= 1
-            self._ended.notify_all()
+        self._leave(self._extra)
 
     def _free(self) -> None:
         with self._lock:
             self._load -= 1
 
-    def shutdown(self, *, join: Optional[float] = None) -> bool:
+    def _leave(self, threads: Dict[threading.Thread, None]) -> None:
+        with self._lock:
+            threads.pop(threading.current_thread(), None)
+            ended, self._thread_ended = self._thread_ended, CancelToken()
+        ended.cancel()
+
+    def shutdown(
+        self, *, join: Optional[float] = None, hurry: Optional[CancelToken] = None
+    ) -> bool:
         """Refuse new work, let what was submitted finish, and wait up to `join` seconds.
 
-        Returns True if every worker has ended.  None waits without a bound.
-        Called by a worker, it does not wait for that one.
+        Returns True if every worker has ended.  None waits without a bound;
+        `hurry`, once cancelled, ends the wait.  Called by a worker, it does not
+        wait for that one.
         """
-        mine = 1 if _local.pool is self else 0
         with self._lock:
             if not self._closed:
                 self._queue.put(None)
                 self._closed = True
-            # Not Thread.join: a Ctrl-C in it makes Python (up to 3.12) take the
-            # thread for ended, and who waits again would not wait at all.
-            for seconds in slices(join):
-                if self._ended.wait_for(lambda: self._workers + self._extra <= mine, seconds):
-                    return True
+        hurry = CancelToken() if hurry is None else hurry
+        until = NEVER if join is None else time.monotonic() + join
+        while True:
+            ended = self._thread_ended  # before the look: the next one to end cancels this one
+            if self._has_ended():
+                return True
+            left = until - time.monotonic()
+            if left <= 0 or hurry.cancelled:
+                return False
+            _wait_for_either(ended, hurry, next(slices(None if left == NEVER else left)))
+
+    def _has_ended(self) -> bool:
+        # By `is_alive` too: an interrupt may come between a thread's entry and its start.
+        mine = 1 if _local.pool is self else 0
+        return sum(t.is_alive() for t in [*self._workers, *self._extra]) <= mine
+
+
+def _wait_for_either(one: CancelToken, other: CancelToken, seconds: Optional[float]) -> None:
+    either = CancelToken()
+    keys = [(token, token.add_callback(either.cancel)) for token in (one, other)]
+    try:
+        either.wait(seconds)
+    finally:
+        for token, key in keys:
+            token.remove_callback(key)
+
+
+def _start(thread: threading.Thread, threads: Dict[threading.Thread, None]) -> bool:
+    """Start a thread with an entry in `threads`; False if the system has none left."""
+    threads[thread] = None
+    try:
+        thread.start()
+    except RuntimeError:
+        del threads[thread]
         return False
+    return True
 
 
 def _no_thread() -> RuntimeError:

@@ -7,11 +7,19 @@ import threading
 import time
 from typing import Any, Callable, Iterator, Optional, TypeVar
 
-__all__ = ["NEVER", "get_within", "slices", "start_thread"]
+__all__ = ["NEVER", "get_within", "new_thread", "slices", "start_thread"]
 
 T = TypeVar("T")
 #: Later than any moment of `time.monotonic`.
 NEVER = float("inf")
+#: The longest wait at a stretch, some thirty years.  Python refuses one of three hundred, and on
+#: some systems one of fifty days.
+LONGEST_WAIT_S = min(threading.TIMEOUT_MAX, 1e9)
+
+
+def new_thread(name: str, target: Callable[..., object], *args: Any) -> threading.Thread:
+    """A daemon thread named "agentstream-NAME", not started yet."""
+    return threading.Thread(target=target, args=args, name=f"agentstream-{name}", daemon=True)
 
 
 def start_thread(name: str, target: Callable[..., object], *args: Any) -> threading.Thread:
@@ -20,7 +28,7 @@ def start_thread(name: str, target: Callable[..., object], *args: Any) -> thread
     Raises:
         RuntimeError: the system has no thread left, or the interpreter is exiting.
     """
-    thread = threading.Thread(target=target, args=args, name=f"agentstream-{name}", daemon=True)
+    thread = new_thread(name, target, *args)
     thread.start()
     return thread
 
@@ -30,24 +38,27 @@ _STRETCH_S = 0.2
 
 
 def slices(timeout: Optional[float]) -> Iterator[Optional[float]]:
-    """`timeout` as it is to be waited: in the main thread, in pieces.
+    """`timeout` in the pieces to wait it in: up to `LONGEST_WAIT_S`; short ones in the main thread.
 
     A signal that comes in the moment between Python's last look and the system
     call that blocks wakes nobody; Ctrl-C would be lost until the wait is over.
     """
-    if threading.current_thread() is not threading.main_thread():
+    stretch = LONGEST_WAIT_S
+    if threading.current_thread() is threading.main_thread():
+        stretch = _STRETCH_S
+    elif timeout is None or timeout <= stretch:
         yield timeout
         return
     until = NEVER if timeout is None else time.monotonic() + timeout
     left = until - time.monotonic()
-    while left > _STRETCH_S:
-        yield _STRETCH_S
+    while left > stretch:
+        yield stretch
         left = until - time.monotonic()
     yield max(left, 0.0)
 
 
 def get_within(source: queue.SimpleQueue[T], timeout: Optional[float]) -> T:
-    """`source.get`, waiting up to `timeout` seconds; None for no bound.
+    """`source.get`, waiting up to `timeout` seconds, at most `LONGEST_WAIT_S`; None for no bound.
 
     SimpleQueue works out what is left of a timeout as it begins to wait.  Up to
     Python 3.12 that may come out below zero, for a timeout of next to nothing,
@@ -60,4 +71,4 @@ def get_within(source: queue.SimpleQueue[T], timeout: Optional[float]) -> T:
         return source.get()
     if timeout <= 0:
         return source.get_nowait()
-    return source.get(timeout=max(timeout, 0.005))
+    return source.get(timeout=min(max(timeout, 0.005), LONGEST_WAIT_S))

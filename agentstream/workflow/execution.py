@@ -7,11 +7,10 @@ What a step works with is scope.py's.
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import threading
 import time
-from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 from agentstream.cancel import CancelToken
 from agentstream.errors import AgentStreamError, Cancelled, LogError, WorkflowFailed
@@ -22,31 +21,15 @@ from agentstream.llm.settings import Retries
 from agentstream.results import Usage, WorkflowRun
 from agentstream.text import safe_str
 from agentstream.workflow.definition import Step, Workflow
+from agentstream.workflow.host import NoHost, RunHost
 from agentstream.workflow.progress import Progress, as_told
 from agentstream.workflow.scope import Scope, perform
 
-__all__ = ["Crew", "Execution"]
+__all__ = ["Execution"]
 
 logger = logging.getLogger("agentstream.workflow")
 
 _WAITS = Retries()
-
-
-class Crew:
-    """What a run may ask of whoever runs it; this one has nothing to give."""
-
-    def lend(self, work: Callable[[], object]) -> bool:
-        """Run `work` in another thread, at once; False if there is none to be had."""
-        return False
-
-    def place(self, context: contextvars.Context, workflow_id: str, token: CancelToken) -> None:
-        """What is started in `context` is within that run, and is stopped by `token`."""
-
-    def enter(self, workflow_id: str, token: CancelToken) -> None:
-        """A run within this one has begun: `token` stops it."""
-
-    def leave(self, workflow_id: str) -> None:
-        """It has ended."""
 
 
 class Execution:
@@ -59,10 +42,10 @@ class Execution:
         cancel: CancelToken,
         *,
         context: Optional[Dict[str, Any]] = None,
-        crew: Optional[Crew] = None,
+        host: Optional[RunHost] = None,
     ) -> None:
         self.log = log
-        self.crew = crew or Crew()
+        self.host = host or NoHost()
         self.values: Dict[str, Any] = {} if context is None else context
         self.lock = threading.RLock()
         self.steps: List[Progress] = []
@@ -191,7 +174,7 @@ class Execution:
 
     def inner(self, workflow: Workflow, log: RunLog, cancel: CancelToken) -> Execution:
         """A run within this one, which shares its context."""
-        inner = Execution(workflow, log, cancel, context=self.values, crew=self.crew)
+        inner = Execution(workflow, log, cancel, context=self.values, host=self.host)
         inner.lock = self.lock
         self._inner.append(inner)
         return inner

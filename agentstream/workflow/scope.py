@@ -92,7 +92,7 @@ class Scope:
             )
         # Let go of when it begins: it leads to the run's error, whose traceback leads here.
         contexts = [contextvars.copy_context()]
-        execution.crew.place(contexts[0], execution.log.workflow_id, self.cancel)
+        execution.host.bind(contexts[0], execution.log.workflow_id, self.cancel)
 
         def work() -> Any:
             return contexts.pop().run(function, *arguments)
@@ -146,7 +146,7 @@ class Scope:
             return lambda token: execution.step(step, label, input, token, progress.within)
 
         work = {name: run(name, step) for name, step in branches.items()}
-        outcomes = side_by_side(work, self.cancel, execution.crew.lend, fail_fast=fail_fast)
+        outcomes = side_by_side(work, self.cancel, execution.host.lend, fail_fast=fail_fast)
         name = blamed(outcomes, self.cancel, fail_fast=fail_fast)
         error = None if name is None else outcomes[name].error
         if error is None:
@@ -169,15 +169,15 @@ class Scope:
         with linked(self.cancel) as token:
             inner = self._execution.inner(workflow, log, token)
             self._progress.within = inner.steps
-            crew = self._execution.crew
-            crew.enter(log.workflow_id, token)
+            host = self._execution.host
+            host.enter(log.workflow_id, token)
             context = contextvars.copy_context()
-            crew.place(context, log.workflow_id, token)
+            host.bind(context, log.workflow_id, token)
             try:
                 return context.run(inner.run, input).output
             finally:
                 del context  # as in `call`
-                crew.leave(log.workflow_id)
+                host.leave(log.workflow_id)
                 self._execution.forget(inner)
 
 

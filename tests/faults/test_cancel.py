@@ -353,7 +353,7 @@ def test_x03_cancel_races_the_worker_for_a_queued_run(server):
         for number in range(150):
             first, second = runtime.submit(agent, "a"), runtime.submit(agent, "b")
             if number % 3:
-                first._future.exception(10)
+                first.exception(10)
             if number % 3 == 2:
                 threading.Event().wait(0.0005 * (number % 7))
             second.cancel()

@@ -695,7 +695,7 @@ def test_r11_the_clock_is_set(
             while "chunk" not in next(events).data:
                 pass
             shift[0] = hour
-            assert not handle._future.done()
+            assert not handle.done()
             first.open()
             assert handle.result(5).output == "one two"
         task = Task(lambda: runtime.run(agent, "x", workflow_id="silent"))

@@ -156,7 +156,7 @@ def test_a_stop_reaches_it_from_without_and_by_its_own_id(
     assert told(runtime, child)[-1] == told(runtime, "w")[-1] == "cancelled"
     last = events_of(runtime.event_stream, "w")[-1]
     assert "enough" in last.data["reason"]
-    assert not runtime._crew._inner
+    assert not runtime._host._inner
 
 
 def test_a_stop_reaches_it_from_another_process_too(cast: Cast, tmp_path: Any) -> None:
@@ -466,5 +466,5 @@ def test_random_shapes_stops_and_failures_end_well(monkeypatch: pytest.MonkeyPat
                     runs.append(error.run)
         for run in runs:
             check_tree(run, runtime)
-        assert not runtime._crew._inner
+        assert not runtime._host._inner
     assert len({run.status for run in runs}) > 1

@@ -1,0 +1,295 @@
+"""RunHandle, what a caller holds of a run; and SubmittedRun, what its runtime does.
+
+A run is queued, begun by a worker, and ended once: by that worker, or, if it
+was stopped before it began or does not stop, by another thread on its behalf.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import TimeoutError as FutureTimeout
+from types import TracebackType
+from typing import Any, Callable, Deque, Dict, List, Optional, Type
+
+from agentstream import threads
+from agentstream.cancel import CancelToken
+from agentstream.errors import AgentStreamError, Cancelled
+from agentstream.events.stream import RunLog
+from agentstream.results import WorkflowRun
+from agentstream.runtime.host import Place, set_place
+from agentstream.workflow import Execution, Workflow
+from agentstream.workflow.host import RunHost
+
+__all__ = ["RunHandle", "SubmittedRun"]
+
+logger = logging.getLogger("agentstream.runtime")
+
+#: Caught as TimeoutError and as concurrent.futures' own, two classes up to Python 3.10.
+_NotDone: Type[BaseException] = (
+    TimeoutError
+    if FutureTimeout is TimeoutError
+    else type("TimeoutError", (TimeoutError, FutureTimeout), {})
+)
+
+
+class RunHandle(Future[WorkflowRun]):
+    """A submitted run: a `concurrent.futures.Future`, but that `cancel` stops a running one too.
+
+    `concurrent.futures.wait` and `as_completed` take it.  `done`, `running`,
+    `cancelled` and `cancel` wait for nothing and take no lock: a signal handler
+    may call them.
+
+    Attributes:
+        workflow_id: the run's id.
+    """
+
+    # Of Future only what its module's functions look at is used: `_state`, `_waiters` and
+    # `_condition`, which is held while the two change.  All else here goes without a lock.
+
+    def __init__(self, workflow_id: str, token: CancelToken) -> None:
+        super().__init__()
+        self.workflow_id = workflow_id
+        self._token = token
+        self._began = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._condition = threading.Condition()
+        self._waiters: List[Any] = []
+        self._unresolved = [None]  # whoever takes it out resolves the handle
+        self._ended = CancelToken()
+        self._value: Optional[WorkflowRun] = None
+        self._error: Optional[BaseException] = None
+        self._traceback: Optional[TracebackType] = None
+        self._callbacks: Deque[Callable[[Any], object]] = deque()
+
+    def __repr__(self) -> str:
+        return f"<RunHandle {self.workflow_id} {'done' if self.done() else 'active'}>"
+
+    def done(self) -> bool:
+        """True once the run has ended, in whichever way."""
+        return self._ended.cancelled
+
+    def running(self) -> bool:
+        """True while a worker runs it: it is queued no more, and has not ended."""
+        return self._began and not self.done()
+
+    def cancelled(self) -> bool:
+        """True if it was stopped, and has ended."""
+        return self.done() and isinstance(self._error, Cancelled)
+
+    def cancel(self, reason: str = "RunHandle.cancel()") -> bool:
+        """Stop the run, from any thread; returns at once.  False if it had ended already."""
+        if self.done():
+            return False
+        self._token.cancel(reason)
+        return True
+
+    def result(self, timeout: Optional[float] = None) -> WorkflowRun:
+        """Wait for the run; returns its `WorkflowRun`.
+
+        Raises:
+            WorkflowFailed: it failed; `__cause__` says why, `run` how far it got.
+            Cancelled: it was stopped; `run` says how far it got.
+            TimeoutError: `timeout` seconds passed and it has not ended.
+        """
+        self._wait(timeout)
+        error = self._error
+        if error is None:
+            assert self._value is not None
+            return self._value
+        try:
+            # With the traceback it came with: each raise adds to what the error has.
+            raise error.with_traceback(self._traceback)
+        finally:
+            del error, self  # no cycle through its traceback
+
+    def exception(self, timeout: Optional[float] = None) -> Optional[BaseException]:
+        """Wait for the run; returns what it failed with, None if it was completed.
+
+        Raises:
+            Cancelled: it was stopped.
+            TimeoutError: `timeout` seconds passed and it has not ended.
+        """
+        self._wait(timeout)
+        if isinstance(self._error, Cancelled):
+            self.result()
+        return self._error
+
+    def add_done_callback(self, fn: Callable[[Any], object]) -> None:
+        """Call `fn` with this handle once the run has ended; at once if it has.
+
+        It is called in the thread that ended the run, before or after others are
+        told, and should be quick.  What it raises is logged.
+        """
+        self._callbacks.append(fn)
+        if self.done():  # looked at after the entry is in; whoever takes it out calls it
+            self._call_back()
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """For the pool: False if the run was ended while it waited for a worker."""
+        return not self.done()
+
+    def set_result(self, result: WorkflowRun) -> None:
+        """For the pool: resolve the handle.
+
+        Raises:
+            concurrent.futures.InvalidStateError: it has been.
+        """
+        self._resolve(result, None)
+
+    def set_exception(self, exception: Optional[BaseException]) -> None:
+        """For the pool: as `set_result`, for a run that was stopped or failed."""
+        self._resolve(None, exception)
+
+    def _resolve(self, run: Optional[WorkflowRun], error: Optional[BaseException]) -> None:
+        try:
+            self._unresolved.pop()
+        except IndexError:
+            raise InvalidStateError(f"run {self.workflow_id} has ended already") from None
+        self._value, self._error = run, error
+        self._traceback = None if error is None else error.__traceback__
+        with self._condition:
+            self._ended.cancel()
+            self._state = "FINISHED"
+            if isinstance(error, Cancelled):
+                self._state = "CANCELLED_AND_NOTIFIED"
+            for waiter in self._waiters:
+                _tell(waiter, self, error)
+        self._call_back()
+
+    def _call_back(self) -> None:
+        while True:
+            try:
+                fn = self._callbacks.popleft()
+            except IndexError:
+                return
+            try:
+                fn(self)
+            except Exception:
+                logger.exception("a callback of run %s raised", self.workflow_id)
+
+    def _wait(self, timeout: Optional[float]) -> None:
+        for seconds in threads.slices(timeout):
+            if self._ended.wait(seconds):
+                return
+        raise _NotDone(f"run {self.workflow_id} is not done after {timeout} s")
+
+
+def _tell(waiter: Any, handle: RunHandle, error: Optional[BaseException]) -> None:
+    """Tell one who waits by `concurrent.futures.wait` or `as_completed`."""
+    if error is None:
+        waiter.add_result(handle)
+    elif isinstance(error, Cancelled):
+        waiter.add_cancelled(handle)
+    else:
+        waiter.add_exception(handle)
+
+
+class SubmittedRun:
+    """A run from its submission to its end.
+
+    Attributes:
+        token: stops it.
+        handle: what the submitter got.
+    """
+
+    def __init__(
+        self,
+        workflow: Workflow,
+        input: Any,
+        log: RunLog,
+        context: Optional[Dict[str, Any]],
+        host: RunHost,
+    ) -> None:
+        self.workflow_id = log.workflow_id
+        self.token = CancelToken()
+        self.handle = RunHandle(self.workflow_id, self.token)
+        self._log = log
+        self._execution = Execution(workflow, log, self.token, context=context, host=host)
+        self._input = input
+        self._variables: Optional[contextvars.Context] = contextvars.copy_context()
+        self._begins = threading.Lock()  # held by a worker and the clock, by no canceller
+        self._begun = False
+        self._stopped: Optional[Cancelled] = None  # before it began
+        # A queued run is closed by the clock's thread: whoever cancels, a signal
+        # handler perhaps, must wait for no lock.
+        self._alarm = threads.Alarm(lambda _: self.close_queued(), grain=3600.0)
+        self._key = self.token.add_callback(self._ring)
+
+    def work(self) -> WorkflowRun:
+        """Run it in this thread, with the submitter's contextvars; for a worker.
+
+        Raises:
+            WorkflowFailed, Cancelled: with `run`.
+        """
+        self.close_queued()
+        with self._begins:
+            if self._stopped is not None:
+                raise self._stopped
+            self._begun = self.handle._began = True
+        variables, self._variables = self._variables, None
+        assert variables is not None
+        try:
+            return variables.run(self._run)
+        finally:
+            self._let_go()
+            del self, variables  # no cycle through an error's traceback
+
+    def _run(self) -> WorkflowRun:
+        set_place(Place(self.workflow_id, self.token, self.workflow_id, self.token))
+        try:
+            return self._execution.run(self._input)
+        finally:
+            del self
+
+    def _ring(self) -> None:
+        try:
+            threads.arm(self._alarm, time.monotonic())
+        except RuntimeError:
+            pass  # no thread for the clock: a worker, or the shutdown, will find it stopped
+
+    def close_queued(self) -> None:
+        """End the run if it was stopped before it began; else do nothing."""
+        with self._begins:
+            if self._begun or self._stopped is not None or not self.token.cancelled:
+                return
+            self._stopped = self._execution.give_up()
+        # Last: whoever waits for the run finds its terminal event in the log.
+        self._resolve(self._stopped)
+        self._let_go()
+
+    def refuse(self, error: AgentStreamError) -> None:
+        """End the run, which cannot begin, as failed."""
+        self._begun = True
+        self._resolve(self._execution.refuse(error))
+        self._let_go()
+
+    def leave_behind(self) -> None:
+        """End the run on behalf of its thread, which does not stop."""
+        if not self._log.ended:
+            self._resolve(self._execution.give_up())
+
+    def _resolve(self, error: BaseException) -> None:
+        try:
+            self.handle.set_exception(error)
+        except InvalidStateError:
+            pass  # it has ended this moment
+
+    def _let_go(self) -> None:
+        self.token.remove_callback(self._key)
+        self._alarm.stop()
+        self._input = self._variables = None
+
+    def after_fork(self) -> None:
+        """End it in a forked child: its thread is the parent's."""
+        # Not with what the handle had: a thread that the child lacks may hold its lock.
+        self.handle._reset()
+        self._resolve(
+            RuntimeError(f"run {self.workflow_id} goes on in the parent process, not here")
+        )
