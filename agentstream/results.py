@@ -6,7 +6,7 @@ room, the errors among them, can name what it gives.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple, TypeVar
 
 __all__ = ["ChatResponse", "StepResult", "ToolCall", "Usage", "WorkflowRun"]
 
@@ -15,13 +15,19 @@ class Usage(NamedTuple):
     """Token counts as the server gave them; None where it gave none.
 
     `estimated` marks counts that are ours: the server sent none, so
-    `completion_tokens` counts the content deltas and `prompt_tokens` is None.
+    `completion_tokens` counts the deltas and `prompt_tokens` is None.
+    `cached_tokens` and `cache_write_tokens` are parts of the prompt,
+    `reasoning_tokens` of the completion; `cost` is the server's own figure.
     """
 
     prompt_tokens: Optional[int] = None
     completion_tokens: Optional[int] = None
     total_tokens: Optional[int] = None
     estimated: bool = False
+    cached_tokens: Optional[int] = None
+    cache_write_tokens: Optional[int] = None
+    reasoning_tokens: Optional[int] = None
+    cost: Optional[float] = None
 
     def __add__(self, other: Usage) -> Usage:  # type: ignore[override]
         """Both together; a count that only one side knows stays as that side has it."""
@@ -30,6 +36,10 @@ class Usage(NamedTuple):
             _sum(self.completion_tokens, other.completion_tokens),
             _sum(self.total_tokens, other.total_tokens),
             self.estimated or other.estimated,
+            _sum(self.cached_tokens, other.cached_tokens),
+            _sum(self.cache_write_tokens, other.cache_write_tokens),
+            _sum(self.reasoning_tokens, other.reasoning_tokens),
+            _sum(self.cost, other.cost),
         )
 
     def __radd__(self, other: Any) -> Usage:
@@ -37,16 +47,19 @@ class Usage(NamedTuple):
         return self if other == 0 else NotImplemented
 
     def to_dict(self) -> Dict[str, Any]:
-        """For events and JSON."""
+        """For events and JSON: the first four always, of the others those that are known."""
+        fields = self._asdict()
         return {
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "total_tokens": self.total_tokens,
-            "estimated": self.estimated,
+            name: value
+            for place, (name, value) in enumerate(fields.items())
+            if place < 4 or value is not None
         }
 
 
-def _sum(a: Optional[int], b: Optional[int]) -> Optional[int]:
+_Number = TypeVar("_Number", int, float)
+
+
+def _sum(a: Optional[_Number], b: Optional[_Number]) -> Optional[_Number]:
     return b if a is None else a if b is None else a + b
 
 
@@ -65,6 +78,9 @@ class ToolCall(_ToolCall):
     #: What the server wants back with the call, unread: Gemini signs its thoughts
     #: so, and refuses a history without the signature.  No part of the value.
     extra_content: Optional[Mapping[str, Any]] = None
+    #: True if the answer was cut, at a limit perhaps, before this call was surely
+    #: whole: it must not be made.  No part of the value either.
+    cut: bool = False
 
     def to_dict(self) -> Dict[str, Any]:
         """The call as OpenAI's messages hold it."""

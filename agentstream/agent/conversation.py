@@ -121,12 +121,7 @@ class Conversation:
         return [message for message, _ in entries]
 
     @contextlib.contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Hold the conversation for one run.
-
-        Raises:
-            RuntimeError: another run holds it.
-        """
+    def _in_use(self) -> Iterator[None]:
         with self._lock:
             if self._used:
                 raise RuntimeError(

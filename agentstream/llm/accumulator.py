@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Set, Tuple
 
 from agentstream.llm.messages import Delta
 from agentstream.results import ChatResponse, ToolCall, Usage
@@ -36,6 +36,7 @@ class Accumulator:
     __slots__ = (
         "_calls",
         "_content",
+        "_cut",
         "_deltas",
         "_ended",
         "_extras",
@@ -43,6 +44,7 @@ class Accumulator:
         "_first",
         "_folds",
         "_model",
+        "_others",
         "_reasoning",
         "_reasoning_at",
         "_started",
@@ -64,7 +66,9 @@ class Accumulator:
         self._model = model
         self._usage: Optional[Usage] = None
         self._warnings: List[str] = []
-        self._deltas = 0
+        self._deltas = 0  # with content
+        self._others = 0  # with reasoning, or pieces of calls
+        self._cut: Set[int] = set()  # the places of calls that were cut
 
     def start(self) -> float:
         """Start the clock; returns the time."""
@@ -107,14 +111,20 @@ class Accumulator:
             self._reasoning.append(reasoning)
             self._folds[1] = _fold(self._reasoning, self._folds[1])
             self._reasoning_at = self._deltas
+        if not delta[0] and (reasoning or any(not (p.replaces or p.cut) for p in tool_calls)):
+            self._others += 1
         for piece in tool_calls:
             while len(self._calls) <= piece.place:
                 self._calls.append(["", ""])
             call = self._calls[piece.place]
             call[0] = call[0] or piece.id
-            call[1] = call[1] or piece.name
-            if piece.arguments:
+            call[1] = piece.name or call[1]
+            if piece.replaces:
+                call[2:] = [piece.arguments]
+            elif piece.arguments:
                 call.append(piece.arguments)
+            if piece.cut:
+                self._cut.add(piece.place)
             if piece.extra_content:
                 self._extras[piece.place] = piece.extra_content
         if finish_reason:
@@ -147,7 +157,7 @@ class Accumulator:
         return list(self._content)
 
     def forget_usage(self) -> None:
-        """Count the content deltas from here on, as if the server had given no usage."""
+        """Count the deltas from here on, as if the server had given no usage."""
         self._usage = None
 
     def _tool_calls(self) -> Tuple[ToolCall, ...]:
@@ -155,13 +165,18 @@ class Accumulator:
         for place, extra in list(self._extras.items()):
             if place < len(calls):
                 calls[place].extra_content = extra
+        for place in list(self._cut):
+            if place < len(calls):
+                calls[place].cut = True
         return calls
 
     def response(self) -> ChatResponse:
         """The sum so far."""
         now = self._ended if self._ended is not None else time.monotonic()
         first = None if self._first is None else self._first - self._started
-        usage = self._usage or Usage(completion_tokens=self._deltas, estimated=True)
+        usage = self._usage
+        if usage is None:
+            usage = Usage(completion_tokens=self._deltas + self._others, estimated=True)
         response = ChatResponse(
             content="".join(self._content),
             reasoning="".join(self._reasoning),

@@ -257,19 +257,18 @@ class Call:
                 done = True
                 break
             delta = self._to_delta(reader, event, data)
-            if delta is None:
-                continue
-            self._take(delta)
-            yield delta
+            if delta is not None:
+                self._take(delta)
+                yield delta
+            if reader.failure is not None:
+                self._raise_stream_error(data, event, reader.failure)
         if not done and self.cancel.cancelled:
             raise self._stopped("stream")
         done = done or decoder.tail().strip() == "[DONE]"
         # What waits for its other half will come again, if the answer goes on.
         whole = self._resumption is None or done or self.answer.finish_reason is not None
-        rest = reader.flush() if whole else None
-        if rest is not None:
-            self._take(rest)
-            yield rest
+        if whole:
+            yield from self._flush(reader)
         self._judge_ending(done, exchange.broken)
         self._note_oddities(decoder, reader)
 
@@ -301,6 +300,14 @@ class Call:
             except ProtocolError:
                 payload = None
         raise failures.stream_error(payload, event, data, redact=self._redact)
+
+    def _flush(self, reader: ChunkReader) -> Iterator[Delta]:
+        rest = reader.flush()
+        if rest is not None:
+            self._take(rest._replace(tool_calls=()))
+            # Corrections of calls: their arguments have been held against the limits.
+            self.answer.add(Delta(tool_calls=rest.tool_calls))
+            yield rest
 
     def _take(self, delta: Delta) -> None:
         """Hold the delta against the limits, add it to the answer, move from clock to clock."""
@@ -341,11 +348,9 @@ class Call:
         answer = self.answer
         if decoder.invalid_utf8:
             answer.warn("the stream held bytes that are not UTF-8; each became U+FFFD")
-        if reader.refusal:
-            answer.warn(f"the model refused: {reader.refusal}")
-        if answer.finish_reason in ("length", "content_filter"):
-            answer.warn(f"the answer was cut: finish_reason {answer.finish_reason}")
-        elif not answer.begun:
+        for oddity in reader.oddities():
+            answer.warn(oddity)
+        if not (answer.begun or reader.cut):
             answer.warn("the answer is empty")
 
     def _is_foreign(self, first: bytes, content_type: str) -> bool:
@@ -381,9 +386,12 @@ class Call:
                 self._raise_stream_error(text, "message", body)
             reader = self._reader()
             delta = reader.read_whole(body)
+            if reader.failure is not None:
+                self._raise_stream_error(text, "message", reader.failure)
             if delta is not None:
                 self._take(delta)
                 yield delta
+                yield from self._flush(reader)
                 self._note_oddities(EventDecoder(), reader)
                 return
         raise failures.wrong_content(content_type, text, redact=self._redact)

@@ -172,8 +172,10 @@ class ToolCallDelta(NamedTuple):
     """A piece of a tool call.
 
     `place` is the call's place in the answer, from 0 without a gap, whatever
-    the server numbered it; `id` and `name` come once, `arguments` in pieces,
-    `extra_content` (see `ToolCall`) hardly ever.
+    the server numbered it; `id` comes once, `arguments` in pieces,
+    `extra_content` and `cut` (see `ToolCall`) hardly ever.  `name` is the whole
+    name as it is known now: the last one counts.  `replaces` says that
+    `arguments` takes the place of all that came before.
     """
 
     place: int
@@ -181,6 +183,8 @@ class ToolCallDelta(NamedTuple):
     name: str = ""
     arguments: str = ""
     extra_content: Optional[Mapping[str, Any]] = None
+    replaces: bool = False
+    cut: bool = False
 
 
 class RetryNotice(NamedTuple):

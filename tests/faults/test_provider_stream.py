@@ -7,7 +7,7 @@ import time
 import pytest
 
 from agentstream import errors
-from agentstream.agent import Agent, ToolLimits
+from agentstream.agent import Agent
 from agentstream.llm import call
 from agentstream.llm.settings import Retries
 from agentstream.testing import Hang, Reply, ScriptedServer, sse, text_chunks
@@ -98,7 +98,7 @@ def test_v06_nothing_but_done(server):
     assert "the answer is empty" in result.response.warnings
 
 
-@pytest.mark.parametrize("reason", ["stop", "tool_calls", "eos_token", "something new"])
+@pytest.mark.parametrize("reason", ["stop", "tool_calls", "eos_token", "END_TURN"])
 def test_v06_reasons_that_are_fine(server, reason):
     server.reply_text("Hello", finish_reason=reason)
     result = refused(server, Retries(0))
@@ -119,8 +119,7 @@ def test_v07_same_tool_call_for_ever(server, differs):
     for n in range(10):
         server.reply_tool_calls(("again", {"number": n if differs else 0}))
     with client_of(server) as client:
-        limits = ToolLimits(max_rounds=4, repeat_limit=None)
-        agent = Agent("a", client=client, tools=[again], tool_limits=limits)
+        agent = Agent("a", client=client, tools=[again], max_rounds=4, repeat_limit=None)
         with pytest.raises(errors.LimitExceeded) as info:
             agent.execute("hi")
     assert info.value.limit == "max_rounds"

@@ -140,7 +140,8 @@ def check(result: Result, client: ChatClient) -> None:
     arguments = [""] * len(answer.tool_calls)
     for delta in result.deltas:
         for piece in delta.tool_calls:
-            arguments[piece.place] += piece.arguments
+            before = "" if piece.replaces else arguments[piece.place]
+            arguments[piece.place] = before + piece.arguments
     assert arguments == [call.arguments for call in answer.tool_calls]
     begun = False
     for delta in result.deltas:

@@ -121,7 +121,7 @@ class _ResumedReader(ChunkReader):
         rest = super().flush() or Delta()
         delta = self._fit(rest)
         if not self.begun:
-            delta = self._begin(Delta(self._seam.end()))
+            delta = self._begin((delta or Delta())._replace(content=self._seam.end()))
         return delta if delta and any(delta) else None
 
     def _fit(self, delta: Delta) -> Optional[Delta]:
@@ -156,12 +156,12 @@ class _ResumedReader(ChunkReader):
 
         Its prompt held the words kept from before, which are no prompt of the caller's.
         """
-        prompt, completion, total = usage.prompt_tokens, usage.completion_tokens, usage.total_tokens
+        prompt, completion = usage.prompt_tokens, usage.completion_tokens
         if prompt is not None:
             prompt = max(0, prompt - self._kept)
         if completion is not None:
             completion += self._kept
-        return Usage(prompt, completion, total, estimated=True)
+        return usage._replace(prompt_tokens=prompt, completion_tokens=completion, estimated=True)
 
 
 class Resumption:

@@ -1,0 +1,46 @@
+"""Why an answer ended, in the words of any server -> what that means.  Pure."""
+
+from __future__ import annotations
+
+import enum
+import re
+
+__all__ = ["Ending", "ending_of"]
+
+
+class Ending(enum.Enum):
+    """What a finish_reason says of the answer before it."""
+
+    WHOLE = "whole"
+    CUT = "cut"  # at a limit, or by a filter: what came last may be half
+    FAILED = "failed"  # no answer at all: an error that the server tells in one word
+    UNKNOWN = "unknown"
+
+
+#: All of these without case, "_", "-" and blanks: MAX_TOKENS, maxTokens and max-tokens are one.
+_WHOLE = re.compile(
+    "stop(ped|sequences?|words?|token|criteria(met)?)?|eos(token)?|end(of(text|turn)|turn)?"
+    "|(tool|function)calls?|tooluse|completed?|done|finish(ed)?|final|success|succeeded|normal"
+    "|pauseturn"
+)
+_FAILED = re.compile(
+    "error|abort|cancel|fail|network|insufficient|malformed|unavailable|overload|timeout|timedout"
+    "|exception|interrupt|disconnect|ratelimit|unexpectedtool|toomanytool|missingthought|crash"
+    "|killed"
+)
+_CUT = re.compile(
+    "length|maxtoken|maxoutput|maxnewtoken|maxcompletion|maxmessage|limit|budget|contextwindow"
+    "|truncat|filter|safety|sensitive|recitation|blocklist|blocked|prohibited|spii|moderation"
+    "|guardrail|repetition|refus"
+)
+
+
+def ending_of(word: str) -> Ending:
+    """What `word`, a finish_reason in any server's spelling, means."""
+    bare = re.sub("[^a-z0-9]", "", word[:200].lower())
+    bare = re.sub("^(finish|stop)reason", "", bare)  # as protocol buffers name them
+    if _WHOLE.fullmatch(bare):
+        return Ending.WHOLE
+    if _FAILED.search(bare):
+        return Ending.FAILED
+    return Ending.CUT if _CUT.search(bare) else Ending.UNKNOWN
