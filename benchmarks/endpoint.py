@@ -22,7 +22,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from agentstream import EventStream, Runtime
 from agentstream.web import create_app
-from agentstream.web.serve import SWITCH_S, Server, listen
+from agentstream.web.server import SWITCH_S, Server, listen
 
 _ID = re.compile(rb"^id: (\d+)$", re.M)
 _TIME = re.compile(rb'"timestamp": ([0-9.]+)')

@@ -22,7 +22,7 @@ __all__ = ["serve"]
 def serve(given: argparse.Namespace) -> int:
     """Serve until a signal ends it; returns the exit code."""
     try:
-        from agentstream.web import serve  # noqa: PLC0415 - the extra may be missing
+        from agentstream.web import server  # noqa: PLC0415 - the extra may be missing
         from agentstream.web.app import create_app  # noqa: PLC0415
     except ImportError as error:
         say(f"{error.name} is missing: pip install 'agentstream[server]'")
@@ -30,7 +30,7 @@ def serve(given: argparse.Namespace) -> int:
     from agentstream.events.sqlite import SqliteStore  # noqa: PLC0415
 
     secret = token(given.token_file)
-    if secret is None and not serve.is_loopback(given.host):
+    if secret is None and not server.is_loopback(given.host):
         raise ConfigError(
             f"without a token it listens on loopback only, not on {given.host}: "
             "use --token-file, or set AGENTSTREAM_TOKEN"
@@ -40,7 +40,7 @@ def serve(given: argparse.Namespace) -> int:
         raise ConfigError("which log? use --log FILE, or set AGENTSTREAM_LOG")
     is_new = not os.path.exists(log)
     try:
-        sock = serve.listen(given.host, given.port)
+        sock = server.listen(given.host, given.port)
     except OSError as error:
         raise OSError(f"cannot listen at {given.host}:{given.port}: {error.strerror}") from None
     try:
@@ -48,13 +48,13 @@ def serve(given: argparse.Namespace) -> int:
     except BaseException:
         sock.close()
         raise
-    sys.setswitchinterval(serve.SWITCH_S)
+    sys.setswitchinterval(server.SWITCH_S)
     # To be stopped is how a server ends: by its own handlers, with 0.
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()  # a handler may put there at any time
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: _stop(signals, number))
-    with serve.Server(app, sock) as server:
-        print(f"{log}{', a new log,' * is_new} is served at {server.url}", flush=True)
+    with server.Server(app, sock) as serving:
+        print(f"{log}{', a new log,' * is_new} is served at {serving.url}", flush=True)
         _wait(signals)
     return DONE
 

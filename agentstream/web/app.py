@@ -4,17 +4,13 @@
     app = create_app(runtime)          # for any WSGI server, or to be mounted in another app
 
 Reading requests and finding routes is werkzeug's; what a stream sends is
-sse_stream.py's; who may ask, guard.py's.
+streams.py's; who may ask, auth.py's; what the page is made of, page/'s.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-import pathlib
-import re
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Union
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Union
 
 from werkzeug.exceptions import (
     BadRequest,
@@ -25,7 +21,7 @@ from werkzeug.exceptions import (
     ServiceUnavailable,
     UnsupportedMediaType,
 )
-from werkzeug.routing import Map, Rule
+from werkzeug.routing import BaseConverter, Map, Rule
 from werkzeug.wrappers import Request, Response
 
 from agentstream.agent.agent import Agent
@@ -33,8 +29,9 @@ from agentstream.errors import ConfigError, LogError, OffsetGone
 from agentstream.events.store import EventStore, RunState
 from agentstream.events.stream import EventStream
 from agentstream.runtime.runtime import Runtime
-from agentstream.web.guard import Guard, nothing
-from agentstream.web.sse_stream import Streams
+from agentstream.web.auth import Guard, nothing
+from agentstream.web.page import load_page
+from agentstream.web.streams import Streams
 from agentstream.workflow import Workflow
 
 __all__ = ["App", "create_app"]
@@ -42,18 +39,11 @@ __all__ = ["App", "create_app"]
 #: A request's body may have so many bytes.
 _MOST_BODY = 2**20
 _RETRY_AFTER = "2"  # seconds
-_PAGE = pathlib.Path(__file__).with_name("page.html").read_bytes()
-
-
-def _hash_of(tag: str) -> str:
-    """The page's one element of that name as a CSP source, which nothing else matches."""
-    (inside,) = re.findall(rf"<{tag}>(.*?)</{tag}>".encode(), _PAGE, re.DOTALL)
-    return f"'sha256-{base64.b64encode(hashlib.sha256(inside).digest()).decode()}'"
-
+_PAGE, _STYLE, _SCRIPT = load_page()
 
 _PAGE_HEADERS = {
     "Content-Security-Policy": (
-        f"default-src 'none'; style-src {_hash_of('style')}; script-src {_hash_of('script')}; "
+        f"default-src 'none'; style-src {_STYLE}; script-src {_SCRIPT}; "
         "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
         "frame-ancestors 'none'; require-trusted-types-for 'script'"
     ),
@@ -62,12 +52,20 @@ _PAGE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 _STREAM_HEADERS = {
-    "Cache-Control": "no-store",
+    "Cache-Control": "no-store, no-transform",  # what compresses holds events back
     "X-Accel-Buffering": "no",  # nginx would hold events back
     "X-Content-Type-Options": "nosniff",
 }
 
 Runnable = Union[Workflow, Agent]
+
+
+class _RunConverter(BaseConverter):
+    """A run's id: any text, "team/42" too; the routes' own endings are not part of it."""
+
+    regex = ".+?"
+    part_isolating = False
+    weight = 200
 
 
 def create_app(
@@ -77,6 +75,7 @@ def create_app(
     workflows: Optional[Mapping[str, Runnable]] = None,
     hosts: Iterable[str] = (),
     cors: Iterable[str] = (),
+    origins: Iterable[str] = (),
     heartbeat: float = 15.0,
     max_streams: int = 300,
 ) -> App:
@@ -92,6 +91,9 @@ def create_app(
         hosts: Host names it answers to besides loopback's; "*" for any, behind
             a proxy that checks them, "0.0.0.0" for any address (but no name).
         cors: origins whose pages may ask; none unless told.
+        origins: what browsers call this server, where a proxy stands before it
+            ("https://runs.example.org" for one that ends TLS): the page's own
+            requests come from there, and its host is answered to.
         heartbeat: seconds of quiet after which a stream sends a comment.
         max_streams: streams open at once; further ones get 503.
 
@@ -104,6 +106,7 @@ def create_app(
         workflows=workflows or {},
         hosts=hosts,
         cors=cors,
+        origins=origins,
         heartbeat=heartbeat,
         max_streams=max_streams,
     )
@@ -120,6 +123,7 @@ class App:
         workflows: Mapping[str, Runnable],
         hosts: Iterable[str],
         cors: Iterable[str],
+        origins: Iterable[str],
         heartbeat: float,
         max_streams: int,
     ) -> None:
@@ -137,7 +141,7 @@ class App:
             raise ConfigError("heartbeat and max_streams must be positive")
         self._store = self._events.store
         self._workflows = dict(workflows)
-        self._guard = Guard(token, hosts, cors)
+        self._guard = Guard(token, hosts, cors, origins)
         self._streams = Streams(self._events, max_streams, heartbeat)
         self._routes = Map(
             [
@@ -146,14 +150,15 @@ class App:
                 Rule("/healthz", endpoint=self._health, methods=["GET"]),
                 Rule("/workflows", endpoint=self._list, methods=["GET"]),
                 Rule("/workflows", endpoint=self._start, methods=["POST"]),
-                Rule("/workflows/<run>", endpoint=self._show, methods=["GET"]),
-                Rule("/workflows/<run>/stream", endpoint=self._stream, methods=["GET"]),
-                Rule("/workflows/<run>/stop", endpoint=self._stop, methods=["POST"]),
+                Rule("/workflows/<run:run>", endpoint=self._show, methods=["GET"]),
+                Rule("/workflows/<run:run>/stream", endpoint=self._stream, methods=["GET"]),
+                Rule("/workflows/<run:run>/stop", endpoint=self._stop, methods=["POST"]),
                 Rule("/events/stream", endpoint=self._stream_all, methods=["GET"]),
             ],
             strict_slashes=False,
             redirect_defaults=False,
             merge_slashes=False,
+            converters={"run": _RunConverter},
         )
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
@@ -267,11 +272,13 @@ class App:
         return self._open_stream(run, after)
 
     def _stream_all(self, request: Request) -> Response:
-        return self._open_stream(None, _after(request))
+        return self._open_stream(None, _after(request), request.args.getlist("run"))
 
-    def _open_stream(self, run: Optional[str], after: Optional[int]) -> Response:
+    def _open_stream(
+        self, run: Optional[str], after: Optional[int], only: Sequence[str] = ()
+    ) -> Response:
         try:
-            stream = self._streams.open(run, after)
+            stream = self._streams.open(run, after, only)
         except OffsetGone as gone:
             raise BadRequest(str(gone)) from None
         if stream is None:
@@ -279,6 +286,8 @@ class App:
         response = Response(
             stream, mimetype="text/event-stream", headers=_STREAM_HEADERS, direct_passthrough=True
         )
+        if stream.place is not None:  # where to come back to, if it is cut before its first event
+            response.headers["Last-Event-ID"] = str(stream.place)
         response.call_on_close(stream.close)
         return response
 

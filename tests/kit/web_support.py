@@ -10,7 +10,7 @@ from typing import Any, Iterator, List, NamedTuple, Optional
 
 from agentstream import EventStream, Runtime
 from agentstream.web import create_app
-from agentstream.web.serve import Server, listen
+from agentstream.web.server import Server, listen
 
 TOKEN = "a-token-MARKEDKEY-for-tests"
 

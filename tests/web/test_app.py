@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
 import threading
+import time
+import urllib.parse
 from typing import Any
 
 import pytest
@@ -20,7 +24,7 @@ from agentstream.cli import main
 from agentstream.errors import Cancelled, ConfigError
 from agentstream.events.sqlite import SqliteStore
 from agentstream.web import create_app
-from agentstream.web.serve import Server, is_loopback, listen
+from agentstream.web.server import Server, is_loopback, listen
 from tests.kit.support import FunctionClient, saying, wait_until
 from tests.kit.web_support import SSE, TOKEN, chunks, finish, site
 
@@ -136,10 +140,9 @@ def test_heartbeats_and_head():
     with site(heartbeat=0.05) as it:
         chunks(it.events, "run", 1)
         with SSE(it.url, "/workflows/run/stream?after=1") as stream:
-            first = [stream.block() for _ in range(4)]
-            assert first[0].comment == "agentstream"
-            assert first[1].retry == "1000"
-            assert first[2] == first[3] == (None, None, None, None, "")
+            first = [stream.block() for _ in range(3)]
+            assert first[0] == (None, None, None, None, "agentstream")
+            assert first[1] == first[2] == (None, None, None, None, "")
         assert requests.head(it.url + "/workflows/run/stream").status_code == 200
         wait_until(lambda: it.app.open_streams == 0)
 
@@ -148,7 +151,7 @@ def test_all_runs_from_now_on_begin_with_their_place():
     with site() as it:
         chunks(it.events, "old", 5)
         with SSE(it.url, "/events/stream") as stream:
-            assert [stream.block().id for _ in range(2)] == [None, "5"]
+            assert stream.response.getheader("Last-Event-ID") == "5"
             chunks(it.events, "new", 1)
             sent = stream.event()
             assert (sent.id, sent.data["workflow_id"]) == ("6", "new")
@@ -162,7 +165,7 @@ def test_all_runs_of_a_log_that_others_write(tmp_path):
             writer.store.flush()
             with SSE(it.url, "/events/stream", after=0) as late:
                 with SSE(it.url, "/events/stream") as live:
-                    assert [live.block().id for _ in range(2)] == [None, "700"]
+                    assert live.response.getheader("Last-Event-ID") == "700"
                     chunks(writer, "two", 1200)  # more than is kept in memory
                     finish(writer, "two")
                     assert [int(live.event().id) for _ in range(1201)] == list(range(701, 1902))
@@ -330,3 +333,127 @@ def test_a_server_is_stopped_twice_and_its_port_is_free_again():
         listen("127.0.0.1", port).close()
         with pytest.raises(requests.ConnectionError):
             requests.get(server.url + "/healthz")
+
+
+def test_y13_a_streams_prelude_is_comments_only():
+    # httpx-sse and others take a block of `retry` or `id` alone for an event.
+    with site() as it:
+        chunks(it.events, "run", 2)
+        for path in ("/workflows/run/stream", "/events/stream?after=0"):
+            with SSE(it.url, path) as stream:
+                blocks = [stream.block() for _ in range(3)]
+            assert blocks[0] == (None, None, None, None, "agentstream")
+            assert [block.retry for block in blocks[1:]] == ["1000", None]
+            assert all(block.data is not None for block in blocks[1:])
+
+
+def test_y04_nothing_on_the_way_may_change_a_stream():
+    with site() as it:
+        chunks(it.events, "run", 1)
+        for path in ("/workflows/run/stream", "/events/stream"):
+            with SSE(it.url, path) as stream:
+                control = stream.response.getheader("Cache-Control")
+                assert set(control.split(", ")) == {"no-store", "no-transform"}
+                assert stream.response.getheader("X-Accel-Buffering") == "no"
+
+
+@pytest.mark.parametrize("run", ["team/42", "a/b/c", "/led", "trailed/", "a//b", "ä/ö", "1/stream/2"])
+def test_b07_a_run_whose_id_has_slashes_is_shown(run: str):
+    with site() as it:
+        chunks(it.events, run, 2)
+        address = f"{it.url}/workflows/{urllib.parse.quote(run, safe='')}"
+        assert requests.get(address).json()["workflow_id"] == run
+        path = f"/workflows/{urllib.parse.quote(run, safe='')}/stream"
+        with SSE(it.url, path) as stream:
+            assert stream.event().data["workflow_id"] == run
+        assert requests.post(address + "/stop", json={}).status_code == 409
+
+
+def test_only_some_runs_of_all():
+    with site(heartbeat=0.1) as it:
+        for run in ("a", "b", "c", "a"):
+            chunks(it.events, run, 1)
+        with SSE(it.url, "/events/stream?after=0&run=a&run=c") as stream:
+            assert [stream.event().data["workflow_id"] for _ in range(3)] == ["a", "c", "a"]
+            chunks(it.events, "b", 1)
+            assert stream.block() == (None, None, None, None, "")  # heartbeats go on
+            chunks(it.events, "c", 1)
+            assert stream.event().id == "6"
+
+
+HTTPS = {"Host": "runs.example.org", "Origin": "https://runs.example.org"}
+
+
+def test_y05_behind_a_proxy_that_ends_tls():
+    with site(token=TOKEN, origins=["https://runs.example.org"]) as it:
+        answer = requests.post(it.url + "/login", json={"token": TOKEN}, headers=HTTPS)
+        assert answer.status_code == 204
+        assert "; Secure" in answer.headers["Set-Cookie"]
+        cookie = answer.headers["Set-Cookie"].partition(";")[0]
+        chunks(it.events, "run", 1)
+        headers = {**HTTPS, "Cookie": cookie}
+        assert requests.get(it.url + "/workflows", headers=headers).status_code == 200
+        stop = requests.post(it.url + "/workflows/run/stop", json={}, headers=headers)
+        assert stop.status_code == 409
+        for origin in ("https://evil.example.org", "http://runs.example.org", "null"):
+            refused = requests.post(
+                it.url + "/login", json={"token": TOKEN}, headers={**HTTPS, "Origin": origin}
+            )
+            assert refused.status_code == 403, origin
+    with site(token=TOKEN) as it:
+        refused = requests.post(it.url + "/login", json={"token": TOKEN}, headers=HTTPS)
+        assert refused.status_code == 403
+
+
+@pytest.mark.parametrize("origin", ["", "runs.example.org", "ftp://x", "https://", "https://x/y"])
+def test_y05_what_is_no_origin_is_refused(origin: str):
+    with Runtime() as runtime, pytest.raises(ConfigError, match="origin"):
+        create_app(runtime, origins=[origin])
+
+
+def test_y05_two_servers_on_one_host_do_not_log_each_other_out():
+    with site(token=TOKEN) as one, site(token=TOKEN + "2") as two:
+        session = requests.Session()
+        for it, token in ((one, TOKEN), (two, TOKEN + "2")):
+            assert session.post(it.url + "/login", json={"token": token}).status_code == 204
+        for it in (one, two):
+            assert session.get(it.url + "/workflows").status_code == 200
+
+
+def test_b22_idle_and_half_open_connections_keep_nobody_out(monkeypatch):
+    monkeypatch.setattr("agentstream.web.server._IDLE_S", 1)
+    monkeypatch.setattr("agentstream.web.server._CLEANUP_S", 1)
+    with site(max_streams=2) as it, contextlib.ExitStack() as stack:
+        host, port = urllib.parse.urlsplit(it.url).netloc.split(":")
+        for number in range(520):
+            sock = stack.enter_context(socket.create_connection((host, int(port)), timeout=10))
+            if number % 2:
+                sock.sendall(b"GET / HTTP/1.1\r\nHost: 127")
+        assert requests.get(it.url + "/healthz", timeout=15).status_code == 200
+
+
+def test_b22_out_of_descriptors_it_waits_and_says_so_once(caplog):
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with site() as it, contextlib.ExitStack() as stack:
+        assert requests.get(it.url + "/healthz", timeout=5).status_code == 200
+        used = len(os.listdir("/proc/self/fd"))
+        socks = [socket.socket() for _ in range(8)]
+        for sock in socks:
+            stack.enter_context(sock)
+            sock.setblocking(False)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used + 8, hard))
+        try:
+            address = urllib.parse.urlsplit(it.url)
+            for sock in socks:
+                sock.connect_ex((address.hostname, address.port))
+            spent = time.process_time()
+            wait_until(lambda: "no connection can be taken" in caplog.text)
+            threading.Event().wait(1.0)
+            assert time.process_time() - spent < 0.5
+            assert caplog.text.count("no connection can be taken") == 1
+            assert "Traceback" not in caplog.text
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        stack.close()
+        assert requests.get(it.url + "/healthz", timeout=5).status_code == 200

@@ -40,7 +40,7 @@ def check_stream(url: str, events: EventStream, *, http10: bool) -> None:
         assert not HOP_BY_HOP & set(headers)
         assert headers.get("connection", "close") in ("close", "keep-alive")  # the server's own
         assert headers["x-accel-buffering"] == "no"
-        assert headers["cache-control"] == "no-store"
+        assert headers["cache-control"] == "no-store, no-transform"
         assert "content-length" not in headers
         assert not (http10 and "transfer-encoding" in headers)
         assert [stream.event().id for _ in range(2)] == ["1", "2"]

@@ -6,11 +6,13 @@ Needs the extra `server`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
+import logging
 import socket
 import threading
 import time
-from typing import List, Optional, Tuple
+from typing import Any, List, Optional, Tuple
 
 import waitress.server
 from waitress import wasyncore
@@ -20,6 +22,8 @@ from agentstream.errors import ConfigError
 from agentstream.web.app import App
 
 __all__ = ["CUT_S", "SWITCH_S", "Server", "is_loopback", "listen"]
+
+logger = logging.getLogger("agentstream.web")
 
 #: Seconds after which a client that stopped reading is cut.
 CUT_S = 8.0
@@ -33,6 +37,12 @@ _MORE_THREADS = 8
 _MOST_WAITING = 256 * 1024
 _MOST_BODY = 2**21
 _LOOK_S = 1.0
+#: Seconds that a connection may stay without a whole request, and between looks for such.
+_IDLE_S = 15
+_CLEANUP_S = 5
+#: Out of descriptors: seconds until the next try to take a connection.
+_EXHAUSTED_S = 0.5
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _MOST_ACCEPTED = 64
 
 
@@ -109,11 +119,19 @@ class Server:
             asyncore_use_poll=True,
             asyncore_loop_timeout=_LOOK_S,
             outbuf_high_watermark=_MOST_WAITING,
+            channel_timeout=_IDLE_S,
+            cleanup_interval=_CLEANUP_S,
             max_request_body_size=_MOST_BODY,
             clear_untrusted_proxy_headers=True,
         )
         self._accept_one = self._server.handle_accept
         self._server.handle_accept = self._accept
+        self._take = self._server.accept
+        self._server.accept = self._take_or_wait
+        self._is_readable = self._server.readable
+        self._server.readable = self._readable
+        self._exhausted_until = 0.0
+        self._exhausted = False
         self._thread: Optional[threading.Thread] = None
 
     def _accept(self) -> None:
@@ -125,6 +143,25 @@ class Server:
             self._accept_one()
             if len(known) == before or before >= self._server.adj.connection_limit:
                 return
+
+    def _take_or_wait(self) -> Any:
+        # The socket stays readable while there is no descriptor to take a connection with:
+        # the loop would spin, and write a traceback at each turn.
+        try:
+            taken = self._take()
+        except OSError as error:
+            if error.errno not in _EXHAUSTED:
+                raise
+            self._exhausted_until = time.monotonic() + _EXHAUSTED_S
+            if not self._exhausted:
+                self._exhausted = True
+                logger.error("no connection can be taken: %s; trying again", error.strerror)
+            return None
+        self._exhausted = self._exhausted and taken is None
+        return taken
+
+    def _readable(self) -> bool:
+        return bool(self._is_readable()) and time.monotonic() >= self._exhausted_until
 
     def start(self) -> Server:
         """Serve, in a thread; returns at once."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from typing import Dict, Iterator, List, Optional, Protocol, Set, Tuple
+import time
+from typing import Collection, Dict, FrozenSet, Iterator, List, Optional, Protocol, Set, Tuple
 
 from agentstream.errors import OffsetGone
 from agentstream.events.model import Event
@@ -54,8 +55,12 @@ class Streams:
     def __len__(self) -> int:
         return len(self._open)
 
-    def open(self, workflow_id: Optional[str], after: Optional[int]) -> Optional[SSEStream]:
+    def open(
+        self, workflow_id: Optional[str], after: Optional[int], only: Collection[str] = ()
+    ) -> Optional[SSEStream]:
         """A stream of one workflow's events, or of all; None if there are too many, or no more.
+
+        Of all, those of the workflows in `only` are sent, if it names any.
 
         Raises:
             OffsetGone: `after` is above the end.
@@ -66,7 +71,7 @@ class Streams:
                 return None
             self._opening += 1
         try:
-            stream = self._begin(workflow_id, after)
+            stream = self._begin(workflow_id, after, frozenset(only))
             with self._changed:
                 self._open.add(stream)
         finally:
@@ -79,12 +84,15 @@ class Streams:
     def _is_closed(self) -> bool:
         return self._closed
 
-    def _begin(self, workflow_id: Optional[str], after: Optional[int]) -> SSEStream:
+    def _begin(
+        self, workflow_id: Optional[str], after: Optional[int], only: FrozenSet[str]
+    ) -> SSEStream:
         if workflow_id is None:
             reader = self._tail.open(after)
             # One that begins with what is new gets its place at once: if it is cut
             # off before the first event, it can still come back to it.
-            return SSEStream(self, reader, place=reader.cursor if after is None else None)
+            place = reader.cursor if after is None else None
+            return SSEStream(self, reader, place=place, only=only)
         begin = after or 0
         missed: Optional[Event] = None
         while True:
@@ -132,7 +140,11 @@ class Streams:
 
 
 class SSEStream:
-    """One client's stream: an iterable of bytes for WSGI, with `close`."""
+    """One client's stream: an iterable of bytes for WSGI, with `close`.
+
+    Attributes:
+        place: the position it begins after, if it begins with what is new; else None.
+    """
 
     def __init__(
         self,
@@ -142,10 +154,13 @@ class SSEStream:
         place: Optional[int] = None,
         missed: Optional[Event] = None,
         by_offset: bool = False,
+        only: FrozenSet[str] = frozenset(),
     ) -> None:
         self._streams = streams
         self._source = source
-        self._place = place
+        self.place = place
+        self._only = only
+        self._began = False
         self._missed = missed
         self._by_offset = by_offset
         self._ending = False
@@ -158,37 +173,46 @@ class SSEStream:
             self.close()
 
     def _run(self) -> Iterator[bytes]:
-        # At once, so that proxies and browsers see the headers.
-        place = "" if self._place is None else f"id: {self._place}\n"
-        yield encode_comment("agentstream") + f"retry: {RETRY_MS}\n{place}\n".encode()
+        # At once, so that proxies and browsers see the headers.  A comment and no more: some
+        # clients take a block of `retry` and `id` alone for an event.
+        yield encode_comment("agentstream")
         if self._missed is not None:
-            yield self._streams.encode(self._missed, None)
+            yield self._with_retry(self._streams.encode(self._missed, None))
         while not (self._ending or self._over):
             data = self._next()
             if data:
-                yield data
+                yield self._with_retry(data)
             elif not (self._ending or self._over):
                 yield encode_comment()
         if self._ending:
             yield f"retry: {RETRY_MS}\n\n".encode()
 
+    def _with_retry(self, data: bytes) -> bytes:
+        """`data`, the first of it with the time after which to come back."""
+        if self._began:
+            return data
+        self._began = True
+        return b"retry: %d\n" % RETRY_MS + data
+
     def _next(self) -> bytes:
         """The events that are there, waiting for the first; b"" if none came in time."""
         pieces: List[bytes] = []
         size = 0
-        wait = self._streams.heartbeat
+        until = time.monotonic() + self._streams.heartbeat
         while size < _MOST_AT_ONCE:
             try:
-                event = self._source.get(wait)
+                # A client that has much to catch up gets it in few writes.
+                event = self._source.get(0.0 if pieces else max(0.0, until - time.monotonic()))
             except StopIteration:
                 self._over = True
                 break
             if event is None:
                 break
+            if self._only and event.workflow_id not in self._only and event.id is not None:
+                continue
             place = event.offset if self._by_offset else event.position
             pieces.append(self._streams.encode(event, place))
             size += len(pieces[-1])
-            wait = 0.0  # a client that has much to catch up gets it in few writes
         return b"".join(pieces)
 
     def end(self) -> None:

@@ -17,9 +17,8 @@ from werkzeug.wrappers import Request, Response
 
 from agentstream.errors import ConfigError
 
-__all__ = ["COOKIE", "LOOPBACK", "Guard", "nothing"]
+__all__ = ["LOOPBACK", "Guard", "cookie_name", "nothing"]
 
-COOKIE = "agentstream"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -31,18 +30,28 @@ class Guard:
         hosts: the names that the server answers to, loopback's always among
             them; "*" for any, "0.0.0.0" for any address: what a browser takes for
             an address no DNS can turn to somebody else's page.
-        origins: further origins whose pages may ask ("https://example.org").
+        cors: further origins whose pages may ask ("https://example.org").
+        origins: what browsers call this server behind a proxy: their pages are its
+            own, their hosts are answered to.
 
     Raises:
-        ConfigError: the token is too short to be one.
+        ConfigError: the token is too short to be one, or an origin is none.
     """
 
-    def __init__(self, token: Optional[str], hosts: Iterable[str], origins: Iterable[str]) -> None:
+    def __init__(
+        self,
+        token: Optional[str],
+        hosts: Iterable[str],
+        cors: Iterable[str],
+        origins: Iterable[str] = (),
+    ) -> None:
         if token is not None and (not isinstance(token, str) or len(token) < 8):
             raise ConfigError("the token must have at least 8 characters")
         self._token = None if token is None else token.encode()
         self._hosts = {host.lower().strip("[]") for host in (*LOOPBACK, *hosts)}
-        self._origins = {origin.rstrip("/").lower() for origin in origins}
+        self._cors = {_origin(origin) for origin in cors}
+        self._own = {_origin(origin) for origin in origins}
+        self._hosts |= {_name(origin.partition("://")[2]) for origin in self._own}
 
     @property
     def needs_token(self) -> bool:
@@ -56,8 +65,10 @@ class Guard:
         origin = request.headers.get("Origin")
         if origin is None:
             return
-        own = f"{request.scheme}://{request.host}".lower()
-        if origin.lower() != own and origin.rstrip("/").lower() not in self._origins:
+        ours = {*self._own, *self._cors}
+        if not any(own.partition("://")[2] == request.host.lower() for own in self._own):
+            ours.add(f"{request.scheme}://{request.host}".lower())
+        if origin.rstrip("/").lower() not in ours:
             raise Forbidden("this server does not answer to pages from that Origin")
 
     def _is_ours(self, name: str) -> bool:
@@ -72,7 +83,7 @@ class Guard:
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self.is_token(given.strip()):
             return
-        cookie = request.cookies.get(COOKIE, "")
+        cookie = request.cookies.get(cookie_name(request), "")
         if hmac.compare_digest(cookie.encode("utf-8", "replace"), self._cookie().encode()):
             return
         raise _unauthorized()
@@ -90,14 +101,19 @@ class Guard:
         response = nothing()
         if self._token is not None:
             response.set_cookie(
-                COOKIE,
+                cookie_name(request),
                 self._cookie(),
                 httponly=True,
                 samesite="Strict",
-                secure=request.scheme == "https",
+                secure=self._is_secure(request),
                 path=request.root_path or "/",
             )
         return response
+
+    def _is_secure(self, request: Request) -> bool:
+        """True if the browser's way here is TLS, as far as can be known."""
+        origin = request.headers.get("Origin", "").lower().rstrip("/")
+        return request.scheme == "https" or (origin in self._own and origin.startswith("https:"))
 
     def _cookie(self) -> str:
         # Made of the token, so that it outlives the server's restart, and does not tell it.
@@ -107,7 +123,7 @@ class Guard:
     def cors(self, request: Request) -> Tuple[Tuple[str, str], ...]:
         """The headers that let a page of an allowed origin read the answer."""
         origin = request.headers.get("Origin", "").lower()
-        if origin.rstrip("/") not in self._origins:
+        if origin.rstrip("/") not in self._cors:
             return ()
         return (
             ("Access-Control-Allow-Origin", origin),
@@ -115,6 +131,24 @@ class Guard:
             ("Access-Control-Allow-Methods", "GET, POST"),
             ("Vary", "Origin"),
         )
+
+
+def cookie_name(request: Request) -> str:
+    """The page's cookie: one name a port, since cookies do not tell ports apart."""
+    port = request.host.rpartition(":")[2]
+    return f"agentstream-{port}" if port.isdigit() else "agentstream"
+
+
+def _origin(text: str) -> str:
+    """An origin as it is compared.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    scheme, _, host = text.rstrip("/").lower().partition("://")
+    if scheme not in ("http", "https") or not _name(host) or "/" in host:
+        raise ConfigError(f"an origin looks like https://host or http://host:port, not {text!r}")
+    return f"{scheme}://{host}"
 
 
 def _unauthorized() -> HTTPException:

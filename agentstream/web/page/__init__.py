@@ -1,0 +1,36 @@
+"""The live page: one HTML file, joined here from its parts at import; there is no build tool.
+
+`page.html` holds the elements, `page.css` the style; the scripts share one scope, in the
+order of `_SCRIPTS`: base (small helpers, the server's answers), run (the chosen run and
+its connection), tabs (one connection for all tabs), events (what each event does), cards
+(steps, agents, painting), list (the runs, what the reader does), begin.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from importlib import resources
+from typing import Tuple
+
+__all__ = ["load_page"]
+
+_SCRIPTS = ("base", "run", "tabs", "events", "cards", "list", "begin")
+
+
+def load_page() -> Tuple[bytes, str, str]:
+    """The page, and its style and script as CSP sources, which nothing else matches."""
+    css = "\n" + _read("page.css")
+    js = "\n'use strict';\n(() => {\n" + "\n".join(_read(f"{name}.js") for name in _SCRIPTS)
+    js += "})();\n"
+    page = _read("page.html").replace("{{css}}", css).replace("{{js}}", js)
+    return page.encode(), _source_of(css), _source_of(js)
+
+
+def _read(name: str) -> str:
+    # importlib.resources: the page is found in a zip too.
+    return resources.files(__name__).joinpath(name).read_text("utf-8")
+
+
+def _source_of(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,0 +1,158 @@
+  // --- the chosen run -----------------------------------------------------------------------
+
+  let view = null;     // the run that is shown
+  const pending = new Map();  // text to be put in at the next frame, by its node
+  const thoughts = new Set();  // reasoning that has grown since
+  let frame = false;
+
+  /** What is shown of one run, and where we are in its events. */
+  class View {
+    constructor(id) {
+      this.id = id;
+      this.last = 0;         // offset of the last event that is shown
+      this.known = 0;        // ... and of the last one there was when we came
+      this.name = '';
+      this.status = 'running';
+      this.started = null;
+      this.ended = null;
+      this.tokens = null;
+      this.cards = new Map();
+      this.chips = new Map();
+      this.kinds = new Map();     // of steps, by their place: "1", "1.facts"
+      this.attempts = new Map();  // of steps that were tried again
+      this.source = null;
+      this.failed = 0;       // connections, in a row
+      this.timer = 0;
+      this.behind = 0;
+      const place = placeOf(id);
+      this.restore = place && !place.follow ? place.top : null;
+      this.follow = place ? place.follow : null;
+    }
+    get live() { return this.last >= this.known; }
+    get over() { return !['running', 'queued'].includes(this.status); }
+    close() {
+      clearTimeout(this.timer);
+      if (this.source) this.source.close();
+      this.source = null;
+    }
+  }
+
+  const address = (id) => `workflows/${encodeURIComponent(id)}`;
+
+  function choose() {
+    const id = decodeURIComponent(location.hash.slice(1));
+    if (view && view.id === id) return;
+    if (view) { remember(); view.close(); }
+    view = id ? new View(id) : null;
+    ready = false;
+    want();
+    markChosen();
+    show($('login'), false);
+    clear();
+    if (view) check(view);
+  }
+
+  function clear() {
+    pending.clear();
+    for (const id of ['cards', 'steps', 'run-facts', 'run-problem']) $(id).replaceChildren();
+    show($('run'), false);
+    letStop();
+    show($('note'), true);
+    put($('note'), view ? 'Loading …' : 'Choose a run.');
+    showRun();
+  }
+
+  /** Ask for the run's state, then go on reading, or end. */
+  async function check(mine) {
+    clearTimeout(mine.timer);
+    let state;
+    try {
+      state = await ask(address(mine.id));
+    } catch (error) {
+      if (view !== mine) return;
+      if (error.status === 401) return;  // the form is there; after it we come here again
+      if (error.status === 404 && !mine.last) {
+        show($('run'), false); show($('note'), true);
+        put($('note'), 'This server knows no such run.');
+        mine.status = 'closed';
+        showRun();
+        return linkState('connected');
+      }
+      if (error.status === 404) {
+        problem('The server has this run no more; what it said until then is here.');
+        mine.status = 'closed';
+        showRun();
+        return linkState('connected');
+      }
+      linkState('no connection, trying again', true);
+      return later(mine);
+    }
+    if (view !== mine) return;
+    if (state.last_offset < mine.last) {  // the log has lost its end: what we show is not in it
+      mine.close();
+      view = new View(mine.id);
+      clear();
+      return check(view);
+    }
+    mine.known = state.last_offset;
+    mine.name = mine.name || state.name;
+    mine.started = mine.started || state.started_at;
+    mine.parent = state.parent_workflow_id;
+    if (mine.follow === null) mine.follow = state.ended_at === null;
+    if (state.status === 'queued') mine.status = 'queued';
+    show($('note'), false); show($('run'), true); show($('login'), false);
+    const ended = !['running', 'queued'].includes(state.status);
+    want();
+    if (ended && mine.last && state.last_offset <= mine.last) {
+      finish(state.status, state.ended_at);
+    } else if (ready && mine.live) {
+      linkState('connected');  // what is new comes over the leader's connection
+    } else {
+      connect(mine);
+    }
+    showRun();
+  }
+
+  function later(mine) {
+    const most = Math.min(500 * 2 ** mine.failed++, MOST_BACKOFF_MS);
+    clearTimeout(mine.timer);
+    mine.timer = setTimeout(() => { if (view === mine) check(mine); }, most * (.5 + Math.random() / 2));
+  }
+
+  function connect(mine) {
+    mine.close();
+    const after = mine.last ? `?after=${mine.last}` : '';
+    const source = mine.source = new EventSource(`${base}${address(mine.id)}/stream${after}`);
+    source.onopen = () => { linkState('connected'); };
+    source.onerror = () => {
+      if (view !== mine || mine.source !== source) return;
+      if (source.readyState === EventSource.CONNECTING) {  // it comes back by itself
+        return linkState('connection lost, reconnecting', true);
+      }
+      source.close();  // an HTTP error, or 204: it will not
+      mine.source = null;
+      if (mine.failed) {
+        linkState('the stream is refused, trying again', true);
+        later(mine);
+      } else {
+        mine.failed = 1;
+        check(mine);
+      }
+    };
+    for (const type of TYPES) {
+      source.addEventListener(type, (message) => {
+        if (view !== mine || mine.source !== source) return;
+        mine.failed = 0;
+        receive(mine, JSON.parse(message.data));
+        if (mine.heard) letGo(mine); else if (ready && mine.last === mine.known) relieve(mine);
+      });
+    }
+  }
+
+  function linkState(text, lost = false) {
+    const was = $('link').classList.contains('lost');
+    put($('link'), text);
+    $('link').classList.toggle('lost', lost);
+    if (lost !== was) say(lost ? 'Connection lost, trying again' : 'Connected again');
+  }
+
