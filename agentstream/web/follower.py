@@ -166,6 +166,9 @@ class _Follower:
             raise failures.wrong_content(
                 content_type, exchange.read_text(4096), redact=self._redact
             )
+        place = exchange.headers.get("last-event-id", "")
+        if self._after is None and place.isascii() and place.isdigit() and len(place) <= 18:
+            self._after = int(place)  # where a stream of what is new began
 
     def _parse(self, lines: Iterable[bytes], silence: _Silence) -> Iterator[Event]:
         whole = self._whole_events(lines, silence)

@@ -46,7 +46,7 @@ class BrowserError(Exception):
 
 
 class Browser:
-    """One window.  `run` evaluates JavaScript in it, `wait` until that is true."""
+    """One window at a time.  `run` evaluates JavaScript in it, `wait` until that is true."""
 
     def __init__(self, driver: str, chromium: str, profile: str) -> None:
         self._driver = subprocess.Popen(
@@ -89,7 +89,15 @@ class Browser:
 
     def open(self, url: str) -> None:
         """Go there, with no cookie and no memory of earlier visits."""
+        self.clear(url)
+        self.go(url)
+
+    def clear(self, url: str) -> None:
+        """Forget all visits of that origin."""
         self.cdp("Storage.clearDataForOrigin", origin=url.partition("#")[0], storageTypes="all")
+
+    def go(self, url: str) -> None:
+        """Go there."""
         self.leave()  # so that a new #fragment loads the page too
         self.log()
         self._send("POST", "/url", {"url": url})
@@ -127,6 +135,23 @@ class Browser:
         presses = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
         source = {"type": "key", "id": "keyboard", "actions": presses}
         self._send("POST", "/actions", {"actions": [source]})
+
+    # --- tabs -------------------------------------------------------------------------------
+
+    def tabs(self) -> List[str]:
+        """The open tabs' handles."""
+        return list(self._send("GET", "/window/handles"))
+
+    def new_tab(self) -> None:
+        """Open a tab, and be in it."""
+        self.switch(self._send("POST", "/window/new", {"type": "tab"})["handle"])
+
+    def switch(self, tab: str) -> None:
+        self._send("POST", "/window", {"handle": tab})
+
+    def close_tab(self) -> None:
+        """Close the tab one is in; `switch` to another one then."""
+        self._send("DELETE", "/window")
 
     # --- what can be seen -------------------------------------------------------------------
 

@@ -442,6 +442,49 @@ def test_an_http_error_on_the_stream_is_tried_again(page: Browser) -> None:
     stream.close()
 
 
+def test_y06_the_ninth_tab_loads_too(page: Browser) -> None:
+    # A browser opens six connections to a server, all tabs together.
+    events = EventStream()
+    for run in range(4):
+        chunk(events, f"run-{run}", "begun ")
+    with serving(events.store, max_streams=12) as url:
+        page.open(url + "#run-0")
+        first = page.tabs()[0]
+        for number in range(1, 9):
+            page.new_tab()
+            page.go(f"{url}#run-{number % 4}")
+        for tab in page.tabs():
+            page.switch(tab)
+            page.wait_text(TEXT, "begun ")
+        for run in range(4):
+            for word in ("and ", "on ", "it ", "goes"):
+                chunk(events, f"run-{run}", word)
+        for tab in page.tabs():
+            page.switch(tab)
+            page.wait_text(TEXT, "begun and on it goes")
+        # The leader goes: another tab takes its place, and nothing is lost.
+        page.switch(first)
+        page.close_tab()
+        for run in range(4):
+            chunk(events, f"run-{run}", "!")
+        for tab in page.tabs():
+            page.switch(tab)
+            page.wait_text(TEXT, "begun and on it goes!")
+        for tab in page.tabs()[1:]:
+            page.switch(tab)
+            page.close_tab()
+        page.switch(page.tabs()[0])
+        for run in range(4):
+            chunk(events, f"run-{run}", "?")
+        page.wait_text(TEXT, "begun and on it goes!?")
+    events.close()
+
+
+def chunk(events: EventStream, run: str, text: str) -> None:
+    data = {"agent": "a", "step": "0", "chunk": text}
+    events.append(EventType.AGENT_LLM_STREAM_CHUNK, run, data)
+
+
 # --- who can use it -------------------------------------------------------------------------
 
 

@@ -32,16 +32,23 @@
       else wanted.delete(message.tab);
       gather();
     } else if (message.kind === 'runs') {
+      const was = ready;
       ready = Boolean(view) && message.runs.includes(view.id);
       if (ready) relieve(view);
+      else if (was) alone();
     } else if (message.kind === 'event') {
       if (view && message.event.workflow_id === view.id) liveEvent(view, message.event);
-    } else if (message.kind === 'lost' && view && !view.over && !view.source) {
+    } else if (message.kind === 'lost' && ready) {
       ready = false;
-      check(view);
+      alone();
     } else if (message.kind === 'leader') {
       want();
     }
+  }
+
+  /** The leader's connection serves us no more: back to one of our own. */
+  function alone() {
+    if (view && !view.over && !view.source) check(view);
   }
 
   /** An event from the leader: the next one is shown, an earlier one is known, a gap is read. */
@@ -79,7 +86,8 @@
   /** As the leader: hold one connection for the runs that tabs show. */
   function gather() {
     for (const [tab, { at }] of wanted) if (Date.now() - at > GONE_MS) wanted.delete(tab);
-    const runs = [...new Set([...wanted.values()].map(({ run }) => run))].sort();
+    const several = wanted.size > 1;  // a tab that is alone needs nobody between
+    const runs = several ? [...new Set([...wanted.values()].map(({ run }) => run))].sort() : [];
     const key = runs.join('\n');
     if (key === leadRuns && (lead || !runs.length)) {
       return tell({ kind: 'runs', runs: lead?.opened ? runs : [] });
@@ -87,7 +95,7 @@
     leadRuns = key;
     if (lead) lead.close();
     lead = null;
-    if (!runs.length) return;
+    if (!runs.length) return tell({ kind: 'runs', runs });
     const query = runs.map((run) => `run=${encodeURIComponent(run)}`);
     if (position !== null) query.push(`after=${position}`);
     const source = lead = new EventSource(`${base}events/stream?${query.join('&')}`);
@@ -95,7 +103,11 @@
     source.onerror = () => {
       if (lead !== source) return;
       source.opened = false;
-      if (source.readyState === EventSource.CLOSED) { lead = null; leadRuns = ''; position = null; }
+      if (source.readyState === EventSource.CLOSED) {  // asked for again with the next look
+        lead = null;
+        leadRuns = '';
+        position = null;
+      }
       tell({ kind: 'lost' });
     };
     for (const type of TYPES) {
