@@ -42,6 +42,8 @@ _IDLE_S = 15
 _CLEANUP_S = 5
 #: Out of descriptors: seconds until the next try to take a connection.
 _EXHAUSTED_S = 0.5
+#: ... and until it is said again.
+_SILENT_S = 60.0
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _MOST_ACCEPTED = 64
 
@@ -131,7 +133,7 @@ class Server:
         self._is_readable = self._server.readable
         self._server.readable = self._readable
         self._exhausted_until = 0.0
-        self._exhausted = False
+        self._silent_until = 0.0  # it has been said lately
         self._thread: Optional[threading.Thread] = None
 
     def _accept(self) -> None:
@@ -153,11 +155,10 @@ class Server:
             if error.errno not in _EXHAUSTED:
                 raise
             self._exhausted_until = time.monotonic() + _EXHAUSTED_S
-            if not self._exhausted:
-                self._exhausted = True
+            if time.monotonic() >= self._silent_until:
+                self._silent_until = time.monotonic() + _SILENT_S
                 logger.error("no connection can be taken: %s; trying again", error.strerror)
             return None
-        self._exhausted = self._exhausted and taken is None
         return taken
 
     def _readable(self) -> bool:

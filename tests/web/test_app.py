@@ -357,7 +357,9 @@ def test_y04_nothing_on_the_way_may_change_a_stream():
                 assert stream.response.getheader("X-Accel-Buffering") == "no"
 
 
-@pytest.mark.parametrize("run", ["team/42", "a/b/c", "/led", "trailed/", "a//b", "ä/ö", "1/stream/2"])
+@pytest.mark.parametrize(
+    "run", ["team/42", "a/b/c", "/led", "trailed/", "a//b", "ä/ö", "1/stream/2"]
+)
 def test_b07_a_run_whose_id_has_slashes_is_shown(run: str):
     with site() as it:
         chunks(it.events, run, 2)
