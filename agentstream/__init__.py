@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from agentstream._version import __version__
 
 if TYPE_CHECKING:
-    from agentstream.agent.agent import Agent, AgentOutput, AgentStream
+    from agentstream.agent.agent import Agent, AgentOutput, AgentStream, ToolLimits
     from agentstream.agent.approval import Approval
     from agentstream.agent.conversation import Conversation
     from agentstream.cancel import CancelToken
@@ -65,10 +65,9 @@ if TYPE_CHECKING:
     from agentstream.llm.sse import ServerSentEvent
     from agentstream.results import ChatResponse, StepResult, ToolCall, Usage, WorkflowRun
     from agentstream.runtime.runtime import RunHandle, Runtime, exit_on_sigterm
-    from agentstream.tools import RunContext, Tool
-    from agentstream.tools.tool import tool
+    from agentstream.tools import RunContext, Tool, tool
+    from agentstream.tools import RunContext as Context
     from agentstream.workflow import Step, Workflow
-    from agentstream.workflow.context import Context
     from agentstream.workflow.shapes import Branch, Parallel, Repeat
 
 __all__ = [
@@ -134,6 +133,7 @@ __all__ = [
     "ToolCall",
     "ToolCallDelta",
     "ToolError",
+    "ToolLimits",
     "ToolTimeout",
     "Usage",
     "Workflow",
@@ -146,7 +146,7 @@ __all__ = [
 
 #: Where each name lives.
 _HOMES = {
-    "agentstream.agent.agent": ("Agent", "AgentOutput", "AgentStream"),
+    "agentstream.agent.agent": ("Agent", "AgentOutput", "AgentStream", "ToolLimits"),
     "agentstream.agent.approval": ("Approval",),
     "agentstream.cancel": ("CancelToken",),
     "agentstream.console.console": ("Console",),
@@ -202,7 +202,7 @@ _HOMES = {
     "agentstream.runtime.runtime": ("RunHandle", "Runtime", "exit_on_sigterm"),
     "agentstream.tools": ("RunContext", "Tool", "tool"),
     "agentstream.workflow": ("Step", "StepResult", "Workflow", "WorkflowRun"),
-    "agentstream.workflow.context": ("Context",),
+    "agentstream.workflow.context": ("Context",),  # RunContext, by its older name
     "agentstream.workflow.shapes": ("Branch", "Parallel", "Repeat"),
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}

@@ -75,7 +75,7 @@ def safe_str(value: object, limit: Optional[int] = None) -> str:
     """`str(value)` that cannot fail: mended, cut to `limit` characters; "" if it raises."""
     try:
         text = str(value)
-    except Exception:  # noqa: BLE001 - somebody else's __str__
+    except (Exception, SystemExit):  # noqa: BLE001 - somebody else's __str__
         return ""
     text = replace_surrogates(text)
     return text if limit is None or len(text) <= limit else text[:limit] + "..."
@@ -85,7 +85,7 @@ def safe_repr(value: object, limit: Optional[int] = None) -> str:
     """As `safe_str`, of `repr(value)`; the type's name where that raises."""
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001 - somebody else's __repr__
+    except (Exception, SystemExit):  # noqa: BLE001 - somebody else's __repr__
         return f"<{type(value).__name__}>"
     text = replace_surrogates(text)
     return text if limit is None or len(text) <= limit else text[:limit] + "..."

@@ -34,8 +34,6 @@ FLOORS: List[Set[str]] = [
 EDGES = len(FLOORS)  # every other room: console, cli, local, web, testing ...
 #: Not the second: clients know no events, the bus no models, tools neither.
 OPEN = {0, 1, EDGES}
-#: An agent that is made a tool of another is a run within a run.
-BACK = {("agent", "workflow")}
 
 
 def floor_of(room: str) -> int:
@@ -79,7 +77,7 @@ def test_imports_go_one_way(name: str) -> None:
         if other in ("", room):
             continue
         allowed = floor_of(other) < floor or (floor_of(other) == floor and floor in OPEN)
-        assert allowed or (room, other) in BACK, f"{name}:{line}: {room} must not know {other}"
+        assert allowed, f"{name}:{line}: {room} must not know {other}"
 
 
 def test_the_table_of_rooms_is_that_of_the_house() -> None:

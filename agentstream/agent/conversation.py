@@ -121,7 +121,12 @@ class Conversation:
         return [message for message, _ in entries]
 
     @contextlib.contextmanager
-    def _in_use(self) -> Iterator[None]:
+    def in_use(self) -> Iterator[None]:
+        """Hold the conversation for one run.
+
+        Raises:
+            RuntimeError: another run holds it.
+        """
         with self._lock:
             if self._used:
                 raise RuntimeError(

@@ -1,4 +1,4 @@
-"""Scribe: writes what an agent does into its run's log, each event labelled with its author.
+"""AgentLog: a run's log, bound to an agent and a step.
 
 What the data of an event holds is events/payloads.py's.
 """
@@ -6,35 +6,35 @@ What the data of an event holds is events/payloads.py's.
 from __future__ import annotations
 
 import logging
-from typing import Any, List, Mapping, Optional
+from typing import Any, Mapping, Optional
 
 from agentstream.errors import LogError
 from agentstream.events import payloads
 from agentstream.events.model import EventType
 from agentstream.events.stream import RunLog
-from agentstream.llm.accumulator import Accumulator
 
-__all__ = ["Scribe"]
+__all__ = ["AgentLog"]
 
 logger = logging.getLogger("agentstream.agent.agent")
 
 
-class Scribe:
-    """Writes an agent's events, each labelled with the agent and its step; or nowhere.
+class AgentLog:
+    """Appends an agent's events, each with the agent's name and its step; or none.
 
     Any number of threads may use one.
 
-    Attributes:
-        answers: the model's answers so far, the last one perhaps under way.
+    Args:
+        log: the run's log; None: nothing is appended.
+        agent: the agent's name.
+        step: the workflow's step; "" outside a workflow.
     """
 
-    __slots__ = ("_author", "_chunk", "agent", "answers", "log", "step")
+    __slots__ = ("_author", "_chunk", "agent", "log", "step")
 
-    def __init__(self, log: Optional[RunLog], agent: str, step: str) -> None:
+    def __init__(self, log: Optional[RunLog], agent: str, step: str = "") -> None:
         self.log = log
         self.agent = agent
         self.step = step
-        self.answers: List[Accumulator] = []
         self._author = payloads.author(agent, step)
         self._chunk = payloads.chunks_of(agent, step)
 
@@ -42,10 +42,6 @@ class Scribe:
     def workflow_id(self) -> str:
         """The run's id; "" without a log."""
         return self.log.workflow_id if self.log is not None else ""
-
-    def text(self) -> str:
-        """What the agent has said so far."""
-        return "".join(answer.text() for answer in self.answers)
 
     def note(self, kind: EventType, data: Mapping[str, Any]) -> None:
         """Append an event."""

@@ -1,19 +1,18 @@
-"""What an agent's run has called before: earlier results, and how often they were asked for.
+"""LoopDetector: which calls of a run bring the same result again and again.
 
-Pure bookkeeping of one run, used by one thread.  It decides when a loop is one;
-what becomes of the run is the agent's.
+Pure bookkeeping of one run, used by one thread.  It says how often; what becomes of
+the run is run.py's.
 """
 
 from __future__ import annotations
 
 import json
-from collections import deque
-from typing import Deque, Dict, Iterable, Optional, Set
+from typing import Dict, NamedTuple, Optional
 
 from agentstream.results import ToolCall
 from agentstream.tools.arguments import parse_json
 
-__all__ = ["Repeats", "same_call"]
+__all__ = ["LoopDetector", "same_call"]
 
 
 def same_call(call: ToolCall) -> str:
@@ -26,44 +25,42 @@ def same_call(call: ToolCall) -> str:
     return f"{call.name}\n{arguments}"
 
 
-class Repeats:
-    """The calls of a run's last turns.
+class _Seen(NamedTuple):
+    result: str
+    times: int
+    answer: int
+
+
+class LoopDetector:
+    """The calls of a run's answers, and what they brought.
 
     Args:
-        memory: how many turns are remembered; None for all of the run's, 0 for none.
+        memory: a call that was not made in so many answers is forgotten; None or 0
+            for never.
     """
 
-    def __init__(self, memory: Optional[int]) -> None:
+    def __init__(self, memory: Optional[int] = None) -> None:
         self._memory = memory
-        self._turns: Deque[Set[str]] = deque(maxlen=memory)
-        self._counts: Dict[str, int] = {}
-        self._results: Dict[str, str] = {}
+        self._answer = 0
+        self._seen: Dict[str, _Seen] = {}
 
-    def begin_turn(self, keys: Iterable[str]) -> Optional[str]:
-        """Count a turn's calls, each kind once; returns the one made most often."""
-        turn = set(keys)
-        if self._memory is not None and len(self._turns) == self._memory and self._turns:
-            self._forget(self._turns[0] - turn)
-        self._turns.append(turn)
-        for key in turn:
-            self._counts[key] = self._counts.get(key, 0) + 1
-        return max(turn, key=self._counts.__getitem__, default=None)
+    def begin_answer(self) -> None:
+        """The calls from here on are a further answer's; forgets what is too long ago."""
+        self._answer += 1
+        if self._memory:
+            oldest = self._answer - self._memory
+            self._seen = {key: seen for key, seen in self._seen.items() if seen.answer >= oldest}
 
-    def _forget(self, keys: Set[str]) -> None:
-        later = set().union(*list(self._turns)[1:])
-        for key in keys - later:
-            self._counts.pop(key, None)
-            self._results.pop(key, None)
+    def count(self, key: str, result: str) -> int:
+        """Take a call's result in; returns how many answers in a row it was this one.
 
-    def count(self, key: str) -> int:
-        """How often a call was made, by the turns that are remembered and those next to them."""
-        return self._counts.get(key, 0)
-
-    def result(self, key: str) -> Optional[str]:
-        """The result of an earlier turn's same call; None if there is none."""
-        return self._results.get(key)
-
-    def keep(self, key: str, result: str) -> None:
-        """Remember what a call brought."""
-        if self._memory != 0:
-            self._results[key] = result
+        Args:
+            key: the call, as `same_call` tells it from others.
+            result: what the model is told.
+        """
+        seen = self._seen.get(key)
+        times = 1
+        if seen is not None and seen.result == result:
+            times = seen.times + (seen.answer != self._answer)
+        self._seen[key] = _Seen(result, times, self._answer)
+        return times

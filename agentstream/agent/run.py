@@ -1,86 +1,164 @@
 """One run of an agent: ask the model, publish what it says, run its tools, ask again.
 
-`AgentRun.rounds` is the one generator that does it.  What an agent is, and how
-its text is handed out, is agent.py's; how calls are run, tool_runs.py's.
+`AgentRun` is the run, `AgentStream` what a caller iterates.  How calls are run is
+tool_calls.py's, which of them go round in circles loops.py's, and what goes back to
+the model history.py's.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Dict, Generator, List, Optional, Tuple
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any, Generator, List, NamedTuple, Optional
 
-from agentstream.agent.journal import Scribe
+from agentstream.agent.conversation import Conversation
+from agentstream.agent.journal import AgentLog
+from agentstream.agent.settings import AgentSettings
 from agentstream.cancel import CancelToken
-from agentstream.errors import AgentStreamError, Cancelled, LimitExceeded
+from agentstream.errors import AgentStreamError, Cancelled, LimitExceeded, WorkflowFailed
 from agentstream.events import payloads
-from agentstream.events.model import EventType
-from agentstream.llm.messages import (
-    ChatMessage,
-    ChatRequest,
-    ChatResponse,
-    Content,
-    Delta,
-    ToolCall,
-    Usage,
-)
-from agentstream.llm.stream import as_delta_stream
+from agentstream.events.model import EventType, new_id
+from agentstream.events.stream import RunLog
+from agentstream.llm.accumulator import Accumulator, tokens_per_second
+from agentstream.llm.messages import ChatMessage, ChatRequest, Content, Delta
+from agentstream.llm.stream import GuardedStream, as_delta_stream
+from agentstream.results import ChatResponse, ToolCall, Usage
+from agentstream.text import safe_str
+from agentstream.tools.context import RunContext, RunWithin
 
 if TYPE_CHECKING:
-    from agentstream.agent.agent import Agent
-    from agentstream.agent.conversation import Conversation
-    from agentstream.agent.loops import Repeats
+    from agentstream.agent.loops import LoopDetector
     from agentstream.agent.tool_calls import Outcome
 
-__all__ = ["AgentRun"]
+__all__ = ["AgentOutput", "AgentRun", "AgentStream", "drain"]
+
+
+class AgentOutput(NamedTuple):
+    """What an agent came to.
+
+    Attributes:
+        response: the text of its last answer.
+        agent_name: its name.
+        execution_time_ms: from the first request to the last text.
+        usage: of all its requests together.
+        tool_calls_count: how many tool calls it made.
+        tokens_per_second: of its last answer; None when it cannot be known.
+        chat_response: the last answer itself.
+    """
+
+    response: str
+    agent_name: str
+    execution_time_ms: float
+    usage: Usage
+    tool_calls_count: int
+    tokens_per_second: Optional[float]
+    chat_response: ChatResponse
 
 
 class AgentRun:
-    """One run.  Iterated by one thread, once.
+    """One run.  Iterated by one thread, once; read by any.
+
+    Args:
+        settings: the agent.
+        input: what it is asked.
+        log: where its events go.
+        context: what its tools are handed, and the token that stops the run.
+        conversation: what was said before; the run's own turn is added to it.
 
     Attributes:
-        turn: what was said in it, the user's message first: the new part of the
+        turn: the messages of this run, the user's first: the new part of the
             conversation.
         tool_calls: how many tool calls the model has made.
+        output: the `AgentOutput`; None before the run has come to its end.
     """
 
     def __init__(
         self,
-        agent: Agent,
-        scribe: Scribe,
-        cancel: CancelToken,
-        conversation: Optional[Conversation],
+        settings: AgentSettings,
+        input: Content,
+        log: AgentLog,
+        context: RunContext,
+        conversation: Optional[Conversation] = None,
     ) -> None:
-        self._agent = agent
-        self._scribe = scribe
-        self._cancel = cancel
-        self._conversation = conversation
-        self._repeats: Optional[Repeats] = None
         self.turn: List[ChatMessage] = []
         self.tool_calls = 0
+        self.output: Optional[AgentOutput] = None
+        self._agent = settings
+        self._input = input
+        self._log = log
+        self._context = context
+        self._conversation = conversation
+        self._answers: List[Accumulator] = []
+        self._loops: Optional[LoopDetector] = None
 
-    def rounds(self, input: Content) -> Generator[str, None, Tuple[ChatResponse, Usage]]:
-        """Yield the text of all rounds; the value is the last answer, and the usage of all."""
-        agent = self._agent
-        user = ChatMessage.user(input)
+    def text(self) -> str:
+        """What the agent has said so far, in all its answers."""
+        return "".join(answer.text() for answer in self._answers)
+
+    def usage(self) -> Usage:
+        """What its requests have used so far, failed ones included as far as is known."""
+        return sum((answer.response().usage for answer in self._answers), Usage())
+
+    def texts(self) -> Generator[str, None, None]:
+        """Run the agent: yields its text as it arrives; sets `output` at the end.
+
+        Raises:
+            AgentStreamError: whichever applies, with `partial`.
+            RuntimeError: another run is under way with the conversation.
+        """
+        conversation = self._conversation
+        with conversation.in_use() if conversation is not None else contextlib.nullcontext():
+            started = time.monotonic()
+            self._log.note(EventType.AGENT_PROCESSING, payloads.agent_processing())
+            try:
+                response = yield from self._rounds()
+            except BaseException as error:  # Ctrl-C and a closed generator too
+                self._log.note_failure(EventType.AGENT_FAILED, payloads.agent_failed(error))
+                raise
+            took = (time.monotonic() - started) * 1000
+            if conversation is not None:
+                conversation.add(*self.turn)
+        self.output = AgentOutput(
+            response.content,
+            self._agent.name,
+            took,
+            self.usage(),
+            self.tool_calls,
+            tokens_per_second(response),
+            response,
+        )
+        self._log.note(
+            EventType.AGENT_COMPLETED,
+            payloads.agent_completed(
+                response=self.output.response,
+                execution_time_ms=took,
+                usage=self.output.usage.to_dict(),
+                tool_calls_count=self.tool_calls,
+            ),
+        )
+
+    def _rounds(self) -> Generator[str, None, ChatResponse]:
+        """Yield the text of all rounds; returns the last answer."""
+        agent, most = self._agent, self._agent.limits.max_rounds
+        user = ChatMessage.user(self._input)
         before = [ChatMessage.system(agent.system_prompt)] if agent.system_prompt else []
         if self._conversation is not None:
             before += self._conversation.fitted(user)
         self.turn.append(user)
-        usage: Optional[Usage] = None
-        for number in range(1, agent.max_rounds + 1):
-            request = ChatRequest([*before, *self.turn], **agent.settings_of(number))
+        for number in range(1, most + 1):
+            request = ChatRequest([*before, *self.turn], **agent.of_round(number))
             response = yield from self._ask(request, number)
-            usage = response.usage if usage is None else usage + response.usage
             if not response.tool_calls:
                 self.turn.append(ChatMessage.assistant(response.content))
-                return response, usage
+                return response
             self.tool_calls += len(response.tool_calls)
-            if number < agent.max_rounds:  # nobody would read the results of the last one
+            if number < most:  # nobody would read the results of the last one
                 results = self._call_tools(response)
                 said = ChatMessage.assistant(response.content or None, response.tool_calls)
                 self.turn += [said, *results]
         raise LimitExceeded(
-            f"agent {agent.name!r} made {agent.max_rounds} requests and still calls tools"
-            " (Agent.max_rounds)",
+            f"agent {agent.name!r} made {most} requests and still calls tools"
+            " (ToolLimits.max_rounds)",
             limit="max_rounds",
             phase="tool",
             partial=response,
@@ -88,133 +166,190 @@ class AgentRun:
 
     def _ask(self, request: ChatRequest, number: int) -> Generator[str, None, ChatResponse]:
         """One request: yields its text, publishes all it brings, returns the answer."""
-        scribe = self._scribe
-        client = self._agent.client
-        scribe.note(
+        log, client = self._log, self._agent.client
+        log.note(
             EventType.AGENT_LLM_REQUEST_STARTED,
             payloads.agent_llm_request_started(
                 provider=client.provider, model=client.model, round=number
             ),
         )
-        stream = as_delta_stream(client.stream_deltas(request, cancel=self._cancel), client.model)
-        scribe.answers.append(stream.answer)
+        deltas = client.stream_deltas(request, cancel=self._context.cancel)
+        stream = as_delta_stream(deltas, client.model)
+        self._answers.append(stream.answer)
         try:
             for delta in stream.deltas:
                 content = delta[0]
                 if delta[1] or delta[7]:
-                    _note_rest(delta, scribe)
+                    _note_rest(delta, log)
                 if content:
-                    scribe.chunk(EventType.AGENT_LLM_STREAM_CHUNK, content)
+                    log.chunk(EventType.AGENT_LLM_STREAM_CHUNK, content)
                     yield content
         except BaseException as error:
             if isinstance(error, AgentStreamError) and error.partial is None:
                 error.partial = stream.response
             failed = payloads.agent_llm_request_failed(error, round=number)
-            scribe.note_failure(EventType.AGENT_LLM_REQUEST_FAILED, failed)
+            log.note_failure(EventType.AGENT_LLM_REQUEST_FAILED, failed)
             raise
         finally:
             stream.close()
         response = stream.response
-        _note_answer(response, number, scribe)
+        _note_answer(response, number, log)
         return response
 
     # --- tools ------------------------------------------------------------------------------
 
     def _call_tools(self, response: ChatResponse) -> List[ChatMessage]:
-        """The messages that answer the calls, in their order."""
-        calls = response.tool_calls
-        keys = self._count(response)
-        earlier = {key: self._remembered(key) for key in keys if key}
-        fresh: Dict[str, int] = {}  # where the outcome of a call will be
-        to_run: List[ToolCall] = []
-        places: List[Optional[int]] = []
-        for call, key in zip(calls, keys):
-            place = fresh.get(key) if key else None
-            if place is None and earlier.get(key) is None:
-                place = len(to_run)
-                to_run.append(call)
-                if key:
-                    fresh[key] = place
-                places.append(place)
-            else:
-                places.append(None)
-        outcomes = self._agent.toolbox.run(to_run, self._scribe, self._cancel) if to_run else []
-        if self._cancel.cancelled:
-            raise Cancelled(
-                f"stopped while tools ran: {self._cancel.reason}", phase="tool", partial=response
-            )
-        texts = []
-        for call, key, own in zip(calls, keys, places):
-            if own is not None:
-                texts.append(outcomes[own].text)
-                self._keep(key, outcomes[own])
-            else:
-                known = earlier[key]
-                texts.append(
-                    self._again(call, outcomes[fresh[key]].text if known is None else known)
-                )
-        return [ChatMessage.tool(call.id, text) for call, text in zip(calls, texts)]
-
-    def _count(self, response: ChatResponse) -> List[str]:
-        """What tells each call from others; "" for one that may be made again and again.
+        """Run the calls of an answer; returns the messages that answer them, in their order.
 
         Raises:
-            LimitExceeded: a call was made once too often.
+            LimitExceeded: a call has brought the same result once too often.
+            Cancelled: the run was stopped meanwhile.
         """
-        from agentstream.agent.loops import Repeats, same_call  # noqa: PLC0415 - only who has tools pays
+        from agentstream.agent.loops import LoopDetector  # noqa: PLC0415 - only who has tools pays
+        from agentstream.agent.tool_calls import ToolCalls  # noqa: PLC0415
 
-        agent = self._agent
-        if self._repeats is None:
-            self._repeats = Repeats(agent.repeat_memory)
-        keys = []
-        for call in response.tool_calls:
-            tool = agent.tools.get(call.name)
-            own = call.cut or (tool is not None and tool.repeatable)
-            keys.append("" if own else same_call(call))
-        most = self._repeats.begin_turn(key for key in keys if key)
-        limit = agent.repeat_limit
-        if limit is not None and most is not None and self._repeats.count(most) >= limit:
-            name = most.partition("\n")[0][:64]
+        if self._loops is None:
+            self._loops = LoopDetector(self._agent.limits.repeat_memory)
+        self._loops.begin_answer()
+        calls = response.tool_calls
+        keys = [self._key(call) for call in calls]
+        # Of equal calls side by side, with none between them, one is made.
+        again = [bool(key) and at > 0 and keys[at - 1] == key for at, key in enumerate(keys)]
+        box = ToolCalls(self._agent, self._log, self._context)
+        made = box.run([call for call, known in zip(calls, again) if not known])
+        cancel = self._context.cancel
+        if cancel.cancelled:
+            raise Cancelled(
+                f"stopped while tools ran: {cancel.reason}", phase="tool", partial=response
+            )
+        outcomes: List[Outcome] = []
+        for call, known in zip(calls, again):
+            if known:
+                box.note_started(call)
+                box.note_completed(call, outcomes[-1].text, 0.0, repeated=True)
+            outcomes.append(outcomes[-1] if known else made.pop(0))
+        return [
+            ChatMessage.tool(call.id, self._told(call, key, outcome, response, known=known))
+            for call, key, outcome, known in zip(calls, keys, outcomes, again)
+        ]
+
+    def _key(self, call: ToolCall) -> str:
+        """What tells a call from others; "" for one that may be made again and again."""
+        from agentstream.agent.loops import same_call  # noqa: PLC0415
+
+        tool = self._agent.tools.get(call.name)
+        own = call.cut or (tool is not None and tool.repeatable)
+        return "" if own else same_call(call)
+
+    def _told(
+        self, call: ToolCall, key: str, outcome: Outcome, response: ChatResponse, *, known: bool
+    ) -> str:
+        """What the model is told of a call: its result, with a remark if that is an old one."""
+        limits = self._agent.limits
+        if not key or self._loops is None:
+            return outcome.text
+        times = self._loops.count(key, outcome.text)
+        if limits.repeat_limit is not None and times >= limits.repeat_limit:
             raise LimitExceeded(
-                f"agent {agent.name!r} called tool {name!r} with the same arguments in {limit}"
-                " answers (Agent.repeat_limit)",
+                f"agent {self._agent.name!r} called tool {call.name[:64]!r} with the same"
+                f" arguments in {times} answers, and had the same result each time"
+                " (ToolLimits.repeat_limit)",
                 limit="repeat_limit",
                 phase="tool",
                 partial=response,
             )
-        return keys
-
-    def _remembered(self, key: str) -> Optional[str]:
-        return None if self._repeats is None else self._repeats.result(key)
-
-    def _keep(self, key: str, outcome: Outcome) -> None:
-        # What failed may work the next time.
-        if key and outcome.ok and self._repeats is not None:
-            self._repeats.keep(key, outcome.text)
-
-    def _again(self, call: ToolCall, text: str) -> str:
-        """The answer to a call that need not be made: the earlier result, with a remark."""
-        from agentstream.agent.tool_calls import note_completed, note_started  # noqa: PLC0415
-
-        note_started(self._scribe, call)
-        note_completed(self._scribe, call, text, None, repeated=True)
+        if not outcome.ok or limits.repeat_memory == 0 or (times == 1 and not known):
+            return outcome.text
         return (
-            f"{text}\n\n[You have called {call.name} with these arguments before: this is the"
-            " earlier result. Do not call it so again; use the result.]"
+            f"{outcome.text}\n\n[You have called {call.name} with these arguments before, and the"
+            " result was the same. Do not call it so again; use the result.]"
         )
 
 
-def _note_rest(delta: Delta, scribe: Scribe) -> None:
+class AgentStream(GuardedStream[str]):
+    """An agent's text as it arrives.  `output` is there once it has ended.
+
+    Args:
+        settings: the agent.
+        input: what it is asked.
+        log: the run's log; None for no events.
+        cancel: the caller's token.
+        conversation: as in `Agent.stream`.
+    """
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        input: Content,
+        log: Optional[RunLog],
+        cancel: Optional[CancelToken] = None,
+        conversation: Optional[Conversation] = None,
+    ) -> None:
+        super().__init__(cancel)
+        bound = AgentLog(log, settings.name)
+        context = RunContext(
+            bound.workflow_id, settings.name, cancel=self._cancel, within=_within(log)
+        )
+        self._run = AgentRun(settings, input, bound, context, conversation)
+        self._items = self._run.texts()
+
+    @property
+    def output(self) -> AgentOutput:
+        """The `AgentOutput`.
+
+        Raises:
+            RuntimeError: the stream has not been read to its end.
+        """
+        if self._run.output is None:
+            raise RuntimeError("there is no output before the stream has been read to its end")
+        return self._run.output
+
+
+def _within(log: Optional[RunLog]) -> RunWithin:
+    """How an agent is run within one that belongs to no workflow.
+
+    Its events, if there are any, are a log of their own, which names that one as its parent.
+    """
+
+    def run(agent: Any, input: Any, context: RunContext) -> str:
+        child = None if log is None else log.open_child(new_id())
+        try:
+            return drain(AgentStream(agent.settings, input, child, context.cancel)).response
+        except Cancelled:
+            raise
+        except Exception as error:
+            known = error if isinstance(error, AgentStreamError) else AgentStreamError()
+            raise WorkflowFailed(
+                f"agent {agent.name!r} failed: {type(error).__name__}: {safe_str(error)}",
+                partial=known.partial,
+                phase=known.phase,
+                retryable=known.retryable,
+                request_id=known.request_id,
+                outcome=known.outcome,
+            ) from error
+
+    return run
+
+
+def drain(stream: AgentStream) -> AgentOutput:
+    """Read a stream to its end; returns its output."""
+    with stream:
+        for _ in stream:
+            pass
+        return stream.output
+
+
+def _note_rest(delta: Delta, log: AgentLog) -> None:
     if delta.reasoning:
-        scribe.chunk(EventType.AGENT_LLM_REASONING_CHUNK, delta.reasoning)
+        log.chunk(EventType.AGENT_LLM_REASONING_CHUNK, delta.reasoning)
     if delta.retry is not None:
         retried = payloads.agent_llm_request_retried(**delta.retry._asdict())
-        scribe.note(EventType.AGENT_LLM_REQUEST_RETRIED, retried)
+        log.note(EventType.AGENT_LLM_REQUEST_RETRIED, retried)
 
 
-def _note_answer(response: ChatResponse, number: int, scribe: Scribe) -> None:
+def _note_answer(response: ChatResponse, number: int, log: AgentLog) -> None:
     for warning in response.warnings:
-        scribe.note(EventType.SYSTEM_WARNING, payloads.system_warning(warning))
+        log.note(EventType.SYSTEM_WARNING, payloads.system_warning(warning))
     data = payloads.agent_llm_request_completed(
         round=number,
         model=response.model,
@@ -225,4 +360,4 @@ def _note_answer(response: ChatResponse, number: int, scribe: Scribe) -> None:
         tokens_per_second=response.tokens_per_second,
         warnings=response.warnings,
     )
-    scribe.note(EventType.AGENT_LLM_REQUEST_COMPLETED, data)
+    log.note(EventType.AGENT_LLM_REQUEST_COMPLETED, data)

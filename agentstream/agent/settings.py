@@ -1,17 +1,180 @@
-"""The checks of an agent's settings; pure."""
+"""What an agent is told when it is made: its settings, checked, and its tools' limits.  Values."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Sequence, Union
+import warnings
+from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Sequence, Tuple, Union
 
+from agentstream import checks
 from agentstream.errors import ConfigError
+from agentstream.llm.clients import ChatClient
+from agentstream.llm.frozen import Frozen
+from agentstream.results import ToolCall
 
 if TYPE_CHECKING:
+    from typing_extensions import TypedDict
+
     from agentstream.tools import Tool
 
-__all__ = ["as_choice", "as_tools"]
+    class RequestFields(TypedDict, total=False):
+        """What else an agent takes by keyword."""
+
+        extra: Optional[Mapping[str, Any]]
+        parallel_tool_calls: Optional[bool]
+        max_rounds: int
+        repeat_limit: Optional[int]
+        repeat_memory: Optional[int]
+        tool_timeout: Optional[float]
+        tool_result_limit: int
+
+
+__all__ = [
+    "LIMIT_KEYS",
+    "AgentSettings",
+    "ToolLimits",
+    "as_choice",
+    "as_tools",
+    "split",
+    "with_limits",
+]
 
 _CHOICES = ("auto", "none", "required")
+
+#: The fields of `ToolLimits` by the keys of workflow files; `Agent` takes them until 0.3.
+LIMIT_KEYS = {
+    "max_rounds": "max_rounds",
+    "repeat_limit": "repeat_limit",
+    "repeat_memory": "repeat_memory",
+    "tool_timeout": "timeout",
+    "tool_result_limit": "result_chars",
+}
+#: The fields of a `ChatRequest` that `Agent` takes besides those in its signature.
+_FIELDS = ("extra", "parallel_tool_calls")
+
+
+class ToolLimits(Frozen):
+    """The bounds of an agent's tool calls.
+
+    Attributes:
+        max_rounds: requests a run may take; tool calls lead to further ones.
+        repeat_limit: a run whose model makes the same call (tool and arguments) in
+            so many answers, with the same result each time, ends with
+            `LimitExceeded`; from the second time on the model is told so beside the
+            result.  None for no limit.
+        repeat_memory: a call that was not made in so many answers is forgotten, and
+            counted from 1 again; None for never; 0 as None, and the model is told
+            nothing.  A tool made `repeatable` is exempt.
+        timeout: seconds a tool may take that sets no time of its own; None for no
+            bound.
+        result_chars: characters of a result that the model is sent.
+
+    Raises:
+        ConfigError: a limit cannot be used.
+    """
+
+    max_rounds: int = 10
+    repeat_limit: Optional[int] = 3
+    repeat_memory: Optional[int] = None
+    timeout: Optional[float] = 60.0
+    result_chars: int = 20_000
+
+    def __post_init__(self) -> None:
+        checks.whole("max_rounds", self.max_rounds, 1)
+        checks.whole("repeat_limit", self.repeat_limit, 2, optional=True)
+        checks.whole("repeat_memory", self.repeat_memory, optional=True)
+        checks.seconds("timeout", self.timeout, optional=True)
+        checks.whole("result_chars", self.result_chars, 100)
+
+
+class AgentSettings(Frozen):
+    """An agent, as its runs see it.
+
+    Attributes:
+        name, client, system_prompt, tool_choice, limits, approve: as given to `Agent`.
+        tools: by name.
+        request: the fields of its requests besides the messages and `tool_choice`.
+
+    Raises:
+        ConfigError: the name, the client or `approve` is none.
+    """
+
+    name: str
+    client: ChatClient
+    system_prompt: str
+    tools: Mapping[str, Tool]
+    tool_choice: Union[str, Dict[str, Any], None]
+    limits: ToolLimits
+    approve: Optional[Callable[[ToolCall], object]]
+    request: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ConfigError("an agent needs a name")
+        of = f"agent {self.name!r}"
+        checks.instance("client", self.client, ChatClient, of=of)
+        checks.instance("tool_limits", self.limits, ToolLimits, of=of)
+        checks.function("approve", self.approve, optional=True, of=of)
+
+    def of_round(self, number: int) -> Mapping[str, Any]:
+        """What a run's request number `number`, from 1, says besides its messages."""
+        if number == 1 and self.tool_choice is not None:
+            return {**self.request, "tool_choice": self.tool_choice}
+        return self.request
+
+
+def split(
+    agent: str, limits: Optional[ToolLimits], given: Mapping[str, Any]
+) -> Tuple[ToolLimits, Dict[str, Any]]:
+    """`Agent`'s further keywords as (ToolLimits, the request's fields).
+
+    Raises:
+        TypeError: a keyword is not known.
+        ConfigError: a limit is given in two ways, or cannot be used.
+    """
+    old = [name for name in given if name in LIMIT_KEYS]
+    fields = {name: value for name, value in given.items() if name not in LIMIT_KEYS}
+    for name in fields:
+        if name not in _FIELDS:
+            raise TypeError(f"Agent() got an unexpected keyword argument {name!r}")
+    if not old:
+        return ToolLimits() if limits is None else limits, fields
+    if limits is not None:
+        raise ConfigError(f"agent {agent!r}: {', '.join(old)} belong into tool_limits")
+    now = ", ".join(f"{LIMIT_KEYS[name]}=..." for name in old)
+    warnings.warn(
+        f"Agent({', '.join(f'{name}=...' for name in old)}) is written"
+        f" Agent(tool_limits=ToolLimits({now})) now",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    try:
+        return limits_of({name: given[name] for name in old}), fields
+    except ConfigError as error:
+        raise ConfigError.about(error.setting, error.reason, f"agent {agent!r}") from None
+
+
+def limits_of(given: Mapping[str, Any]) -> ToolLimits:
+    """The limits that stand under `LIMIT_KEYS`.
+
+    Raises:
+        ConfigError: one cannot be used; named by its key.
+    """
+    try:
+        return ToolLimits(**{LIMIT_KEYS[key]: value for key, value in given.items()})
+    except ConfigError as error:
+        key = next(key for key in given if LIMIT_KEYS[key] == error.setting)
+        raise ConfigError.about(key, error.reason) from None
+
+
+def with_limits(settings: Mapping[str, Any]) -> Dict[str, Any]:
+    """An agent's settings as a workflow file has them, as `Agent` takes them.
+
+    Raises:
+        ConfigError: a limit cannot be used; named by its key.
+    """
+    limits = {key: value for key, value in settings.items() if key in LIMIT_KEYS}
+    others = {key: value for key, value in settings.items() if key not in LIMIT_KEYS}
+    return {**others, "tool_limits": limits_of(limits)}
 
 
 def as_tools(agent: str, tools: Sequence[Union[Tool, Callable[..., Any]]]) -> Dict[str, Tool]:

@@ -1,67 +1,21 @@
-"""Context: what the steps of a run share; and how a step's input becomes an agent's question."""
+"""How a step's input becomes an agent's question; and `Context`, the older name of RunContext."""
 
 from __future__ import annotations
 
 import json
 import re
-import threading
-from typing import Any, Dict, Iterator, Mapping, MutableMapping, Optional
+from typing import Any, Mapping, Optional
 
-from agentstream.cancel import CancelToken
 from agentstream.errors import ConfigError
 from agentstream.events.model import freeze
 from agentstream.llm.messages import Content
+from agentstream.tools.context import RunContext
 
 __all__ = ["PLACEHOLDER", "Context", "as_content", "fill"]
 
 
-class Context(MutableMapping[str, Any]):
-    """What the steps of a run share: a mapping, and the run's own affairs.
-
-    All steps of a run, those of the workflows within it too, see the same
-    values; each function gets a Context of its own that shows them.
-
-    Attributes:
-        cancel: the step's `CancelToken`: ends when the run is stopped or the
-            step is out of time.  Hand it to what the function calls.
-        workflow_id, step: the run's id, and the step's place in it.
-        lock: a re-entrant lock for steps that run side by side, for what takes
-            more than one look: `with context.lock: context["n"] += 1`.
-    """
-
-    __slots__ = ("_values", "cancel", "lock", "step", "workflow_id")
-
-    def __init__(
-        self,
-        values: Dict[str, Any],
-        lock: threading.RLock,
-        cancel: CancelToken,
-        workflow_id: str,
-        step: str,
-    ) -> None:
-        self._values = values
-        self.lock = lock
-        self.cancel = cancel
-        self.workflow_id = workflow_id
-        self.step = step
-
-    def __getitem__(self, key: str) -> Any:
-        return self._values[key]
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        self._values[key] = value
-
-    def __delitem__(self, key: str) -> None:
-        del self._values[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(list(self._values))  # others may write meanwhile
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __repr__(self) -> str:
-        return f"<Context of {self.workflow_id}: {', '.join(map(str, self)) or 'empty'}>"
+#: What the steps of a run share, as a function sees it: the older name of `RunContext`.
+Context = RunContext
 
 
 def as_content(value: Any, step: str) -> Content:

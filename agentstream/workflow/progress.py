@@ -9,7 +9,7 @@ from agentstream.events.model import freeze
 from agentstream.results import StepResult, Usage
 
 if TYPE_CHECKING:
-    from agentstream.agent.journal import Scribe
+    from agentstream.agent.run import AgentRun
     from agentstream.workflow.definition import Step
 
 __all__ = ["Progress", "as_told"]
@@ -24,18 +24,18 @@ class Progress:
         within: the steps within it, in the order in which they began.
         places: the order to tell those in; None for that in which they began.
         blamed: the label of the one whose failure ended it, where others failed too.
-        scribe: of an agent's step: knows what has been said so far.
+        agent_run: of an agent's step: knows what has been said so far.
     """
 
     __slots__ = (
         "_started",
         "_took",
+        "agent_run",
         "blamed",
         "label",
         "output",
         "places",
         "rate",
-        "scribe",
         "status",
         "step",
         "usage",
@@ -49,7 +49,7 @@ class Progress:
         self.output: Any = None
         self.usage: Optional[Usage] = None
         self.rate: Optional[float] = None
-        self.scribe: Optional[Scribe] = None
+        self.agent_run: Optional[AgentRun] = None
         self.within: List[Progress] = []
         self.places: Optional[Dict[str, str]] = None
         self.blamed: Optional[str] = None
@@ -65,7 +65,7 @@ class Progress:
         for inner in self.within:
             self.spend(inner.total())
         self.within = []
-        self.scribe = None
+        self.agent_run = None
         self.rate = None
         self.blamed = None
 
@@ -83,8 +83,8 @@ class Progress:
         """What it has said so far: text, or by name that of its branches."""
         if self.status == "completed":
             return self.output
-        if self.scribe is not None:
-            return self.scribe.text()
+        if self.agent_run is not None:
+            return self.agent_run.text()
         within = self._in_order()
         if self.places is not None:
             return {self.places[inner.label]: inner.said() for inner in within}

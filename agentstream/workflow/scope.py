@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Mapping, Option
 
 from agentstream import threads
 from agentstream.agent.agent import Agent
-from agentstream.agent.journal import Scribe
+from agentstream.agent.journal import AgentLog
+from agentstream.agent.run import AgentRun
 from agentstream.cancel import CancelToken
 from agentstream.errors import AgentStreamError, Cancelled, DeadlineExceeded, WorkflowFailed
 from agentstream.events.model import EventType, new_id
 from agentstream.events.stream import RunLog
+from agentstream.tools.context import RunContext
 from agentstream.workflow.branches import Outcome, blamed, linked, side_by_side
-from agentstream.workflow.context import Context, as_content, fill
+from agentstream.workflow.context import as_content, fill
 from agentstream.workflow.definition import Step, Workflow, takes_two
 from agentstream.workflow.progress import Progress
 
@@ -59,37 +61,38 @@ class Scope:
             content = as_content(input, name)
         else:
             content = fill(prompt, input, self._execution.values, name)
-        scribe = Scribe(self._execution.log, agent.name, progress.label)
-        progress.scribe = scribe
-        texts = agent.run(content, scribe, self.cancel)
+        log = AgentLog(self._execution.log, agent.name, progress.label)
+        run = AgentRun(agent.settings, content, log, self._context(agent.name))
+        progress.agent_run = run
         try:
-            while True:
-                next(texts)  # it has been published
-        except StopIteration as end:
-            progress.spend(end.value.usage)
-            progress.rate = end.value.tokens_per_second
-            response: str = end.value.response
-            return response
-        except BaseException:
-            for answer in scribe.answers:
-                progress.spend(answer.response().usage)
-            raise
+            for _ in run.texts():
+                pass  # it has been published
+        finally:
+            progress.spend(run.usage())
+        output = run.output
+        assert output is not None
+        progress.rate = output.tokens_per_second
+        return output.response
+
+    def _context(self, agent: str = "") -> RunContext:
+        """The run as the step's function, or its agent's tools, see it."""
+        execution = self._execution
+        return RunContext(
+            execution.log.workflow_id,
+            agent,
+            self._progress.label,
+            cancel=self.cancel,
+            values=execution.values,
+            lock=execution.lock,
+            within=self._run_agent,
+        )
 
     def call(self, function: Callable[..., Any], input: Any) -> Any:
         """Call a function in a thread that a cancel leaves behind; returns what it does."""
         execution = self._execution
         arguments: Tuple[Any, ...] = (input,)
         if takes_two(function):
-            arguments = (
-                input,
-                Context(
-                    execution.values,
-                    execution.lock,
-                    self.cancel,
-                    execution.log.workflow_id,
-                    self._progress.label,
-                ),
-            )
+            arguments = (input, self._context())
         # Let go of when it begins: it leads to the run's error, whose traceback leads here.
         contexts = [contextvars.copy_context()]
         execution.host.bind(contexts[0], execution.log.workflow_id, self.cancel)
@@ -166,9 +169,27 @@ class Scope:
         """Run the workflow whose log `open_inner` began; returns its output."""
         log = self._inner_log
         assert log is not None
-        with linked(self.cancel) as token:
+        return self._run_within(workflow, log, input, self.cancel, self._progress)
+
+    def _run_agent(self, agent: Agent, input: Any, context: RunContext) -> str:
+        """Run an agent, which a tool or function asks for, as a workflow within this run."""
+        log = self._execution.log.open_child(new_id())
+        text: str = self._run_within(Workflow(agent.name, [agent]), log, input, context.cancel)
+        return text
+
+    def _run_within(
+        self,
+        workflow: Workflow,
+        log: RunLog,
+        input: Any,
+        cancel: CancelToken,
+        progress: Optional[Progress] = None,
+    ) -> Any:
+        """Run a workflow within this run; `progress` is told its steps."""
+        with linked(cancel) as token:
             inner = self._execution.inner(workflow, log, token)
-            self._progress.within = inner.steps
+            if progress is not None:
+                progress.within = inner.steps
             host = self._execution.host
             host.enter(log.workflow_id, token)
             context = contextvars.copy_context()

@@ -11,6 +11,7 @@ import os
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Set, Tuple
 
 from agentstream.agent.agent import Agent
+from agentstream.agent.settings import with_limits
 from agentstream.errors import ConfigError
 from agentstream.llm.clients import OPENAI_URL, ChatClient, LlamaClient, OpenAIClient
 from agentstream.tools import Tool, tool
@@ -263,7 +264,7 @@ class _LiveParts(Parts):
                 name,
                 client=client,
                 tools=[self._tools[t] for t in spec.tools],
-                **spec.settings,
+                **with_limits(spec.settings),
                 **approve,
             )
 

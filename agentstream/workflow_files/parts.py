@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Opt
 
 from agentstream import checks
 from agentstream.agent.agent import Agent
+from agentstream.agent.settings import with_limits
 from agentstream.cancel import CancelToken
 from agentstream.errors import ConfigError
 from agentstream.llm.clients import ChatClient, LlamaClient, OpenAIClient
@@ -328,7 +329,7 @@ def read_agent(
 
     def accepts(**given: Any) -> None:
         given = {"system_prompt" if key == "system" else key: v for key, v in given.items()}
-        Agent(name, client=INERT_CLIENT, tools=known, **given)
+        Agent(name, client=INERT_CLIENT, tools=known, **with_limits(given))
         _check_ranges(**given)
 
     try:

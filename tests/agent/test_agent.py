@@ -116,7 +116,7 @@ def test_an_error_of_a_foreign_client_gets_its_partial() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"name": ""}, {"name": 5}, {"client": "http://x"}, {"max_rounds": 0}, {"max_rounds": "3"}],
+    [{"name": ""}, {"name": 5}, {"client": "http://x"}, {"tool_choice": 5}],
 )
 def test_an_agent_refuses_what_cannot_work(wrong: Any) -> None:
     settings = {"name": "a", "client": saying("x"), **wrong}

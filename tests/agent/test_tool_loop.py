@@ -26,6 +26,7 @@ from agentstream import (
     RunContext,
     Runtime,
     ToolCall,
+    ToolLimits,
     Workflow,
     tool,
 )
@@ -286,7 +287,9 @@ def test_u06_tool_returns_what_cannot_be_sent(value, told):
         """Give."""
         return value
 
-    watched = Watched([call("give")], "done", tools=[give], tool_result_limit=1000)
+    watched = Watched(
+        [call("give")], "done", tools=[give], tool_limits=ToolLimits(result_chars=1000)
+    )
     assert watched.run().response == "done"
     (text,) = watched.told()
     assert told in text
@@ -407,7 +410,7 @@ def test_what_the_server_wants_back_with_a_call_is_sent_back(server, tmp_path):
 # --- loops ----------------------------------------------------------------------------------
 
 
-def looping(server: ScriptedServer, **settings: Any) -> Any:
+def looping(server: ScriptedServer, **limits: Any) -> Any:
     """A model that makes the same call for ever; the error, and how often the tool ran."""
     ran: List[int] = []
 
@@ -419,7 +422,7 @@ def looping(server: ScriptedServer, **settings: Any) -> Any:
 
     server.default(*Reply.tool_calls(("add", {"a": 1, "b": 2})).actions)
     with client_of(server) as client:
-        agent = Agent("worker", client=client, tools=[spy], **settings)
+        agent = Agent("worker", client=client, tools=[spy], tool_limits=ToolLimits(**limits))
         with pytest.raises(LimitExceeded) as caught:
             agent.execute("go")
     assert caught.value.partial is not None
@@ -430,7 +433,7 @@ def looping(server: ScriptedServer, **settings: Any) -> Any:
 @pytest.mark.parametrize("limit", [2, 3, 7])
 def test_v07_the_same_call_for_ever_ends_after_as_many_requests_as_the_limit(server, limit):
     error, ran = looping(server, repeat_limit=limit)
-    assert (error.limit, ran, len(server.requests)) == ("repeat_limit", 1, limit)
+    assert (error.limit, ran, len(server.requests)) == ("repeat_limit", limit, limit)
     assert f"same arguments in {limit} answers" in str(error)
     told = [m["content"] for m in server.requests[-1].json["messages"] if m["role"] == "tool"]
     assert told[0] == "3"
@@ -441,16 +444,20 @@ def test_v07_the_same_call_for_ever_ends_after_as_many_requests_as_the_limit(ser
 
 def test_v07_without_a_repeat_limit_max_rounds_ends_it(server):
     error, ran = looping(server, repeat_limit=None, max_rounds=5)
-    assert (error.limit, ran, len(server.requests)) == ("max_rounds", 1, 5)
+    assert (error.limit, ran, len(server.requests)) == ("max_rounds", 4, 5)
 
 
-def test_v07_without_memory_every_call_runs_anew(server):
+def test_v07_without_memory_the_model_is_told_nothing_and_the_limit_counts_all_the_same(server):
     error, ran = looping(server, repeat_limit=4, repeat_memory=0)
-    assert (error.limit, ran, len(server.requests)) == ("repeat_limit", 3, 4)
+    assert (error.limit, ran, len(server.requests)) == ("repeat_limit", 4, 4)
+    told = [m["content"] for m in server.requests[-1].json["messages"] if m["role"] == "tool"]
+    assert told == ["3"] * 3
 
 
 def test_v07_other_arguments_for_ever_end_with_max_rounds():
-    watched = Watched(*[[call("add", a=n, b=n)] for n in range(4)], max_rounds=4)
+    watched = Watched(
+        *[[call("add", a=n, b=n)] for n in range(4)], tool_limits=ToolLimits(max_rounds=4)
+    )
     with pytest.raises(LimitExceeded) as caught:
         watched.run()
     assert caught.value.limit == "max_rounds"
@@ -462,12 +469,12 @@ def test_v07_other_arguments_for_ever_end_with_max_rounds():
 def counting(name: str, ran: List[Any], **settings: Any) -> Any:
     def work(x: int) -> str:
         ran.append((name, x))
-        return f"{name} {len(ran)}"
+        return f"{name} {x}"
 
     return tool(work, name=name, description="Work.", **settings)
 
 
-def test_a_repeat_is_told_the_earlier_result_however_it_is_written():
+def test_a_repeat_is_told_that_it_is_one_however_it_is_written():
     ran: List[Any] = []
     watched = Watched(
         [ToolCall("1", "look", '{"x": 1}')],
@@ -477,49 +484,40 @@ def test_a_repeat_is_told_the_earlier_result_however_it_is_written():
         tools=[counting("look", ran), counting("other", ran)],
     )
     assert watched.run().response == "done"
-    assert ran == [("look", 1), ("other", 1)]
+    assert ran == [("look", 1), ("other", 1), ("look", 1)]
+    assert watched.told(3)[:2] == ["look 1", "other 1"]
     assert watched.told(3)[2].startswith("look 1\n\n[You have called look")
-    repeated = watched.of(EventType.TOOL_CALL_COMPLETED)[-1].data
-    assert (repeated["id"], repeated["repeated"], repeated["duration_ms"]) == ("3", True, 0.0)
 
 
-def test_memory_of_one_answer_forgets_what_was_before_it():
+LOOK, OTHER = [call("look", x=1)], [call("other", x=1)]
+
+
+@pytest.mark.parametrize(
+    ("memory", "turns"),
+    [(1, [LOOK, OTHER] * 3), (2, [LOOK, OTHER, OTHER, LOOK])],
+    ids=["of one answer", "of two answers"],
+)
+def test_memory_forgets_what_was_before_it(memory, turns):
     ran: List[Any] = []
-    turns = [[call("look", x=1)], [call("other", x=1)]] * 3
-    watched = Watched(
-        *turns, "done", tools=[counting("look", ran), counting("other", ran)], repeat_memory=1
-    )
+    tools = [counting("look", ran), counting("other", ran)]
+    limits = ToolLimits(repeat_memory=memory, repeat_limit=3)
+    watched = Watched(*turns, "done", tools=tools, tool_limits=limits)
     assert watched.run().response == "done"
-    assert len(ran) == 6
+    assert len(ran) == len(turns)
+    assert watched.told(len(turns))[-1] in ("look 1", "other 1")
 
 
-def test_memory_keeps_what_the_turns_within_it_share():
-    ran: List[Any] = []
-    watched = Watched(
-        [call("look", x=1)],
-        [call("look", x=1)],
-        "done",
-        tools=[counting("look", ran)],
-        repeat_memory=1,
-    )
+@pytest.mark.parametrize(
+    ("memory", "turns"),
+    [(1, [LOOK, LOOK]), (2, [LOOK, OTHER, LOOK]), (None, [LOOK, *[OTHER] * 2, LOOK])],
+    ids=str,
+)
+def test_memory_keeps_what_the_answers_within_it_share(memory, turns):
+    tools = [counting("look", []), counting("other", [])]
+    limits = ToolLimits(repeat_memory=memory, repeat_limit=None)
+    watched = Watched(*turns, "done", tools=tools, tool_limits=limits)
     watched.run()
-    assert len(ran) == 1
-
-
-def test_memory_of_two_answers_keeps_what_the_second_had_too():
-    ran: List[Any] = []
-    watched = Watched(
-        [call("look", x=1)],
-        [call("look", x=1)],
-        [call("other", x=1)],
-        [call("look", x=1)],
-        "done",
-        tools=[counting("look", ran), counting("other", ran)],
-        repeat_memory=2,
-        repeat_limit=None,
-    )
-    watched.run()
-    assert ran == [("look", 1), ("other", 1)]
+    assert "before" in watched.told(len(turns))[-1]
 
 
 def test_a_repeatable_tool_is_called_each_time():
@@ -552,7 +550,7 @@ def test_the_same_call_twice_in_one_answer_runs_once():
         [call("look", 0, x=1), call("look", 1, x=1), call("look", 2, x=2)],
         "done",
         tools=[counting("look", ran)],
-        repeat_limit=2,
+        tool_limits=ToolLimits(repeat_limit=2),
     )
     watched.run()
     assert sorted(ran) == [("look", 1), ("look", 2)]
@@ -607,18 +605,56 @@ def test_a_named_choice_is_sent_as_it_is_to_others():
     [
         {"tool_choice": "subtract"},
         {"tool_choice": {"function": {}}},
-        {"repeat_limit": 1},
-        {"repeat_memory": -1},
-        {"max_rounds": 0},
-        {"tool_timeout": 0},
         {"approve": "yes"},
-        {"tool_result_limit": 0},
+        {"tool_limits": 5},
+        {"tool_limits": {"max_rounds": 5}},
     ],
     ids=str,
 )
 def test_settings_that_cannot_be_used(settings):
     with pytest.raises(ConfigError):
         Agent("worker", client=ScriptedClient(), tools=[add], **settings)
+
+
+#: A limit that cannot be: its name, its older name, the value.
+NO_LIMITS = [
+    ("max_rounds", "max_rounds", 0),
+    ("max_rounds", "max_rounds", True),
+    ("repeat_limit", "repeat_limit", 1),
+    ("repeat_memory", "repeat_memory", -1),
+    ("timeout", "tool_timeout", 0),
+    ("result_chars", "tool_result_limit", 99),
+]
+
+
+@pytest.mark.parametrize(("name", "older", "value"), NO_LIMITS)
+def test_limits_that_cannot_be_used_are_named(name, older, value):
+    with pytest.raises(ConfigError) as caught:
+        ToolLimits(**{name: value})
+    assert caught.value.setting == name
+    with pytest.raises(ConfigError, match=older) as caught, pytest.warns(DeprecationWarning):
+        Agent("worker", client=ScriptedClient(), **{older: value})
+    assert caught.value.setting == older
+
+
+def test_the_older_names_of_the_limits_still_work_and_say_what_to_write():
+    older = {
+        "max_rounds": 4,
+        "repeat_limit": None,
+        "repeat_memory": 2,
+        "tool_timeout": 5.0,
+        "tool_result_limit": 500,
+    }
+    with pytest.warns(DeprecationWarning, match=r"ToolLimits\(max_rounds=.*result_chars=") as told:
+        agent = Agent("worker", client=ScriptedClient(), **older)  # type: ignore[arg-type]
+    assert told[0].filename == __file__
+    assert agent.tool_limits == ToolLimits(4, None, 2, 5.0, 500)
+    assert {name: getattr(agent, name) for name in older} == older
+    both = {"tool_limits": ToolLimits(), "max_rounds": 4}
+    with pytest.raises(ConfigError, match="tool_limits"):
+        Agent("worker", client=ScriptedClient(), **both)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="max_round"):
+        Agent("worker", client=ScriptedClient(), max_round=4)  # type: ignore[call-arg]
 
 
 def test_a_tool_may_know_the_run():
@@ -775,7 +811,7 @@ def test_approve_may_take_its_time_and_no_cancel_waits_for_it():
         client=ScriptedClient([call("look", x=1)], "never"),
         tools=[counting("look", ran)],
         approve=approve,
-        tool_timeout=0.05,
+        tool_limits=ToolLimits(timeout=0.05),
     )
     token = CancelToken()
     task = Task(functools.partial(agent.execute, "go", cancel=token))
@@ -823,9 +859,54 @@ def test_an_agent_is_a_tool_of_another_and_its_events_name_their_parent():
     assert len(own) + len(within) == len(events)
 
 
+@pytest.mark.parametrize("way", ["workflow", "agent", "agent without events"])
+def test_a_tool_runs_an_agent_within_its_run(way):
+    inner = Agent("inner", client=ScriptedClient("deep"))
+
+    @tool
+    def ask(question: str, context: RunContext) -> str:
+        """Ask another."""
+        context["asked"] = question
+        return context.run(inner, question)
+
+    outer = Agent("outer", client=ScriptedClient([call("ask", question="q")], "done"), tools=[ask])
+    with Runtime() as runtime:
+        stream = runtime.event_stream
+        if way == "workflow":
+            shared: List[Any] = []
+            steps = [outer, lambda value, context: shared.append(dict(context)) or value]
+            run = runtime.run(Workflow("w", steps), "x")
+            assert (run.output, run.workflow_id) == ("done", run.workflow_id)
+            assert shared == [{"asked": "q"}]
+            parent = run.workflow_id
+        elif way == "agent":
+            assert outer.execute_with_events("x", stream, workflow_id="own").response == "done"
+            parent = "own"
+        else:
+            assert outer.run("x").response == "done"
+            parent = ""
+        events = list(stream.store.read(limit=1000))
+    assert outer.client.requests[1].messages[-1].content == "deep"  # type: ignore[attr-defined]
+    assert {e.parent_workflow_id for e in events} == ({None, parent} if parent else set())
+    within = [e for e in events if e.parent_workflow_id]
+    text = "".join(e.data["chunk"] for e in within if e.type is EventType.AGENT_LLM_STREAM_CHUNK)
+    assert text == ("deep" if parent else "")
+
+
+def test_a_workflows_function_runs_an_agent_within_its_run():
+    inner = Agent("inner", client=ScriptedClient("deep"))
+    with Runtime() as runtime:
+        run = runtime.run(Workflow("w", [lambda x, context: context.run(inner, x)]), "x")
+        events = list(runtime.event_stream.store.read(limit=1000))
+    assert run.output == "deep"
+    assert {e.parent_workflow_id for e in events} == {None, run.workflow_id}
+
+
 def test_an_agent_that_fails_as_a_tool_is_told_to_the_model():
     inner = Agent("inner", client=ScriptedClient([OSError("no")]), tools=[])
-    limited = Agent("limited", client=ScriptedClient([call("x")]), max_rounds=1)
+    limited = Agent(
+        "limited", client=ScriptedClient([call("x")]), tool_limits=ToolLimits(max_rounds=1)
+    )
     watched = Watched(
         [call("inner", 0, input="a"), call("limited", 1, input="b")],
         "done",

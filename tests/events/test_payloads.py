@@ -25,6 +25,7 @@ from agentstream import (
     Runtime,
     SqliteStore,
     Step,
+    ToolLimits,
     Workflow,
     tool,
 )
@@ -170,7 +171,7 @@ def test_tools_retries_and_reasoning(server: ScriptedServer):
         "worker",
         client=client,
         tools=[add, hang],
-        tool_timeout=0.2,
+        tool_limits=ToolLimits(timeout=0.2),
         approve=lambda call: Approval.no("not today") if "99" in call.arguments else True,
     )
     with client, EventStream() as stream:

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from agentstream import errors
-from agentstream.agent import Agent
+from agentstream.agent import Agent, ToolLimits
 from agentstream.llm import call
 from agentstream.llm.settings import Retries
 from agentstream.testing import Hang, Reply, ScriptedServer, sse, text_chunks
@@ -119,7 +119,8 @@ def test_v07_same_tool_call_for_ever(server, differs):
     for n in range(10):
         server.reply_tool_calls(("again", {"number": n if differs else 0}))
     with client_of(server) as client:
-        agent = Agent("a", client=client, tools=[again], max_rounds=4, repeat_limit=None)
+        limits = ToolLimits(max_rounds=4, repeat_limit=None)
+        agent = Agent("a", client=client, tools=[again], tool_limits=limits)
         with pytest.raises(errors.LimitExceeded) as info:
             agent.execute("hi")
     assert info.value.limit == "max_rounds"

@@ -13,7 +13,16 @@ from typing import Any, Dict, Iterator, List
 
 import pytest
 
-from agentstream import Agent, CancelToken, EventStream, EventType, Runtime, Workflow, tool
+from agentstream import (
+    Agent,
+    CancelToken,
+    EventStream,
+    EventType,
+    Runtime,
+    ToolLimits,
+    Workflow,
+    tool,
+)
 from agentstream.errors import Cancelled, ConfigError, ConnectError, LogError, WorkflowFailed
 from agentstream.testing import Gate, Reply, ScriptedServer, text_chunks
 from tests.kit.support import (
@@ -463,7 +472,7 @@ def test_u07_a_tool_runs_an_agent_on_a_full_pool(how: str) -> None:
         children.append(run.workflow_id)
         return run.output
 
-    outer = Agent("outer", client=asking(), tools=[delegate], tool_timeout=5)
+    outer = Agent("outer", client=asking(), tools=[delegate], tool_limits=ToolLimits(timeout=5))
     began = time.monotonic()
     with Runtime(max_workers=2) as runtime:
         handles = [runtime.submit(outer, f"task {n}") for n in range(2)]  # the pool is full

@@ -10,6 +10,7 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import importlib.util
 import json
 import pathlib
 import random
@@ -604,13 +605,38 @@ def test_call_gives_the_function_its_arguments_token_and_context():
     assert (x, maybe, late) == (1, None, None)
     assert isinstance(cancel, CancelToken)
     assert not cancel.cancelled
-    assert context == dataclasses.replace(RunContext(), cancel=context.cancel)
+    assert (context.workflow_id, context.agent, context.step, context.tool_call_id) == ("",) * 4
+    assert dict(context) == {}
     assert made.call({"x": 1}, token)[2].cancel is token
 
 
-def test_a_context_cannot_be_changed():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        RunContext().agent = "x"
+def test_a_context_is_a_mapping_whose_attributes_stay():
+    values = {"n": 1}
+    context = RunContext("w", "agent", "0", values=values)
+    with pytest.raises(AttributeError):
+        context.agent = "x"
+    with context.lock:
+        context["n"] += 1
+    other = context.replace(tool_call_id="c")
+    other["m"] = 3
+    assert (dict(context), values) == ({"n": 2, "m": 3},) * 2
+    assert (other.workflow_id, other.agent, other.step, other.tool_call_id) == (
+        "w",
+        "agent",
+        "0",
+        "c",
+    )
+    assert other.cancel is context.cancel
+    del other["m"]
+    assert list(context) == ["n"]
+
+
+def test_no_name_of_tools_is_both_a_module_and_a_function():
+    import agentstream.tools
+    from agentstream.tools import _tool
+
+    assert agentstream.tools.tool is tool is _tool.tool
+    assert importlib.util.find_spec("agentstream.tools.tool") is None
 
 
 @pytest.mark.parametrize(
