@@ -204,8 +204,8 @@ class _Batch:
             self._calls.note_started(task.call)
             tool = self._agent.tools.get(task.call.name)
             try:
-                if job.call.cut:
-                    raise _cut(job.call.name)
+                if task.call.cut:
+                    raise _cut(task.call.name)
                 if tool is None:
                     raise _unknown(task.call.name, self._agent.tools)
                 task.arguments = tool.bind(task.call.arguments)
