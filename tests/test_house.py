@@ -92,6 +92,8 @@ def test_the_table_of_rooms_is_that_of_the_house() -> None:
 
 #: The first part of a path, or all of it: what may be done there.
 EDGE_ROOMS = ("cli/", "__main__.py", "console/", "local/", "testing/", "web/")
+#: What speaks HTTP by other rules: its own proxies, redirects and timeouts.
+HTTP_OF_OTHERS = {"urllib.request", "http.client", "urllib.error"}
 
 
 def uses(path: pathlib.Path) -> Set[str]:
@@ -114,6 +116,8 @@ def test_each_thing_is_done_in_its_room(name: str) -> None:
     assert not tops & {"asyncio", "anyio", "trio", "aiohttp", "httpx"}
     if not place.startswith("llm/transport"):
         assert not tops & {"requests", "urllib3"}
+        if not place.startswith("local/"):
+            assert not {module for module, _ in imports(PACKAGE / name)} & HTTP_OF_OTHERS
     if not place.startswith("threads/") and not place.startswith("testing/"):
         forbidden |= {
             "threading.Thread()",

@@ -6,9 +6,7 @@ import contextlib
 import json
 import logging
 import sys
-import urllib.error
 import urllib.parse
-import urllib.request
 from typing import TYPE_CHECKING, Iterator, List, Optional
 
 from agentstream.cancel import CancelToken
@@ -18,7 +16,7 @@ from agentstream.cli.settings import log_of, token
 from agentstream.cli.show import View, write_output
 from agentstream.cli.text import Output
 from agentstream.console.terminal import is_terminal
-from agentstream.errors import ConfigError
+from agentstream.errors import AgentStreamError, ConfigError
 from agentstream.events.model import TERMINAL, Event, EventType
 from agentstream.events.store import RunState
 from agentstream.events.stream import EventStream, Subscription
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
     import argparse
 
 __all__ = ["follow"]
-
-_PATIENCE_S = 10.0
 
 
 def follow(given: argparse.Namespace) -> int:
@@ -56,13 +52,12 @@ def _follow_log(given: argparse.Namespace) -> int:
 
 
 def _follow_url(given: argparse.Namespace) -> int:
-    from agentstream.web import follow as follow_url  # noqa: PLC0415
+    from agentstream.web.client import follow as follow_url  # noqa: PLC0415
+    from agentstream.web.client import run_url  # noqa: PLC0415
 
-    if not given.url.startswith(("http://", "https://")):
-        raise ConfigError("--url must begin with http:// or https://")
     base, _, named = given.url.rstrip("/").partition("/workflows/")
     secret = token(given.token_file)
-    beginning = named.partition("/")[0] or given.id
+    beginning = urllib.parse.unquote(named.partition("/")[0]) or given.id
     states = _states_at(base, secret, needed=beginning is None, told=_is_watched(given))
     if states is None:
         assert beginning is not None
@@ -72,7 +67,7 @@ def _follow_url(given: argparse.Namespace) -> int:
     cancel = CancelToken()
     view = _view(given, workflow_id)
     view.watch(workflow_id, cancel.cancel)
-    events = follow_url(f"{base}/workflows/{workflow_id}", secret, cancel=cancel)
+    events = follow_url(run_url(base, workflow_id), secret, cancel=cancel)
     with _told_of_the_connection(_is_watched(given)):
         return _show(given, view, workflow_id, events)
 
@@ -81,22 +76,17 @@ def _states_at(
     base: str, secret: Optional[str], *, needed: bool, told: bool
 ) -> Optional[List[RunState]]:
     """The runs that a server has; None if it does not say, and they are not needed."""
-    request = urllib.request.Request(f"{base}/workflows?limit=1000")
-    if secret is not None:
-        request.add_header("Authorization", f"Bearer {secret}")
+    from agentstream.web import runs  # noqa: PLC0415
+
     try:
-        with urllib.request.urlopen(request, timeout=_PATIENCE_S) as response:
-            return [RunState(**state) for state in json.load(response)["workflows"]]
-    except urllib.error.HTTPError as error:
-        error.close()
+        return runs(base, secret)
+    except ConfigError:
+        raise
+    except AgentStreamError as error:
         if needed:
-            raise OSError(f"{base} does not list its runs: HTTP {error.code}") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        why = getattr(error, "reason", error)
-        if needed:
-            raise OSError(f"{base} does not list its runs: {why}") from None
+            raise OSError(f"{base} does not list its runs: {error}") from None
         if told:
-            note(f"agentstream: waiting for {base}: {why}")
+            note(f"agentstream: waiting for {base}: {error}")
     return None
 
 

@@ -1,18 +1,18 @@
-"""The event stream over HTTP: a WSGI app, its page, and the client that follows a remote run.
+"""The event stream over HTTP: a WSGI app, its page, and the client that follows remote runs.
 
-Needs the extra `server` (werkzeug, waitress) but for `follow`, which needs nothing more.
+Needs the extra `server` (werkzeug, waitress) but for `follow` and `runs`, which need nothing more.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agentstream.web.follower import follow
+from agentstream.web.client import follow, runs
 
 if TYPE_CHECKING:
     from agentstream.web.app import App, create_app
 
-__all__ = ["App", "create_app", "follow"]
+__all__ = ["App", "create_app", "follow", "runs"]
 
 
 def __getattr__(name: str) -> Any:

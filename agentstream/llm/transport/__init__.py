@@ -14,6 +14,6 @@ from __future__ import annotations
 
 from agentstream.llm.transport.exchange import Deadlines, Exchange
 from agentstream.llm.transport.session import Transport
-from agentstream.llm.transport.urls import display_url, secrets_in
+from agentstream.llm.transport.urls import check_url, display_url, secrets_in
 
-__all__ = ["Deadlines", "Exchange", "Transport", "display_url", "secrets_in"]
+__all__ = ["Deadlines", "Exchange", "Transport", "check_url", "display_url", "secrets_in"]

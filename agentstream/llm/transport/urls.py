@@ -25,6 +25,11 @@ _SECRET_FIELDS = ("key", "token", "secret", "sig", "password")
 
 
 def check_url(url: str) -> urllib.parse.SplitResult:
+    """The parts of a URL that requests can be sent to.
+
+    Raises:
+        ConfigError: it is none.
+    """
     try:
         parts = urllib.parse.urlsplit(url)
         port = parts.port

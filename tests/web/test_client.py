@@ -1,19 +1,31 @@
-"""follow(): a remote run's events through cuts, restarts and refusals, each once."""
+"""follow() and runs(): remote runs through cuts, restarts, refusals and odd answers."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 import time
 from typing import Any, Callable, Iterator, List, Tuple
 
 import pytest
 
-from agentstream import CancelToken, Event, EventStream, EventType, MemoryStore, Runtime
-from agentstream.errors import AuthError, Cancelled, ConfigError, ProtocolError, StatusError
+from agentstream import CancelToken, Event, EventStream, EventType, Limits, MemoryStore, Runtime
+from agentstream.errors import (
+    AgentStreamError,
+    AuthError,
+    BadRequest,
+    Cancelled,
+    ConfigError,
+    ConnectError,
+    LimitExceeded,
+    ProtocolError,
+    StatusError,
+)
 from agentstream.events.sqlite import SqliteStore
 from agentstream.llm.sse import encode_event
-from agentstream.web import follow
+from agentstream.testing import Hang, Pause, ScriptedServer
+from agentstream.web import follow, runs
 from tests.kit.support import Task, free_port, wait_until
 from tests.kit.web_support import TOKEN, chunks, finish, site
 from tests.web.test_app import Serve
@@ -271,3 +283,213 @@ def test_a_server_is_killed_and_started_again(tmp_path):
         cancel.cancel()
         followers[1].result()
         writer.close()
+
+
+# --- odd answers (rows B09 and B10) ---------------------------------------------------------
+
+
+def raw(**changes: Any) -> bytes:
+    """The wire of an event with these fields, each as JSON text."""
+    fields = json.loads(Event("i", 1, 1, EventType.SYSTEM_WARNING, "run", None, 1.0, {}).to_json())
+    texts = {name: json.dumps(value) for name, value in fields.items()}
+    texts.update(changes)
+    return b"data: {%s}\n\n" % ", ".join(f'"{k}": {v}' for k, v in texts.items()).encode()
+
+
+ODD = {
+    "offset 1e999": raw(offset="1e999"),
+    "offset -1": raw(offset="-1"),
+    "offset 1.5": raw(offset="1.5"),
+    "offset of 400 digits": raw(offset="9" * 400),
+    "offset of 5,000 digits": raw(offset="9" * 5000),
+    "offset true": raw(offset="true"),
+    "position 2**63": raw(position=str(2**63)),
+    "position text": raw(position='"7"'),
+    "timestamp 1e308": raw(timestamp="1e308"),
+    "timestamp text": raw(timestamp='"now"'),
+    "timestamp NaN": raw(timestamp="NaN"),
+    "count of 400 digits": raw(data='{"usage": {"completion_tokens": %s}}' % ("9" * 400)),
+    "Infinity": raw(data='{"duration_ms": Infinity}'),
+    "100,000 deep": raw(data='{"x": ' + "[" * 100_000 + "]" * 100_000 + "}"),
+    "500 deep": raw(data='{"x": ' + '{"y": ' * 500 + "1" + "}" * 500 + "}"),
+    "70 deep": raw(data='{"x": ' + "[" * 70 + "]" * 70 + "}"),
+    "no text for an id": raw(workflow_id="5"),
+    "a list": b"data: [1]\n\n",
+    "a type that is a list": raw(type="[]"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_b09_an_event_that_is_none_is_a_protocol_error(name: str):
+    for path in ("/workflows/run", ""):
+        with scripted(ODD[name]) as (url, _):
+            with pytest.raises(ProtocolError):
+                list(follow(url + path))
+
+
+def test_b09_an_id_of_5000_digits_says_nothing():
+    with scripted(b"id: " + b"9" * 5000 + b"\n\n" + wire(1) + wire(2, END)) as (url, _):
+        assert offsets(url) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [b"data: " + b"x" * 1000 + b"\n", b"x: " + b"y" * 5000 + b"\n", b"data\n", b"id: 7\n"],
+    ids=["data", "unknown", "empty data", "id"],
+)
+def test_b10_an_event_without_end(piece: bytes):
+    limits = Limits(event=50_000)
+    with ScriptedServer() as server:
+        server.reply(
+            wire(1), *[piece] * (60_000 // len(piece) + 1), Hang(), content_type="text/event-stream"
+        )
+        events = follow(server.url + "/workflows/run", limits=limits)
+        assert next(events).offset == 1
+        with pytest.raises(LimitExceeded) as caught:
+            next(events)
+        assert caught.value.limit == "event"
+
+
+def test_b10_comments_without_an_empty_line_are_no_event():
+    beats = b":" + b"h" * 1000 + b"\n"
+    with scripted(beats * 100 + wire(1) + beats * 100 + wire(2, END)) as (url, _):
+        assert offsets(url, limits=Limits(event=10_000)) == [1, 2]
+
+
+def test_b10_a_line_without_end():
+    with ScriptedServer() as server:
+        server.reply(b"data: " + b"x" * 30_000, Hang(), content_type="text/event-stream")
+        with pytest.raises(LimitExceeded) as caught:
+            list(follow(server.url, limits=Limits(line=20_000)))
+        assert caught.value.limit == "line"
+
+
+# --- a list of runs, and where a token goes (rows B03, S02, S03) ----------------------------
+
+STATE = {
+    "workflow_id": "run",
+    "parent_workflow_id": None,
+    "name": "flow",
+    "status": "running",
+    "started_at": 1.0,
+    "ended_at": None,
+    "last_offset": 3,
+    "usage": None,
+    "of a later version": 1,
+}
+
+
+def test_the_runs_of_a_server():
+    with site(token=TOKEN) as it:
+        chunks(it.events, "run", 1)
+        finish(it.events, "run")
+        chunks(it.events, "other", 2)
+        found = {state.workflow_id: state.last_offset for state in runs(it.url, TOKEN)}
+        assert found == {"run": 2, "other": 2}
+        assert len(runs(it.url + "/", TOKEN, limit=1)) == 1
+        with pytest.raises(AuthError) as caught:
+            runs(it.url, TOKEN + "x")
+        assert "MARKEDKEY" not in repr(caught.value)
+
+
+def listing(server: ScriptedServer, body: Any, **options: Any) -> None:
+    text = body if isinstance(body, bytes) else json.dumps(body).encode()
+    server.reply(text, **{"content_type": "application/json", **options})
+
+
+def test_b03_what_a_later_server_adds_is_left_out(server):
+    listing(server, {"workflows": [STATE], "more": 1})
+    (state,) = runs(server.url)
+    assert (state.workflow_id, state.last_offset) == ("run", 3)
+    assert server.requests[0].path == "/workflows?limit=1000"
+
+
+ODD_LISTS = {
+    "a list": [],
+    "no list": {"workflows": 5},
+    "no runs": {},
+    "null": {"workflows": None},
+    "texts": {"workflows": ["run"]},
+    "no id": {"workflows": [{"status": "running"}]},
+    "an id that is none": {"workflows": [{**STATE, "workflow_id": 5}]},
+    "a time that is none": {"workflows": [{**STATE, "started_at": 1e300}]},
+    "a count that is none": {"workflows": [{**STATE, "last_offset": 10**400}]},
+    "no JSON": b"<p>hello",
+    "no UTF-8": b'{"workflows": "\xff"}',
+    "deep": b'{"workflows": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "1e999": b'{"workflows": [], "more": 1e999}',
+    "5,000 digits": b'{"workflows": ' + b"9" * 5000 + b"}",
+}
+
+
+@pytest.mark.parametrize("name", ODD_LISTS)
+def test_b03_what_is_no_list_of_runs(server, name: str):
+    listing(server, ODD_LISTS[name])
+    with pytest.raises(ProtocolError):
+        runs(server.url)
+
+
+def test_b03_a_list_has_bounds_in_size_and_time(server):
+    listing(server, b" " * (17 * 2**20))
+    with pytest.raises(LimitExceeded):
+        runs(server.url)
+    for pieces in ([Hang()], [b"{", *[Pause(0.1), b" "] * 40]):
+        server.reply(*pieces, content_type="application/json")
+        began = time.monotonic()
+        with pytest.raises(ConnectError, match="in time"):
+            runs(server.url, timeout=0.5)
+        assert time.monotonic() - began < 3.0
+    with pytest.raises(ConnectError):
+        runs(f"http://127.0.0.1:{free_port()}")
+
+
+def test_b03_a_list_is_cancelled_from_another_thread(server):
+    server.reply(Hang(), content_type="application/json")
+    cancel = CancelToken()
+    task = Task(lambda: runs(server.url, cancel=cancel, timeout=60))
+    assert server.wait_requests()
+    cancel.cancel("enough")
+    with pytest.raises(Cancelled, match="enough"):
+        task.result()
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1", "http://", "ftp://host", "host:80", "http://h:99999", "http://h:0", ""]
+)
+def test_b19_a_url_that_is_none_is_a_config_error(url: str):
+    for ask in (runs, follow):
+        with pytest.raises(ConfigError):
+            ask(url)
+
+
+def both(url: str) -> Iterator[AgentStreamError]:
+    """What each of the two raises at a server, with a token."""
+    for ask in (runs, lambda *given: list(follow(*given))):
+        with pytest.raises(AgentStreamError) as caught:
+            ask(url, TOKEN)
+        yield caught.value
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_s03_b03_no_redirect_takes_the_token_along(server, status: int):
+    with ScriptedServer() as other:
+        for _ in range(2):
+            server.reply(b"", status=status, headers={"Location": other.url + "/workflows"})
+        for error in both(server.url):
+            assert isinstance(error, BadRequest)
+            assert error.location == other.url + "/workflows"
+        assert other.connections == 0
+    assert len(server.requests) == 2
+
+
+def test_s02_b03_no_proxy_is_asked_for_this_machine(server, monkeypatch):
+    with ScriptedServer() as proxy:
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.setenv(name, proxy.url)
+            monkeypatch.setenv(name.upper(), proxy.url)
+        listing(server, {"workflows": []})
+        server.reply(wire(1, END), content_type="text/event-stream")
+        assert runs(server.url, TOKEN) == []
+        assert offsets(server.url, token=TOKEN) == [1]
+        assert proxy.connections == 0
+        assert [r.headers["authorization"] for r in server.requests] == [f"Bearer {TOKEN}"] * 2
