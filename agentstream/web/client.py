@@ -290,6 +290,8 @@ class _Follower:
             if exchange.status == 204:
                 raise _Over
             self._server.check(exchange, "event-stream")
+            # Where a stream of what is new began.
+            self._note_start(exchange.headers.get("last-event-id", ""))
             yield from self._parse(exchange.lines(), clock)
             if exchange.broken and not clock.stop.cancelled:
                 logger.info("the connection broke: %s", exchange.broken)
@@ -334,16 +336,16 @@ class _Follower:
                 text = b"\n".join(pending).decode("utf-8", "replace")
                 yield text.encode() + b"\n\n"
             else:
-                self._note_start(pending)
+                for field in pending:
+                    name, _, value = field.partition(b":")
+                    if name == b"id":
+                        self._note_start(value.decode("ascii", "replace").strip())
             pending.clear()
             size = 0
 
-    def _note_start(self, fields: List[bytes]) -> None:
-        for field in fields:
-            name, _, value = field.partition(b":")
-            value = value.strip()
-            if name == b"id" and self._after is None and value.isdigit() and len(value) < 19:
-                self._after = int(value)
+    def _note_start(self, place: str) -> None:
+        if self._after is None and place.isascii() and place.isdigit() and len(place) < 19:
+            self._after = int(place)
 
 
 class _Over(Exception):
