@@ -6,7 +6,6 @@ stream means is decided below; here are the settings, and their conventions.
 
 from __future__ import annotations
 
-import functools
 import os
 import urllib.parse
 import warnings
@@ -14,7 +13,6 @@ from abc import ABC, abstractmethod
 from typing import (
     TYPE_CHECKING,
     Any,
-    Callable,
     Dict,
     Iterator,
     List,
@@ -27,8 +25,11 @@ from typing import (
 
 from agentstream import checks
 from agentstream.cancel import CancelToken
-from agentstream.errors import ConfigError, StatusError
+from agentstream.errors import ConfigError
 from agentstream.llm.call import Call
+from agentstream.llm.chat.dialect import ChatDialect, ChatTraits
+from agentstream.llm.dialect import Dialect
+from agentstream.llm.llama.dialect import LlamaDialect
 from agentstream.llm.messages import ChatMessage, ChatRequest, Delta, Prompt, as_request
 from agentstream.llm.secrets import Redactor
 from agentstream.llm.settings import Limits, Retries, Timeouts
@@ -124,11 +125,8 @@ class ChatClient(ABC):
         return f"<{type(self).__name__} {self.model!r}>"
 
 
-class _HTTPClient(ChatClient):
-    """What both clients share: one server, one SSE path."""
-
-    #: The server continues an assistant's message that comes last.
-    _continues = False
+class HTTPClient(ChatClient):
+    """A client of one server: a transport, settings, and a dialect for each call."""
 
     def __init__(
         self,
@@ -156,7 +154,6 @@ class _HTTPClient(ChatClient):
             url, api_key=api_key, headers=headers, verify=verify, limits=self.limits
         )
         self._keys = [*([api_key] if api_key else []), *headers.values(), *secrets_in(url)]
-        self._ask_usage = True
         if verify is False:
             warnings.warn(
                 f"certificates of {display_url(url)} are not verified",
@@ -172,38 +169,33 @@ class _HTTPClient(ChatClient):
         self, request: ChatRequest, *, cancel: Optional[CancelToken] = None
     ) -> DeltaStream:
         """See `ChatClient.stream_deltas`."""
-        call = self._call_for(request)(
+        call = Call(
             self._transport,
-            request,
-            model=self.model,
-            body=self._body,
+            self._dialect(request),
             timeouts=self.timeouts,
             retries=self.retries,
             limits=self.limits,
-            redact=Redactor(self._keys, _texts_of(request)),
-            usage=self._ask_usage,
-            on_usage_refused=self._no_usage,
-            is_loading=self._is_loading,
-            resume=self.retries.resume and self._continues,
         )
         return DeltaStream(call.answer, call.run, cancel)
 
-    def _call_for(self, request: ChatRequest) -> Callable[..., Call]:
-        """What makes the call of a request."""
-        return Call
+    @abstractmethod
+    def _dialect(self, request: ChatRequest) -> Dialect:
+        """What the request is, and how its answer is read: one object a call.
 
-    def _no_usage(self) -> None:
-        self._ask_usage = False
+        Raises:
+            ConfigError: the request cannot be made.
+        """
 
-    def _is_loading(self, error: StatusError) -> bool:
-        return False
+    def _redactor(self, request: ChatRequest) -> Redactor:
+        """Takes the client's keys and the request's words out of what errors carry."""
+        return Redactor(self._keys, _texts_of(request))
 
     def close(self) -> None:
         """Close idle connections.  Streams under way go on."""
         self._transport.close()
 
 
-class OpenAIClient(_HTTPClient):
+class OpenAIClient(HTTPClient):
     """OpenAI, or any server that speaks its chat-completions stream.
 
     Args:
@@ -261,9 +253,19 @@ class OpenAIClient(_HTTPClient):
             retries=retries,
             limits=limits,
         )
+        self._traits = ChatTraits()
+
+    def _dialect(self, request: ChatRequest) -> Dialect:
+        return ChatDialect(
+            request,
+            model=self.model,
+            fields=self._body,
+            redact=self._redactor(request),
+            traits=self._traits,
+        )
 
 
-class LlamaClient(_HTTPClient):
+class LlamaClient(HTTPClient):
     """llama.cpp's server.
 
     Args:
@@ -288,7 +290,6 @@ class LlamaClient(_HTTPClient):
     """
 
     provider = "llama.cpp"
-    _continues = True
 
     def __init__(
         self,
@@ -318,6 +319,7 @@ class LlamaClient(_HTTPClient):
             retries=retries,
             limits=limits,
         )
+        self._traits = ChatTraits()
         self._tool_mode = checks.one_of("tool_mode", tool_mode, TOOL_MODES)
         self._root = root
         self._template: Optional[Template] = None
@@ -331,17 +333,29 @@ class LlamaClient(_HTTPClient):
         """
         return cls(base_url, verify=False, **settings)
 
-    def _call_for(self, request: ChatRequest) -> Callable[..., Call]:
+    def _dialect(self, request: ChatRequest) -> Dialect:
+        resume = self.retries.resume
         if not request.tools:
-            return Call
-        from agentstream.llm.llama.tools import Template, ToolsCall  # noqa: PLC0415 - few need it
+            return self._resuming(request) if resume else self._plain(request)
+        from agentstream.llm.llama.tools import Template, ToolsDialect  # noqa: PLC0415 - few need it
 
         if self._template is None:
             self._template = Template(self._tool_mode, self._root, self.model)
-        return functools.partial(ToolsCall, template=self._template)
+        return ToolsDialect(request, self._template, self._plain, resume=resume)
 
-    def _is_loading(self, error: StatusError) -> bool:
-        return error.status == 503 and "loading model" in error.body.lower()
+    def _plain(self, request: ChatRequest) -> Dialect:
+        return LlamaDialect(
+            request,
+            model=self.model,
+            fields=self._body,
+            redact=self._redactor(request),
+            traits=self._traits,
+        )
+
+    def _resuming(self, request: ChatRequest) -> Dialect:
+        from agentstream.llm.llama.resume import ResumingDialect  # noqa: PLC0415 - few need it
+
+        return ResumingDialect(self._plain(request))
 
 
 def _host(url: str) -> Optional[str]:

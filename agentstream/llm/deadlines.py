@@ -117,6 +117,9 @@ class Deadlines:
         """Bytes of a data line have come."""
         self._alive = True
 
+    def note_idle(self) -> None:
+        """An event came that adds nothing, a ping perhaps."""
+
     def watch(self, read: Callable[[], bytes]) -> Callable[[], bytes]:
         """`read` with the stall clock around it; on the way of every chunk."""
         alarm = self._alarm

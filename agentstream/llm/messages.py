@@ -117,30 +117,6 @@ class ChatRequest(Frozen):
     def __repr__(self) -> str:
         return f"ChatRequest({len(self.messages)} messages, model={self.model!r})"
 
-    def to_body(self, model: str) -> Dict[str, Any]:
-        """The JSON body of a streaming request, `model` being the client's."""
-        body: Dict[str, Any] = {
-            "model": self.model or model,
-            "messages": [
-                m.to_dict() if isinstance(m, ChatMessage) else dict(m) for m in self.messages
-            ],
-            "stream": True,
-        }
-        for name in ("temperature", "top_p", "max_tokens", "seed", "response_format"):
-            value = getattr(self, name)
-            if value is not None:
-                body[name] = value
-        if self.stop is not None:
-            body["stop"] = self.stop if isinstance(self.stop, str) else list(self.stop)
-        if self.tools:
-            body["tools"] = [dict(tool) for tool in self.tools]
-            if self.tool_choice is not None:
-                body["tool_choice"] = self.tool_choice
-            if self.parallel_tool_calls is not None:
-                body["parallel_tool_calls"] = self.parallel_tool_calls
-        body.update(self.extra)
-        return body
-
 
 #: What `chat` and `chat_stream` take.
 Prompt = Union[str, Sequence[MessageLike], ChatRequest]

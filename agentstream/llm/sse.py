@@ -14,6 +14,8 @@ from agentstream.errors import LimitExceeded
 __all__ = ["EventDecoder", "ServerSentEvent", "encode_comment", "encode_event"]
 
 _BOM = b"\xef\xbb\xbf"
+#: How a line of an event stream begins; `error` is llama.cpp's.
+_FIELDS = (b"data", b"event", b"id", b"retry", b"error", b":", _BOM)
 
 
 class ServerSentEvent(NamedTuple):
@@ -40,6 +42,9 @@ class EventDecoder:
         invalid_utf8: True once bytes that are not UTF-8 were replaced by U+FFFD.
     """
 
+    #: A comment is none; the transport knows one from a data line.
+    any_line_is_life = False
+
     def __init__(self, *, max_event: Optional[int] = None, error_field: bool = False) -> None:
         self.retry: Optional[int] = None
         self.invalid_utf8 = False
@@ -49,6 +54,17 @@ class EventDecoder:
         self._size = 0
         self._event = ""
         self._id = ""
+
+    def fits(self, first: bytes, content_type: str) -> bool:
+        """True if a body whose first line is `first` is an event stream, whatever its Content-Type.
+
+        JSON and HTML are none; an unknown field is one where the Content-Type says so.
+        """
+        if first[:1] in (b"{", b"["):
+            return False
+        if not first or "event-stream" in content_type.lower():
+            return first[:1] != b"<"
+        return first.startswith(_FIELDS)
 
     def decode(self, lines: Iterable[bytes]) -> Iterator[ServerSentEvent]:
         """Yield each event as its blank line arrives.

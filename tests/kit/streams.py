@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterable, List, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 from agentstream.errors import AgentStreamError
+from agentstream.llm.chat.dialect import ChatDialect, ChatTraits
 from agentstream.llm.clients import LlamaClient
-from agentstream.llm.messages import Delta, as_request
+from agentstream.llm.messages import ChatMessage, ChatRequest, Delta, as_request
+from agentstream.llm.secrets import Redactor
 from agentstream.llm.transport.response import StreamResponse
 
 
@@ -67,3 +69,14 @@ def cut(body: bytes, places: Iterable[int]) -> List[bytes]:
     """`body` cut at `places`."""
     edges = [0, *sorted(places), len(body)]
     return [body[a:b] for a, b in zip(edges, edges[1:]) if b > a]
+
+
+def chat_dialect(body: Optional[Dict[str, Any]] = None) -> ChatDialect:
+    """A chat completion's dialect whose request has these fields; it asks for no usage."""
+    return ChatDialect(
+        ChatRequest([ChatMessage.user("Hi")]),
+        model="m",
+        fields={"stream_options": None, **(body or {})},
+        redact=Redactor(),
+        traits=ChatTraits(),
+    )

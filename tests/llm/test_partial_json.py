@@ -8,12 +8,13 @@ import random
 import pytest
 
 from agentstream.errors import ConfigError, ProtocolError
+from agentstream.llm.accumulator import Accumulator
 from agentstream.llm.llama.partial_json import StringDecoder, StringField
-from agentstream.llm.llama.schema_tools import SchemaReader, as_schema_request
+from agentstream.llm.llama.schema_tools import SchemaDialect, as_schema_request
 from agentstream.llm.messages import ChatMessage, ChatRequest
 from agentstream.results import ToolCall
 from agentstream.testing import sse
-from tests.kit.streams import PlayingClient
+from tests.kit.streams import PlayingClient, chat_dialect
 
 
 def read(pieces, key="answer"):
@@ -208,9 +209,13 @@ def test_a_call_that_was_cut_is_a_warning_and_talk_is_talk():
 
 
 def test_json_without_an_end_is_refused():
-    reader = SchemaReader()
-    chunk = {"choices": [{"index": 0, "delta": {"content": " " * 2**16}}]}
-    reader.read({"choices": [{"index": 0, "delta": {"content": "{"}}]})
+    dialect = SchemaDialect(chat_dialect())
+    dialect.begin(Accumulator())
+
+    def said(text):
+        return json.dumps({"choices": [{"index": 0, "delta": {"content": text}}]})
+
+    dialect.read("message", said("{"))
     with pytest.raises(ProtocolError):
         for _ in range(17):
-            reader.read(chunk)
+            dialect.read("message", said(" " * 2**16))

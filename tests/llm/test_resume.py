@@ -27,7 +27,7 @@ from agentstream.errors import (
 )
 from agentstream.llm.accumulator import Accumulator
 from agentstream.llm.clients import LlamaClient, OpenAIClient
-from agentstream.llm.llama.resume import Resumption, Seam
+from agentstream.llm.llama.resume import ResumingDialect, Seam
 from agentstream.llm.messages import ChatMessage, ChatRequest, Delta
 from agentstream.llm.settings import Limits, Retries, Timeouts
 from agentstream.results import Usage
@@ -44,6 +44,7 @@ from agentstream.testing import (
     text_chunks,
     tool_call_chunks,
 )
+from tests.kit.streams import chat_dialect
 from tests.kit.support import Task, client_of
 
 # --- the seam -------------------------------------------------------------------------------
@@ -154,12 +155,13 @@ def test_strict_takes_one_character_for_a_beginning() -> None:
 BROKEN = StreamTruncated("it broke", phase="stream", retryable=True)
 
 
-def resumption(body: Dict[str, Any], *deltas: Delta) -> Resumption:
+def resumption(body: Dict[str, Any], *deltas: Delta) -> ResumingDialect:
     answer = Accumulator()
+    going = ResumingDialect(chat_dialect(body))
+    going.begin(answer)
     for delta in deltas:
         answer.add(delta)
-    request = {"messages": [{"role": "user", "content": "Hi"}], **body}
-    return Resumption(request, answer)
+    return going
 
 
 def said(*texts: str) -> List[Delta]:
@@ -168,8 +170,10 @@ def said(*texts: str) -> List[Delta]:
 
 def test_the_request_ends_with_the_words_so_far() -> None:
     going = resumption({"seed": 7, "max_tokens": 10}, *said("One,", " two", ",\n", "\n"))
-    assert going.may_follow(BROKEN)
+    assert going.may_resume(BROKEN)
     assert going.body() == {
+        "model": "m",
+        "stream": True,
         "messages": [
             {"role": "user", "content": "Hi"},
             {"role": "assistant", "content": "One, two,"},
@@ -183,7 +187,7 @@ def test_the_request_ends_with_the_words_so_far() -> None:
 
 def test_before_a_break_nothing_of_the_request_changes() -> None:
     going = resumption({"max_tokens": 5}, *said("One"))
-    assert going.body() is going._body
+    assert going.body() == chat_dialect({"max_tokens": 5}).body()
 
 
 @pytest.mark.parametrize(
@@ -192,19 +196,19 @@ def test_before_a_break_nothing_of_the_request_changes() -> None:
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "n_predict"])
 def test_a_bound_on_tokens_is_lowered_by_what_was_used(name: str, cap: Any, left: Any) -> None:
     going = resumption({name: cap}, *said("One,", " two"))
-    assert going.may_follow(BROKEN)
-    assert going.body()[name] == left
+    assert going.may_resume(BROKEN)
+    assert going.body().get(name) == left
 
 
 @pytest.mark.parametrize("cap", [1, 2])
 def test_nothing_is_asked_for_when_no_token_is_left(cap: int) -> None:
-    assert not resumption({"max_tokens": cap}, *said("One,", " two")).may_follow(BROKEN)
+    assert not resumption({"max_tokens": cap}, *said("One,", " two")).may_resume(BROKEN)
 
 
 def test_words_that_the_request_ended_with_are_gone_on_with() -> None:
     messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Once "}]
     going = resumption({"messages": messages}, *said("upon", " a "))
-    assert going.may_follow(BROKEN)
+    assert going.may_resume(BROKEN)
     assert going.body()["messages"][-1] == {"role": "assistant", "content": "Once upon a"}
     assert len(going.body()["messages"]) == 2
     assert messages[-1]["content"] == "Once "
@@ -212,13 +216,13 @@ def test_words_that_the_request_ended_with_are_gone_on_with() -> None:
 
 def test_white_space_alone_is_the_same_question_again() -> None:
     going = resumption({}, *said("\n", "\n"))
-    assert going.may_follow(BROKEN)
-    assert going.body() == going._body
+    assert going.may_resume(BROKEN)
+    assert going.body() == chat_dialect().body()
 
 
 def test_thoughts_that_came_before_the_words_go_with_them() -> None:
     going = resumption({}, Delta(reasoning="Hm."), *said("One,"))
-    assert going.may_follow(BROKEN)
+    assert going.may_resume(BROKEN)
     assert going.body()["messages"][-1] == {
         "role": "assistant",
         "content": "One,",
@@ -243,7 +247,7 @@ def test_thoughts_that_came_before_the_words_go_with_them() -> None:
     ],
 )
 def test_where_it_cannot_go_on(body: Dict[str, Any], deltas: List[Delta]) -> None:
-    assert not resumption(body, *deltas).may_follow(BROKEN)
+    assert not resumption(body, *deltas).may_resume(BROKEN)
 
 
 # --- whole calls ----------------------------------------------------------------------------

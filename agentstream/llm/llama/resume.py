@@ -1,12 +1,12 @@
 """Going on with an answer that broke off: whether it may, what is sent, how the parts join.
 
-Pure: call.py asks, and does the sending and the waiting.  The server must be one
-that continues the words of an assistant's message that comes last (llama.cpp's).
+Pure: a dialect around a dialect; call.py does the sending and the waiting.  The server
+must be one that continues the words of an assistant's message that comes last (llama.cpp's).
 """
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, NoReturn, Optional, Tuple, Type
+from typing import Any, Dict, List, Optional, Tuple, Type
 
 from agentstream.errors import (
     AgentStreamError,
@@ -18,11 +18,11 @@ from agentstream.errors import (
     StreamTruncated,
 )
 from agentstream.llm.accumulator import Accumulator
-from agentstream.llm.chat.chunks import ChunkReader
+from agentstream.llm.dialect import Dialect, Wrapped
 from agentstream.llm.messages import Delta
 from agentstream.results import Usage
 
-__all__ = ["Resumption", "Seam"]
+__all__ = ["ResumingDialect", "Seam"]
 
 #: As much of the answer's beginning as shows that a server began again.  Long
 #: enough to be no accident, short enough for two answers that part ways early.
@@ -94,37 +94,34 @@ def _heads(text: str, size: int) -> Tuple[str, ...]:
     return text[: len(text) - len(bare) + size], bare[:size]
 
 
-class _ResumedReader(ChunkReader):
-    """Reads the chunks of a continuation as further ones of the same answer.
+class _Joint:
+    """Fits the deltas of a continuation to those that were there before the break.
+
+    Args:
+        seam: where its text begins.
+        kept: the tokens of the text before.
+        said: the characters of it.
+        broke: what the break was.
 
     Attributes:
         begun: something of it has been given out.
         repeats: it was no continuation.
     """
 
-    def __init__(self, seam: Seam, kept: int, said: int, broken: str) -> None:
-        super().__init__()
+    def __init__(self, seam: Seam, kept: int, said: int, broke: str) -> None:
         self._seam = seam
         self._kept = kept
         self._said = said
-        self._broke = broken
+        self._broke = broke
         self.begun = False
         self.repeats = False
 
-    def read(self, chunk: Dict[str, Any]) -> Optional[Delta]:
-        """As `ChunkReader.read`; also raises StreamTruncated if the server began again."""
-        delta = super().read(chunk)
-        return None if delta is None else self._fit(delta)
+    def fit(self, delta: Delta) -> Optional[Delta]:
+        """The delta as a further one of the same answer; None if nothing of it is left.
 
-    def flush(self) -> Optional[Delta]:
-        """What was held back, at the seam or for a second half that never came."""
-        rest = super().flush() or Delta()
-        delta = self._fit(rest)
-        if not self.begun:
-            delta = self._begin((delta or Delta())._replace(content=self._seam.end()))
-        return delta if delta and any(delta) else None
-
-    def _fit(self, delta: Delta) -> Optional[Delta]:
+        Raises:
+            StreamTruncated: the server began again.
+        """
         usage = delta.usage
         if usage is not None:
             usage = self._add_kept(usage)
@@ -143,6 +140,13 @@ class _ResumedReader(ChunkReader):
                 content += self._seam.end()
             delta = self._begin(delta._replace(content=content))
         return delta if any(delta) else None
+
+    def fit_last(self, delta: Delta) -> Optional[Delta]:
+        """As `fit`, of what the stream's reader had held back; with what the seam holds."""
+        fitted = self.fit(delta)
+        if not self.begun:
+            fitted = self._begin((fitted or Delta())._replace(content=self._seam.end()))
+        return fitted if fitted and any(fitted) else None
 
     def _begin(self, delta: Delta) -> Delta:
         if not (delta.content or delta.tool_calls or delta.finish_reason):
@@ -164,72 +168,81 @@ class _ResumedReader(ChunkReader):
         return usage._replace(prompt_tokens=prompt, completion_tokens=completion, estimated=True)
 
 
-class Resumption:
-    """What one call needs to go on after a break.
+class ResumingDialect(Wrapped):
+    """A dialect whose answers go on after a break.
 
     Args:
-        body: the call's request.
-        answer: its answer.
+        inner: the dialect of a server that continues the words of an assistant's
+            message that comes last.
     """
 
-    def __init__(self, body: Dict[str, Any], answer: Accumulator) -> None:
-        self._body = body
-        self._answer = answer
+    def __init__(self, inner: Dialect) -> None:
+        super().__init__(inner)
+        self._answer = Accumulator()
         #: The last break: its class, its words, and whether it is retryable.
         self._broken: Optional[Tuple[Type[AgentStreamError], str, bool]] = None
-        self._reader: Optional[_ResumedReader] = None
+        self._joint: Optional[_Joint] = None
         self._seam = Seam("")
         self._kept = 0
 
-    def may_follow(self, error: AgentStreamError) -> bool:
-        """True if another try may follow `error`, though text has been given out.
+    # --- whether ----------------------------------------------------------------------------
 
-        That is so for a break in the midst of plain text, and for what went wrong
-        with a try at going on before it brought anything.
+    def may_resume(self, error: AgentStreamError) -> bool:
+        """See `Dialect.may_resume`.
+
+        It may after a break in the midst of plain text, and after what went wrong
+        with a try at going on before that brought anything.
         """
         if not isinstance(error, (StreamTruncated, StallTimeout)):
             return self._broken is not None and not self._under_way()
         if not self._can_go_on():
             return False
         self._broken = (type(error), str(error), error.retryable)
-        self._reader = None
+        self._joint = None
         self._answer.forget_usage()  # what it says of a part would pass for the whole
         return True
 
     def _under_way(self) -> bool:
-        return self._reader is not None and self._reader.begun
+        return self._joint is not None and self._joint.begun
 
     def _can_go_on(self) -> bool:
         answer = self._answer
-        if self._reader is not None and self._reader.repeats:
+        if self._joint is not None and self._joint.repeats:
             return False
         if answer.in_reasoning or answer.finish_reason is not None:
             return False
         so_far = answer.response()
-        before = self._before()
+        body = self._inner.body()
+        before = _words_at_end(body["messages"][-1])
         if not so_far.content or so_far.tool_calls or before is None:
             return False
-        strict = any(_constrains(self._body.get(name)) for name in _CONSTRAINTS)
+        strict = any(_constrains(body.get(name)) for name in _CONSTRAINTS)
         self._seam = Seam(so_far.content, before, strict=strict)
         again = _touching_end(answer.texts(), len(before + so_far.content) - len(self._seam.sent))
         self._kept = max(0, (so_far.usage.completion_tokens or 0) - again)
-        return all(_left(self._body.get(name), self._kept) != 0 for name in _CAPS)
+        return all(_left(body.get(name), self._kept) != 0 for name in _CAPS)
 
-    def _before(self) -> Optional[str]:
-        """The assistant's words that the request itself ends with; None if it ends with a call."""
-        last = self._body["messages"][-1]
-        if not isinstance(last, dict):
-            return None
-        if last.get("role") != "assistant":
-            return ""
-        content = last.get("content") or ""
-        return content if isinstance(content, str) and not last.get("tool_calls") else None
+    def final(self, error: AgentStreamError) -> AgentStreamError:
+        """See `Dialect.final`: the break, if `error` was a vain try at mending it."""
+        if self._broken is None or self._under_way():
+            return error
+        if not isinstance(error, (ConnectError, StatusError, FirstTokenTimeout, ProtocolError)):
+            return error
+        kind, message, retryable = self._broken
+        return kind(
+            f"{message}; going on with it failed: {error}",
+            phase="stream",
+            retryable=retryable,
+            outcome="unknown",
+        )
+
+    # --- what is sent -----------------------------------------------------------------------
 
     def body(self) -> Dict[str, Any]:
-        """The request that is to be sent now."""
+        """See `Dialect.body`: after a break, the request with the words so far at its end."""
+        body = self._inner.body()
         if self._broken is None:
-            return self._body
-        body = dict(self._body)
+            return body
         for name in _CAPS:
             if body.get(name) is not None:
                 body[name] = _left(body[name], self._kept)
@@ -249,36 +262,52 @@ class Resumption:
         body["add_generation_prompt"] = False
         return body
 
-    def reader(self) -> ChunkReader:
-        """The reader for the answer to `body`."""
-        if self._broken is None:
-            return ChunkReader()
-        said = len(self._answer.text())
-        self._reader = _ResumedReader(self._seam, self._kept, said, self._broken[1])
-        return self._reader
+    # --- what comes -------------------------------------------------------------------------
 
-    def judge(self, error: AgentStreamError) -> None:
-        """Raise the break in the place of `error`, if that was a vain try at mending it.
+    def begin(self, answer: Accumulator) -> None:
+        """See `Dialect.begin`."""
+        self._answer = answer
+        super().begin(answer)
+        if self._broken is not None:
+            said = len(answer.text())
+            self._joint = _Joint(self._seam, self._kept, said, self._broken[1])
 
-        Raises:
-            StreamTruncated, StallTimeout: as the break was; `error` is its cause.
+    def read(self, event: str, data: str) -> Optional[Delta]:
+        """See `Dialect.read`."""
+        delta = self._inner.read(event, data)
+        if self._joint is None or delta is None:
+            return delta
+        return self._joint.fit(delta)
+
+    def read_whole(self, text: str) -> Optional[Delta]:
+        """See `Dialect.read_whole`."""
+        delta = self._inner.read_whole(text)
+        if self._joint is None or delta is None:
+            return delta
+        return self._joint.fit(delta) or Delta()
+
+    def flush(self, tail: str) -> Optional[Delta]:
+        """See `Dialect.flush`.
+
+        Nothing comes of an answer that may go on: what waits for its other half
+        will come again.
         """
-        if self._broken is None or self._under_way():
-            return
-        if isinstance(error, (ConnectError, StatusError, FirstTokenTimeout, ProtocolError)):
-            self._raise_broken(self._broken, error)
+        rest = self._inner.flush(tail)
+        if not self.ended and self._answer.finish_reason is None:
+            return None
+        if self._joint is None:
+            return rest
+        return self._joint.fit_last(rest or Delta())
 
-    @staticmethod
-    def _raise_broken(
-        broken: Tuple[Type[AgentStreamError], str, bool], error: AgentStreamError
-    ) -> NoReturn:
-        kind, message, retryable = broken
-        raise kind(
-            f"{message}; going on with it failed: {error}",
-            phase="stream",
-            retryable=retryable,
-            outcome="unknown",
-        ) from error
+
+def _words_at_end(last: Any) -> Optional[str]:
+    """The assistant's words that a request itself ends with; None if it ends with a call."""
+    if not isinstance(last, dict):
+        return None
+    if last.get("role") != "assistant":
+        return ""
+    content = last.get("content") or ""
+    return content if isinstance(content, str) and not last.get("tool_calls") else None
 
 
 def _constrains(value: object) -> bool:

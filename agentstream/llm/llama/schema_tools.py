@@ -12,11 +12,12 @@ import json
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from agentstream.errors import ConfigError, ProtocolError
-from agentstream.llm.chat.chunks import ChunkReader
+from agentstream.llm.accumulator import Accumulator
+from agentstream.llm.dialect import Dialect, Wrapped
 from agentstream.llm.llama.partial_json import StringField
 from agentstream.llm.messages import ChatMessage, ChatRequest, Delta, ToolCallDelta
 
-__all__ = ["SchemaReader", "as_schema_request"]
+__all__ = ["SchemaDialect", "as_schema_request"]
 
 #: Characters that a tool call's JSON may have.
 _LONGEST_CALL = 2**20
@@ -153,27 +154,42 @@ def _as_json(message: Mapping[str, Any], names: Dict[str, str]) -> str:
 # --- the answer -----------------------------------------------------------------------------
 
 
-class SchemaReader(ChunkReader):
-    """A ChunkReader whose text is that of the answer in the JSON, and whose calls are its calls.
+class SchemaDialect(Wrapped):
+    """A dialect whose answers are such JSON: their text is the answer's, their calls its call.
 
     A server that did not keep to the schema and just talks is taken at its word.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, inner: Dialect) -> None:
+        super().__init__(inner)
+        self._forget()
+
+    def _forget(self) -> None:
         self._field = StringField("answer")
         self._raw: List[str] = []  # while it may still be a call
         self._size = 0
         self._ended = False
 
-    def read(self, chunk: Dict[str, Any]) -> Optional[Delta]:
-        """See `ChunkReader.read`."""
-        delta = super().read(chunk)
+    def begin(self, answer: Accumulator) -> None:
+        """See `Dialect.begin`."""
+        super().begin(answer)
+        self._forget()
+
+    def read(self, event: str, data: str) -> Optional[Delta]:
+        """See `Dialect.read`."""
+        delta = self._inner.read(event, data)
         return None if delta is None else self._translated(delta, bool(delta.finish_reason))
 
-    def flush(self) -> Optional[Delta]:
-        """See `ChunkReader.flush`."""
-        return self._translated(super().flush() or Delta(), True)
+    def read_whole(self, text: str) -> Optional[Delta]:
+        """See `Dialect.read_whole`."""
+        delta = self._inner.read_whole(text)
+        if delta is None:
+            return None
+        return self._translated(delta, bool(delta.finish_reason)) or Delta()
+
+    def flush(self, tail: str) -> Optional[Delta]:
+        """See `Dialect.flush`."""
+        return self._translated(self._inner.flush(tail) or Delta(), True)
 
     def _translated(self, delta: Delta, last: bool) -> Optional[Delta]:
         content = self._text(delta.content) if delta.content else ""

@@ -1,25 +1,23 @@
 """Tools at a llama.cpp server: what its template can do is asked first, once a client.
 
-A template that knows no tools drops them without a word.  So the call begins
-with a look at /props, unless it has been had, and then goes the way that works,
-or says that there is none.
+A template that knows no tools drops them without a word.  So a call begins with a
+look at /props, unless it has been had, and then goes the way that works, or says
+that there is none.
 """
 
 from __future__ import annotations
 
 import json
 import urllib.parse
-from typing import Any, Dict, Iterator, Mapping, Optional
+from typing import Callable, Mapping, Optional
 
 from agentstream.errors import ConfigError
-from agentstream.llm.call import Call
-from agentstream.llm.chat import failures
-from agentstream.llm.chat.chunks import ChunkReader
-from agentstream.llm.llama.schema_tools import SchemaReader, as_schema_request
-from agentstream.llm.messages import ChatRequest, Delta
-from agentstream.llm.transport import Transport
+from agentstream.llm.dialect import Ask, Dialect, Wrapped
+from agentstream.llm.llama.resume import ResumingDialect
+from agentstream.llm.llama.schema_tools import SchemaDialect, as_schema_request
+from agentstream.llm.messages import ChatRequest
 
-__all__ = ["Template", "ToolsCall", "one_tool"]
+__all__ = ["Template", "ToolsDialect", "one_tool"]
 
 #: The body of /props may take this long and be this long.
 _PROPS_S = 5.0
@@ -47,48 +45,50 @@ class Template:
         self.knows_tools: Optional[bool] = None
 
 
-class ToolsCall(Call):
-    """A call with tools.  It may begin with a look at the server's template."""
+class ToolsDialect(Wrapped):
+    """A request with tools: how they go is decided before it is sent.
+
+    Args:
+        request: what is asked.
+        template: what is known of the server's template.
+        make: makes the dialect of a request.
+        resume: its answers go on after a break.
+
+    Raises:
+        ConfigError: the request names a tool that it does not have.
+    """
 
     def __init__(
         self,
-        transport: Transport,
         request: ChatRequest,
-        *,
         template: Template,
-        model: str,
-        body: Dict[str, Any],
-        **settings: Any,
+        make: Callable[[ChatRequest], Dialect],
+        *,
+        resume: bool,
     ) -> None:
         request = one_tool(request)
-        super().__init__(transport, request, model=model, body=body, **settings)
+        native = make(request)
+        if resume:
+            native = ResumingDialect(native)
+        super().__init__(native)
+        self._request = request
         self._template = template
-        self._model = model
-        self._own_body = body
-        self._by_schema = False
-        self._decided = request.tool_choice == "none" and template.mode == "native"
+        self._make = make
 
-    def _attempt(self) -> Iterator[Delta]:
-        if not self._decided:
-            self._decide()
-            self._decided = True
-        yield from super()._attempt()
-
-    def _reader(self) -> ChunkReader:
-        return SchemaReader() if self._by_schema else super()._reader()
-
-    def _decide(self) -> None:
-        """Find out which way the tools go.
+    def prepare(self, ask: Ask) -> Dialect:
+        """See `Dialect.prepare`.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: there is no way for the tools.
         """
         template = self._template
+        if template.mode == "native" and self._request.tool_choice == "none":
+            return self._inner
         if template.mode != "schema":
             if template.knows_tools is None:
-                template.knows_tools = self._ask_server()
+                template.knows_tools = self._ask_server(ask)
             if template.knows_tools is not False:  # None: it does not tell, so let it try
-                return
+                return self._inner
             if template.mode == "native":
                 raise ConfigError(
                     "the chat template of this llama.cpp server knows no tools, and would drop"
@@ -96,30 +96,22 @@ class ToolsCall(Call):
                     ' (--chat-template-file), or use LlamaClient(..., tool_mode="schema"),'
                     " which works with any"
                 )
-        request = as_schema_request(self._request)
-        self._by_schema = True
-        self._resumption = None  # half a JSON cannot be gone on with
-        self._body = {**request.to_body(self._model), **self._own_body, **request.extra}
+        # Without resuming: half a JSON cannot be gone on with.
+        return SchemaDialect(self._make(as_schema_request(self._request)))
 
-    def _ask_server(self) -> Optional[bool]:
+    def _ask_server(self, ask: Ask) -> Optional[bool]:
         """Whether the server's template knows tools; None if it does not tell.
 
         Raises:
             AgentStreamError: there is no server, or it is still loading.
         """
-        with self._exchange(None, self._template.url) as exchange:
-            self._clocks.arm("body", _PROPS_S)
-            text = exchange.read_text(_PROPS)
-            if self.cancel.cancelled:
-                raise self._stopped("headers")
-            if exchange.status == 200:
-                return _knows_tools(text)
-            error = failures.status_error(
-                exchange.status, exchange.headers, text, redact=self._redact
-            )
-            if self._is_loading(error):
-                raise error
-            return None
+        status, headers, text = ask(self._template.url, _PROPS_S, _PROPS)
+        if status == 200:
+            return _knows_tools(text)
+        error = self.status_error(status, headers, text)
+        if self.is_loading(error):
+            raise error
+        return None
 
 
 def _knows_tools(text: str) -> Optional[bool]:

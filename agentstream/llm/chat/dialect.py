@@ -1,0 +1,212 @@
+"""The dialect of chat completions: OpenAI's, and of all who followed it.
+
+What is sent; where an event's chunk, its error and the stream's end are told apart.
+What a chunk holds is chunks.py's, what a failure means failures.py's.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Mapping, Optional
+
+from agentstream.errors import AgentStreamError, ProtocolError, StatusError
+from agentstream.llm.accumulator import Accumulator
+from agentstream.llm.chat import failures
+from agentstream.llm.chat.chunks import ChunkReader, parse_chunk
+from agentstream.llm.dialect import Decoder, Dialect
+from agentstream.llm.messages import ChatMessage, ChatRequest, Delta
+from agentstream.llm.secrets import Redactor
+from agentstream.llm.sse import EventDecoder
+
+__all__ = ["ChatDialect", "ChatTraits", "to_body"]
+
+
+class ChatTraits:
+    """What has been learned of a server; one for each client.
+
+    Attributes:
+        takes_stream_options: False once it has refused the field.
+    """
+
+    def __init__(self) -> None:
+        self.takes_stream_options = True
+
+
+class ChatDialect(Dialect):
+    """One chat completion.
+
+    Args:
+        request: what is asked.
+        model: the client's model, for requests that name none.
+        fields: the client's further fields of the body.
+        redact: takes secrets out of what errors carry.
+        traits: what the client has learned of the server.
+    """
+
+    end_mark = "[DONE]"
+    ended = False
+
+    def __init__(
+        self,
+        request: ChatRequest,
+        *,
+        model: str,
+        fields: Mapping[str, Any],
+        redact: Redactor,
+        traits: ChatTraits,
+    ) -> None:
+        self._body: Dict[str, Any] = {**to_body(request, model), **fields, **request.extra}
+        self._redact = redact
+        self._traits = traits
+        self._asked_for_usage = False
+        self._reader = ChunkReader()
+        self._failure: Optional[AgentStreamError] = None
+
+    # --- the request ------------------------------------------------------------------------
+
+    @property
+    def model(self) -> str:
+        """See `Dialect.model`."""
+        return str(self._body["model"])
+
+    def body(self) -> Dict[str, Any]:
+        """See `Dialect.body`.  A field that is None is not sent."""
+        body = {name: value for name, value in self._body.items() if value is not None}
+        self._asked_for_usage = (
+            self._traits.takes_stream_options and "stream_options" not in self._body
+        )
+        if self._asked_for_usage:
+            body["stream_options"] = {"include_usage": True}
+        return body
+
+    def amend(self, error: AgentStreamError) -> bool:
+        """See `Dialect.amend`: `stream_options` is what a server may refuse."""
+        if not (self._asked_for_usage and isinstance(error, StatusError)):
+            return False
+        if not failures.refuses_stream_options(error):
+            return False
+        self._traits.takes_stream_options = False
+        return True
+
+    # --- the stream -------------------------------------------------------------------------
+
+    def decoder(self, max_event: Optional[int]) -> Decoder:
+        """See `Dialect.decoder`."""
+        return EventDecoder(max_event=max_event, error_field=True)
+
+    def begin(self, answer: Accumulator) -> None:
+        """See `Dialect.begin`."""
+        self._reader = ChunkReader()
+        self._failure = None
+        self.ended = False
+
+    def read(self, event: str, data: str) -> Optional[Delta]:
+        """See `Dialect.read`."""
+        try:
+            if event == "error":
+                return self._read_failure(data, event)
+            if data[:1] != "{":
+                word = data.strip()
+                if word == "[DONE]":
+                    self.ended = True
+                    return None
+                if not word:
+                    return None  # a heartbeat
+            chunk = parse_chunk(data)
+            if chunk.__class__ is not dict:
+                return None  # null, a list, a number: some proxies send them, none means anything
+            if "error" in chunk or not chunk.get("choices"):
+                if failures.is_error(chunk):
+                    return self._read_failure(data, event)
+            delta = self._reader.read(chunk)
+            if self._reader.failure is not None:
+                self._fail(data, event, self._reader.failure)
+            return delta
+        except ProtocolError as error:
+            raw = failures.snippet(self._redact(data))
+            raise ProtocolError(f"{error}: {raw[:200]}", raw=raw, phase="stream") from None
+
+    def _fail(self, data: str, event: str, payload: Any) -> None:
+        """Take a failure down; nothing follows it."""
+        self.ended = True
+        self._failure = failures.stream_error(payload, event, data, redact=self._redact)
+
+    def _read_failure(self, data: str, event: str) -> Optional[Delta]:
+        """A chunk that is a failure: its usage counts; other things it says are not delivered."""
+        try:
+            payload = parse_chunk(data)
+        except ProtocolError:
+            payload = None
+        self._fail(data, event, payload)
+        last = self._reader.read(payload) if isinstance(payload, dict) else None
+        if last is None or not (last.usage or last.model):
+            return None
+        return Delta(usage=last.usage, model=last.model)
+
+    def flush(self, tail: str) -> Optional[Delta]:
+        """See `Dialect.flush`."""
+        self.ended = self.ended or tail.strip() == "[DONE]"
+        return self._reader.flush()
+
+    def read_whole(self, text: str) -> Optional[Delta]:
+        """See `Dialect.read_whole`."""
+        try:
+            body = parse_chunk(text)
+        except ProtocolError:
+            return None
+        if not isinstance(body, dict):
+            return None
+        if failures.is_error(body):
+            return self._read_failure(text, "message")
+        delta = self._reader.read_whole(body)
+        if self._reader.failure is not None:
+            self._fail(text, "message", self._reader.failure)
+        return delta
+
+    def error(self) -> Optional[AgentStreamError]:
+        """See `Dialect.error`."""
+        return self._failure
+
+    @property
+    def cut(self) -> bool:
+        """See `Dialect.cut`."""
+        return bool(self._reader.cut)
+
+    def warnings(self) -> List[str]:
+        """See `Dialect.warnings`."""
+        return self._reader.oddities()
+
+    # --- failures ---------------------------------------------------------------------------
+
+    def status_error(self, status: int, headers: Mapping[str, str], text: str) -> AgentStreamError:
+        """See `Dialect.status_error`."""
+        if status == 407:
+            return failures.proxy_refused(text, redact=self._redact)
+        return failures.status_error(status, headers, text, redact=self._redact)
+
+    def wrong_content(self, content_type: str, text: str) -> AgentStreamError:
+        """See `Dialect.wrong_content`."""
+        return failures.wrong_content(content_type, text, redact=self._redact)
+
+
+def to_body(request: ChatRequest, model: str) -> Dict[str, Any]:
+    """The JSON body of a streaming request, `model` being the client's."""
+    body: Dict[str, Any] = {
+        "model": request.model or model,
+        "messages": [
+            m.to_dict() if isinstance(m, ChatMessage) else dict(m) for m in request.messages
+        ],
+        "stream": True,
+    }
+    for name in ("temperature", "top_p", "max_tokens", "seed", "response_format"):
+        value = getattr(request, name)
+        if value is not None:
+            body[name] = value
+    if request.stop is not None:
+        body["stop"] = request.stop if isinstance(request.stop, str) else list(request.stop)
+    if request.tools:
+        body["tools"] = [dict(tool) for tool in request.tools]
+        if request.tool_choice is not None:
+            body["tool_choice"] = request.tool_choice
+        if request.parallel_tool_calls is not None:
+            body["parallel_tool_calls"] = request.parallel_tool_calls
+    return body
