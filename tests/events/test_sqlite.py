@@ -265,7 +265,7 @@ def test_wal_stays_small_while_all_is_well(path: Path) -> None:
             log.append(CHUNK, {"n": n, "x": "x" * 200})
         stream.store.flush()
         assert os.stat(f"{path}-wal").st_size < 40_000_000
-        assert module.store._WAL_BYTES > 40_000_000
+        assert module.housekeeping._WAL_BYTES > 40_000_000
 
 
 def test_reading_on_after_the_close_holds_no_file_open(path: Path) -> None:

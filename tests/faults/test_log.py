@@ -244,8 +244,8 @@ def test_d03_errors_at_every_nth_write_until_none(
             stream = EventStream(store)
             log = stream.open_log("run")
             log.append(CHUNK, {"n": 0})
-            assert store._writer.connection is not None
-            store._writer.connection.execute(f"PRAGMA max_page_count = {pages}")
+            assert store._writer.committer.connection is not None
+            store._writer.committer.connection.execute(f"PRAGMA max_page_count = {pages}")
             acked = 1
             error = None
             for n in range(1, 400):
@@ -260,7 +260,7 @@ def test_d03_errors_at_every_nth_write_until_none(
             assert error.phase == "log"
             with pytest.raises(LogError):
                 log.append(CHUNK, {"n": "refused"})
-            store._writer.connection.execute("PRAGMA max_page_count = 100000")
+            store._writer.committer.connection.execute("PRAGMA max_page_count = 100000")
             wait_until(lambda: store._writer.failure is None)
             log.append(EventType.WORKFLOW_COMPLETED, {})
             events = store.read(limit=1000)
@@ -278,14 +278,14 @@ def test_d04_a_commit_that_was_told_as_failed_is_not_done_twice(path: Path) -> N
     stream = EventStream(store)
     log = stream.open_log("run")
     log.append(CHUNK, {"n": 0})
-    mark, told = store._file.mark, []
+    mark, told = store._mark.raise_to, []
 
     def fail(position: int) -> None:  # after the COMMIT
-        store._file.mark = mark  # type: ignore[method-assign]
+        store._mark.raise_to = mark  # type: ignore[method-assign]
         told.append(position)
         raise OSError("the answer was lost")
 
-    store._file.mark = fail  # type: ignore[method-assign]
+    store._mark.raise_to = fail  # type: ignore[method-assign]
     with pytest.raises(LogError, match="answer was lost"):
         log.append(CHUNK, {"n": 1})
     assert told == [2]
@@ -383,7 +383,7 @@ def test_d06_an_owner_that_was_given_up_is_fenced_off(path: Path) -> None:
 def test_d07_a_reader_left_open_is_told_of(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module.store, "_WAL_BYTES", 2_000_000)
+    monkeypatch.setattr(module.housekeeping, "_WAL_BYTES", 2_000_000)
     monkeypatch.setattr("agentstream.events.sqlite.writer._HOUSEKEEPING_S", 0.05)
     with EventStream(SqliteStore(path)) as stream:
         warnings = stream.subscribe(types=["system_warning"])

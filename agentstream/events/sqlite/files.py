@@ -10,12 +10,11 @@ import logging
 import os
 import sqlite3
 import stat
-import struct
 import urllib.parse
-import zlib
 from typing import Optional, Tuple
 
 from agentstream.errors import LogError
+from agentstream.events.sqlite.paths import check_names, is_on_read_only_medium
 
 __all__ = ["LogFile"]
 
@@ -32,43 +31,73 @@ _SENTENCES = (
     ("disk i/o", "cannot be read or written: the disk reports an error"),
 )
 
-_MARK = struct.Struct("<16sQI")  # the log's id, its last position, a checksum of the two
-
 
 class LogFile:
     """Where a log is, and whether that is still the file that was opened."""
 
-    def __init__(self, path: str, busy_timeout: float, durability: str) -> None:
-        self.path = os.path.realpath(path)
+    def __init__(
+        self, path: str, busy_timeout: float, durability: str, *, read_only: bool = False
+    ) -> None:
+        self.path = path
+        self.read_only = read_only
         self._busy_timeout = busy_timeout
         self._synchronous = "FULL" if durability == "full" else "NORMAL"
         self._identity: Optional[Tuple[int, int]] = None
-        self._log_id = b""
-        self._mark_fd: Optional[int] = None
+        self._immutable = False
 
     # --- opening ----------------------------------------------------------------------------
 
     def create(self) -> None:
-        """Make the file if there is none, for its owner only.
+        """Make the file if there is none, for its owner only; only look for it if `read_only`.
 
         Raises:
-            LogError: it cannot be made, or cannot be written.
+            LogError: it cannot be made, or cannot be used as it is to be.
         """
         folder = os.path.dirname(self.path)
         try:
             mode = os.stat(folder).st_mode
-            try:
-                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-            except FileExistsError:
-                if not stat.S_ISREG(os.stat(self.path).st_mode):
-                    raise LogError(f"the log {self.path} is not a file") from None
+            if not self.read_only:
+                self._make()
+            if not stat.S_ISREG(os.stat(self.path).st_mode):
+                raise LogError(f"the log {self.path} is not a file")
+            if not is_on_read_only_medium(self.path):
+                check_names(self.path)
         except OSError as error:
             raise LogError(f"the log {self.path} cannot be opened: {error.strerror}") from None
+        if self.read_only:
+            self._check_readable(folder)
+            return
         for path in (self.path, folder):
             if not os.access(path, os.W_OK):
-                raise LogError(f"the log {self.path} cannot be written: {path} is read-only")
+                raise LogError(
+                    f"the log {self.path} cannot be written: {path} is read-only for this user "
+                    "(SqliteStore(..., read_only=True) reads it)"
+                )
         if os.name == "posix" and mode & stat.S_IROTH:
             logger.warning("the log's folder %s can be read by everybody", folder)
+
+    def _make(self) -> None:
+        try:
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        except FileExistsError:
+            pass
+
+    def _check_readable(self, folder: str) -> None:
+        """Find out how to read where nothing may be written.
+
+        SQLite reads a log with the help of two files beside it.  Where it cannot
+        make them it has to be told that nobody writes; and that must be true.
+        """
+        if not os.access(self.path, os.R_OK):
+            raise LogError(f"the log {self.path} cannot be read by this user")
+        if os.access(folder, os.W_OK) or os.access(f"{self.path}-shm", os.R_OK):
+            return
+        if self.wal_bytes():
+            raise LogError(
+                f"the log {self.path} cannot be read here: it was not closed, or is being "
+                "written, and this user may not write beside it; read a backup of it"
+            )
+        self._immutable = True
 
     def connect(self) -> sqlite3.Connection:
         """A connection, for any thread but one at a time.
@@ -76,7 +105,9 @@ class LogFile:
         Raises:
             LogError: there is none to be had.
         """
-        url = f"file:{urllib.parse.quote(self.path)}?mode=rw"  # rw: never makes a new file
+        # Never a mode that makes a new file.
+        mode = "rw" if not self.read_only else "ro&immutable=1" if self._immutable else "ro"
+        url = f"file:{urllib.parse.quote(os.fsencode(self.path))}?mode={mode}"
         connection: Optional[sqlite3.Connection] = None
         try:
             connection = sqlite3.connect(
@@ -86,8 +117,9 @@ class LogFile:
                 isolation_level=None,
                 check_same_thread=False,
             )
-            connection.execute(f"PRAGMA synchronous={self._synchronous}")
-            connection.execute("PRAGMA journal_size_limit=16777216")
+            if not self.read_only:
+                connection.execute(f"PRAGMA synchronous={self._synchronous}")
+                connection.execute("PRAGMA journal_size_limit=16777216")
         except sqlite3.Error as error:
             if connection is not None:
                 connection.close()
@@ -95,7 +127,7 @@ class LogFile:
         return connection
 
     def remember(self) -> None:
-        """Take the file that is there now for the log's."""
+        """Note which file this is, for `check`."""
         self._identity = self._stat()
 
     def check(self) -> None:
@@ -129,49 +161,3 @@ class LogFile:
                     f"the log {self.path} {sentence}{after}", retryable=words == "locked"
                 )
         return LogError(f"the log {self.path} failed: {said}")
-
-    # --- the mark: how far the log has come, kept outside of it -----------------------------
-
-    def open_mark(self, log_id: bytes) -> int:
-        """The last position the log is known to have had; 0 if that is not known.
-
-        A torn write-ahead log opens as a shorter one, in silence; this tells.
-        """
-        self._log_id = log_id
-        try:
-            if self._mark_fd is None:
-                flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
-                self._mark_fd = os.open(f"{self.path}-mark", flags, 0o600)
-            return self._read_mark()
-        except OSError:
-            logger.warning("the log's mark %s-mark cannot be read", self.path)
-            return 0
-
-    def _read_mark(self) -> int:
-        assert self._mark_fd is not None
-        os.lseek(self._mark_fd, 0, os.SEEK_SET)
-        raw = os.read(self._mark_fd, _MARK.size)
-        if len(raw) < _MARK.size:
-            return 0
-        log_id, position, check = _MARK.unpack(raw)
-        if log_id != self._log_id or check != zlib.crc32(raw[:24]):
-            return 0
-        return int(position)
-
-    def mark(self, position: int) -> None:
-        """Note that the log has come to `position`."""
-        if self._mark_fd is None:
-            return
-        raw = struct.pack("<16sQ", self._log_id, position)
-        try:
-            if self._read_mark() < position:
-                os.lseek(self._mark_fd, 0, os.SEEK_SET)
-                os.write(self._mark_fd, raw + struct.pack("<I", zlib.crc32(raw)))
-        except OSError:  # a full disk, say, of which the log itself will tell
-            logger.debug("the log's mark was not written", exc_info=True)
-
-    def close_mark(self) -> None:
-        """Let go of the mark's file."""
-        if self._mark_fd is not None:
-            os.close(self._mark_fd)
-            self._mark_fd = None

@@ -8,6 +8,7 @@ import sqlite3
 import threading
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
+from agentstream.errors import LogError
 from agentstream.events.model import Event, FrozenDict
 from agentstream.events.sqlite import rows, statements
 from agentstream.events.sqlite.files import LogFile
@@ -29,6 +30,7 @@ class Reader:
 
     def _reset(self, connection: Optional[sqlite3.Connection]) -> None:
         self.lock = threading.RLock()
+        self._queries = 0  # under way: above 1 where a signal handler asks within one
         self._connection = connection
         self._known: Dict[int, Tuple[str, Optional[str]]] = {}
 
@@ -38,19 +40,25 @@ class Reader:
 
     @contextlib.contextmanager
     def query(self) -> Iterator[sqlite3.Connection]:
-        """The connection, held; what SQLite says comes as LogError."""
+        """The connection, held.
+
+        Raises:
+            LogError: what SQLite said, and for an argument that it cannot take.
+        """
         with self.lock:
             self._file.check()
             if self._connection is None:
                 self._connection = self._file.connect()
+            self._queries += 1
             try:
                 yield self._connection
             except sqlite3.Error as error:
                 raise self._file.explain(error) from error
+            except (UnicodeEncodeError, OverflowError) as error:
+                raise LogError(f"nothing in the log is named or numbered so: {error}") from error
             finally:
-                if self._closed:  # who reads on after the end leaves no file open
-                    self._connection.close()
-                    self._connection = None
+                self._queries -= 1
+                self._let_go()
 
     def all(self, sql: str, *values: Any) -> List[Any]:
         """All rows of a query."""
@@ -70,8 +78,8 @@ class Reader:
     def _select(self, sql: str, *values: Any) -> List[Event]:
         with self.query() as connection:
             found = connection.execute(sql, values).fetchall()
-            rows.fetch_runs(connection, found, self._known)
-        return rows.events_from(found, self._known)
+            runs = rows.runs_of(connection, found, self._known)
+        return rows.events_from(found, runs)
 
     def of_run(self, workflow_id: str, after: int, limit: int) -> List[Event]:
         """A workflow's events above an offset."""
@@ -102,8 +110,8 @@ class Reader:
                 "NOT IN (SELECT id FROM runs WHERE owner = ?) ORDER BY position LIMIT ?",
                 (after, last, -1 if owner is None else owner, limit),
             ).fetchall()
-            rows.fetch_runs(connection, found, self._known)
-        events = rows.events_from(found, self._known)
+            runs = rows.runs_of(connection, found, self._known)
+        events = rows.events_from(found, runs)
         return events, (events[-1].position or last) if len(events) == limit else last
 
     def bounds(self) -> Tuple[Optional[int], int]:
@@ -135,20 +143,26 @@ class Reader:
             f"WHERE NOT (status = 'closed' AND owner IS NULL) {rest}",
             value,
         )
-        return [
-            RunState._make((*row[:7], None if row[7] is None else FrozenDict(json.loads(row[7]))))
-            for row in found
-        ]
+        return [_state(row) for row in found]
 
     # --- the end, and fork ------------------------------------------------------------------
 
     def close(self) -> None:
-        """Let go of the file; who reads on opens it for the moment."""
+        """Close the file; a later query opens it for its own time."""
         with self.lock:
             self._closed = True
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Leave no file open after the end, once nobody reads."""
+        if self._closed and not self._queries and self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    @property
+    def is_busy(self) -> bool:
+        """True while a query is under way."""
+        return self._queries > 0
 
     def after_fork_in_child(self, writers: Optional[sqlite3.Connection]) -> None:
         """Begin anew, and never touch what the parent uses."""
@@ -156,3 +170,18 @@ class Reader:
             if connection is not None:
                 _inherited.append(connection)
         self._reset(None)
+
+
+def _state(row: Tuple[Any, ...]) -> RunState:
+    workflow_id, parent, name, status, started, ended, last, usage = row
+    if started is not None and ended is not None:
+        ended = max(started, ended)  # the clock may have been set back in between
+    return RunState(workflow_id, parent, name, status, started, ended, last, _usage(usage))
+
+
+def _usage(text: Optional[str]) -> Optional[FrozenDict]:
+    try:
+        found = None if text is None else json.loads(text)
+    except ValueError:
+        return None
+    return FrozenDict(found) if isinstance(found, dict) else None

@@ -9,7 +9,9 @@ from typing import Any, Dict, List, Optional, Tuple
 from agentstream.errors import LogError
 from agentstream.events.model import Event, EventType, FrozenDict, freeze_mapping, make_event
 
-__all__ = ["COLUMNS", "encode", "events_from", "value_of"]
+__all__ = ["COLUMNS", "encode", "events_from", "runs_of", "value_of"]
+
+_MOST_KNOWN = 1000
 
 COLUMNS = "run, offset, position, type, timestamp, data"
 
@@ -72,19 +74,30 @@ def events_from(
                     )
                 )
             )
-        except (StopIteration, KeyError, TypeError, ValueError):
+        except (StopIteration, KeyError, TypeError, ValueError, RecursionError):
             raise LogError(f"the event at position {position} of the log is damaged") from None
     return events
 
 
-def fetch_runs(
+def runs_of(
     connection: sqlite3.Connection,
     rows: List[Tuple[Any, ...]],
     known: Dict[int, Tuple[str, Optional[str]]],
-) -> None:
-    """Put the runs that `rows` are of into `known`."""
-    for run in {row[0] for row in rows}.difference(known):
-        found = connection.execute(
-            "SELECT workflow_id, parent FROM runs WHERE id = ?", (run,)
-        ).fetchone()
-        known[run] = found or (f"unknown-{run}", None)
+) -> Dict[int, Tuple[str, Optional[str]]]:
+    """The workflow id and parent of each run that `rows` are of.
+
+    `known` saves looking them up; it is emptied when it has grown large.
+    """
+    if len(known) > _MOST_KNOWN:
+        known.clear()
+    found = {}
+    for run in {row[0] for row in rows}:
+        names = known.get(run)
+        if names is None:
+            names = connection.execute(
+                "SELECT workflow_id, parent FROM runs WHERE id = ?", (run,)
+            ).fetchone() or (f"unknown-{run}", None)
+            if len(known) <= _MOST_KNOWN:
+                known[run] = names
+        found[run] = names
+    return found

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from typing import Dict, Tuple
+from typing import Dict
 
 from agentstream.errors import LogError
 from agentstream.events.sqlite.files import LogFile
@@ -43,17 +43,19 @@ CREATE TABLE stops (workflow_id TEXT PRIMARY KEY, reason TEXT NOT NULL) WITHOUT 
 _STEPS: Dict[int, str] = {}
 
 
-def prepare(file: LogFile, connection: sqlite3.Connection) -> Tuple[bytes, int]:
-    """Make the tables, or bring them up to date; returns the log's id and its last position.
+def prepare(file: LogFile, connection: sqlite3.Connection) -> bytes:
+    """Make the tables, or bring them up to date; returns the log's id.
 
     Raises:
         LogError: the file is none of ours, or of a version that cannot be used.
         sqlite3.Error: what SQLite said.
     """
+    _check_ours(file, connection)
+    if file.read_only:
+        _check_version(file, _number(connection, "user_version"))
+    else:
+        _turn_to_wal(file, connection)
     if _number(connection, "user_version") != VERSION:
-        mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
-        if mode != "wal":
-            raise LogError(f"the log {file.path} is where SQLite cannot keep a write-ahead log")
         connection.execute("BEGIN IMMEDIATE")
         try:
             _migrate(file, connection)
@@ -64,25 +66,48 @@ def prepare(file: LogFile, connection: sqlite3.Connection) -> Tuple[bytes, int]:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
-    if _number(connection, "application_id") != _APPLICATION:
-        raise LogError(f"{file.path} is an SQLite database, but no log of agentstream")
     log_id = connection.execute("SELECT value FROM meta WHERE key = 'log_id'").fetchone()
     last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
-    return log_id[0], last[0]
+    if log_id is None or last is None:
+        raise LogError(f"the log {file.path} is damaged: rows that every log has are not there")
+    return bytes(log_id[0])
+
+
+def _check_ours(file: LogFile, connection: sqlite3.Connection) -> bool:
+    """True for a log, False for an empty database; LogError for somebody else's."""
+    # In this order: another process may be just making the tables, and both at once.
+    empty = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if _number(connection, "application_id") == _APPLICATION:
+        return True
+    if not empty or file.read_only:
+        raise LogError(f"{file.path} is an SQLite database, but no log of agentstream")
+    return False
+
+
+def _turn_to_wal(file: LogFile, connection: sqlite3.Connection) -> None:
+    """A copy that SQLite made, by VACUUM INTO say, is in another mode."""
+    if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+        return
+    if connection.execute("PRAGMA journal_mode=WAL").fetchone()[0] != "wal":
+        raise LogError(
+            f"the log {file.path} is where SQLite cannot keep a write-ahead log: "
+            "put it on a disk of this machine"
+        )
 
 
 def _migrate(file: LogFile, connection: sqlite3.Connection) -> None:
-    version = _number(connection, "user_version")  # again: now nobody else changes it
-    ours = _number(connection, "application_id") == _APPLICATION
-    if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] and not ours:
-        raise LogError(f"{file.path} is an SQLite database, but no log of agentstream")
-    if not ours:
+    if not _check_ours(file, connection):
         _create(connection)
         return
+    version = _number(connection, "user_version")  # again: now nobody else changes it
     while version in _STEPS:
         _run(connection, _STEPS[version])
         version += 1
         connection.execute(f"PRAGMA user_version={version}")
+    _check_version(file, version)
+
+
+def _check_version(file: LogFile, version: int) -> None:
     if version != VERSION:
         age = "newer" if version > VERSION else "older"
         raise LogError(

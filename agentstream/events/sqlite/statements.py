@@ -1,8 +1,7 @@
-"""What is written to the log's tables, each change within a transaction of the writer's."""
+"""The statements that write to the log's tables, each within a transaction of the writer's."""
 
 from __future__ import annotations
 
-import json
 import logging
 import sqlite3
 import time
@@ -12,7 +11,7 @@ from agentstream.errors import LogError
 from agentstream.events import payloads
 from agentstream.events.model import TERMINAL, Event, EventType
 from agentstream.events.sqlite import rows
-from agentstream.events.sqlite.leases import WriterLease, is_alive
+from agentstream.events.sqlite.leases import WriterLease
 
 __all__ = ["ACTIVE", "Run", "write_events"]
 
@@ -24,19 +23,9 @@ _STATUS = {
     EventType.WORKFLOW_FAILED: "failed",
     EventType.WORKFLOW_CANCELLED: "cancelled",
 }
-#: Logs that end with one of these are whole, though no workflow's end is in them.
-_WHOLE = {
-    EventType.AGENT_COMPLETED.value,
-    EventType.AGENT_FAILED.value,
-    EventType.SYSTEM_WARNING.value,
-    EventType.SYSTEM_ERROR.value,
-}
 _INSERT = (
     "INSERT INTO events (position, run, offset, type, timestamp, data) VALUES (?, ?, ?, ?, ?, ?)"
 )
-
-
-_MOST_TRIMMED = 5000  # events a transaction
 
 
 class Run:
@@ -56,7 +45,7 @@ class Run:
 
 
 def last_position(connection: sqlite3.Connection) -> int:
-    """The position given last."""
+    """The position that was given last."""
     found = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
     return int(found[0])
 
@@ -146,11 +135,14 @@ def _note_state(connection: sqlite3.Connection, run: Optional[int], event: Event
 # --- who writes what -----------------------------------------------------------------------
 
 
-def add_owner(connection: sqlite3.Connection, owner: WriterLease) -> int:
-    """Enter an owner; returns its id."""
+def enter(connection: sqlite3.Connection, lease: WriterLease) -> int:
+    """Enter a writer's lease, if it is not in the log; returns its number there."""
+    found = connection.execute("SELECT id FROM owners WHERE token = ?", (lease.token,)).fetchone()
+    if found is not None:
+        return int(found[0])
     added = connection.execute(
         "INSERT INTO owners (token, pid, started, boot) VALUES (?, ?, ?, ?)",
-        (owner.token, owner.pid, owner.started, owner.boot),
+        (lease.token, lease.pid, lease.started, lease.boot),
     )
     assert added.lastrowid is not None
     return added.lastrowid
@@ -183,7 +175,7 @@ def claim(connection: sqlite3.Connection, run: Run) -> None:
 
 
 def leave(connection: sqlite3.Connection, owner: int) -> None:
-    """The owner writes no more; logs that it did not end are closed as they are."""
+    """Take a writer's lease out of the log; runs that it did not end become "closed"."""
     connection.execute(
         "UPDATE runs SET status = 'closed' WHERE owner = ? AND status IN ('queued', 'running')",
         (owner,),
@@ -191,71 +183,10 @@ def leave(connection: sqlite3.Connection, owner: int) -> None:
     connection.execute("DELETE FROM owners WHERE id = ?", (owner,))
 
 
-def find_dead(connection: sqlite3.Connection, path: str, me: Optional[int]) -> List[int]:
-    """The owners of active runs whose processes have died."""
-    owners = connection.execute(
-        "SELECT id, token, pid, started, boot FROM owners WHERE id IS NOT ? AND id IN "
-        "(SELECT owner FROM runs WHERE status IN ('queued', 'running'))",
-        (me,),
-    ).fetchall()
-    return [row[0] for row in owners if not is_alive(path, *row[1:])]
-
-
-def close_interrupted(connection: sqlite3.Connection, owners: List[int]) -> int:
-    """End the runs of dead owners, as failed; returns how many there were."""
-    count = 0
-    for owner in owners:
-        pid = connection.execute("SELECT pid FROM owners WHERE id = ?", (owner,)).fetchone()
-        for run in connection.execute(
-            "SELECT id, workflow_id, name, last, started FROM runs "
-            "WHERE owner = ? AND status IN ('queued', 'running')",
-            (owner,),
-        ).fetchall():
-            _interrupt(connection, run, pid[0] if pid else 0)
-            count += 1
-        connection.execute("DELETE FROM owners WHERE id = ?", (owner,))
-    return count
-
-
-def _interrupt(connection: sqlite3.Connection, run: Tuple[Any, ...], pid: int) -> None:
-    number, workflow_id, name, last, started = run
-    newest = connection.execute(
-        "SELECT type FROM events WHERE run = ? AND offset = ?", (number, last)
-    ).fetchone()
-    if newest is not None and newest[0] in _WHOLE:
-        connection.execute("UPDATE runs SET status = 'closed' WHERE id = ?", (number,))
-        return
-    begun, output = _said(connection, number)
-    now = time.time()
-    data = payloads.workflow_failed(
-        payloads.run_end(name, output, None, (now - started) * 1000 if started else 0.0),
-        payloads.interruption(pid),
-        failed_step=begun.get("name"),
-        failed_at=begun.get("step"),
-    )
-    _add_event(connection, number, last + 1, EventType.WORKFLOW_FAILED, data)
-    connection.execute("UPDATE runs SET status = 'failed', ended = ? WHERE id = ?", (now, number))
-    connection.execute("DELETE FROM stops WHERE workflow_id = ?", (workflow_id,))
-
-
-def _said(connection: sqlite3.Connection, run: int) -> Tuple[Dict[str, Any], str]:
-    """How a run's last step began, and what that had said."""
-    begun = connection.execute(
-        "SELECT offset, data FROM events WHERE run = ? AND type = ? ORDER BY offset DESC LIMIT 1",
-        (run, EventType.WORKFLOW_STEP_STARTED.value),
-    ).fetchone()
-    chunks = connection.execute(
-        "SELECT data FROM events WHERE run = ? AND offset > ? AND type = ? ORDER BY offset",
-        (run, begun[0] if begun else 0, EventType.AGENT_LLM_STREAM_CHUNK.value),
-    )
-    output = "".join(payloads.text(json.loads(row[0]), "chunk") for row in chunks)
-    return (json.loads(begun[1]) if begun else {}), output
-
-
-def _add_event(
+def add_event(
     connection: sqlite3.Connection, run: int, offset: int, kind: EventType, data: Any
 ) -> None:
-    """Append an event in the name of nobody's process."""
+    """Append an event that belongs to no process's run."""
     now = time.time()
     connection.execute(
         _INSERT,
@@ -273,7 +204,7 @@ def warn(connection: sqlite3.Connection, log: str, message: str) -> None:
             "INSERT INTO runs (workflow_id, status) VALUES (?, 'closed')", (log,)
         )
         found = added.lastrowid, 0
-    _add_event(
+    add_event(
         connection,
         found[0],
         found[1] + 1,
@@ -282,49 +213,14 @@ def warn(connection: sqlite3.Connection, log: str, message: str) -> None:
     )
 
 
-# --- stopping, and letting go --------------------------------------------------------------
+# --- stopping ------------------------------------------------------------------------------
 
 
 def ask_to_stop(connection: sqlite3.Connection, workflow_id: str, reason: str) -> bool:
-    """Leave a request for the owner of an active run; False if there is no such run."""
+    """Leave a request to the writer of an active run; False if there is no such run."""
     added = connection.execute(
         "INSERT OR REPLACE INTO stops SELECT workflow_id, ? FROM runs "
         "WHERE workflow_id = ? AND status IN ('queued', 'running')",
         (reason, workflow_id),
     )
     return added.rowcount > 0
-
-
-def trim(
-    connection: sqlite3.Connection, max_events: Optional[int], max_age: Optional[float]
-) -> bool:
-    """Let the oldest events go, some of them; True if there are more to go."""
-    first = connection.execute("SELECT min(position) FROM events").fetchone()[0]
-    if first is None:
-        return False
-    end = last_position(connection) + 1
-    most = min(first + _MOST_TRIMMED, end)
-    keep = first
-    if max_events is not None:
-        keep = max(keep, end - max_events)
-    if max_age is not None:
-        young = connection.execute(
-            "SELECT position FROM events WHERE position < ? AND timestamp >= ? "
-            "ORDER BY position LIMIT 1",
-            (most, time.time() - max_age),
-        ).fetchone()
-        keep = max(keep, young[0] if young else most)
-    keep = min(keep, most)
-    if keep > first:
-        connection.execute("DELETE FROM events WHERE position < ?", (keep,))
-        _forget_runs(connection)
-    return bool(keep == most < end)
-
-
-def _forget_runs(connection: sqlite3.Connection) -> None:
-    """Of runs without an event left, the newest 10,000 are remembered."""
-    connection.execute(
-        "DELETE FROM runs WHERE status NOT IN ('queued', 'running') AND id <= "
-        "(SELECT max(id) FROM runs) - 10000 AND NOT EXISTS "
-        "(SELECT 1 FROM events WHERE run = runs.id)"
-    )

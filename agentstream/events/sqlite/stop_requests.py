@@ -5,14 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, List, Optional, Set
+from typing import Any, Callable, Iterable, List, Optional, Set, Tuple
 
 from agentstream import threads
 from agentstream.errors import LogError
 from agentstream.events.store import StopCallback
-
-if TYPE_CHECKING:
-    from agentstream.events.sqlite import SqliteStore
 
 __all__ = ["StopRequests"]
 
@@ -23,10 +20,18 @@ _LINGER = 20  # polls without a run under way before the thread ends
 
 
 class StopRequests:
-    """A thread of its own: neither a slow disk nor a locked file may hold up a stop."""
+    """Polls the log in a thread of its own: a slow disk or a locked file holds up no stop.
 
-    def __init__(self, store: SqliteStore) -> None:
-        self._store = store
+    Args:
+        read: returns the requests there are, (workflow id, reason) each; may raise LogError.
+        is_writing: returns True while runs of this process are under way.
+    """
+
+    def __init__(
+        self, read: Callable[[], Iterable[Tuple[str, str]]], is_writing: Callable[[], bool]
+    ) -> None:
+        self._read = read
+        self._is_writing = is_writing
         self.callbacks: List[weakref.WeakMethod[Any]] = []
         self._lock = threading.Lock()
         self._thread: Optional[threading.Thread] = None
@@ -38,31 +43,36 @@ class StopRequests:
         self.callbacks.append(weakref.WeakMethod(callback))
 
     def start(self) -> None:
-        """Watch, from now until no run is under way."""
+        """Start the thread, if it is not there; it ends when no run is under way.
+
+        Called by the log's writer alone, and so by no signal handler.
+        """
+        if self._thread is not None or not self.callbacks:
+            return
         with self._lock:
-            if self._thread is None and self.callbacks and not self._ended.is_set():
+            if self._thread is None and not self._ended.is_set():
                 try:
                     self._thread = threads.start_thread("log-watch", self._main)
                 except RuntimeError:
                     logger.warning("no thread to look for requests to stop")
 
-    def end(self) -> None:
-        """Watch no more; waits for the thread, unless called by it."""
+    def end(self, *, wait: bool) -> None:
+        """End the thread; with `wait`, and unless it is the caller, wait for that."""
         self._ended.set()
         thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+        if wait and thread is not None and thread is not threading.current_thread():
             thread.join(5.0)
 
     def _main(self) -> None:
         idle = 0
         while not self._ended.wait(_POLL_S):
             try:
-                for workflow_id, reason in self._store.stop_requests():
+                for workflow_id, reason in self._read():
                     self._tell(workflow_id, reason)
             except LogError:
                 logger.debug("no looking for requests to stop", exc_info=True)
             with self._lock:
-                idle = 0 if self._store.is_writing() else idle + 1
+                idle = 0 if self._is_writing() else idle + 1
                 if idle > _LINGER:
                     self._thread = None
                     self._told.clear()

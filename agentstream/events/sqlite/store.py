@@ -1,12 +1,11 @@
 """SqliteStore: what a stream and its readers see of a log in an SQLite file.
 
-What is written is statements.py, when it is written writer.py, what is read reader.py.
+What is written is in statements.py, when it is written in writer.py, what is read in reader.py.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import sqlite3
 import threading
@@ -15,12 +14,20 @@ from typing import Dict, List, Optional, Tuple, Union
 
 from agentstream import checks, threads
 from agentstream.errors import LogError
-from agentstream.events import payloads
-from agentstream.events.model import Event, EventType, FrozenDict
-from agentstream.events.sqlite import schema, statements
+from agentstream.events.model import Event
+from agentstream.events.sqlite import interrupted, schema, statements
+from agentstream.events.sqlite.commit import Committer
+from agentstream.events.sqlite.contents import Contents
+from agentstream.events.sqlite.entry import check_id, check_reason, check_size
 from agentstream.events.sqlite.files import LogFile
+from agentstream.events.sqlite.high_water import HighWaterMark
+from agentstream.events.sqlite.housekeeping import Housekeeping
 from agentstream.events.sqlite.leases import WriterLease
+from agentstream.events.sqlite.notices import Notices
+from agentstream.events.sqlite.opening import take_stock
+from agentstream.events.sqlite.paths import checked_path
 from agentstream.events.sqlite.reader import Reader
+from agentstream.events.sqlite.retention import Retention
 from agentstream.events.sqlite.statements import Run
 from agentstream.events.sqlite.stop_requests import StopRequests
 from agentstream.events.sqlite.writer import Writer
@@ -28,12 +35,9 @@ from agentstream.events.store import Bounds, EventStore, RunState, StopCallback
 
 __all__ = ["SqliteStore"]
 
-logger = logging.getLogger("agentstream.events.sqlite")
-
 _POLL_S = 0.025
 _REAP_S = 1.0
-_NEWS_S = 0.1  # how long the states of runs wait for what is just being written
-_WAL_BYTES = 64 * 2**20
+_CLOSE_S = 20.0
 
 
 class SqliteStore(EventStore):
@@ -45,12 +49,14 @@ class SqliteStore(EventStore):
     failed (interrupted).
 
     Args:
-        path: the file; made if there is none, readable for its owner only.
+        path: the file; made if there is none, readable for its owner only.  It must
+            have one name only: no hard links, and not be mounted by itself.
         durability: "normal" or "full".  normal: an append waits for no disk; it
             is committed some milliseconds later, and a commit survives the
             process but perhaps not the machine.  full: an append through an
             `EventStream` returns when it is on the disk.
-        max_age: seconds after which events may go; None for never.
+        max_age: seconds after which events may go, by the log's own time, which one
+            clock that is wrong does not move; None for never.
         max_events: how many to keep, of all runs together; None for all.
         busy_timeout: seconds to wait for another process that writes.
         max_queue: events that may wait to be committed.  When they are that
@@ -59,6 +65,8 @@ class SqliteStore(EventStore):
             LogError until it is over.  "memory": runs go on, what they append
             (up to ten times `max_queue`) is kept in memory and written when the
             disk takes it again; a system_warning says so.
+        read_only: only read, where nothing may be written: a medium that is read-only,
+            or another user's log.  Appends and requests to stop raise LogError.
 
     Raises:
         ConfigError: an argument makes no sense.
@@ -82,6 +90,7 @@ class SqliteStore(EventStore):
         busy_timeout: float = 5.0,
         max_queue: int = 10_000,
         on_error: str = "stop",
+        read_only: bool = False,
     ) -> None:
         checks.one_of("durability", durability, ("normal", "full"))
         checks.one_of("on_error", on_error, ("stop", "memory"))
@@ -89,37 +98,41 @@ class SqliteStore(EventStore):
         checks.whole("max_events", max_events, 1, optional=True)
         busy_timeout = checks.seconds("busy_timeout", busy_timeout)
         checks.whole("max_queue", max_queue, 1)
-        self._file = LogFile(os.fspath(path), busy_timeout, durability)
+        checks.flag("read_only", read_only)
+        path = checked_path(path)
+        self._file = LogFile(path, busy_timeout, durability, read_only=read_only)
+        self._mark = HighWaterMark(path)
         self._settles = durability == "full"
         self._keep_going = on_error == "memory"
-        self._keep = max_events, max_age
         self._closed = False
+        self._closer: Optional[int] = None  # the thread that closes it
         self._log_name = f"log-{os.urandom(4).hex()}"
-        self._wal_warned = False
-        self._notices: List[Event] = []  # what the file cannot take
-        self._noticed = 0
+        self._notices = Notices(self._log_name)
         self.lost: Optional[Bounds] = None
+        retention = Retention(max_events, max_age)
+        housekeeping = Housekeeping(self._file, self._log_name, retention)
         self._writer = Writer(
-            self._file,
+            Committer(self._file, self._mark, housekeeping.keep),
             linger=not self._settles,
             max_queue=max_queue,
             busy_timeout=busy_timeout,
             keep_going=self._keep_going,
-            housekeeping=self._housekeeping,
+            slack=retention.slack,
         )
         self._writer.on_failure = self._note_failure
+        self._writer.on_commit = self._after_commit
         self._reader = Reader(self._file)
+        self._contents = Contents(self._reader, self._writer)
         self._reset()
         self._open()
         threads.after_fork(self)
         threads.at_exit(self)
 
     def _reset(self) -> None:
-        self._owner: Optional[WriterLease] = None
-        self._owner_id: Optional[int] = None
-        self._owning = threading.Lock()
+        self._lease: Optional[WriterLease] = None
+        self._lease_id: Optional[int] = None
         self._reap_at = 0.0
-        self._stop_requests = StopRequests(self)
+        self._stop_requests = StopRequests(self._requests, self._is_writing)
 
     def __repr__(self) -> str:
         return f"<SqliteStore {self._file.path!r}>"
@@ -131,78 +144,75 @@ class SqliteStore(EventStore):
         connection = self._file.connect()
         try:
             self._file.remember()
-            log_id, last = schema.prepare(self._file, connection)
-            self._log_id = log_id
-            mark = self._file.open_mark(log_id)
-            dead = statements.find_dead(connection, self._file.path, None)
-            if mark > last or dead:
-                connection.execute("BEGIN IMMEDIATE")
-                self._report_loss(connection, mark)
-                statements.close_interrupted(connection, dead)
-                last = statements.last_position(connection)
-                connection.execute("COMMIT")
-            self._file.mark(last)
+            self._log_id = schema.prepare(self._file, connection)
+            if not self._file.read_only:
+                self.lost = take_stock(
+                    self._file, connection, self._mark, self._log_id, self._log_name
+                )
         except BaseException as error:
             connection.close()
-            self._file.close_mark()
+            self._mark.close()
             if isinstance(error, sqlite3.Error):
                 raise self._file.explain(error) from error
             raise
         self._reader.use(connection)
 
-    def _report_loss(self, connection: sqlite3.Connection, mark: int) -> None:
-        last = statements.last_position(connection)
-        if mark <= last:
-            return
-        self.lost = Bounds(last + 1, mark)
-        message = (
-            f"the log {self._file.path} has lost events: it ends at position {last} and "
-            f"had come to {mark}"
-        )
-        logger.warning("%s", message)
-        # Positions that readers have seen are not given again.
-        connection.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'events'", (mark,))
-        statements.warn(connection, self._log_name, message)
-
     # --- writing ----------------------------------------------------------------------------
 
     def claim(self, workflow_id: str, parent_workflow_id: Optional[str] = None) -> None:
-        """See `EventStore.claim`; waits for a commit."""
-        with self._writer.lock:
-            known = self._writer.runs.get(workflow_id)
-            if known is not None:
-                if known.last:
-                    raise LogError(f"workflow {workflow_id!r} has a log already: choose another id")
-                return
-        run = Run(workflow_id, parent_workflow_id)
-        run.owner = self._own()
-        if self._writer.failure is None or not self._keep_going:
-            self._writer.do(lambda connection: statements.claim(connection, run))
-        with self._writer.lock:
-            self._writer.runs.setdefault(workflow_id, run)
-        self._stop_requests.start()
+        """See `EventStore.claim`; waits for a commit.
 
-    def _own(self) -> int:
-        """This process's id as a writer."""
-        with self._owning:
-            if self._owner_id is None:
-                try:
-                    owner = self._owner = self._owner or WriterLease(self._file.path)
-                except OSError as error:
-                    raise LogError(
-                        f"no lock file beside the log {self._file.path}: {error.strerror}"
-                    ) from None
-                self._owner_id = self._writer.do(lambda c: statements.add_owner(c, owner))
-            return self._owner_id
+        Raises:
+            ConfigError: an id is no text, or none that the log can hold.
+        """
+        if self._claimed(workflow_id, parent_workflow_id).last:
+            raise _has_log(workflow_id)
+
+    def _claimed(self, workflow_id: str, parent: Optional[str]) -> Run:
+        check_id("workflow_id", workflow_id)
+        if parent is not None:
+            check_id("parent_workflow_id", parent)
+        self._check_writable()
+        known = self._writer.runs.get(workflow_id)
+        if known is not None:
+            return known
+        run = Run(workflow_id, parent)
+        run.owner = self._lease_id
+        # With a disk that takes nothing, it is claimed when its events are written.
+        if run.owner is None or self._writer.failure is None or not self._keep_going:
+            self._writer.do(lambda connection: self._enter(connection, run))
+            self._lease_id = run.owner
+        return self._writer.runs.setdefault(workflow_id, run)
+
+    def _enter(self, connection: sqlite3.Connection, run: Run) -> None:
+        """Claim a run in the name of this process; in the writer's thread."""
+        try:
+            lease = self._lease = self._lease or WriterLease(self._file.path)
+        except OSError as error:
+            raise LogError(
+                f"no lock file beside the log {self._file.path}: {error.strerror}"
+            ) from None
+        run.owner = statements.enter(connection, lease)
+        statements.claim(connection, run)
+
+    def _check_writable(self) -> None:
+        if self._file.read_only:
+            raise LogError(f"the log {self._file.path} was opened for reading only")
 
     def append(self, event: Event) -> Event:
-        """See `EventStore.append`; the position comes with the commit."""
+        """See `EventStore.append`; the position comes with the commit.
+
+        Raises:
+            ConfigError: the event's workflow id is no text, or none that the log can hold.
+            LogError: the log takes no events, or none so large.
+        """
         run = self._writer.runs.get(event[4])
         if run is None:
+            check_id("workflow_id", event[4])
             if self._has(event):
                 return event
-            self.claim(event[4], event[5])
-            run = self._writer.runs[event[4]]
+            run = self._claimed(event[4], event[5])
+        check_size(event[7])
         self._writer.append(run, event)
         return event
 
@@ -211,7 +221,7 @@ class SqliteStore(EventStore):
         found = self._reader.one(
             "SELECT 1 FROM runs WHERE workflow_id = ? AND owner = ? AND last >= ?",
             event.workflow_id,
-            self._owner_id,
+            self._lease_id,
             event.offset,
         )
         return found is not None
@@ -247,71 +257,27 @@ class SqliteStore(EventStore):
             LogError: the file cannot be read.
         """
         if workflow_id is None:
-            return self._read_all(after, limit)
-        pending = self._pending_of(workflow_id, after)
-        events = self._reader.of_run(workflow_id, after, limit)
-        last = events[-1].offset if events else after
-        for event in pending:
-            if len(events) >= limit:
-                break
-            if event.offset > last:
-                events.append(event)
-        return events
-
-    def _read_all(self, after: int, limit: int) -> List[Event]:
-        pending: List[Event] = []
-        try:
-            self._writer.flush()
-        except LogError:  # then what is in memory follows, in the order it will be written
-            with self._writer.lock:
-                pending = list(self._writer.pending)
-        events = self._reader.of_all(after, limit)
-        if pending:
-            first = self._reader.last_position() + 1
-            for number, event in enumerate(pending, first):
-                if number > after and len(events) < limit:
-                    events.append(event._replace(position=number))
-        return events
-
-    def _pending_of(self, workflow_id: str, after: int) -> List[Event]:
-        writer = self._writer
-        with writer.lock:
-            run = writer.runs.get(workflow_id)
-            if run is None or run.committed >= run.last:
-                return []
-            return [e for e in writer.pending if e[4] == workflow_id and e[1] > after]
+            return self._contents.of_all(after, limit)
+        return self._contents.of_run(workflow_id, after, limit)
 
     def bounds(self, workflow_id: Optional[str] = None) -> Bounds:
-        """See `EventStore.bounds`."""
+        """See `EventStore.bounds`; of all, it may wait a moment for a commit."""
         if workflow_id is None:
-            with self._writer.lock:
-                extra = len(self._writer.pending) if self._writer.failure is not None else 0
-            first, last = self._reader.bounds()
-            return Bounds(first or (last + 1 if last else 0), last + extra)
-        run = self._writer.runs.get(workflow_id)
-        last = self._writer.last_of(run) if run is not None else 0
-        pending = self._pending_of(workflow_id, 0)
-        first, committed = self._reader.bounds_of(workflow_id)
-        last = max(last, committed)
-        if first is None:
-            first = pending[0].offset if pending else last + 1 if last else 0
-        return Bounds(first, last)
+            return self._contents.bounds()
+        return self._contents.bounds_of(workflow_id)
 
     def has_ended(self, workflow_id: str) -> bool:
         """See `EventStore.has_ended`."""
-        run = self._writer.runs.get(workflow_id)
-        if run is not None:
-            return run.ended
-        return self._reader.status_of(workflow_id) not in (None, *statements.ACTIVE)
+        return self._contents.has_ended(workflow_id)
 
     def runs(self, *, limit: int = 100) -> List[RunState]:
         """See `EventStore.runs`."""
-        self._writer.urge(_NEWS_S)
+        self._contents.refresh()
         return self._reader.states("ORDER BY id DESC LIMIT ?", limit)
 
     def run(self, workflow_id: str) -> Optional[RunState]:
         """See `EventStore.run`."""
-        self._writer.urge(_NEWS_S)
+        self._contents.refresh()
         found = self._reader.states("AND workflow_id = ?", workflow_id)
         return found[0] if found else None
 
@@ -334,107 +300,103 @@ class SqliteStore(EventStore):
                 return False
             self._reap()
             with self._writer.lock:
-                if self._writer.position <= after and not self._closed:
+                if self._writer.committer.position <= after and not self._closed:
                     self._writer.news.wait(min(left, _POLL_S))
         return False
 
     def read_others(self, after: int, limit: int) -> Tuple[List[Event], int]:
         """See `EventStore.read_others`."""
-        events, last = self._reader.of_others(self._owner_id, after, limit)
-        notices, self._notices = self._notices, []
-        return notices + events, last
+        events, last = self._reader.of_others(self._lease_id, after, limit)
+        return self._notices.take() + events, last
 
     def _reap(self) -> None:
         """Close the runs of processes that have died, now and then."""
         now = time.monotonic()
-        if now < self._reap_at:
+        if now < self._reap_at or self._file.read_only:
             return
         self._reap_at = now + _REAP_S
         with self._reader.query() as connection:
-            dead = statements.find_dead(connection, self._file.path, self._owner_id)
+            dead = interrupted.find_dead(connection, self._file.path, self._lease_id)
         if dead:
             with contextlib.suppress(LogError):
-                self._writer.do_soon(lambda c: statements.close_interrupted(c, dead))
+                self._writer.do_soon(lambda c: interrupted.close_interrupted(c, dead))
 
     # --- stopping ---------------------------------------------------------------------------
 
     def request_stop(self, workflow_id: str, reason: str) -> bool:
-        """See `EventStore.request_stop`; waits for a commit."""
+        """See `EventStore.request_stop`; waits for a commit.
+
+        Raises:
+            ConfigError: an argument is no text, or none that the log can hold.
+            LogError: the log cannot be written.
+        """
+        check_id("workflow_id", workflow_id)
+        check_reason(reason)
+        self._check_writable()
         if self._reader.status_of(workflow_id) not in statements.ACTIVE:
             return False
-        return self._writer.do(lambda c: statements.ask_to_stop(c, workflow_id, reason))
+        return bool(self._writer.do(lambda c: statements.ask_to_stop(c, workflow_id, reason)))
 
     def watch_stops(self, callback: StopCallback) -> None:
         """See `EventStore.watch_stops`."""
         self._stop_requests.add(callback)
 
-    def stop_requests(self) -> List[Tuple[str, str]]:
+    def _requests(self) -> List[Tuple[str, str]]:
         """The requests there are for runs of this process, (workflow id, reason) each."""
         found = self._reader.all("SELECT workflow_id, reason FROM stops")
         return [(name, reason) for name, reason in found if name in self._writer.runs]
 
-    def is_writing(self) -> bool:
+    def _is_writing(self) -> bool:
         """True while runs of this process are under way."""
         return not self._closed and any(not run.ended for run in list(self._writer.runs.values()))
 
     # --- the writer's side ------------------------------------------------------------------
 
-    def _housekeeping(self, connection: sqlite3.Connection) -> bool:
-        size = self._file.wal_bytes()
-        if size > _WAL_BYTES and not self._wal_warned:
-            self._wal_warned = True
-            message = (
-                f"the write-ahead log of {self._file.path} has grown to {size >> 20} MiB: "
-                "somebody has had it open for reading all the while"
-            )
-            logger.warning("%s", message)
-            statements.warn(connection, self._log_name, message)
-        elif size < _WAL_BYTES // 2:
-            self._wal_warned = False
-        return statements.trim(connection, *self._keep) if any(self._keep) else False
+    def _after_commit(self) -> None:
+        if self._writer.runs:
+            self._stop_requests.start()
 
     def _note_failure(self, error: LogError) -> None:
         if self._keep_going:
-            data = payloads.system_warning(
-                f"{error}: events are kept in memory until it can be written"
-            )
-            self._noticed += 1
-            name = f"{self._log_name}-memory"
-            self._notices.append(
-                Event(
-                    f"{name}:{self._noticed}",
-                    self._noticed,
-                    None,
-                    EventType.SYSTEM_WARNING,
-                    name,
-                    None,
-                    time.time(),
-                    FrozenDict(data),
-                )
-            )
+            self._notices.add(error)
 
     # --- the end ----------------------------------------------------------------------------
 
     def close(self) -> None:
         """Write what is pending, let go of the file.  Idempotent.
 
-        Reading is still possible afterwards.
+        Reading is still possible afterwards.  In a signal handler that has interrupted
+        the closing itself, it returns at once, and the closing goes on afterwards.
         """
-        if self._closed:
-            return
-        owner_id = self._owner_id
-        self._writer.close(lambda c: None if owner_id is None else statements.leave(c, owner_id))
-        self._closed = True
-        self._stop_requests.end()
+        me = threading.get_ident()
         with self._writer.lock:
-            self._writer.news.notify_all()
-        if self._writer.connection is not None:
-            self._writer.connection.close()
-            self._writer.connection = None
+            if self._closer is not None:
+                if self._closer != me:
+                    self._writer.news.wait_for(lambda: self._closed, _CLOSE_S)
+                return
+            self._closer = me
+        try:
+            self._close()
+        finally:
+            if not self._closed:
+                self._closer = None  # it was broken off: another call may finish it
+
+    def _close(self) -> None:
+        self._writer.close(self._leave)
+        # The thread that looks for requests may wait for what a signal handler interrupted.
+        self._stop_requests.end(wait=not self._reader.is_busy)
+        self._writer.committer.close()
         self._reader.close()
-        if self._owner is not None:
-            self._owner.release()
-        self._file.close_mark()
+        if self._lease is not None:
+            self._lease.release()
+        self._mark.close()
+        with self._writer.lock:
+            self._closed = True
+            self._writer.news.notify_all()
+
+    def _leave(self, connection: sqlite3.Connection) -> None:
+        if self._lease_id is not None:
+            statements.leave(connection, self._lease_id)
 
     def __enter__(self) -> SqliteStore:
         return self
@@ -456,14 +418,17 @@ class SqliteStore(EventStore):
         self._writer.after_fork_in_parent()
 
     def _after_fork(self) -> None:
-        self._reader.after_fork_in_child(self._writer.connection)
-        self._writer.connection = None
-        if self._owner is not None:
-            self._owner.forget()
+        self._reader.after_fork_in_child(self._writer.committer.after_fork_in_child())
+        if self._lease is not None:
+            self._lease.forget()
         callbacks = self._stop_requests.callbacks
         self._writer.after_fork_in_child()
         self._reset()
         self._stop_requests.callbacks = callbacks
-        if not self._closed:
-            self._file.close_mark()
-            self._file.open_mark(self._log_id)
+        if not self._closed and not self._file.read_only:
+            self._mark.close()
+            self._mark.open(self._log_id)
+
+
+def _has_log(workflow_id: str) -> LogError:
+    return LogError(f"workflow {workflow_id!r} has a log already: choose another id")

@@ -2,33 +2,30 @@
 
 Appending puts an event into a bounded queue and waits for no disk.  Events stay
 in that queue until they are committed, so that readers find them meanwhile.
+
+A signal handler may call everything here, whatever it interrupts: the lock is
+re-entrant, who waits lets go of it wholly, and the thread is woken without one.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
-import sqlite3
 import threading
 import time
 from collections import deque
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
-from typing import Any, Callable, Deque, Dict, List, Optional, Tuple, TypeVar
+from typing import Any, Callable, Deque, Dict, List, Optional
 
 from agentstream import threads
 from agentstream.errors import LogError
 from agentstream.events.model import TERMINAL, Event
-from agentstream.events.sqlite import statements
-from agentstream.events.sqlite.files import LogFile
+from agentstream.events.sqlite.commit import Action, Committer, Operation
 from agentstream.events.sqlite.statements import Run
+from agentstream.threads.wakeup import Wakeup
 
 __all__ = ["Writer"]
 
 logger = logging.getLogger("agentstream.events.sqlite")
-
-T = TypeVar("T")
-Operation = Callable[[sqlite3.Connection], Any]
 
 _BATCH = 2000  # events a commit
 _LINGER_S = 0.005  # how long an event may wait for others to be committed with
@@ -39,51 +36,73 @@ _HOUSEKEEPING_S = 1.0
 
 
 class Writer:
-    """Commits events and operations in order; starts its thread when there is work."""
+    """Commits events and operations in order; starts its thread when there is work.
+
+    Args:
+        committer: writes them.
+        linger: wait a moment for more events to commit together.
+        max_queue: events that may wait.
+        busy_timeout: seconds a commit may wait for another process.
+        keep_going: keep taking events while the disk takes none.
+        slack: events after which there is housekeeping to do; None for now and then only.
+
+    Attributes:
+        committing: held while the database is written.
+        lock: guards all else.
+        news: notified at each commit, and at each failure of one.
+        pending: events that are not known to be committed, oldest first.
+        runs: those that this process writes.
+        committed: how many events have been.
+        failure: why nothing can be written at present, or None.
+    """
 
     def __init__(
         self,
-        file: LogFile,
+        committer: Committer,
         *,
         linger: bool,
         max_queue: int,
         busy_timeout: float,
         keep_going: bool,
-        housekeeping: Operation,
+        slack: Optional[int],
     ) -> None:
-        self._file = file
+        self.committer = committer
         self._linger = _LINGER_S if linger else 0.0
         self._max_queue = max_queue
         self._patience = busy_timeout
+        # A commit may wait that long for another process, and then takes its time.
+        self._bound = busy_timeout * 2 + 5.0
         self._keep_going = keep_going
-        self._housekeeping = housekeeping
+        self._slack = slack
         self.on_failure: Callable[[LogError], object] = lambda _: None
-        self.connection: Optional[sqlite3.Connection] = None
+        self.on_commit: Callable[[], object] = lambda: None
         self._reset()
 
     def _reset(self) -> None:
-        self.committing = threading.RLock()  # held while the database is written
-        self.lock = threading.RLock()  # guards what follows
-        self._work = threading.Condition(self.lock)
-        self._room = threading.Condition(self.lock)
-        #: Notified at each commit.
+        self.committing = threading.RLock()
+        self.lock = threading.RLock()
         self.news = threading.Condition(self.lock)
+        self._room = threading.Condition(self.lock)
+        self._wakeup = Wakeup()
         self.pending: Deque[Event] = deque()
-        self.runs: Dict[str, Run] = {}  # those that this process writes
-        self._operations: List[Tuple[Operation, Future[Any]]] = []
+        self.runs: Dict[str, Run] = {}
+        self._operations: List[Operation] = []
         self._thread: Optional[threading.Thread] = None
+        self._starting = False
         self._idle = False
         self._urgent = False
+        self._batch = 0  # events in the last commit
         self._siblings = 0  # so many appends are waited for
         self._closing = False
-        self._last: Optional[Operation] = None  # what is done when all is written
-        self._committed = 0
-        self.position = 0  # of the newest event committed here
+        self._ended = False
+        self._last: Optional[Action] = None  # what is done when all is written
+        self.committed = 0
         self.failure: Optional[LogError] = None
         self._retry_at = 0.0
-        self._tidy_at = 0.0
+        self._tidy_at = 0.0  # when there is housekeeping to do
+        self._untidied = 0  # events written since the last
 
-    # --- from any thread --------------------------------------------------------------------
+    # --- from any thread, and from signal handlers ------------------------------------------
 
     def append(self, run: Run, event: Event) -> None:
         """Queue an event; one that is there already is not queued again.
@@ -107,12 +126,22 @@ class Writer:
                 run.ended = True
             if self._idle:
                 self._idle = False
-                self._work.notify()
+                self._wakeup.set()
             elif self._siblings:
                 if len(self.pending) >= self._siblings:
-                    self._work.notify()
+                    self._wakeup.set()
             elif self._thread is None:
+                self._begin_with(run, event)
+
+    def _begin_with(self, run: Run, event: Event) -> None:
+        if not self._ended:
+            if not self._starting:
                 self._start()
+            return
+        # A signal handler closed the log between the check and here: nobody will write it.
+        self.pending.remove(event)
+        run.last, run.ended = event[1] - 1, False
+        raise LogError("the log is closed")
 
     def _check(self, run: Run, event: Event) -> None:
         if self._closing:
@@ -135,8 +164,7 @@ class Writer:
                     f"{len(self.pending)} events wait for the disk: no more are taken",
                     retryable=True,
                 )
-            self._urgent = True
-            self._work.notify()
+            self._hurry()
             self._room.wait(left)
             self._check(run, event)
 
@@ -148,6 +176,25 @@ class Writer:
                 run.last = newest[1]
                 run.ended = newest[3] in TERMINAL
             return run.last
+
+    def appended(self) -> int:
+        """How many events have been appended, committed or not."""
+        with self.lock:
+            return self.committed + len(self.pending)
+
+    def count_beyond(self, last: int, appended: int, committed: int) -> Optional[int]:
+        """How many of the first `appended` events are not among those up to position `last`.
+
+        None if that cannot be told: since `committed` was read, and `last` after it,
+        more have been committed.
+        """
+        with self.lock:
+            if self.committed != committed:
+                return None
+            in_flight = self.committer.in_flight
+            if in_flight is not None and last >= in_flight[0]:
+                committed += in_flight[1]
+            return max(0, appended - committed)
 
     def settle(self, run: Run, offset: int) -> None:
         """Wait until an event is committed.
@@ -165,218 +212,232 @@ class Writer:
         Raises:
             LogError: it could not be, so far.
         """
-        with self.lock:
-            target = self._committed + len(self.pending)
-        self._wait(lambda: self._committed >= target)
+        target = self.appended()
+        self._wait(lambda: self.committed >= target)
 
     def urge(self, seconds: float) -> None:
-        """Give what was appended so long to be committed."""
+        """Give what was appended up to `seconds` to be committed."""
         with self.lock:
-            target = self._committed + len(self.pending)
-            if self._committed < target and self.failure is None:
-                self._urgent = True
-                self._work.notify()
+            target = self.appended()
+            if self.committed < target and self.failure is None and not self._ended:
+                self._hurry()
                 self.news.wait_for(
-                    lambda: self._committed >= target or self.failure is not None, seconds
+                    lambda: self.committed >= target or self.failure is not None, seconds
                 )
+
+    def _hurry(self) -> None:
+        """Have what waits committed at once."""
+        if self._thread is None and not self._ended:
+            self._start()
+        self._urgent = True
+        self._wakeup.set()
 
     def _wait(self, done: Callable[[], bool], *, urgent: bool = True) -> None:
         with self.lock:
             if done():
                 return
-            if urgent and not self._urgent:
-                self._urgent = True
-                self._work.notify()
-            # A commit may wait that long for another process, and then takes its time.
-            end = time.monotonic() + self._patience * 2 + 5.0
+            if urgent:
+                self._hurry()
+            end = time.monotonic() + self._bound
             while not done():
                 left = end - time.monotonic()
                 if self.failure is not None:
                     raise _again(self.failure)
-                if left <= 0:
-                    raise LogError(f"the disk has not answered for {self._patience * 2 + 5:g} s")
+                if left <= 0 or self._ended:
+                    raise LogError(f"the disk has not answered for {self._bound:g} s")
                 self.news.wait(left)
 
-    def do(self, operation: Callable[[sqlite3.Connection], T]) -> T:
-        """Have `operation` run within the next commit; returns what it returns.
+    def do(self, action: Action) -> Any:
+        """Have `action` run within the next commit; returns what it returns.
 
         Raises:
             LogError: it said so, or there was no commit.
         """
-        future = self.do_soon(operation)
-        try:
-            return future.result(self._patience * 2 + 5.0)  # type: ignore[no-any-return]
-        except FutureTimeout:
-            raise LogError("the disk has not answered") from None
+        operation = self.do_soon(action)
+        with self.lock:
+            if not self.news.wait_for(lambda: operation.done, self._bound):
+                raise LogError("the disk has not answered")
+        if operation.error is not None:
+            raise operation.error
+        return operation.result
 
-    def do_soon(self, operation: Operation) -> Future[Any]:
+    def do_soon(self, action: Action) -> Operation:
         """As `do`, without waiting."""
-        future: Future[Any] = Future()
+        operation = Operation(action)
         with self.lock:
             if self._closing:
                 raise LogError("the log is closed")
-            self._operations.append((operation, future))
-            self._urgent = True
-            if self._thread is None:
-                self._start()
-            self._idle = False
-            self._work.notify()
-        return future
+            self._operations.append(operation)
+            self._hurry()
+        return operation
 
-    def close(self, last: Operation) -> None:
+    def close(self, last: Action) -> None:
         """Commit what is pending, run `last`, end the thread.  Idempotent."""
         with self.lock:
-            if self._closing:
-                return
-            self._last = last
-            self._closing = True
-            self._work.notify()
+            if not self._closing:
+                self._last = last
+                self._closing = True
+            if self._thread is not None:
+                self._wakeup.set()
+            elif self.pending or self._operations or self._starting:
+                self._start()
+            else:
+                self._ended = True
             thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(self._patience * 2 + 5.0)
-        with self.lock:
+            if thread is not threading.current_thread():
+                self.news.wait_for(lambda: self._ended, self._bound)
             if self.pending:
                 logger.error(
-                    "%d events of the log %s were not written", len(self.pending), self._file.path
+                    "%d events of the log %s were not written",
+                    len(self.pending),
+                    self.committer.path,
                 )
-            self.news.notify_all()
-            self._room.notify_all()
+        if thread is not None and self._ended and thread is not threading.current_thread():
+            thread.join(1.0)
 
     def _start(self) -> None:
+        # A second one is no harm: it ends when it finds the first.
+        self._starting = True
         try:
-            self._thread = threads.start_thread("log", self._main)
+            threads.start_thread("log", self._main)
         except RuntimeError:
+            self._starting = False
             raise LogError("no thread could be started for the log") from None
 
     # --- the thread -------------------------------------------------------------------------
 
     def _main(self) -> None:
-        batch: List[Event] = []
+        if not self._set_up():
+            return
+        try:
+            while self._commit_next():
+                pass
+        finally:
+            self._tear_down()
+
+    def _set_up(self) -> bool:
+        with self.lock:
+            if self._thread is not None or self._ended:
+                return False
+            self._thread = threading.current_thread()
+            self._starting = False
+            return True
+
+    def _tear_down(self) -> None:
+        with self.lock:
+            self._thread = None
+            self._idle = False
+            self._ended = self._closing
+            for operation in self._operations:
+                operation.error, operation.done = LogError("the log is closed"), True
+            self._operations = []
+            self.news.notify_all()
+            self._room.notify_all()
+
+    def _commit_next(self) -> bool:
+        """Wait for work and commit it; False once the log is closed."""
+        self._await_work()
+        with self.lock:
+            self._urgent = False
+            batch = list(itertools.islice(self.pending, _BATCH))
+            operations, self._operations = self._operations, []
+            closing = self._closing and len(self.pending) <= _BATCH
+            if closing and self._last is not None:
+                operations.append(Operation(self._last))
+        self._batch = len(batch)
+        tidy = self._untidied if self._is_untidy(len(batch)) else None
+        try:
+            with self.committing:
+                more = self.committer.commit(self.runs, batch, operations, tidy)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the log goes on
+            self._fail(error, operations)
+            return not self._closing
+        if tidy is not None:
+            self._untidied = 0
+            soon = more or batch
+            self._tidy_at = time.monotonic() + _HOUSEKEEPING_S * (1 if soon else 10)
+        self._succeed(batch, operations)
+        return not closing
+
+    def _await_work(self) -> None:
         while True:
             with self.lock:
-                self._sleep()
-                if not self._urgent and not self._closing:
-                    self._gather(len(batch))
-                self._urgent = False
-                batch = list(itertools.islice(self.pending, _BATCH))
-                operations, self._operations = self._operations, []
-                closing = self._closing and len(self.pending) <= _BATCH
-                if closing and self._last is not None:
-                    operations.append((self._last, Future()))
-            try:
-                with self.committing:
-                    answers, position = self._commit(batch, operations)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the log goes on
-                self._fail(error, operations)
-                if self._closing:
-                    break
-            else:
-                self._succeed(batch, position, answers)
-                if closing:
-                    break
-
-    def _gather(self, last: int) -> None:
-        """Wait a moment for events to be committed with those there are."""
+                pause = self._pause()
+                self._idle = pause != 0 and self.failure is None
+            if pause == 0:
+                break
+            self._wakeup.wait(pause)
         if self._linger:
-            self._work.wait(self._linger)
-        elif 1 < last <= _MOST_SIBLINGS and len(self.pending) < last:
-            self._siblings = last
-            self._work.wait(_SIBLINGS_S)
-            self._siblings = 0
+            if not self._urgent and not self._closing:
+                self._wakeup.wait(self._linger)
+        else:
+            self._gather()
 
-    def _sleep(self) -> None:
-        while not self._closing:
-            now = time.monotonic()
-            if self.failure is not None:
-                if now >= self._retry_at or self._operations:
-                    return
-                self._work.wait(self._retry_at - now)
-            elif self.pending or self._operations or (self._tidy_at and now >= self._tidy_at):
-                return
-            else:
-                self._idle = True
-                self._work.wait(None if not self._tidy_at else self._tidy_at - now)
-        self._idle = False
-
-    def _commit(
-        self, batch: List[Event], operations: List[Tuple[Operation, Future[Any]]]
-    ) -> Tuple[List[Tuple[Future[Any], Any]], int]:
-        self._file.check()
-        if self.connection is None:
-            self.connection = self._file.connect()
-        connection = self.connection
-        answers: List[Tuple[Future[Any], Any]] = []
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            position = statements.write_events(connection, self.runs, batch)
-            for operation, future in operations:
-                try:
-                    answers.append((future, operation(connection)))
-                except LogError as error:
-                    answers.append((future, error))
-            self._tidy(connection, busy=bool(batch))
-            self._file.check()  # what is written into a file that has gone is not kept
-            connection.execute("COMMIT")
-        except BaseException as error:
-            self._roll_back()
-            if isinstance(error, sqlite3.Error):
-                raise self._file.explain(error) from error
-            raise
-        self._file.mark(position)
-        return answers, position
-
-    def _roll_back(self) -> None:
-        try:
-            if self.connection is not None and self.connection.in_transaction:
-                self.connection.execute("ROLLBACK")
-        except sqlite3.Error:
-            logger.debug("rolling back failed", exc_info=True)
-
-    def _tidy(self, connection: sqlite3.Connection, *, busy: bool) -> None:
+    def _pause(self) -> Optional[float]:
+        """Seconds until there is something to do; None for as long as nobody asks."""
         now = time.monotonic()
-        if now >= self._tidy_at:
-            more = self._housekeeping(connection)
-            self._tidy_at = now + _HOUSEKEEPING_S * (1 if more or busy else 10)
+        if self._closing or self._operations:
+            return 0.0
+        if self.failure is not None:
+            return max(0.0, self._retry_at - now)
+        if self.pending:
+            return 0.0
+        return max(0.0, self._tidy_at - now) if self._tidy_at else None
 
-    def _succeed(
-        self, batch: List[Event], position: int, answers: List[Tuple[Future[Any], Any]]
-    ) -> None:
+    def _gather(self) -> None:
+        """Wait a moment for as many events as were committed together last time."""
+        with self.lock:
+            together = 1 < self._batch <= _MOST_SIBLINGS and len(self.pending) < self._batch
+            if not together or self._urgent or self._closing:
+                return
+            self._siblings = self._batch
+        self._wakeup.wait(_SIBLINGS_S)
+        self._siblings = 0
+
+    def _is_untidy(self, written: int) -> bool:
+        self._untidied += written
+        due = time.monotonic() >= self._tidy_at
+        return due or (self._slack is not None and self._untidied >= self._slack)
+
+    def _succeed(self, batch: List[Event], operations: List[Operation]) -> None:
         with self.lock:
             if self.failure is not None:
-                logger.warning("the log %s can be written again", self._file.path)
+                logger.warning("the log %s can be written again", self.committer.path)
                 self.failure = None
             for event in batch:
                 self.pending.popleft()
                 run = self.runs.get(event[4])
-                if run is not None and run.refused is None:
+                if run is None:
+                    continue
+                if run.refused is None:
                     run.committed = max(run.committed, event[1])
-                    if run.ended and run.committed >= run.last:
-                        del self.runs[event[4]]
-            self._committed += len(batch)
-            self.position = position
+                if run.ended and event[1] >= run.last:
+                    del self.runs[event[4]]
+            self.committed += len(batch)
+            self.committer.in_flight = None
+            for operation in operations:
+                operation.done = True
             self._room.notify_all()
             self.news.notify_all()
-        for future, answer in answers:
-            if isinstance(answer, LogError):
-                future.set_exception(answer)
-            else:
-                future.set_result(answer)
+        self.on_commit()
 
-    def _fail(self, error: Exception, operations: List[Tuple[Operation, Future[Any]]]) -> None:
+    def _fail(self, error: Exception, operations: List[Operation]) -> None:
         if not isinstance(error, LogError):
             logger.error("the log's writer failed", exc_info=error)
-            error = LogError(f"the log {self._file.path} failed: {type(error).__name__}: {error}")
+            error = LogError(
+                f"the log {self.committer.path} failed: {type(error).__name__}: {error}"
+            )
         with self.lock:
             first = self.failure is None
             self.failure = error
             self._retry_at = time.monotonic() + _RETRY_S
+            for operation in operations:
+                operation.error, operation.done = _again(error), True
             self._room.notify_all()
             self.news.notify_all()
         if first:
             logger.error("%s", error)
             self.on_failure(error)
-        for _, future in operations:
-            future.set_exception(_again(error))
 
     # --- fork -------------------------------------------------------------------------------
 
@@ -392,7 +453,7 @@ class Writer:
         """Begin anew: what was pending, the parent writes."""
         closed = self._closing
         self._reset()
-        self._closing = closed
+        self._closing = self._ended = closed
 
 
 def _again(failure: LogError) -> LogError:

@@ -1,0 +1,76 @@
+"""What may enter a log: ids and reasons that it can hold, events that are not too large.
+
+Checked at the call, so that whoever gives something else is told, and nobody else is.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Mapping
+
+from agentstream import checks
+from agentstream.errors import ConfigError, LogError
+from agentstream.events.sqlite import rows
+from agentstream.text import is_encodable
+
+__all__ = ["check_id", "check_reason", "check_size"]
+
+_MOST_ID = 1000  # characters
+_MOST_REASON = 100_000
+_MOST_BYTES = 999_000_000  # SQLite takes no row above 10^9
+#: Characters of which JSON makes at most that many bytes: of a control character, six.
+_SURELY_SMALL = _MOST_BYTES // 6
+_SHORT = 10_000  # characters of a value, so that up to ...
+_MOST_PLAIN = 1000  # ... so many of them need no adding up
+
+
+def check_id(name: str, value: Any) -> None:
+    """Raise ConfigError unless `value` is a text by which a run can be known.
+
+    That is a str of 1 to 1,000 characters that UTF-8 can hold.
+    """
+    _check_text(name, checks.text(name, value), _MOST_ID)
+
+
+def check_reason(value: Any) -> None:
+    """Raise ConfigError unless `value` is a text of up to 100,000 characters; it may be empty."""
+    _check_text("reason", checks.text("reason", value, empty=True), _MOST_REASON)
+
+
+def _check_text(name: str, value: str, most: int) -> None:
+    if len(value) > most:
+        raise ConfigError.about(name, f"must be of at most {most:,} characters")
+    if not is_encodable(value):
+        raise ConfigError.about(name, "must be text that UTF-8 can hold: it has a lone surrogate")
+
+
+def check_size(data: Mapping[str, Any]) -> None:
+    """Raise LogError if an event's data is no mapping, or more than 999,000,000 bytes of JSON."""
+    try:
+        size = len("".join(data.values())) + len("".join(data))
+        if size < _SURELY_SMALL:
+            return  # as nearly all are: texts alone
+    except TypeError:
+        if _is_flat(data) and len(data) < _MOST_PLAIN:
+            return
+        size = 0
+    except AttributeError:
+        raise LogError(f"an event's data must be a mapping, not {type(data).__name__}") from None
+    if size <= _MOST_BYTES:
+        text = rows.encode(data)
+        size = len(text) if text.isascii() or len(text) > _MOST_BYTES else len(text.encode())
+    if size > _MOST_BYTES:
+        raise LogError(f"an event of more than {_MOST_BYTES:,} bytes cannot be kept")
+
+
+def _is_flat(data: Mapping[str, Any]) -> bool:
+    """True if all values are plain and short."""
+    for key, value in data.items():
+        kind = value.__class__
+        if kind is str:
+            if len(value) > _SHORT:
+                return False
+        elif kind is not int and kind is not float and kind is not bool and value is not None:
+            return False
+        if (kind is int and value.bit_length() > _SHORT) or len(key) > _SHORT:
+            return False
+    return True
