@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from requests.adapters import HTTPAdapter
 from requests.models import PreparedRequest
+from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from agentstream.llm.transport.head import HTTPResponse
 from agentstream.llm.transport.link import current
 from agentstream.llm.transport.response import StreamResponse
+from agentstream.text import strip_controls
 
 if TYPE_CHECKING:
     from urllib3.poolmanager import PoolManager
@@ -26,6 +29,8 @@ __all__ = ["Adapter"]
 
 class _Linked:
     """What both connection classes add: their socket belongs to the thread's current link."""
+
+    response_class: type = HTTPResponse
 
     def _new_conn(self: Any) -> socket.socket:
         link = current.link
@@ -118,7 +123,14 @@ class Adapter(HTTPAdapter):
         base = super().build_response(req, resp)
         response = StreamResponse()
         response.__dict__.update(base.__dict__)
+        headers = {name: _shown(value) for name, value in base.headers.items()}
+        response.headers = CaseInsensitiveDict(headers)
         return response
+
+
+def _shown(value: str) -> str:
+    """A header's value as an error may show it: one line, without control characters."""
+    return " ".join(strip_controls(value).split()) if not value.isprintable() else value
 
 
 def _use_our_pools(manager: PoolManager) -> None:

@@ -9,9 +9,12 @@ socket, its buffer and its release stay http.client's and urllib3's.
 from __future__ import annotations
 
 import http.client
-from typing import Any, Callable, List, Optional
+import io
+from typing import Any, Callable, List, Optional, Protocol
 
-__all__ = ["READ", "open_body"]
+from agentstream.llm.transport.poll import has_bytes
+
+__all__ = ["READ", "Body", "open_body"]
 
 #: As much as one read takes at most.
 READ = 65536
@@ -19,61 +22,111 @@ READ = 65536
 _MOST_HEADER = 65536
 
 
-def open_body(raw: Any, amount: int = READ) -> Callable[[], bytes]:
-    """A function that reads what is there of a urllib3 response; b"" at the body's end.
+def open_body(raw: Any, amount: int = READ) -> Body:
+    """The body of a urllib3 response, which is read through this from now on.
 
-    What it returns was all sent before any error it raises.  At the end, the
-    connection goes back to its pool.
-
-    Raises (the function):
-        http.client.IncompleteRead: the body ended before its framing said so.
-        http.client.HTTPException, OSError, urllib3's errors: the connection broke.
+    `amount` is what one read takes at most.
     """
     body = getattr(raw, "_fp", None)
     if isinstance(body, http.client.HTTPResponse) and body.fp is not None:
-        if body.chunked:
-            return _Chunked(raw, body, amount).read
-        return _Plain(raw, body, amount).read
-    read1 = raw.read1  # not http.client's: a stand-in of somebody's tests
-
-    def read() -> bytes:
-        return read1(amount, decode_content=False) or b""
-
-    return read
+        kind = _Chunked if body.chunked else _Plain
+        return kind(raw, body, amount)
+    return _StandIn(raw, amount)
 
 
-class _Body:
+class Body(Protocol):
+    """A body that is read as it comes.
+
+    Attributes:
+        over: all of it has been read.
+        reader: what it is read from, and the connection's bytes after it; None
+            where there is none.
+    """
+
+    over: bool
+    reader: Optional[io.BufferedReader]
+
+    def read(self) -> bytes:
+        """What is there of it, waiting for the first byte; b"" at the body's end.
+
+        What it returns was all sent before any error it raises.  At the end, the
+        connection goes back to its pool, unless something is left over in it.
+
+        Raises:
+            http.client.IncompleteRead: the body ended before its framing said so.
+            http.client.HTTPException, OSError, urllib3's errors: the connection broke.
+        """
+
+    def skip(self) -> int:
+        """Take what `reader` holds, at least a byte; returns how many bytes were taken.
+
+        Raises:
+            As `read`.
+        """
+
+
+class _StandIn:
+    """A body that is not http.client's: somebody's tests have made it."""
+
+    def __init__(self, raw: Any, amount: int) -> None:
+        self.over = False
+        self.reader: Optional[io.BufferedReader] = None
+        self._read1 = raw.read1
+        self._amount = amount
+
+    def read(self) -> bytes:
+        return self._read1(self._amount, decode_content=False) or b""
+
+    def skip(self) -> int:
+        return len(self.read())
+
+
+class _Framed:
     """What both framings share."""
 
     def __init__(self, raw: Any, body: http.client.HTTPResponse, amount: int) -> None:
+        self.over = False
+        self.reader: Optional[io.BufferedReader] = body.fp
         self._raw = raw
         self._body = body
         self._amount = amount
         self._read1: Callable[[int], bytes] = body.fp.read1
-        self._over = False
 
-    def _finish(self, clean: bool) -> None:
-        """The body is over; `clean` if nothing follows it."""
-        self._over = True
-        if not clean:
+    def _finish(self, *, left_over: bool = False) -> None:
+        """The body is over: its connection serves again if nothing came after it."""
+        self.over = True
+        if left_over or self._something_follows():
             self._body.will_close = True
             self._raw.close()
             return
         self._body.close()  # the response's half; the socket is the connection's
         self._raw.release_conn()
 
+    def _something_follows(self) -> bool:
+        """True if bytes are waiting after the body: in the buffer, in TLS, in the socket.
 
-class _Plain(_Body):
+        They would be read as the next request's answer.
+        """
+        sock = getattr(getattr(self._raw, "connection", None), "sock", None)
+        if sock is None:
+            return False  # it ends with its connection: there is none to give back
+        try:
+            return has_bytes(self._body.fp, sock) is not False
+        except (OSError, ValueError):  # broken, or shut this moment by a cancel
+            return True
+
+
+class _Plain(_Framed):
     """A body with a length, or one that ends with the connection."""
 
     def __init__(self, raw: Any, body: http.client.HTTPResponse, amount: int) -> None:
         super().__init__(raw, body, amount)
         self._left: Optional[int] = body.length
         if self._left == 0:
-            self._finish(True)
+            self._finish()
 
     def read(self) -> bytes:
-        if self._over:
+        if self.over:
             return b""
         left = self._left
         data = self._read1(self._amount if left is None else min(self._amount, left))
@@ -82,24 +135,27 @@ class _Plain(_Body):
                 raise http.client.IncompleteRead(b"", left)
             self._left = left - len(data)
             if self._left == 0:
-                self._finish(True)
+                self._finish()
         elif not data:
-            self._finish(True)
+            self._finish()
         return data
 
+    def skip(self) -> int:
+        return len(self.read())
 
-class _Chunked(_Body):
+
+class _Chunked(_Framed):
     """A chunked body."""
 
     def __init__(self, raw: Any, body: http.client.HTTPResponse, amount: int) -> None:
         super().__init__(raw, body, amount)
         self._left = 0  # what is still to come of a chunk, its CRLF included
         self._rest = b""  # the beginning of a header
-        self._in_trailers = False
+        self._trailers = -1  # bytes of them; -1 before the last chunk
         self._problem: Optional[http.client.HTTPException] = None
 
     def read(self) -> bytes:
-        while not self._over:
+        while not self.over:
             if self._problem is not None:
                 raise self._problem
             data = self._read1(self._amount)
@@ -108,7 +164,7 @@ class _Chunked(_Body):
             if self._rest:
                 data = self._rest + data
                 self._rest = b""
-            elif not self._left and not self._in_trailers:
+            elif not self._left and self._trailers < 0:
                 # Just one chunk, whole: what a token looks like when it comes.
                 end = data.find(b"\r\n", 0, 18)
                 if end > 0 and data[:end].isalnum() and data[-2:] == b"\r\n":
@@ -118,13 +174,24 @@ class _Chunked(_Body):
                     except ValueError:
                         pass  # `_cut` will say so
             found: List[bytes] = []
-            try:
-                self._cut(data, found)
-            except ValueError:
-                self._problem = http.client.HTTPException("a chunk's header cannot be read")
+            self._take(data, found)
             if found:
                 return found[0] if len(found) == 1 else b"".join(found)
         return b""
+
+    def skip(self) -> int:
+        if self._problem is not None:
+            raise self._problem
+        data = self._read1(self._amount)
+        self._take(self._rest + data, [])
+        return len(data)
+
+    def _take(self, data: bytes, found: List[bytes]) -> None:
+        self._rest = b""
+        try:
+            self._cut(data, found)
+        except ValueError:
+            self._problem = http.client.HTTPException("a chunk's header cannot be read")
 
     def _cut(self, data: bytes, found: List[bytes]) -> None:
         """Take the chunks' contents out of `data`; what is no whole header waits in `_rest`."""
@@ -144,7 +211,7 @@ class _Chunked(_Body):
                     raise ValueError
                 position += took
                 left -= took
-            elif self._in_trailers:
+            elif self._trailers >= 0:
                 position = self._trailer(data, position)
                 if position < 0:
                     break
@@ -158,7 +225,7 @@ class _Chunked(_Body):
                 if size:
                     left = size + 2
                 else:
-                    self._in_trailers = True
+                    self._trailers = 0
         self._left = left
 
     def _trailer(self, data: bytes, position: int) -> int:
@@ -168,8 +235,11 @@ class _Chunked(_Body):
             self._keep(data[position:])
             return -1
         if end > position:
+            self._trailers += end + 2 - position
+            if self._trailers > _MOST_HEADER:
+                raise ValueError
             return end + 2
-        self._finish(clean=end + 2 == len(data))
+        self._finish(left_over=end + 2 != len(data))
         return -1
 
     def _keep(self, rest: bytes) -> None:

@@ -3,85 +3,88 @@
 from __future__ import annotations
 
 import socket
-import ssl
 import time
 
 from agentstream import threads
-from agentstream.llm.transport.body import READ
+from agentstream.llm.transport.body import Body
 from agentstream.llm.transport.link import Link
-from agentstream.llm.transport.poll import readable
+from agentstream.llm.transport.poll import has_bytes, readable
 from agentstream.llm.transport.problems import LOW_LEVEL
 from agentstream.llm.transport.response import StreamResponse
 
 __all__ = ["drain"]
 
+#: What a body's end may cost: seconds of the caller, seconds in all, bytes.
+_AT_ONCE_S = 0.001
+_MOST_S = 0.1
+_MOST = 65536
+
 
 def drain(response: StreamResponse, link: Link) -> None:
     """End a whole answer: leave its connection fit for the next request, or close it.
 
-    What a server sends after `[DONE]` is at most the end of the body.  If that
-    is not here within a millisecond, a thread waits for it, 100 ms and 64 KiB
-    at the most, and the caller goes on.
+    What a server sends after the last event is at most the end of the body.  If
+    that is not here within a millisecond, a thread waits for it and the caller
+    goes on; after 100 ms or 64 KiB the connection is closed, whatever comes.
     """
-    if not link.release():
+    body = response.body
+    sock = getattr(getattr(response.raw, "connection", None), "sock", None)
+    if not link.release() or body is None or body.over or sock is None:
+        response.close()  # of a body that is over, urllib3 has the connection back
+        return
+    rest = _Rest(response, body, sock)
+    if rest.skip(_AT_ONCE_S):
         response.close()
         return
-    connection = getattr(response.raw, "connection", None)
-    sock = getattr(connection, "sock", None)
-    if sock is None or _body_is_over(response):
-        response.close()  # gives the connection back, or there is none to give
-        return
-    if _something_there(response, sock, 0.001):
-        _drain(response, sock)
-        return
     try:
-        threads.start_thread("drain", _drain_later, response, sock)
+        threads.start_thread("drain", rest.skip_and_close)
     except RuntimeError:
         response.close()
 
 
-def _drain_later(response: StreamResponse, sock: socket.socket) -> None:
-    if _something_there(response, sock, 0.1):
-        _drain(response, sock)
-    else:
-        response.close()
+class _Rest:
+    """What is still to come of a body."""
 
+    def __init__(self, response: StreamResponse, body: Body, sock: socket.socket) -> None:
+        self._response = response
+        self._body = body
+        self._sock = sock
+        self._until = time.monotonic() + _MOST_S
+        self._left = _MOST
 
-def _drain(response: StreamResponse, sock: socket.socket) -> None:
-    until = time.monotonic() + 0.1
-    left = READ
-    try:
-        while left > 0:
-            sock.settimeout(max(until - time.monotonic(), 0.001))
-            data = response.read_body() if response.read_body is not None else b""
-            if not data:
-                break
-            left -= len(data)
-    except LOW_LEVEL:
-        pass
-    response.close()  # closes what is not over; of what is, urllib3 has the connection back
+    def skip(self, seconds: float) -> bool:
+        """Skip for so long; False if there is still time and room to wait for more."""
+        until = min(time.monotonic() + seconds, self._until)
+        try:
+            while not self._body.over:
+                if self._left <= 0 or not self._wait(until):
+                    return time.monotonic() >= self._until or self._left <= 0
+                self._left -= self._body.skip()
+        except LOW_LEVEL:
+            pass
+        return True
 
+    def skip_and_close(self) -> None:
+        try:
+            self.skip(_MOST_S)
+        finally:
+            self._response.close()
 
-def _body_is_over(response: StreamResponse) -> bool:
-    body = getattr(response.raw, "_fp", None)
-    return body is None or bool(getattr(body, "isclosed", lambda: True)())
+    def _wait(self, until: float) -> bool:
+        """True once there is a byte; False if there is none by `until`.
 
-
-def _something_there(response: StreamResponse, sock: socket.socket, seconds: float) -> bool:
-    """True if bytes of the response can be read without blocking, now or within `seconds`."""
-    reader = getattr(getattr(response.raw, "_fp", None), "fp", None)
-    if reader is None:
-        return False
-    try:
-        sock.settimeout(0)
-        for wait in (0.0, seconds):
-            if wait and not readable(sock, wait):
+        Raises:
+            OSError: the connection is broken or at its end.
+        """
+        reader = self._body.reader
+        if reader is None:
+            return False
+        while time.monotonic() < until:
+            there = has_bytes(reader, self._sock)
+            if there:
+                return True
+            if there is None:
+                raise ConnectionError("at its end")
+            if not readable(self._sock, max(until - time.monotonic(), 0.0)):
                 return False
-            try:
-                if reader.peek(1):
-                    return True
-            except (ssl.SSLWantReadError, BlockingIOError):
-                continue
-    except LOW_LEVEL:
-        pass
-    return False
+        return False

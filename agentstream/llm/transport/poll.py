@@ -1,11 +1,35 @@
-"""The wait for one socket, whatever the number of its descriptor."""
+"""What a socket has to say, without reading from it; whatever the number of its descriptor."""
 
 from __future__ import annotations
 
+import io
 import select
 import socket
+import ssl
+from typing import Optional
 
-__all__ = ["readable", "writable"]
+__all__ = ["has_bytes", "readable", "writable"]
+
+
+def has_bytes(reader: io.BufferedReader, sock: socket.socket) -> Optional[bool]:
+    """True if `reader`, which reads from `sock`, gives a byte at once; None at the end.
+
+    Looks into its buffer, the records that TLS has opened, and the socket.
+    Leaves `sock` non-blocking.
+
+    Raises:
+        OSError: the connection is broken.
+    """
+    sock.settimeout(0)
+    try:
+        if reader.peek(1):
+            return True
+    except (ssl.SSLWantReadError, BlockingIOError):
+        return False
+    # No byte: where there are none yet, a plain socket's reader says the same as at the end.
+    if isinstance(sock, ssl.SSLSocket) or readable(sock, 0):
+        return None
+    return False
 
 
 def readable(sock: socket.socket, seconds: float) -> bool:

@@ -12,6 +12,7 @@ import requests
 import urllib3.exceptions
 
 from agentstream.errors import AgentStreamError, ConnectError, ProtocolError
+from agentstream.llm.transport.head import UnclearHead
 
 if TYPE_CHECKING:
     from agentstream.llm.transport.link import Link
@@ -79,6 +80,8 @@ def _unanswered(chain: List[BaseException], link: Link, place: str) -> AgentStre
     garbage = _find(chain, http.client.HTTPException)
     if isinstance(garbage, http.client.BadStatusLine) and not str(garbage).endswith("\n"):
         link.answered = not isinstance(garbage, ConnectionError)  # cut in its first line
+    elif isinstance(garbage, UnclearHead):
+        return ProtocolError(f"the answer of {place} is unclear: {garbage}", phase="headers")
     elif garbage is not None and not isinstance(garbage, ConnectionError):
         return ProtocolError(
             f"{place} answered something that is not HTTP ({type(garbage).__name__})",

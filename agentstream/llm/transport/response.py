@@ -9,11 +9,13 @@ import requests
 
 from agentstream.errors import AgentStreamError, LimitExceeded, ProtocolError
 from agentstream.llm.settings import Limits
-from agentstream.llm.transport.body import READ, open_body
+from agentstream.llm.transport.body import READ, Body, open_body
 from agentstream.llm.transport.problems import LOW_LEVEL
 
 __all__ = ["StreamResponse"]
 
+#: How a gzip member begins.
+_MAGIC = b"\x1f\x8b"
 #: Of a compressed body, less: a KiB inflates to a MiB at most.
 _READ_COMPRESSED = 1024
 
@@ -33,8 +35,8 @@ class StreamResponse(requests.Response):
         self.limits = Limits()
         self.watch: Optional[Callable[[Callable[[], bytes]], Callable[[], bytes]]] = None
         self.progress: Optional[Callable[[], object]] = None
-        #: Reads what is there of the body, still compressed; None until iter_lines began.
-        self.read_body: Optional[Callable[[], bytes]] = None
+        #: The body, still compressed; None until somebody reads it.
+        self.body: Optional[Body] = None
 
     def iter_lines(  # type: ignore[override]
         self,
@@ -111,7 +113,8 @@ class StreamResponse(requests.Response):
         """A function that reads what is there, decompressed; b"" at the end."""
         encoding = self.headers.get("content-encoding", "").strip().lower()
         amount = _READ_COMPRESSED if encoding not in ("", "identity") else READ
-        read = self.read_body = open_body(self.raw, amount)
+        self.body = open_body(self.raw, amount)
+        read = self.body.read
         if self.watch is not None:
             read = self.watch(read)
         if amount == READ:
@@ -155,20 +158,29 @@ def _normalise(data: bytes, after_cr: bool) -> Tuple[bytes, bool]:
 
 
 def _shows_life(lines: List[bytes], head: bytes) -> bool:
-    """True if `lines`, which a read brought, hold bytes of a data line.
+    """True if `lines`, which a read brought, hold bytes of a data line, of SSE or of NDJSON.
 
     `head` is how the line begins that the first of them goes on with.
     """
     begins = (head + lines[0][:4])[:4]
     if begins == b"data":
         return bool(lines[0])
-    if begins and lines[0] and b"data".startswith(begins):
+    if lines[0] and _is_data(begins):
         return True
-    return any(line and b"data".startswith(line[:4]) for line in lines[1:])
+    return any(_is_data(line[:4]) for line in lines[1:])
+
+
+def _is_data(begins: bytes) -> bool:
+    """True if a line that begins so holds data: an SSE field `data`, or a JSON object."""
+    return bool(begins) and (b"data".startswith(begins) or begins[:1] == b"{")
 
 
 class _Inflater:
-    """Inflates gzip or deflate as it comes, in bounded steps."""
+    """Inflates gzip or deflate as it comes, in bounded steps.
+
+    Further gzip members belong to the body; what else follows is padding, and
+    skipped (RFC 1952, 2.2; as gzip(1) does).
+    """
 
     def __init__(self, read: Callable[[], bytes], limit: Optional[int]) -> None:
         self._read = read
@@ -177,18 +189,16 @@ class _Inflater:
         self._tail = b""
         self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
         self._first = True
+        self._gzip = False
+        self._padding = False
 
     def read(self) -> bytes:
         while True:
             packed = self._tail or self._read()
             if not packed:
                 return b""
-            data = self._step(packed)
-            self._tail = self._inflate.unconsumed_tail
-            if self._inflate.eof and self._inflate.unused_data:  # a further gzip member
-                self._tail = self._inflate.unused_data
-                self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
-            self._total += len(data)
+            data = self._begin_member(packed) if self._inflate.eof else self._step(packed)
+            self._total += len(data) or self._padding * len(packed)
             if self._limit is not None and self._total > self._limit:
                 raise LimitExceeded(
                     f"the body inflated past {self._limit} bytes (Limits.decompressed)",
@@ -198,7 +208,28 @@ class _Inflater:
             if data:
                 return data
 
+    def _begin_member(self, packed: bytes) -> bytes:
+        """After a member's end: another one, or padding."""
+        self._tail = b""
+        self._padding = self._padding or not self._gzip or packed[:2] not in (_MAGIC, _MAGIC[:1])
+        if self._padding:
+            return b""
+        if len(packed) == 1:  # half of what decides
+            packed += self._read()
+            if packed[:2] != _MAGIC:
+                self._padding = True
+                return b""
+        self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
+        return self._step(packed)
+
     def _step(self, packed: bytes) -> bytes:
+        if self._first:
+            self._gzip = packed[:1] == _MAGIC[:1]
+        data = self._decompress(packed)
+        self._tail = self._inflate.unconsumed_tail or self._inflate.unused_data
+        return data
+
+    def _decompress(self, packed: bytes) -> bytes:
         first, self._first = self._first, False
         try:
             return self._inflate.decompress(packed, READ)

@@ -1,0 +1,90 @@
+"""HTTPResponse: http.client's, strict where another answer's bytes might be taken for this one's.
+
+RFC 9110, section 15.2 (interim answers), RFC 9112, section 6.3 (a body's length).
+"""
+
+from __future__ import annotations
+
+import http
+import http.client
+from typing import List, Tuple
+
+__all__ = ["HTTPResponse", "UnclearHead"]
+
+#: Interim answers before the real one: so many, and so many bytes of headers together.
+_MOST_INTERIM = 64
+_MOST_BYTES = 65536
+
+
+class UnclearHead(http.client.HTTPException):
+    """The head of an answer that nobody can go by; its text says why."""
+
+
+class HTTPResponse(http.client.HTTPResponse):
+    """An answer's head.
+
+    http.client skips "100 Continue" alone: of "103 Early Hints" it makes an
+    answer without a body, and of the real one the next request's.
+    """
+
+    def _read_status(self) -> Tuple[str, int, str]:
+        skipped = 0
+        for _ in range(_MOST_INTERIM):
+            try:
+                version, status, reason = super()._read_status()  # type: ignore[misc]
+            except http.client.RemoteDisconnected:
+                if not skipped:
+                    raise
+                raise http.client.BadStatusLine("cut after an interim answer") from None
+            if status >= 200:
+                return version, status, reason
+            if status == http.HTTPStatus.SWITCHING_PROTOCOLS:
+                raise UnclearHead("101: it switches to a protocol nobody asked for")
+            skipped = self._skip_headers(skipped)
+        raise UnclearHead("interim answers without end")
+
+    def _skip_headers(self, skipped: int) -> int:
+        """Skip the headers of an interim answer; returns the bytes skipped until now."""
+        while True:
+            line = self.fp.readline(_MOST_BYTES + 1)
+            skipped += len(line)
+            if skipped > _MOST_BYTES:
+                raise UnclearHead("interim answers without end")
+            if line in (b"\r\n", b"\n"):
+                return skipped
+            if not line.endswith(b"\n"):
+                raise http.client.BadStatusLine("cut in an interim answer")
+
+    def begin(self) -> None:
+        """Read the head.
+
+        Raises:
+            UnclearHead: it does not say where the body ends, or twice.
+        """
+        super().begin()
+        codings = [c for c in self._values("transfer-encoding") if c != "identity"]
+        lengths = self._values("content-length")
+        if codings:
+            if any(coding != "chunked" for coding in codings):
+                raise UnclearHead("a transfer coding nobody asked for")
+            self.chunked = True
+            self.chunk_left = None
+            self.length = None
+            if lengths or len(codings) > 1:
+                self.will_close = True  # by the other framing, what follows is no new answer
+        elif lengths:
+            self._check_length(lengths)
+
+    def _check_length(self, lengths: List[str]) -> None:
+        if not all(text.isascii() and text.isdigit() and len(text) < 19 for text in lengths):
+            raise UnclearHead("a Content-Length that is no number")
+        values = {int(text) for text in lengths}
+        if len(values) > 1:
+            raise UnclearHead("Content-Lengths that differ")
+        if self.length != 0:  # 0: an answer without a body, whatever its length says
+            self.length = values.pop()
+
+    def _values(self, name: str) -> List[str]:
+        """The values of a header that is a list, in lower case."""
+        found = self.headers.get_all(name) or []
+        return [value.strip().lower() for line in found for value in line.split(",")]

@@ -1,0 +1,178 @@
+"""WireServer: answers whose every byte the test chooses, on connections that stay open.
+
+ScriptedServer frames its answers; here the test is the framing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import tempfile
+import threading
+from typing import Any, Callable, Iterable, List, Optional, Union
+
+from agentstream.cancel import CancelToken
+from agentstream.llm.settings import Limits
+from agentstream.llm.transport import Transport
+from agentstream.testing.certificates import server_context
+
+#: What is sent for a request, a sendall each; a number is a pause in seconds; None hangs up.
+Answer = Iterable[Union[bytes, float, None]]
+
+
+class WireServer:
+    """Listens on 127.0.0.1 until its `with` block is left.
+
+    Args:
+        answer: the answer to each request, called in the connection's thread
+            with the request's head and body.
+        tls: speak TLS; `ca_file` is what to verify it with.
+
+    Attributes:
+        requests: the number of the connection each request came on, from 1.
+        heads: each request's head.
+    """
+
+    def __init__(self, answer: Callable[[bytes, bytes], Answer], *, tls: bool = False) -> None:
+        self._answer = answer
+        self._closing = threading.Event()
+        self.requests: List[int] = []
+        self.heads: List[bytes] = []
+        self.connections = 0
+        self._threads: List[threading.Thread] = []
+        self._socks: List[socket.socket] = []
+        self._undo = contextlib.ExitStack()
+        self._context: Optional[ssl.SSLContext] = None
+        self.ca_file = ""
+        if tls:
+            directory = tempfile.TemporaryDirectory(prefix="agentstream-wire-")
+            self._undo.callback(directory.cleanup)
+            self._context, self.ca_file = server_context(directory, False)
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """The server's side of TLS."""
+        assert self._context is not None
+        return self._context
+
+    def __enter__(self) -> WireServer:
+        self._start(self._accept)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for sock in list(self._socks):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(5.0)
+            assert not thread.is_alive()
+        self._undo.close()
+
+    def _start(self, function: Callable[..., None], *args: Any) -> None:
+        thread = threading.Thread(target=function, args=args, name="test-wire", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._socks.append(sock)
+            self.connections += 1
+            self._start(self._serve, sock, self.connections)
+
+    def _serve(self, sock: socket.socket, number: int) -> None:
+        plain = sock
+        try:
+            if self._context is not None:
+                sock = self._context.wrap_socket(sock, server_side=True)
+            with sock, sock.makefile("rb") as reader:
+                while not self._closing.is_set():
+                    head, length = _head(reader)
+                    if not head:
+                        return
+                    self.requests.append(number)
+                    self.heads.append(head)
+                    for piece in self._answer(head, reader.read(length)):
+                        if piece is None:
+                            return
+                        if isinstance(piece, float):
+                            self._closing.wait(piece)
+                        else:
+                            sock.sendall(piece)
+        except (OSError, ValueError):
+            pass
+        finally:
+            sock.close()
+            with contextlib.suppress(ValueError):
+                self._socks.remove(plain)
+
+
+def _head(reader: Any) -> Any:
+    lines = []
+    length = 0
+    while True:
+        line = reader.readline()
+        if not line:
+            return b"", 0
+        lines.append(line)
+        if line.lower().startswith(b"content-length:"):
+            length = int(line.split(b":")[1])
+        if line == b"\r\n":
+            return b"".join(lines), length
+
+
+# --- answers --------------------------------------------------------------------------------
+
+
+def chunked(body: bytes, *, end: bytes = b"0\r\n\r\n", size: int = 65536) -> bytes:
+    """A whole answer in chunks."""
+    chunks = [body[n : n + size] for n in range(0, len(body), size)]
+    framed = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks)
+    return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + framed + end
+
+
+def sized(body: bytes, *, length: Optional[int] = None, headers: bytes = b"") -> bytes:
+    """A whole answer with a Content-Length."""
+    length = len(body) if length is None else length
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n%s\r\n%s" % (length, headers, body)
+
+
+def closing(body: bytes) -> bytes:
+    """An answer that ends with its connection."""
+    return b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + body
+
+
+def empty(status: int = 204) -> bytes:
+    """An answer without a body."""
+    return b"HTTP/1.1 %d Nothing\r\n\r\n" % status
+
+
+# --- the client's side ----------------------------------------------------------------------
+
+
+def transport_of(server: WireServer, **settings: Any) -> Transport:
+    """A transport to a WireServer."""
+    settings.setdefault("api_key", None)
+    settings.setdefault("headers", {})
+    settings.setdefault("verify", server.ca_file or True)
+    settings.setdefault("limits", Limits())
+    return Transport(server.url + "/answer", **settings)
+
+
+def fetch(transport: Transport, body: bytes = b"{}", stop: Optional[CancelToken] = None) -> bytes:
+    """The body of one answer."""
+    with transport.exchange(body, stop or CancelToken()) as exchange:
+        read = exchange.read(10**6)
+        assert not exchange.broken, exchange.broken
+        return read
