@@ -187,7 +187,7 @@ class Call:
         key = self._cancel.add_callback(stop.cancel)
         try:
             with self._transport.exchange(
-                body, stop, url=url, headers=headers, deadlines=self._deadlines
+                body, stop, url=url, headers=headers, timer=self._deadlines
             ) as exchange:
                 yield exchange
         except Cancelled as error:

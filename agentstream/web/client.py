@@ -169,7 +169,7 @@ class _Server:
         """
         key = cancel.add_callback(lambda: clock.stop.cancel(cancel.reason))
         try:
-            with self._transport.exchange(None, clock.stop, url=url, deadlines=clock) as exchange:
+            with self._transport.exchange(None, clock.stop, url=url, timer=clock) as exchange:
                 yield exchange
         except (Cancelled, ConnectError):
             if not clock.stop.cancelled:

@@ -12,8 +12,8 @@ what the libraries raise into our errors.
 
 from __future__ import annotations
 
-from agentstream.llm.transport.exchange import Deadlines, Exchange
+from agentstream.llm.transport.exchange import Exchange, Timer
 from agentstream.llm.transport.session import Transport
 from agentstream.llm.transport.urls import check_url, display_url, secrets_in
 
-__all__ = ["Deadlines", "Exchange", "Transport", "check_url", "display_url", "secrets_in"]
+__all__ = ["Exchange", "Timer", "Transport", "check_url", "display_url", "secrets_in"]

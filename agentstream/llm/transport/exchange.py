@@ -1,6 +1,6 @@
 """Exchange: one request and its answer, from the place in the pool to the connection's release.
 
-    with transport.exchange(body, stop, deadlines=clocks) as exchange:
+    with transport.exchange(body, stop, timer=clocks) as exchange:
         for line in exchange.lines():
             ...
 
@@ -23,10 +23,10 @@ from agentstream.llm.transport.problems import LOW_LEVEL, broken_by
 from agentstream.llm.transport.response import StreamResponse
 from agentstream.llm.transport.semaphore import FairSemaphore
 
-__all__ = ["Deadlines", "Exchange"]
+__all__ = ["Exchange", "Timer"]
 
 
-class Deadlines(Protocol):
+class Timer(Protocol):
     """What bounds an exchange in time: it is told how far the exchange is, and cancels `stop`."""
 
     def queued(self) -> None:
@@ -77,7 +77,7 @@ class Exchange:
         send: sends the request over what the link connects; returns its response.
         places: the pool's.
         stop: cancels the exchange from any thread, wherever it is.
-        deadlines: default: none.
+        timer: default: none, and so no deadlines.
         resend: send the request again, once, if the connection had lain idle
             and turns out to be closed: nobody's failure, but the server may
             have seen the request.
@@ -98,13 +98,13 @@ class Exchange:
         places: FairSemaphore,
         stop: CancelToken,
         *,
-        deadlines: Optional[Deadlines] = None,
+        timer: Optional[Timer] = None,
         resend: bool = True,
     ) -> None:
         self._send = send
         self._places = places
         self._stop = stop
-        self._deadlines = _Unbounded() if deadlines is None else deadlines
+        self._timer = _Unbounded() if timer is None else timer
         self._resend = resend
         self._placed = False
         self._link: Optional[Link] = None
@@ -128,7 +128,7 @@ class Exchange:
         self._close(whole=kind is None)
 
     def _open(self) -> None:
-        self._deadlines.queued()
+        self._timer.queued()
         self._placed = self._places.acquire(self._stop)
         self._check_stop("connect")
         while self._response is None:
@@ -136,8 +136,8 @@ class Exchange:
 
     def _try(self) -> Optional[StreamResponse]:
         """The response; None if the request is to be sent again."""
-        until = self._deadlines.connecting()
-        link = self._link = Link(self._stop, until, self._deadlines.connected)
+        until = self._timer.connecting()
+        link = self._link = Link(self._stop, until, self._timer.connected)
         try:
             return self._send(link)
         except AgentStreamError as error:
@@ -198,7 +198,7 @@ class Exchange:
         """
         response = self.response
         response.watch = self._watch
-        response.progress = self._deadlines.is_alive
+        response.progress = self._timer.is_alive
         return response.iter_lines()
 
     def read(self, limit: int) -> bytes:
@@ -226,7 +226,7 @@ class Exchange:
 
         Lines may be waiting that came before the error: they first.
         """
-        watched = self._deadlines.watch(read)
+        watched = self._timer.watch(read)
 
         def safe() -> bytes:
             try:

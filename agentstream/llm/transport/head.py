@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import http
 import http.client
-from typing import List, Tuple
+from typing import IO, Any, List, Tuple
 
 __all__ = ["HTTPResponse", "UnclearHead"]
 
 #: Interim answers before the real one: so many, and so many bytes of headers together.
 _MOST_INTERIM = 64
 _MOST_BYTES = 65536
+
+
+_BLANK = (b"\r\n", b"\n")
 
 
 class UnclearHead(http.client.HTTPException):
@@ -50,7 +53,7 @@ class HTTPResponse(http.client.HTTPResponse):
             skipped += len(line)
             if skipped > _MOST_BYTES:
                 raise UnclearHead("interim answers without end")
-            if line in (b"\r\n", b"\n"):
+            if line in _BLANK:
                 return skipped
             if not line.endswith(b"\n"):
                 raise http.client.BadStatusLine("cut in an interim answer")
@@ -59,9 +62,16 @@ class HTTPResponse(http.client.HTTPResponse):
         """Read the head.
 
         Raises:
+            http.client.BadStatusLine: it was cut off.
             UnclearHead: it does not say where the body ends, or twice.
         """
+        fp = self.fp
+        lines = _Lines(fp)
+        self.fp = lines  # type: ignore[assignment]
         super().begin()
+        self.fp = fp
+        if lines.last not in _BLANK:  # http.client takes the end for a blank line
+            raise http.client.BadStatusLine("cut in its headers")
         codings = [c for c in self._values("transfer-encoding") if c != "identity"]
         lengths = self._values("content-length")
         if codings:
@@ -88,3 +98,18 @@ class HTTPResponse(http.client.HTTPResponse):
         """The values of a header that is a list, in lower case."""
         found = self.headers.get_all(name) or []
         return [value.strip().lower() for line in found for value in line.split(",")]
+
+
+class _Lines:
+    """A reader that remembers the last line it gave."""
+
+    def __init__(self, reader: IO[bytes]) -> None:
+        self._reader = reader
+        self.last = b""
+
+    def readline(self, limit: int = -1) -> bytes:
+        self.last = self._reader.readline(limit)
+        return self.last
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)

@@ -15,7 +15,7 @@ from agentstream.cancel import CancelToken
 from agentstream.errors import AgentStreamError
 from agentstream.llm.settings import Limits
 from agentstream.llm.transport.adapter import Adapter
-from agentstream.llm.transport.exchange import Deadlines, Exchange
+from agentstream.llm.transport.exchange import Exchange, Timer
 from agentstream.llm.transport.link import Link, current
 from agentstream.llm.transport.problems import LOW_LEVEL, connect_error
 from agentstream.llm.transport.response import StreamResponse
@@ -112,7 +112,7 @@ class Transport:
         *,
         url: Optional[str] = None,
         headers: Optional[Mapping[str, str]] = None,
-        deadlines: Optional[Deadlines] = None,
+        timer: Optional[Timer] = None,
         resend: bool = True,
     ) -> Exchange:
         """A request and its answer, to be used in a `with` block.
@@ -124,13 +124,13 @@ class Transport:
             stop: ends the exchange, from any thread.
             url: default: the transport's own.
             headers: of this request, over those of every request.
-            deadlines, resend: see `Exchange`, which says what is raised, too.
+            timer, resend: see `Exchange`, which says what is raised, too.
         """
 
         def send(link: Link) -> StreamResponse:
             return self._send(link, body, url, headers)
 
-        return Exchange(send, self.places, stop, deadlines=deadlines, resend=resend)
+        return Exchange(send, self.places, stop, timer=timer, resend=resend)
 
     def _prepare(
         self, method: str, url: str, body: Optional[bytes], headers: Mapping[str, str]
