@@ -14,8 +14,9 @@ from agentstream.llm.transport.response import StreamResponse
 
 __all__ = ["drain"]
 
-#: What a body's end may cost: seconds of the caller, seconds in all, bytes.
-_AT_ONCE_S = 0.001
+#: What a body's end may cost: seconds the caller waits for a byte and in all, seconds
+#: altogether, bytes.
+_GAP_S, _AT_ONCE_S = 0.001, 0.01
 _MOST_S = 0.1
 _MOST = 65536
 
@@ -33,7 +34,7 @@ def drain(response: StreamResponse, link: Link) -> None:
         response.close()  # of a body that is over, urllib3 has the connection back
         return
     rest = _Rest(response, body, sock)
-    if rest.skip(_AT_ONCE_S):
+    if rest.skip(_GAP_S, _AT_ONCE_S):
         response.close()
         return
     try:
@@ -52,21 +53,27 @@ class _Rest:
         self._until = time.monotonic() + _MOST_S
         self._left = _MOST
 
-    def skip(self, seconds: float) -> bool:
-        """Skip for so long; False if there is still time and room to wait for more."""
-        until = min(time.monotonic() + seconds, self._until)
+    def skip(self, gap: float, most: float) -> bool:
+        """Skip while bytes come, no more than `gap` seconds apart, for `most` seconds.
+
+        False if there is still time and room to wait for more.
+        """
+        until = min(time.monotonic() + most, self._until)
         try:
             while not self._body.over:
-                if self._left <= 0 or not self._wait(until):
-                    return time.monotonic() >= self._until or self._left <= 0
+                if not self._wait(min(time.monotonic() + gap, until)):
+                    break
                 self._left -= self._body.skip()
+                if self._left <= 0 or time.monotonic() >= until:
+                    break
         except LOW_LEVEL:
-            pass
-        return True
+            return True
+        return self._body.over or self._left <= 0 or time.monotonic() >= self._until
 
     def skip_and_close(self) -> None:
+        """Skip as much as there may be, and end the response."""
         try:
-            self.skip(_MOST_S)
+            self.skip(_MOST_S, _MOST_S)
         finally:
             self._response.close()
 
@@ -79,12 +86,12 @@ class _Rest:
         reader = self._body.reader
         if reader is None:
             return False
-        while time.monotonic() < until:
+        while True:
             there = has_bytes(reader, self._sock)
             if there:
                 return True
             if there is None:
                 raise ConnectionError("at its end")
-            if not readable(self._sock, max(until - time.monotonic(), 0.0)):
+            left = until - time.monotonic()
+            if left <= 0 or not readable(self._sock, left):
                 return False
-        return False

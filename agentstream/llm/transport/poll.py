@@ -24,12 +24,13 @@ def has_bytes(reader: io.BufferedReader, sock: socket.socket) -> Optional[bool]:
     try:
         if reader.peek(1):
             return True
+        # No byte: of a plain socket that may say "not yet" as well as "never more", and
+        # what came since is told from the end by a second look.
+        if not isinstance(sock, ssl.SSLSocket) and not readable(sock, 0):
+            return False
+        return True if reader.peek(1) else None
     except (ssl.SSLWantReadError, BlockingIOError):
         return False
-    # No byte: where there are none yet, a plain socket's reader says the same as at the end.
-    if isinstance(sock, ssl.SSLSocket) or readable(sock, 0):
-        return None
-    return False
 
 
 def readable(sock: socket.socket, seconds: float) -> bool:
