@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 import threading
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
@@ -17,27 +18,47 @@ from agentstream.errors import ConfigError
 from agentstream.llm.messages import ChatMessage
 from agentstream.results import ToolCall
 
-__all__ = ["Conversation", "estimate_tokens"]
+__all__ = ["Conversation", "estimate_tokens", "is_empty"]
 
 _VERSION = 1
+
+#: The mode of a new file: what was said is nobody else's.
+_PRIVATE = 0o600
 
 #: A message and its tokens.
 _Entry = Tuple[ChatMessage, int]
 
 #: Tokens that a message's frame costs, about.
 _FRAME = 4
+#: Tokens that a picture, a sound or a file costs, about.
+_PICTURE = 1000
 
 
 def estimate_tokens(message: ChatMessage) -> int:
-    """About how many tokens a message takes: a quarter of its characters, and its frame."""
-    size = 0
+    """About how many tokens a message takes: a quarter of its characters, and its frame.
+
+    A part of its content that is no text counts 1000, however long it is written.
+    """
+    size, parts = 0, 0
     if isinstance(message.content, str):
         size += len(message.content)
-    elif message.content is not None:
-        size += len(json.dumps(message.content, ensure_ascii=False, default=repr))
+    else:
+        for part in message.content or ():
+            text = part.get("text") if isinstance(part, Mapping) else part
+            if isinstance(text, str):
+                size += len(text)
+            else:
+                parts += 1
     for call in message.tool_calls:
         size += len(call.name) + len(call.arguments)
-    return size // 4 + _FRAME
+    return size // 4 + parts * _PICTURE + _FRAME
+
+
+def is_empty(message: ChatMessage) -> bool:
+    """True for an answer that says nothing, which servers refuse to be sent."""
+    content = message.content
+    said = bool(content.strip()) if isinstance(content, str) else bool(content)
+    return message.role == "assistant" and not said and not message.tool_calls
 
 
 class Conversation:
@@ -100,11 +121,14 @@ class Conversation:
     def add(self, *messages: ChatMessage) -> None:
         """Add messages, a tool call together with its results; trims to the budget.
 
+        A turn whose last answer is empty is left out: no server takes such a message.
+
         Raises:
             ConfigError: a result without its call, or a call without its result.
         """
         _check(messages)
-        entries = [(message, self._estimate(message)) for message in messages]
+        said = _answered(messages)
+        entries = [(message, self._estimate(message)) for message in said]
         with self._lock:
             self._entries = tuple(_trimmed((*self._entries, *entries), self.max_tokens))
 
@@ -170,6 +194,8 @@ class Conversation:
     def save(self, path: Union[str, os.PathLike[str]]) -> None:
         """Write the conversation to a file, as JSON; the file is whole at every moment.
 
+        A new file is for its owner only (0600); one that is there keeps its mode.
+
         Raises:
             OSError: it cannot be written.
             ConfigError: a message holds what JSON cannot.
@@ -181,8 +207,14 @@ class Conversation:
         target = os.fspath(path)
         unfinished = f"{target}.{os.getpid()}-{threading.get_ident()}.tmp"
         try:
-            with open(unfinished, "w", encoding="ascii") as file:
+            mode = stat.S_IMODE(os.stat(target).st_mode)
+        except OSError:
+            mode = _PRIVATE
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _PRIVATE)
+        try:
+            with open(descriptor, "w", encoding="ascii") as file:
                 file.write(text)
+            os.chmod(unfinished, mode)
             os.replace(unfinished, target)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -233,6 +265,17 @@ def _trimmed(entries: Sequence[_Entry], budget: Optional[int]) -> List[_Entry]:
         else:
             kept += group
     return kept if left <= budget else []
+
+
+def _answered(messages: Sequence[ChatMessage]) -> List[ChatMessage]:
+    """The messages without empty answers, and without the turns that end in one."""
+    turns: List[List[ChatMessage]] = [[]]
+    for message in messages:
+        if message.role == "user":
+            turns.append([])
+        turns[-1].append(message)
+    whole = [turn for turn in turns if turn and not is_empty(turn[-1])]
+    return [message for turn in whole for message in turn if not is_empty(message)]
 
 
 def _total(entries: Sequence[_Entry]) -> int:

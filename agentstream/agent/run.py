@@ -11,7 +11,8 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Generator, List, NamedTuple, Optional
 
-from agentstream.agent.conversation import Conversation
+from agentstream.agent.conversation import Conversation, is_empty
+from agentstream.agent.history import as_message, made_by
 from agentstream.agent.journal import AgentLog
 from agentstream.agent.settings import AgentSettings
 from agentstream.cancel import CancelToken
@@ -149,13 +150,10 @@ class AgentRun:
             request = ChatRequest([*before, *self.turn], **agent.of_round(number))
             response = yield from self._ask(request, number)
             if not response.tool_calls:
-                self.turn.append(ChatMessage.assistant(response.content))
-                return response
+                return self._ended(response)
             self.tool_calls += len(response.tool_calls)
             if number < most:  # nobody would read the results of the last one
-                results = self._call_tools(response)
-                said = ChatMessage.assistant(response.content or None, response.tool_calls)
-                self.turn += [said, *results]
+                self.turn += self._call_tools(response)
         raise LimitExceeded(
             f"agent {agent.name!r} made {most} requests and still calls tools"
             " (ToolLimits.max_rounds)",
@@ -196,10 +194,19 @@ class AgentRun:
         _note_answer(response, number, log)
         return response
 
+    def _ended(self, response: ChatResponse) -> ChatResponse:
+        """Take the last answer in; returns it, with a warning if it is not to be remembered."""
+        self.turn.append(as_message(response, ()))
+        if self._conversation is None or not is_empty(self.turn[-1]):
+            return response
+        warning = "the answer is empty: what was asked is not added to the conversation"
+        self._log.note(EventType.SYSTEM_WARNING, payloads.system_warning(warning))
+        return response._replace(warnings=(*response.warnings, warning))
+
     # --- tools ------------------------------------------------------------------------------
 
     def _call_tools(self, response: ChatResponse) -> List[ChatMessage]:
-        """Run the calls of an answer; returns the messages that answer them, in their order.
+        """Run the calls of an answer; returns it, and the messages that answer the calls.
 
         Raises:
             LimitExceeded: a call has brought the same result once too often.
@@ -211,7 +218,7 @@ class AgentRun:
         if self._loops is None:
             self._loops = LoopDetector(self._agent.limits.repeat_memory)
         self._loops.begin_answer()
-        calls = response.tool_calls
+        calls = made_by(response, self._agent.tools)
         keys = [self._key(call) for call in calls]
         # Of equal calls side by side, with none between them, one is made.
         again = [bool(key) and at > 0 and keys[at - 1] == key for at, key in enumerate(keys)]
@@ -228,10 +235,11 @@ class AgentRun:
                 box.note_started(call)
                 box.note_completed(call, outcomes[-1].text, 0.0, repeated=True)
             outcomes.append(outcomes[-1] if known else made.pop(0))
-        return [
+        results = [
             ChatMessage.tool(call.id, self._told(call, key, outcome, response, known=known))
             for call, key, outcome, known in zip(calls, keys, outcomes, again)
         ]
+        return [as_message(response, calls), *results]
 
     def _key(self, call: ToolCall) -> str:
         """What tells a call from others; "" for one that may be made again and again."""

@@ -14,7 +14,7 @@ import logging
 import queue
 import threading
 import time
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Union
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from agentstream import threads
 from agentstream.agent.approval import Approval, as_approval
@@ -27,8 +27,9 @@ from agentstream.events.model import EventType
 from agentstream.results import ToolCall
 from agentstream.text import safe_str
 from agentstream.tools import Tool
+from agentstream.tools.arguments import as_object, shown
 from agentstream.tools.context import RunContext
-from agentstream.tools.results import to_text
+from agentstream.tools.results import refuse_async, to_text
 
 __all__ = ["Outcome", "ToolCalls", "lost_threads"]
 
@@ -102,6 +103,7 @@ class _Task(_Background):
         assert self.tool is not None
         try:
             result = self.tool.call(self.arguments, self.token, context)
+            refuse_async(result)
             self.text = to_text(result, limit)
         except BaseException as error:  # noqa: BLE001 - SystemExit ends a tool, not a worker
             self.problem = f"the tool raised {type(error).__name__}"
@@ -202,22 +204,36 @@ class _Batch:
         sound = []
         for task in self._tasks:
             self._calls.note_started(task.call)
-            tool = self._agent.tools.get(task.call.name)
             try:
-                if task.call.cut:
-                    raise _cut(task.call.name)
-                if tool is None:
-                    raise _unknown(task.call.name, self._agent.tools)
-                task.arguments = tool.bind(task.call.arguments)
+                task.tool, task.arguments = self._bound(task.call)
             except ToolError as error:
                 self._fail(task, error)
                 continue
-            task.tool = tool
             sound.append(task)
         if self._agent.approve is None:
             self._ready = sound
         elif sound:
             self._ask(sound, self._agent.approve)
+
+    def _bound(self, call: ToolCall) -> Tuple[Tool, Dict[str, Any]]:
+        """The tool of a call, and its arguments as the tool takes them.
+
+        Raises:
+            ToolError: the call cannot be made; the text tells the model why.
+        """
+        try:
+            if call.cut:
+                raise _cut(call.name)
+            tool = self._agent.tools.get(call.name)
+            if tool is None:
+                raise _unknown(call.name, self._agent.tools)
+            return tool, tool.bind(call.arguments)
+        except ToolError as error:
+            if not call.arguments.strip() or as_object(call.arguments) is not None:
+                raise
+            # What goes back to the model in their place is an object: here it sees what it wrote.
+            text = f"{error} Its arguments began with {shown(call.arguments, 120)}"
+            raise ToolError(text, tool=call.name) from error.__cause__
 
     def _ask(self, tasks: List[_Task], approve: Approve) -> None:
         """Have `approve` asked about each call, one after the other.
@@ -274,13 +290,23 @@ class _Batch:
     # --- a call -----------------------------------------------------------------------------
 
     def _start_some(self) -> None:
-        while self._ready and len(self._running) < SIDE_BY_SIDE:
+        while self._ready and self._may_start(self._ready[0]):
             task = self._ready.pop(0)
             try:
                 self._start(task)
             except (ToolError, RuntimeError) as error:
                 known = isinstance(error, ToolError)
                 self._fail(task, error if known else _no_thread(task.call.name))  # type: ignore[arg-type]
+
+    def _may_start(self, task: _Task) -> bool:
+        """True if the next call in order may run beside those that run now."""
+        if not self._running:
+            return True
+        if self._agent.request.get("parallel_tool_calls") is False:
+            return False
+        if any(_is_alone(other) for other in (task, *self._running)):
+            return False
+        return len(self._running) < SIDE_BY_SIDE
 
     def _start(self, task: _Task) -> None:
         if lost_threads() >= MOST_LOST:
@@ -369,6 +395,10 @@ def _cut(name: str) -> ToolError:
         " it was not made",
         tool=name,
     )
+
+
+def _is_alone(task: _Task) -> bool:
+    return task.tool is not None and task.tool.alone
 
 
 def _no_thread(name: str) -> ToolError:

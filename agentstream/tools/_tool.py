@@ -44,8 +44,10 @@ class Tool:
         function: what is called; may take a CancelToken or a RunContext by annotation.
         timeout: seconds a call may take; None for the agent's setting.
         strict: ask the server to keep to the schema (OpenAI's strict mode).
-        repeatable: the same call may bring something new (a clock, a job's state),
-            so it is made each time and is no sign of a loop.
+        repeatable: the same call with the same result is no sign of a loop (a job's
+            state, say).
+        alone: nothing runs beside it: calls of one answer that come before it end
+            first, those after it wait.  For what writes.
 
     Raises ConfigError for a name, schema, function or timeout that cannot work.
     A Tool is callable like its function, and safe to use from any thread.
@@ -63,6 +65,7 @@ class Tool:
         timeout: Optional[float] = None,
         strict: bool = False,
         repeatable: bool = False,
+        alone: bool = False,
     ) -> None:
         _check_name(name)
         signature.check_function(function, name)
@@ -75,7 +78,9 @@ class Tool:
         self.timeout = _checked_timeout(name, timeout)
         self.strict = bool(strict)
         self.repeatable = bool(repeatable)
+        self.alone = bool(alone)
         self._shapes: Dict[str, Shape] = {}
+        self._defaults: Dict[str, Callable[[], Any]] = {}
         self._injected = signature.injected(function)
         takes_all = signature.check_schema_fits(function, self.parameters, self._injected, name)
         self._root = self.parameters
@@ -152,6 +157,9 @@ class Tool:
                 token = cancel or CancelToken()
                 value = token if asked.kind is CancelToken else RunContext(cancel=token)
             ours[name] = value
+        for name, make in self._defaults.items():
+            if name not in arguments:
+                ours[name] = make()
         return self.function(**arguments, **ours)
 
     def _converted(self, checked: Dict[str, Any]) -> Dict[str, Any]:
@@ -202,6 +210,7 @@ def tool(
     timeout: Optional[float] = ...,
     strict: bool = ...,
     repeatable: bool = ...,
+    alone: bool = ...,
 ) -> Tool: ...
 
 
@@ -214,6 +223,7 @@ def tool(
     timeout: Optional[float] = ...,
     strict: bool = ...,
     repeatable: bool = ...,
+    alone: bool = ...,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 
 
@@ -225,11 +235,12 @@ def tool(
     timeout: Optional[float] = None,
     strict: bool = False,
     repeatable: bool = False,
+    alone: bool = False,
 ) -> Union[Tool, Callable[[Callable[..., Any]], Tool]]:
     """Make a Tool of a function with annotations: `@tool`, or `@tool(timeout=5)`.
 
     The schema comes from the annotations, the description from the docstring's
-    first paragraph, what is said of the parameters from its Google, NumPy or reST
+    paragraphs before its sections, what is said of the parameters from its Google, NumPy or reST
     section or from `Annotated[..., "text"]`, which wins.  Defaults are shown to
     the model.  A parameter annotated CancelToken or RunContext is filled in by
     the library and not shown.  Methods work bound: `tool(weather.lookup)`.
@@ -240,8 +251,10 @@ def tool(
         description: for the model; the docstring's if None.
         timeout: seconds a call may take; None for the agent's setting.
         strict: ask the server to keep to the schema (OpenAI's strict mode).
-        repeatable: the same call may bring something new (a clock, a job's state),
-            so it is made each time and is no sign of a loop.
+        repeatable: the same call with the same result is no sign of a loop (a job's
+            state, say).
+        alone: nothing runs beside it: calls of one answer that come before it end
+            first, those after it wait.  For what writes.
 
     Raises ConfigError, naming the tool and the parameter, for what has no schema.
     """
@@ -253,6 +266,7 @@ def tool(
             timeout=timeout,
             strict=strict,
             repeatable=repeatable,
+            alone=alone,
         )
     if isinstance(function, Tool):
         raise ConfigError(f"{function.name!r} is a tool already")
@@ -262,9 +276,16 @@ def tool(
     read = signature.read(function, named)
     said = description if description is not None else signature.summary(function)
     made = Tool(
-        named, said, read.schema, function, timeout=timeout, strict=strict, repeatable=repeatable
+        named,
+        said,
+        read.schema,
+        function,
+        timeout=timeout,
+        strict=strict,
+        repeatable=repeatable,
+        alone=alone,
     )
-    made._shapes = read.shapes
+    made._shapes, made._defaults = read.shapes, read.defaults
     return made
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "is_special",
     "is_union",
     "name_of",
+    "named_tuple_fields",
     "typed_dict_fields",
 ]
 
@@ -29,7 +30,7 @@ class Undescribable(Exception):
 
 
 class Field(NamedTuple):
-    """A field of a dataclass or TypedDict; `default` is `inspect.Parameter.empty` for none."""
+    """A field of such a class; `default` is `inspect.Parameter.empty` for none."""
 
     name: str
     annotation: Any
@@ -100,6 +101,16 @@ def dataclass_fields(kind: Any) -> List[Field]:
         if name not in known and parameter.default is inspect.Parameter.empty:
             raise Undescribable(f"{name_of(kind)} needs {name}, which is not one of its fields")
     return fields
+
+
+def named_tuple_fields(kind: Any) -> List[Field]:
+    """The fields of a NamedTuple; raises Undescribable."""
+    hints, defaults = _hints(kind), kind._field_defaults
+    empty = inspect.Parameter.empty
+    return [
+        Field(name, hints.get(name, Any), name not in defaults, defaults.get(name, empty))
+        for name in kind._fields
+    ]
 
 
 def typed_dict_fields(kind: Any) -> List[Field]:

@@ -1,24 +1,24 @@
 """The model's JSON text -> plain Python values that are safe to handle (pure).
 
 Strict where `json.loads` is not: no NaN, no key given twice, bounded depth and
-digits, no lone surrogates.  What the values mean is validate.py's business.
+digits, no lone surrogates.  Line breaks and tabs may stand in strings as they are.
+What the values mean is validate.py's business.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
-__all__ = ["MAX_DEPTH", "MAX_DIGITS", "parse_json", "shown", "without_surrogates"]
+from agentstream.text import replace_surrogates
+
+__all__ = ["MAX_DEPTH", "MAX_DIGITS", "as_object", "parse_json", "shown"]
 
 #: Arrays and objects may lie this deep in each other.
 MAX_DEPTH = 64
 #: Digits an integer may have; Python's own bound differs between its releases.
 MAX_DIGITS = 1000
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def parse_json(text: str) -> Any:
@@ -34,6 +34,7 @@ def parse_json(text: str) -> Any:
             parse_float=_float,
             parse_constant=_constant,
             object_pairs_hook=_object,
+            strict=False,
         )
     except json.JSONDecodeError as exc:
         raise ValueError(f"this is not JSON, {exc.msg} at character {exc.pos}") from None
@@ -42,17 +43,21 @@ def parse_json(text: str) -> Any:
     return _clean(value, 0)
 
 
-def without_surrogates(text: str) -> str:
-    """`text` as it can be sent and stored: pairs joined, lone surrogates replaced by U+FFFD."""
-    if _SURROGATE.search(text) is None:
-        return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+def as_object(text: str) -> Optional[Dict[str, Any]]:
+    """The object that arguments mean, also as a text that holds one; None if they mean none."""
+    try:
+        value = parse_json(text)
+        if isinstance(value, str):
+            value = parse_json(value)
+    except ValueError:
+        return None
+    return {} if value is None else value if isinstance(value, dict) else None
 
 
 def shown(text: str, limit: int = 40) -> str:
     """`text` in quotes, cut to `limit` characters, for a message."""
     cut = text if len(text) <= limit else text[:limit] + "..."
-    return json.dumps(without_surrogates(cut), ensure_ascii=False)
+    return json.dumps(replace_surrogates(cut), ensure_ascii=False)
 
 
 def _integer(digits: str) -> int:
@@ -86,11 +91,11 @@ def _object(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
 
 def _clean(value: Any, depth: int) -> Any:
     if isinstance(value, str):
-        return without_surrogates(value)
+        return replace_surrogates(value)
     if not isinstance(value, (dict, list)):
         return value
     if depth >= MAX_DEPTH:
         raise ValueError(f"they are nested more than {MAX_DEPTH} deep")
     if isinstance(value, list):
         return [_clean(item, depth + 1) for item in value]
-    return {without_surrogates(key): _clean(item, depth + 1) for key, item in value.items()}
+    return {replace_surrogates(key): _clean(item, depth + 1) for key, item in value.items()}

@@ -1,4 +1,4 @@
-"""What a docstring says: its first paragraph, and a line for each parameter (pure).
+"""What a docstring says: its paragraphs before any section, a line for each parameter (pure).
 
 Reads the three common ways to write parameters: Google ("Args:"), NumPy (an
 underlined "Parameters") and reST (":param x:").  Never raises.
@@ -10,7 +10,7 @@ import inspect
 import re
 from typing import Dict, List, NamedTuple, Optional
 
-__all__ = ["Docstring", "parse_docstring"]
+__all__ = ["Docstring", "description", "parse_docstring"]
 
 _HEADER = re.compile(
     r"(?:args|arguments|parameters|params|keyword args|keyword arguments|other parameters"
@@ -57,17 +57,25 @@ def parse_docstring(text: Optional[str]) -> Docstring:
             elif line.rstrip().endswith(":"):
                 _google(lines, at, parameters)
     joined = {name: " ".join(" ".join(said).split()) for name, said in parameters.items()}
-    return Docstring(_summary(lines), {name: said for name, said in joined.items() if said})
+    return Docstring(_paragraphs(lines)[0], {name: said for name, said in joined.items() if said})
 
 
-def _summary(lines: List[str]) -> str:
-    taken: List[str] = []
+def description(text: Optional[str]) -> str:
+    """The paragraphs before any section, each on one line, with an empty line between them."""
+    return "\n\n".join(filter(None, _paragraphs(inspect.cleandoc(text or "").splitlines())))
+
+
+def _paragraphs(lines: List[str]) -> List[str]:
+    paragraphs: List[List[str]] = [[]]
     for at, line in enumerate(lines):
         header = _HEADER.match(line) and (line.rstrip().endswith(":") or _underlined(lines, at))
-        if not line.strip() or header or _REST_ANY.match(line):
+        if header or _REST_ANY.match(line):
             break
-        taken.append(line)
-    return " ".join(" ".join(taken).split())
+        if line.strip():
+            paragraphs[-1].append(line)
+        else:
+            paragraphs.append([])
+    return [" ".join(" ".join(said).split()) for said in paragraphs]
 
 
 def _indent(line: str) -> int:

@@ -7,12 +7,12 @@ stand alone (no `$ref`), and what it refuses becomes an Invalid.
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, Tuple
+from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
 
 from agentstream.tools.problems import Invalid, Key, Problem
 from agentstream.tools.validate import resolve
 
-__all__ = ["SelfReference", "inlined", "validated"]
+__all__ = ["SelfReference", "field_of", "inlined", "validated"]
 
 _ONE = ("items", "additionalProperties", "not", "contains", "propertyNames", "additionalItems")
 _MANY = ("anyOf", "oneOf", "allOf", "prefixItems")
@@ -21,6 +21,31 @@ _NAMED = ("properties", "patternProperties")
 
 class SelfReference(ValueError):
     """A schema contains itself, so it cannot be written out."""
+
+
+class GivenField(NamedTuple):
+    """What a parameter's `Field(...)` says of its default.
+
+    Attributes:
+        info: the field itself, for its bounds and its description.
+        required: there is no default.
+        make: makes the default; None where there is none.
+    """
+
+    info: Any
+    required: bool
+    make: Optional[Callable[[], Any]]
+
+
+def field_of(default: Any) -> Optional[GivenField]:
+    """The `Field(...)` that stands where a default is written; None if it is none."""
+    if not callable(getattr(default, "is_required", None)) or isinstance(default, type):
+        return None
+    if not hasattr(default, "metadata") or not hasattr(default, "default_factory"):
+        return None
+    if default.is_required():
+        return GivenField(default, True, None)
+    return GivenField(default, False, default.default_factory or (lambda: default.default))
 
 
 def inlined(root: Dict[str, Any]) -> Dict[str, Any]:

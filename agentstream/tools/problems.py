@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any, List, NamedTuple, Optional, Tuple, Union
 
+from agentstream.text import safe_str
 from agentstream.tools.arguments import shown
 
 __all__ = ["NAMES", "Invalid", "Key", "Problem", "came", "expected"]
@@ -62,11 +63,8 @@ class Invalid(Exception):
     @classmethod
     def refused(cls, exc: Exception) -> Invalid:
         """An Invalid for what the caller's own type raised when it was made."""
-        try:
-            text = str(exc) or type(exc).__name__
-        except Exception:  # noqa: BLE001  # its __str__ is the caller's code as well
-            text = type(exc).__name__
-        return cls.because(f"is refused: {text[:300]}")
+        text = safe_str(exc, 300) or type(exc).__name__
+        return cls.because(f"is refused: {text}")
 
     def under(self, key: Key) -> Invalid:
         """The same, seen from the container that holds the value at `key`."""

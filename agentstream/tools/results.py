@@ -6,34 +6,50 @@ than the limit asks for: a huge value is cut before it is written, not after.
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
-import datetime
-import decimal
 import enum
+import inspect
+import io
 import json
 import math
-import pathlib
-import uuid
+import types
 from collections import deque
-from typing import Any, Dict, List, Mapping, Set
+from typing import Any, Dict, Iterator, List, Mapping, Set
 
-from agentstream.tools.arguments import without_surrogates
+from agentstream.text import replace_surrogates, safe_str
+from agentstream.tools import scalars
 
-__all__ = ["DEFAULT_LIMIT", "to_text"]
+__all__ = ["DEFAULT_LIMIT", "refuse_async", "to_text"]
 
 #: Characters of a result that a model is sent.
 DEFAULT_LIMIT = 20_000
 
 _UNREADABLE = "(the result cannot be shown)"
-_AS_TEXT = (
-    datetime.date,
-    datetime.time,
-    datetime.timedelta,
-    decimal.Decimal,
-    uuid.UUID,
-    pathlib.PurePath,
+_LISTS = (
+    list,
+    tuple,
+    set,
+    frozenset,
+    deque,
+    range,
+    collections.abc.MappingView,
+    collections.abc.Iterator,
 )
-_LISTS = (list, tuple, set, frozenset, deque)
+_BYTES = (bytes, bytearray, memoryview)
+
+
+def refuse_async(result: object) -> None:
+    """Raise TypeError for what only an event loop can give: a coroutine, an async generator."""
+    asynchronous = inspect.isawaitable(result) or isinstance(result, collections.abc.AsyncIterable)
+    if not asynchronous or isinstance(result, type):
+        return
+    if isinstance(result, types.CoroutineType):
+        result.close()  # or Python warns that nobody awaited it
+    raise TypeError(
+        f"it returned {type(result).__name__}, which is async: tools are called in threads of"
+        " their own, without an event loop; return the value itself"
+    )
 
 
 def to_text(result: object, limit: int = DEFAULT_LIMIT) -> str:
@@ -41,7 +57,9 @@ def to_text(result: object, limit: int = DEFAULT_LIMIT) -> str:
 
     A str stays as it is.  Everything else is JSON where it can be: None is
     "null", dataclasses and models are objects, dates and paths strings, NaN the
-    string "NaN".  What has no JSON is its repr, and so is what contains itself.
+    string "NaN"; generators and other iterators are their items, as far as there is
+    room; numpy's numbers and arrays are Python's.  Of bytes only their number is
+    told.  What has no JSON is its repr, and so is what contains itself.
     A text that is too long ends in a remark that says so; lone surrogates are
     U+FFFD.  Never raises.
     """
@@ -57,6 +75,9 @@ def _to_text(result: object, limit: int) -> str:
     if isinstance(result, str):
         length = str.__len__(result)
         return _cut(str.__getitem__(result, slice(0, limit + 1)), length, limit)
+    if isinstance(result, _BYTES):
+        text = _bytes(result)
+        return _cut(text, len(text), limit)
     writer = _Pruner(limit)
     try:
         pruned = writer.prune(result)
@@ -70,19 +91,22 @@ def _to_text(result: object, limit: int) -> str:
 def _cut(text: str, length: int, limit: int) -> str:
     """`text` cut to `limit`; `length` is how long all of it was, -1 if nobody knows."""
     if 0 <= length <= limit:
-        return without_surrogates(text)
+        return replace_surrogates(text)
     if length < 0:
         mark = f"\n[cut here: the result is longer than {limit} characters]"
     else:
         mark = f"\n[cut here: the result has {length} characters]"
-    return without_surrogates(text[: max(limit - len(mark), 0)]) + mark[:limit]
+    return replace_surrogates(text[: max(limit - len(mark), 0)]) + mark[:limit]
+
+
+def _bytes(value: object) -> str:
+    size = value.nbytes if isinstance(value, memoryview) else len(value)  # type: ignore[arg-type]
+    return f"bytes, {size} of them"
 
 
 def _repr(value: object, limit: int) -> str:
     """The start of a value's repr; a fixed text where it has none."""
-    if isinstance(value, (bytes, bytearray)):
-        value = value[:limit]
-    elif isinstance(value, int) and value.bit_length() > 12_000:
+    if isinstance(value, int) and value.bit_length() > 12_000:
         return f"an integer of about {int(value.bit_length() * math.log10(2)) + 1} digits"
     try:
         text = repr(value)
@@ -123,8 +147,10 @@ class _Pruner:
             return int(value) if value.bit_length() <= 12_000 else _repr(value, 100)
         if isinstance(value, float):
             return float(value) if math.isfinite(value) else _not_finite(value)
-        if isinstance(value, _AS_TEXT):
+        if isinstance(value, scalars.WRITTEN):
             return self._text(str(value))
+        if isinstance(value, _BYTES):
+            return self._text(_bytes(value))
         return self._container(value, top)
 
     def _container(self, value: Any, top: bool) -> Any:
@@ -135,7 +161,7 @@ class _Pruner:
         try:
             if isinstance(value, tuple) and hasattr(value, "_asdict"):
                 return self._pairs(value._asdict().items())
-            if isinstance(value, _LISTS):
+            if isinstance(value, _LISTS) and not isinstance(value, io.IOBase):
                 return self._items(value)
             if isinstance(value, Mapping):
                 return self._pairs(value.items())
@@ -144,6 +170,8 @@ class _Pruner:
                 return self._pairs((name, getattr(value, name)) for name in names)
             if hasattr(value, "model_dump") and not isinstance(value, type):
                 return self._value(value.model_dump(mode="json"), top=top)
+            if callable(getattr(value, "tolist", None)) and not isinstance(value, type):
+                return self._array(value)
         finally:
             self._above.discard(key)
         if top:
@@ -151,13 +179,21 @@ class _Pruner:
         return self._text(_repr(value, max(self._room, 0) + 1))
 
     def _items(self, values: Any) -> List[Any]:
-        out = []
-        for value in values:
+        out: List[Any] = []
+        items = _safely(values) if isinstance(values, collections.abc.Iterator) else values
+        for value in items:
             if self._room <= 0:
                 self.pruned = True
                 break
             out.append(self._value(value))
         return out
+
+    def _array(self, value: Any) -> Any:
+        """A number or an array of numpy's kind."""
+        if getattr(value, "ndim", 1):
+            return self._items(value)
+        plain = value.item()
+        return self._text(_repr(value, 200)) if type(plain) is type(value) else self._value(plain)
 
     def _pairs(self, pairs: Any) -> Dict[str, Any]:
         out: Dict[str, Any] = {}
@@ -171,7 +207,7 @@ class _Pruner:
     def _key(self, key: Any) -> str:
         if isinstance(key, enum.Enum):
             key = key.value
-        if isinstance(key, (str, *_AS_TEXT)):
+        if isinstance(key, (str, *scalars.WRITTEN)):
             return self._text(key if isinstance(key, str) else str(key))
         if key is None or isinstance(key, bool):  # as json writes them
             return self._text(json.dumps(key))
@@ -184,6 +220,14 @@ class _Pruner:
         if len(taken) < length:
             self.pruned = True
         return taken
+
+
+def _safely(values: Iterator[Any]) -> Iterator[Any]:
+    """The items of a generator, say; where it raises, the words of that are its last item."""
+    try:
+        yield from values
+    except Exception as error:  # noqa: BLE001  # user code again
+        yield f"(then it raised {type(error).__name__}: {safe_str(error)})"
 
 
 def _not_finite(value: float) -> str:

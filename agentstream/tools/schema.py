@@ -10,13 +10,17 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import datetime
+import decimal
 import enum
+import inspect
 import json
 import math
-import re
+import pathlib
 import typing
+import uuid
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 
+from agentstream.tools import scalars
 from agentstream.tools.annotations import (
     Field,
     Undescribable,
@@ -24,10 +28,11 @@ from agentstream.tools.annotations import (
     is_special,
     is_union,
     name_of,
+    named_tuple_fields,
     typed_dict_fields,
 )
 from agentstream.tools.docstring import parse_docstring
-from agentstream.tools.models import SelfReference, inlined, validated
+from agentstream.tools.models import SelfReference, field_of, inlined, validated
 from agentstream.tools.problems import Invalid
 from agentstream.tools.validate import matches
 
@@ -111,6 +116,10 @@ def describe(annotation: Any, default: Any, said: str, within: Tuple[Any, ...] =
         said: what the docstring says of it; Annotated wins.
         within: the types it lies in.
     """
+    field = field_of(default)
+    if field is not None:  # def search(limit: int = Field(default=3, ge=1))
+        annotation = typing.Annotated[annotation, field.info]
+        default = inspect.Parameter.empty if field.required else field.info.default
     shape = shape_of(annotation, within)
     if default is None and not matches(None, shape.schema):
         shape = shape_of(Optional[annotation], within)
@@ -125,6 +134,10 @@ def describe(annotation: Any, default: Any, said: str, within: Tuple[Any, ...] =
 def _json_default(default: Any) -> Any:
     """A default as JSON; None where there is none, or it is no plain, short JSON."""
     plain = default.value if isinstance(default, enum.Enum) else default
+    if isinstance(plain, datetime.datetime):
+        plain = plain.isoformat()
+    elif isinstance(plain, scalars.WRITTEN):
+        plain = str(plain)
     if not isinstance(plain, (str, int, float, list, tuple, dict)):
         return None
     try:
@@ -143,43 +156,28 @@ def _refusal(annotation: Any) -> Undescribable:
         )
     return Undescribable(
         f"{name_of(annotation)} has no JSON schema here: use str, int, float, bool, list, dict, "
-        "Optional, Literal, Enum, a dataclass, a TypedDict or a pydantic model, or bring a "
-        "schema with Tool(...)"
+        "Optional, Literal, Enum, a dataclass, a NamedTuple, a TypedDict or a pydantic model, "
+        "or bring a schema with Tool(...)"
     )
-
-
-def _float(value: Any) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        raise Invalid.because("must be a smaller number") from None
-
-
-def _moment(value: str) -> datetime.datetime:
-    try:  # before 3.11 the Z of RFC 3339 is not understood
-        return datetime.datetime.fromisoformat(re.sub("[Zz]$", "+00:00", value))
-    except ValueError:
-        raise Invalid.because("must be a date and time like 2025-01-31T09:30:00+00:00") from None
-
-
-def _day(value: str) -> datetime.date:
-    try:
-        return datetime.date.fromisoformat(value)
-    except ValueError:
-        raise Invalid.because("must be a date like 2025-01-31") from None
 
 
 _PLAIN: List[Tuple[Any, Shape]] = [
     (str, Shape({"type": "string"})),
     (bool, Shape({"type": "boolean"})),
     (int, Shape({"type": "integer"})),
-    (float, Shape({"type": "number"}, _float)),
+    (float, Shape({"type": "number"}, scalars.real)),
     (None, Shape({"type": "null"})),
     (type(None), Shape({"type": "null"})),
     (Any, Shape({})),
     (object, Shape({})),
-    (datetime.datetime, Shape({"type": "string", "format": "date-time"}, _moment)),
-    (datetime.date, Shape({"type": "string", "format": "date"}, _day)),
+    (datetime.datetime, Shape({"type": "string", "format": "date-time"}, scalars.moment)),
+    (datetime.date, Shape({"type": "string", "format": "date"}, scalars.day)),
+    (datetime.time, Shape({"type": "string", "format": "time"}, scalars.clock_time)),
+    (datetime.timedelta, Shape({"type": "string", "format": "duration"}, scalars.duration)),
+    (uuid.UUID, Shape({"type": "string", "format": "uuid"}, scalars.identifier)),
+    (decimal.Decimal, Shape({"anyOf": [{"type": "number"}, {"type": "string"}]}, scalars.exact)),
+    (pathlib.Path, Shape({"type": "string", "format": "path"}, pathlib.Path)),
+    (pathlib.PurePath, Shape({"type": "string", "format": "path"}, pathlib.PurePath)),
 ]
 
 
@@ -195,6 +193,9 @@ def _annotated(annotation: Any, within: Tuple[Any, ...]) -> Shape:
                 bound = getattr(part, attribute, None)
                 if isinstance(bound, (int, float)) and not isinstance(bound, bool):
                     _constrain(shape.schema, keyword, bound)
+            pattern = getattr(part, "pattern", None)
+            if isinstance(pattern, str):
+                shape.schema["pattern"] = pattern
     return shape
 
 
@@ -340,6 +341,8 @@ def _class(kind: type, within: Tuple[Any, ...]) -> Shape:
         return _model(kind)
     if dataclasses.is_dataclass(kind):
         return _object(kind, dataclass_fields(kind), lambda values: _built(kind, values), within)
+    if issubclass(kind, tuple) and hasattr(kind, "_field_defaults"):
+        return _object(kind, named_tuple_fields(kind), lambda values: _built(kind, values), within)
     if issubclass(kind, dict) and hasattr(kind, "__required_keys__"):
         return _object(kind, typed_dict_fields(kind), None, within)
     raise _refusal(kind)

@@ -16,7 +16,8 @@ from agentstream.cancel import CancelToken
 from agentstream.errors import ConfigError
 from agentstream.tools.annotations import Undescribable, evaluate, is_union
 from agentstream.tools.context import RunContext
-from agentstream.tools.docstring import parse_docstring
+from agentstream.tools.docstring import description, parse_docstring
+from agentstream.tools.models import field_of
 from agentstream.tools.schema import Shape, describe
 
 __all__ = [
@@ -50,10 +51,13 @@ class Signature(NamedTuple):
     Attributes:
         schema: the JSON schema of what the model gives.
         shapes: how each of those becomes a Python value, by name.
+        defaults: makes what the function must be given for a parameter that the model
+            leaves out, where its own default is a `Field(...)`.
     """
 
     schema: Dict[str, Any]
     shapes: Dict[str, Shape]
+    defaults: Dict[str, Callable[[], Any]]
 
 
 def check_function(function: Any, tool: str) -> None:
@@ -74,8 +78,8 @@ def check_function(function: Any, tool: str) -> None:
 
 
 def summary(function: Callable[..., Any]) -> str:
-    """The first paragraph of the function's docstring; "" if there is none."""
-    return parse_docstring(_base(function).__doc__).summary
+    """The paragraphs of the function's docstring before its sections; "" if there are none."""
+    return description(_base(function).__doc__)
 
 
 def read(function: Callable[..., Any], tool: str) -> Signature:
@@ -83,6 +87,7 @@ def read(function: Callable[..., Any], tool: str) -> Signature:
     said = parse_docstring(_base(function).__doc__).parameters
     shapes: Dict[str, Shape] = {}
     required: List[str] = []
+    defaults: Dict[str, Callable[[], Any]] = {}
     for name, parameter in _parameters(function, tool).items():
         _check_parameter(parameter, tool)
         try:
@@ -92,7 +97,10 @@ def read(function: Callable[..., Any], tool: str) -> Signature:
             shapes[name] = describe(annotation, parameter.default, said.get(name, ""))
         except Undescribable as exc:
             raise ConfigError(f"tool {tool!r}, parameter {name!r}: {exc}") from exc.__cause__
-        if parameter.default is inspect.Parameter.empty:
+        field = field_of(parameter.default)
+        if field is not None and field.make is not None:
+            defaults[name] = field.make
+        elif field is not None or parameter.default is inspect.Parameter.empty:
             required.append(name)
     schema: Dict[str, Any] = {
         "type": "object",
@@ -100,7 +108,7 @@ def read(function: Callable[..., Any], tool: str) -> Signature:
         "required": required,
         "additionalProperties": False,
     }
-    return Signature(schema, shapes)
+    return Signature(schema, shapes, defaults)
 
 
 def injected(function: Callable[..., Any]) -> Dict[str, Injected]:

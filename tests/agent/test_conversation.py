@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import stat
+import sys
 import threading
 
 import pytest
@@ -237,3 +240,58 @@ def test_the_budget_counts_the_new_message_and_an_estimate_of_ones_own():
 
 def test_its_repr_tells_no_words():
     assert repr(Conversation([ChatMessage.user("secret")])) == "<Conversation of 1 messages>"
+
+
+# --- what it costs, and whose it is ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 4_000_000}},
+        {"type": "input_audio", "input_audio": {"data": "A" * 4_000_000, "format": "wav"}},
+        {"type": "file", "file": {"file_data": "A" * 4_000_000}},
+        {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}},
+    ],
+    ids=["picture", "sound", "file", "address"],
+)
+def test_t11_a_picture_counts_a_flat_number(part):
+    text = {"type": "text", "text": "What is this?"}
+    words = estimate_tokens(ChatMessage.user([text]))
+    one = estimate_tokens(ChatMessage.user([text, part]))
+    assert 0 < one - words < 2000
+    assert estimate_tokens(ChatMessage.user([text, part, part])) - one == one - words
+    conversation = Conversation(max_tokens=5000)
+    conversation.add(ChatMessage.user([text, part]), ChatMessage.assistant("A cat."))
+    assert len(conversation.fitted(ChatMessage.user([text, part]))) == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes")
+@pytest.mark.parametrize(("before", "after"), [(None, 0o600), (0o600, 0o600), (0o640, 0o640)])
+def test_b21_a_saved_conversation_is_for_its_owner(tmp_path, before, after):
+    path = tmp_path / "talk.json"
+    if before is not None:
+        path.write_text("old")
+        path.chmod(before)
+    mask = os.umask(0)
+    try:
+        Conversation([ChatMessage.user("hi"), ChatMessage.assistant("hello")]).save(path)
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE(path.stat().st_mode) == after
+    assert len(Conversation.load(path)) == 2
+    assert [entry.name for entry in tmp_path.iterdir()] == ["talk.json"]
+
+
+def test_t02_empty_answers_are_left_out_with_their_turns():
+    said = [
+        ChatMessage.user("a"),
+        ChatMessage.assistant("b"),
+        ChatMessage.user("c"),
+        ChatMessage.assistant(""),
+        ChatMessage.user("d"),
+        ChatMessage.assistant(None),
+        ChatMessage.assistant("e"),
+    ]
+    kept = [(m.role, m.content) for m in Conversation(said).messages]
+    assert kept == [("user", "a"), ("assistant", "b"), ("user", "d"), ("assistant", "e")]

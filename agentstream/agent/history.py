@@ -1,0 +1,95 @@
+"""What a model said -> what it is sent back, in a form that every server can read.  Pure.
+
+A server refuses a whole request for one call whose arguments are no JSON object or
+whose name has a blank in it, though it was the model that wrote them so.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Collection, List, Sequence
+
+from agentstream.llm.chat.finish import Ending, ending_of
+from agentstream.llm.messages import ChatMessage
+from agentstream.results import ChatResponse, ToolCall
+from agentstream.tools.arguments import as_object
+
+__all__ = ["UNREADABLE", "as_message", "made_by", "named", "readable"]
+
+#: The key under which arguments that are no JSON object are sent back, as a text.
+UNREADABLE = "unreadable_arguments"
+
+#: Characters of such a text that are sent back.
+_KEPT = 2000
+#: Characters of a tool's name, as servers have it.
+_NAME = 64
+
+
+def made_by(response: ChatResponse, tools: Collection[str]) -> List[ToolCall]:
+    """The calls of an answer, each under the name of the tool it means, cut ones marked.
+
+    Args:
+        tools: the names of the agent's tools.
+    """
+    calls = [named(call, tools) for call in response.tool_calls]
+    if calls and _is_cut(response) and not calls[-1].cut:
+        last = calls[-1].arguments
+        if not last.strip() or as_object(last) is None:
+            calls[-1] = _changed(calls[-1])
+            calls[-1].cut = True
+    return calls
+
+
+def _is_cut(response: ChatResponse) -> bool:
+    """True if the answer ended before its end, whatever client it came by."""
+    word = response.finish_reason
+    return word is not None and ending_of(word) in (Ending.CUT, Ending.FAILED)
+
+
+def named(call: ToolCall, tools: Collection[str]) -> ToolCall:
+    """The call under the name of the tool it means.
+
+    Models write what their prompt's format has around a name: "functions.get_weather",
+    "default_api:get_weather", "get_weather<|channel|>commentary".  Where the words of
+    such a name hold exactly one tool's, that is the one.
+    """
+    if call.name in tools:
+        return call
+    found = {word for word in re.split(r"[^a-zA-Z0-9_-]+", call.name) if word in tools}
+    return _changed(call, name=found.pop()) if len(found) == 1 else call
+
+
+def readable(call: ToolCall) -> ToolCall:
+    """The call with a name of `[a-zA-Z0-9_-]{1,64}` and arguments that are a JSON object."""
+    name = re.sub(r"[^a-zA-Z0-9_-]", "_", call.name)[:_NAME] or "unnamed"
+    return _changed(call, name=name, arguments=_readable(call.arguments))
+
+
+def as_message(response: ChatResponse, calls: Sequence[ToolCall]) -> ChatMessage:
+    """An answer as a later request tells it; `calls` are its calls."""
+    return ChatMessage.assistant(response.content or None, [readable(call) for call in calls])
+
+
+def _readable(arguments: str) -> str:
+    if not arguments.strip():
+        return "{}"
+    meant = as_object(arguments)
+    if meant is None:
+        return json.dumps({UNREADABLE: arguments[:_KEPT]})
+    try:
+        if json.loads(arguments, parse_constant=_refuse) == meant:
+            return arguments  # as the model wrote it: its server may know the text again
+    except (ValueError, RecursionError):
+        pass
+    return json.dumps(meant, ensure_ascii=False)
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(name)
+
+
+def _changed(call: ToolCall, **changes: str) -> ToolCall:
+    changed = call._replace(**changes)
+    changed.__dict__.update(call.__dict__)  # what the server wants back with it
+    return changed

@@ -1,0 +1,507 @@
+"""What a model's calls come to: which are made, in which order, and what it is sent back."""
+
+from __future__ import annotations
+
+import contextvars
+import json
+import re
+import threading
+from typing import Any, Dict, List
+
+import pytest
+
+from agentstream import (
+    Agent,
+    ConfigError,
+    Conversation,
+    Delta,
+    LimitExceeded,
+    RunContext,
+    Runtime,
+    Tool,
+    ToolCall,
+    ToolCallDelta,
+    ToolLimits,
+    Workflow,
+    tool,
+)
+from agentstream.agent.history import UNREADABLE
+from agentstream.testing import ScriptedClient, ScriptedServer, text_chunks
+from agentstream.testing.pieces import DONE, chat_chunk
+from tests.kit.support import client_of, wait_until
+
+BOUND = 10.0
+NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+
+
+class Ran:
+    """Tools that note how they were called."""
+
+    def __init__(self) -> None:
+        self.calls: List[Any] = []
+
+    def tool(self, name: str, answers: Any = ("ok",), **settings: Any) -> Tool:
+        left = list(answers)
+
+        def work(x: str = "") -> str:
+            self.calls.append((name, x))
+            return str(left.pop(0) if len(left) > 1 else left[0])
+
+        return tool(work, name=name, description="Work.", **settings)
+
+
+def call(name: str, number: int = 0, **arguments: Any) -> ToolCall:
+    return ToolCall(f"call_{number}", name, json.dumps(arguments))
+
+
+def run(*replies: Any, **settings: Any) -> Any:
+    """An agent's run over a scripted model: its output, and the requests."""
+    client = ScriptedClient(*replies)
+    output = Agent("worker", client=client, **settings).execute("go")
+    return output, client.requests
+
+
+def told(request: Any) -> List[str]:
+    """What the tool messages of a request say."""
+    return [m.content for m in request.messages if m.role == "tool"]
+
+
+def sent_back(request: Any) -> List[ToolCall]:
+    return [c for m in request.messages for c in m.tool_calls]
+
+
+# --- T01: what is sent back is readable by every server -------------------------------------
+
+UNREADABLES = [
+    '{"x": "a',
+    '{"x"',
+    "{",
+    "x = 5",
+    "[1, 2]",
+    "5",
+    "true",
+    '"just a text"',
+    '{"x": NaN}',
+    '{"x": 1, "x": 2}',
+    '{"x": 1}{"x": 2}',
+    "<x>5</x>",
+    "\ud800",
+    "[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("arguments", UNREADABLES, ids=lambda text: repr(text[:20]))
+def test_t01_arguments_that_are_no_object_go_back_as_one(arguments):
+    ran = Ran()
+    _, requests = run([ToolCall("c", "look", arguments)], "done", tools=[ran.tool("look")])
+    assert ran.calls == []
+    (back,) = sent_back(requests[1])
+    assert list(json.loads(back.arguments, parse_constant=pytest.fail)) == [UNREADABLE]
+    back.arguments.encode()
+    (text,) = told(requests[1])
+    assert text.startswith("Error: ")
+    shown = arguments[:8].replace('"', '\\"').replace("\ud800", "\ufffd")
+    assert shown in text
+    text.encode()
+    assert len(text) < 1000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "back"),
+    [
+        ("", "{}"),
+        ("  ", "{}"),
+        ("null", "{}"),
+        ("{}", "{}"),
+        ('{"x": "a"}', '{"x": "a"}'),
+        (' {"x" : "a"} ', ' {"x" : "a"} '),
+        ('"{\\"x\\": \\"a\\"}"', '{"x": "a"}'),
+        ('{"x": "a\nb\tc"}', '{"x": "a\\nb\\tc"}'),
+        ('"{\\"x\\": \\"a\\nb\\"}"', '{"x": "a\\nb"}'),
+        ('{"x": "\\ud83d\\ude00"}', '{"x": "\\ud83d\\ude00"}'),
+        ('{"x": "\\ud83d"}', '{"x": "\ufffd"}'),
+    ],
+    ids=repr,
+)
+def test_t01_t05_arguments_that_can_be_read_are_taken_and_go_back_readable(arguments, back):
+    ran = Ran()
+    _, requests = run([ToolCall("c", "look", arguments)], "done", tools=[ran.tool("look")])
+    assert [name for name, _ in ran.calls] == ["look"]
+    assert ran.calls[0][1] == json.loads(back).get("x", "")
+    assert sent_back(requests[1])[0].arguments == back
+    json.loads(back)
+    assert told(requests[1]) == ["ok"]
+
+
+@pytest.mark.parametrize("name", ["get weather!", "", "a" * 100, "é", "f(x)", "\n", "😀", "a/b c"])
+def test_t01_a_name_that_no_server_takes_goes_back_as_one_that_all_take(name):
+    output, requests = run([ToolCall("c", name, "{}")], "done", tools=[Ran().tool("look")])
+    assert output.response == "done"
+    assert NAME.fullmatch(sent_back(requests[1])[0].name)
+    assert "there is no tool" in told(requests[1])[0]
+
+
+def test_t01_over_the_wire(server):
+    server.reply_tool_calls(("get weather!", '{"city": "Ro'), ("look", "[1]"))
+    server.reply_text("done")
+    with client_of(server) as client:
+        Agent("worker", client=client, tools=[Ran().tool("look")]).execute("go")
+    asked = server.requests[1].json["messages"][1]
+    assert asked["content"] is None
+    for made in asked["tool_calls"]:
+        assert NAME.fullmatch(made["function"]["name"])
+        assert isinstance(json.loads(made["function"]["arguments"]), dict)
+    assert [m["role"] for m in server.requests[1].json["messages"]] == [
+        "user",
+        "assistant",
+        "tool",
+        "tool",
+    ]
+
+
+# --- W06: a call in which the answer was cut ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "reason", ["length", "max_tokens", "MAX_TOKENS", "content_filter", "error"]
+)
+@pytest.mark.parametrize("arguments", ["", '{"x": "a', '{"x"', "{"])
+def test_w06_a_call_in_which_the_answer_was_cut_is_not_made(reason, arguments):
+    ran = Ran()
+    calls = (ToolCallDelta(0, "a", "look", '{"x": "1"}'), ToolCallDelta(1, "b", "wipe", arguments))
+    cut = [Delta(tool_calls=calls), Delta(finish_reason=reason)]
+    _, requests = run(cut, "done", tools=[ran.tool("look"), ran.tool("wipe")])
+    assert ran.calls == [("look", "1")]
+    first, second = told(requests[1])
+    assert first == "ok"
+    assert "cut" in second
+    assert [json.loads(c.arguments).keys() for c in sent_back(requests[1])][0] == {"x"}
+
+
+def test_w06_a_whole_call_is_made_though_the_answer_was_cut_after_it():
+    ran = Ran()
+    whole = ToolCallDelta(0, "a", "wipe", '{"x": "1"}')
+    run([Delta(tool_calls=(whole,), finish_reason="length")], "done", tools=[ran.tool("wipe")])
+    assert ran.calls == [("wipe", "1")]
+
+
+def test_w06_a_model_that_is_always_cut_ends_with_a_limit():
+    ran = Ran()
+    cut = Delta(tool_calls=(ToolCallDelta(0, "a", "wipe", ""),), finish_reason="length")
+    client = ScriptedClient(*[[cut]] * 20)
+    agent = Agent("worker", client=client, tools=[ran.tool("wipe")])
+    with pytest.raises(LimitExceeded):
+        agent.execute("go")
+    assert ran.calls == []
+
+
+# --- T02: an empty answer -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [chat_chunk({"content": ""}), chat_chunk({}, finish_reason="stop")],
+        [chat_chunk({}, finish_reason="stop")],
+        [chat_chunk({"reasoning_content": "Hm."}), chat_chunk({}, finish_reason="stop")],
+        [chat_chunk({"content": "\n\n"}), chat_chunk({}, finish_reason="stop")],
+    ],
+    ids=["empty", "nothing", "reasoning alone", "blank"],
+)
+def test_t02_an_empty_answer_is_not_remembered(server, chunks, tmp_path):
+    server.reply(*text_chunks("Hello."))
+    server.reply(*chunks, DONE)
+    server.reply(*text_chunks("I am here."))
+    conversation = Conversation()
+    with client_of(server) as client:
+        agent = Agent("worker", client=client)
+        agent.execute("Hi", conversation=conversation)
+        output = agent.execute("And?", conversation=conversation)
+        assert output.response.strip() == ""
+        assert any("empty" in warning for warning in output.chat_response.warnings)
+        conversation.save(tmp_path / "talk.json")
+        conversation = Conversation.load(tmp_path / "talk.json")
+        agent.execute("Are you there?", conversation=conversation)
+    sent = [(m["role"], m["content"]) for m in server.requests[2].json["messages"]]
+    assert sent == [("user", "Hi"), ("assistant", "Hello."), ("user", "Are you there?")]
+
+
+def test_t02_an_empty_answer_after_a_call_is_never_sent():
+    ran = Ran()
+    client = ScriptedClient([call("look")], [Delta(finish_reason="stop")], "done")
+    agent = Agent("worker", client=client, tools=[ran.tool("look")])
+    conversation = Conversation()
+    agent.execute("go", conversation=conversation)
+    agent.execute("go on", conversation=conversation)
+    assert all(m.content != "" for r in client.requests for m in r.messages)
+    assert len(conversation) == 2
+
+
+# --- T04: a loop is the same call with the same result --------------------------------------
+
+
+def test_t04_read_write_read():
+    files: Dict[str, str] = {"a": "v1"}
+
+    @tool
+    def read(path: str) -> str:
+        """Read."""
+        return files[path]
+
+    @tool
+    def write(path: str, text: str) -> str:
+        """Write."""
+        files[path] = text
+        return "written"
+
+    reading, writing = [call("read", path="a")], [call("write", path="a", text="v2")]
+    limits = ToolLimits(repeat_limit=2)
+    _, requests = run(reading, writing, reading, "done", tools=[read, write], tool_limits=limits)
+    assert told(requests[3]) == ["v1", "written", "v2"]
+
+
+def test_t04_in_one_answer_too():
+    ran = Ran()
+    tools = [ran.tool("read", ["v1", "v2"]), ran.tool("write")]
+    calls = [call("read", 0), call("write", 1), call("read", 2)]
+    _, requests = run(calls, "done", tools=tools, parallel_tool_calls=False)
+    assert told(requests[1]) == ["v1", "ok", "v2"]
+
+
+@pytest.mark.parametrize("limit", [2, 3])
+def test_t04_polling_is_no_loop_as_long_as_something_changes(limit):
+    ran = Ran()
+    states = [f"{n} %" for n in range(0, 60, 10)]
+    limits = ToolLimits(repeat_limit=limit)
+    turns = [[call("state", job="j")]] * 6
+    state = ran.tool("state", states)
+    output, _ = run(*turns, "done", tools=[_named(state, "job")], tool_limits=limits)
+    assert output.response == "done"
+    assert len(ran.calls) == 6
+
+
+def _named(given: Tool, argument: str) -> Tool:
+    schema = {"properties": {argument: {"type": "string"}}}
+    return Tool(given.name, "", schema, lambda **values: given.function(values[argument]))
+
+
+@pytest.mark.parametrize("answers", [["same"], ["1", "2", "same", "same", "same"]])
+def test_t04_the_same_result_again_and_again_is_a_loop(answers):
+    ran = Ran()
+    client = ScriptedClient(*[[call("look")]] * 9)
+    agent = Agent("worker", client=client, tools=[ran.tool("look", answers)])
+    with pytest.raises(LimitExceeded) as caught:
+        agent.execute("go")
+    assert caught.value.limit == "repeat_limit"
+    assert len(ran.calls) == len(client.requests) == (3 if len(answers) == 1 else 5)
+
+
+def test_t04_tests_run_again_after_a_change_are_no_loop():
+    ran = Ran()
+    tools = [ran.tool("test", ["failed: 3", "failed: 1", "passed"]), ran.tool("edit")]
+    turns = [[call("test")], [call("edit", x="1")], [call("test")], [call("edit", x="2")]]
+    output, requests = run(*turns, [call("test")], "done", tools=tools)
+    assert output.response == "done"
+    assert told(requests[-1])[::2] == ["failed: 3", "failed: 1", "passed"]
+
+
+# --- T06: what models write around a name ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "functions.get_weather",
+        "default_api:get_weather",
+        "default_api.get_weather",
+        "get_weather<|channel|>commentary",
+        "get_weather\n",
+        " get_weather ",
+        "functions.get_weather:0",
+        "tools/get_weather",
+        "<get_weather>",
+        "`get_weather`",
+        "get_weather()",
+    ],
+)
+def test_t06_the_tool_that_is_meant(name):
+    ran = Ran()
+    _, requests = run(
+        [ToolCall("c", name, "{}")], "done", tools=[ran.tool("get_weather"), ran.tool("other")]
+    )
+    assert ran.calls == [("get_weather", "")]
+    assert sent_back(requests[1])[0].name == "get_weather"
+
+
+@pytest.mark.parametrize(
+    "name", ["get_weather.other", "other:get_weather", "get weather", "Get_Weather", "weather", ""]
+)
+def test_t06_where_it_is_not_clear_none_is_called(name):
+    ran = Ran()
+    _, requests = run(
+        [ToolCall("c", name, "{}")], "done", tools=[ran.tool("get_weather"), ran.tool("other")]
+    )
+    assert ran.calls == []
+    assert "there is no tool" in told(requests[1])[0]
+
+
+# --- T07: one after the other ---------------------------------------------------------------
+
+
+class Traffic:
+    """Tools that tell how many ran at once, and in which order they ended."""
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.most: Dict[str, int] = {}
+        self.ended: List[str] = []
+        self.lock = threading.Lock()
+        self.together = threading.Barrier(2)
+
+    def tool(self, name: str, *, meets: bool = False, **settings: Any) -> Tool:
+        def work(n: int) -> str:
+            with self.lock:
+                self.running += 1
+                self.most[name] = max(self.most.get(name, 0), self.running)
+            if meets:
+                self.together.wait(BOUND)
+            with self.lock:
+                self.most[name] = max(self.most[name], self.running)
+                self.running -= 1
+                self.ended.append(f"{name} {n}")
+            return name
+
+        return tool(work, name=name, description="Work.", **settings)
+
+
+def test_t07_without_parallel_calls_they_run_one_after_the_other():
+    traffic = Traffic()
+    calls = [call("read", n, n=n) for n in range(5)]
+    run(calls, "done", tools=[traffic.tool("read")], parallel_tool_calls=False)
+    assert traffic.most == {"read": 1}
+    assert traffic.ended == [f"read {n}" for n in range(5)]
+
+
+def test_t07_a_tool_that_is_alone_has_nothing_beside_it_and_keeps_its_place():
+    traffic = Traffic()
+    tools = [traffic.tool("read", meets=True), traffic.tool("write", alone=True)]
+    calls = [
+        call("read", 0, n=0),
+        call("read", 1, n=1),
+        call("write", 2, n=2),
+        call("write", 3, n=3),
+        call("read", 4, n=4),
+        call("read", 5, n=5),
+    ]
+    output, requests = run(calls, "done", tools=tools)
+    assert traffic.most["write"] == 1
+    assert sorted(traffic.ended[:2]) == ["read 0", "read 1"]
+    assert traffic.ended[2:4] == ["write 2", "write 3"]
+    assert told(requests[1]) == ["read", "read", "write", "write", "read", "read"]
+
+
+def test_t07_alone_with_approval():
+    traffic = Traffic()
+    tools = [traffic.tool("read"), traffic.tool("write", alone=True)]
+    calls = [call("write", 0, n=0), call("read", 1, n=1), call("write", 2, n=2)]
+    run(calls, "done", tools=tools, approve=lambda _: True)
+    assert traffic.ended == ["write 0", "read 1", "write 2"]
+
+
+def test_t07_what_hangs_alone_lets_the_next_one_go():
+    release = threading.Event()
+
+    @tool(alone=True, timeout=0.05)
+    def hang() -> str:
+        """Hang."""
+        release.wait(BOUND)
+        return "late"
+
+    try:
+        _, requests = run([call("hang"), call("look", 1)], "done", tools=[hang, Ran().tool("look")])
+        assert told(requests[1])[1] == "ok"
+    finally:
+        release.set()
+    from agentstream.agent.tool_calls import lost_threads
+
+    wait_until(lambda: lost_threads() == 0)
+
+
+# --- T08: a tool that is async --------------------------------------------------------------
+
+
+def test_t08_a_tool_that_returns_a_coroutine_fails_and_says_why():
+    async def later() -> str:
+        return "late"
+
+    @tool
+    def ask() -> Any:
+        """Ask."""
+        return later()
+
+    _, requests = run([call("ask")], "done", tools=[ask])
+    assert told(requests[1])[0].startswith(
+        "Error: the tool raised TypeError: it returned coroutine"
+    )
+    assert "async" in told(requests[1])[0]
+
+
+# --- T10: the submitter's contextvars -------------------------------------------------------
+
+VAR: contextvars.ContextVar[str] = contextvars.ContextVar("VAR", default="none")
+
+
+@pytest.mark.parametrize("way", ["execute", "run", "submit", "function"])
+def test_t10_tools_see_the_submitters_contextvars(way):
+    seen: List[str] = []
+
+    @tool
+    def look(context: RunContext) -> str:
+        """Look."""
+        seen.append(VAR.get())
+        VAR.set("the tool's own")
+        return "ok"
+
+    inner = Agent("inner", client=ScriptedClient([call("look")], "done"), tools=[look])
+    agent = Agent(
+        "outer",
+        client=ScriptedClient([call("look")], [call("inner", input="x")], "done"),
+        tools=[look, inner.as_tool("I.")],
+    )
+    token = VAR.set("mine")
+    try:
+        if way == "execute":
+            agent.execute("go")
+        else:
+            with Runtime() as runtime:
+                steps: List[Any] = [agent]
+                if way == "function":
+                    steps.insert(0, lambda value: seen.append(VAR.get()) or value)
+                workflow = Workflow("w", steps)
+                if way == "submit":
+                    runtime.submit(workflow, "go").result(BOUND)
+                else:
+                    runtime.run(workflow, "go")
+        assert set(seen) == {"mine"}
+        assert len(seen) == (3 if way == "function" else 2)
+        assert VAR.get() == "mine"
+    finally:
+        VAR.reset(token)
+
+
+# --- a tool's settings ----------------------------------------------------------------------
+
+
+def test_a_tools_place_among_others_is_a_setting():
+    assert Ran().tool("a").alone is False
+    assert Ran().tool("a", alone=True).alone is True
+    with pytest.raises(ConfigError):
+        tool(name="no name!")(lambda: None)
+
+
+def test_a_server_is_sent_no_empty_text_beside_calls(server: ScriptedServer) -> None:
+    server.reply_tool_calls(("look", "{}"))
+    server.reply_text("done")
+    with client_of(server) as client:
+        Agent("worker", client=client, tools=[Ran().tool("look")]).execute("go")
+    assert server.requests[1].json["messages"][1]["content"] is None
