@@ -1,8 +1,9 @@
 """The command line: what is given there, in files and in the environment becomes a call.
 
-An edge.  parser.py says what can be asked for, a file each answers one or a few
-of the commands, settings.py says what holds where nothing was asked, endings.py
-how a command ends: its exit code and the one line that says why.
+An edge.  `parser` says what can be asked for, a module each answers one command,
+`settings` says what holds where nothing was asked, `command` runs it between
+`signals` and `exits`: what may end it early, its exit code and the line that says
+why.  `output` writes, `view` shows a run, `execute` runs one and shows it.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ __all__ = ["main"]
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
-    """Run a command; returns the exit code: see `agentstream.cli.endings`."""
+    """Run a command; returns the exit code: see `agentstream.cli.exits`."""
     try:
-        from agentstream.cli.endings import conduct  # noqa: PLC0415
+        from agentstream.cli.command import conduct  # noqa: PLC0415
         from agentstream.cli.parser import parse  # noqa: PLC0415
 
         given = parse(arguments)

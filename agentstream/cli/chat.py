@@ -7,14 +7,13 @@ thread but the reader.
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from typing import TYPE_CHECKING, Any, Dict, List
 
-from agentstream.cli.endings import DONE, Interrupted
+from agentstream.cli.exits import DONE, Interrupted
 from agentstream.cli.lock import hold
+from agentstream.cli.output import Output, piped_in
 from agentstream.cli.settings import advise, open_client, setting
-from agentstream.cli.text import Output, piped_in
 from agentstream.console.terminal import is_terminal
 from agentstream.errors import AgentStreamError, ConfigError
 from agentstream.llm.messages import ChatMessage, ChatRequest
@@ -49,7 +48,8 @@ def _sampling(given: argparse.Namespace) -> Dict[str, Any]:
 
 def _prompt(given: argparse.Namespace) -> str:
     """What is asked, then what was piped in."""
-    parts = [given.prompt, piped_in()]
+    has_one = bool(given.prompt and given.prompt.strip())
+    parts = [given.prompt, piped_in(needed=not has_one, quiet=given.quiet)]
     prompt = "\n\n".join(part for part in parts if part and part.strip())
     if not prompt:
         raise ConfigError("what is the question? `agentstream chat PROMPT`, or pipe one in")
@@ -71,7 +71,7 @@ def _plain(client: Any, request: ChatRequest, as_json: bool) -> int:
                 if not as_json and not output.write(text):
                     return DONE  # nobody reads it any more: `| head`
         if as_json:
-            output.write(json.dumps(_as_dict(stream.response), ensure_ascii=False))
+            output.write_json(_as_dict(stream.response))
     except Interrupted as interruption:
         interruption.text = "".join(heard)
         raise
@@ -91,7 +91,7 @@ def _as_dict(response: ChatResponse) -> Dict[str, Any]:
 def _as_a_run(given: argparse.Namespace, client: Any, system: str, prompt: str) -> int:
     """The same as a run of one agent: with events, and so with a log and a status line."""
     from agentstream.agent.agent import Agent  # noqa: PLC0415
-    from agentstream.cli.show import execute  # noqa: PLC0415
+    from agentstream.cli.execute import execute  # noqa: PLC0415
 
     agent = Agent("chat", client=client, system_prompt=system, **_sampling(given))
     return execute(given, agent, prompt, log=setting(given, "log"), plain=True)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import sys
 import urllib.parse
 from typing import TYPE_CHECKING, Iterator, List, Optional
 
 from agentstream.cancel import CancelToken
-from agentstream.cli.endings import DONE, FAILED, Interrupted, note, say
-from agentstream.cli.log import MANY, UNDER_WAY, find
+from agentstream.cli.exits import DONE, FAILED, Interrupted
+from agentstream.cli.output import Output, note, say
+from agentstream.cli.runs import MANY, UNDER_WAY, find
 from agentstream.cli.settings import log_of, token
-from agentstream.cli.show import View, write_output
-from agentstream.cli.text import Output
+from agentstream.cli.view import View
 from agentstream.console.terminal import is_terminal
 from agentstream.errors import AgentStreamError, ConfigError
 from agentstream.events.model import TERMINAL, Event, EventType
@@ -150,9 +149,9 @@ def _show(given: argparse.Namespace, view: View, workflow_id: str, events: Itera
         return FAILED
     output = Output(sys.stdout)
     if given.json:
-        output.write(json.dumps(last.to_dict(), ensure_ascii=False) + "\n")
+        output.write_json(last.to_dict())
     elif last.type is EventType.WORKFLOW_COMPLETED and not view.has_shown(last.data.get("output")):
-        write_output(output, last.data.get("output"))
+        output.write_value(last.data.get("output"))
     if last.type is EventType.WORKFLOW_COMPLETED:
         return DONE
     say(f"run {workflow_id} {_ending(last)}")

@@ -1,7 +1,8 @@
 """A lock by name, for jobs that must not run twice at once.
 
 A lock on a file, gone with its process, however that ends.  The file stays, it
-holds nothing but who had it last.
+holds nothing but who had it last.  Where it is depends on nothing but the user: a
+terminal and cron have other environments, and mean one lock.
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ import contextlib
 import os
 import pathlib
 import re
-import tempfile
+import stat
+import sys
 import time
 from typing import IO, Iterator, Optional
 
-from agentstream.cli.endings import Locked
+from agentstream.cli.exits import Locked
 from agentstream.errors import ConfigError
 from agentstream.threads.file_lock import try_lock
 
 __all__ = ["hold"]
+
+#: Kept over a restart, if the system has it.
+_PLACES = ("/var/tmp", "/tmp")
 
 
 @contextlib.contextmanager
@@ -38,7 +43,7 @@ def hold(name: Optional[str]) -> Iterator[None]:
     with _opened(path) as file:
         if not try_lock(file.fileno()):
             file.seek(0)
-            raise Locked(f"--lock {name} is held{file.read(100).rstrip()}")
+            raise Locked(f"--lock {name} is held{file.read(100).rstrip()}: {path}")
         file.seek(0)
         file.truncate()
         file.write(f" by process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
@@ -49,21 +54,23 @@ def hold(name: Optional[str]) -> Iterator[None]:
 def _opened(path: pathlib.Path) -> IO[str]:
     try:
         return open(path, "a+", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"--lock: {path} cannot be used: {error.strerror}") from None
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or "its name is not UTF-8"
+        raise ConfigError(f"--lock: {path} cannot be used: {why}") from None
 
 
 def _folder() -> pathlib.Path:
-    """One a user, the same for a terminal and for cron, whose environments differ."""
-    home = os.path.expanduser("~")
-    if os.path.isdir(home) and os.access(home, os.W_OK):
-        folder = pathlib.Path(home, ".local", "state", "agentstream")
-    else:  # a system's user without a home
-        who = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
-        folder = pathlib.Path(tempfile.gettempdir(), f"agentstream-{who}")
+    """One a user, in a place that every system has; made if need be."""
+    if sys.platform == "win32":
+        folder = pathlib.Path(os.path.expanduser("~"), "AppData", "Local", "agentstream")
+    else:
+        place = next((place for place in _PLACES if os.path.isdir(place)), _PLACES[-1])
+        folder = pathlib.Path(place, f"agentstream-{os.getuid()}")
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
+        found = folder.lstat()  # where all may write, another may have been first
+        ours = sys.platform == "win32" or found.st_uid == os.getuid()
+        if not ours or not stat.S_ISDIR(found.st_mode):
             raise ConfigError(f"--lock: {folder} belongs to another user")
     except OSError as error:
         raise ConfigError(f"--lock: {folder} cannot be used: {error.strerror}") from None

@@ -27,13 +27,14 @@ everything else to standard error.
 then from the environment (AGENTSTREAM_MODEL for --model, and so on), then
 from agentstream/config.toml in your configuration folder (~/.config).
 
-exit codes: 0 done, 1 failed, 2 asked for wrongly, 75 --lock is held,
+exit codes: 0 done, 1 failed, 2 usage error, 75 --lock is held,
             124 --deadline has passed, 130 Ctrl-C, 143 SIGTERM
 """
 _CHAT = """\
 Ask a model.  The answer streams to standard output; what is piped in is
-added to PROMPT, or is the prompt.  The key comes from AGENTSTREAM_API_KEY
-or OPENAI_API_KEY, or from the config file.
+added to PROMPT, or is the prompt.  With PROMPT, a pipe that says nothing for
+2 s is not waited for.  The key comes from AGENTSTREAM_API_KEY or
+OPENAI_API_KEY, or from the config file.
 """
 _RUN = """\
 Run a workflow file.  On a terminal the agents' text streams; into a pipe
@@ -160,7 +161,7 @@ def _chat(add: Add) -> None:
 
 
 def _run(add: Add) -> None:
-    add("file", metavar="FILE", help=argparse.SUPPRESS)
+    add("file", metavar="FILE", type=_path, help=argparse.SUPPRESS)
     add(
         "--input",
         metavar="TEXT",
@@ -175,14 +176,14 @@ def _run(add: Add) -> None:
         type=_assignment,
         help="overrule FILE: agents.writer.temperature=0",
     )
-    add("--id", metavar="ID", help="the run's id; default: a new one")
+    add("--id", metavar="ID", type=_text, help="the run's id; default: a new one")
     _model(add)
     _output(add)
     _cron(add)
 
 
 def _check(add: Add) -> None:
-    add("file", metavar="FILE", help=argparse.SUPPRESS)
+    add("file", metavar="FILE", type=_path, help=argparse.SUPPRESS)
     add(
         "--set",
         metavar="KEY=VALUE",
@@ -195,25 +196,31 @@ def _check(add: Add) -> None:
 
 
 def _runs(add: Add) -> None:
-    add("--log", metavar="FILE", help="the log")
+    add("--log", metavar="FILE", type=_path, help="the log")
     add("-n", dest="limit", type=_count, default=20, metavar="N", help="so many (%(default)s)")
     add("--active", action="store_true", help="only those under way")
     add("--json", action="store_true", help="as JSON, one run a line")
 
 
 def _follow(add: Add) -> None:
-    add("id", metavar="ID", nargs="?", help=argparse.SUPPRESS)
-    add("--log", metavar="FILE", help="the log")
-    add("--url", metavar="URL", help="the server, instead of a log")
-    add("--token-file", metavar="FILE", help="holds the server's token")
+    add("id", metavar="ID", nargs="?", type=_text, help=argparse.SUPPRESS)
+    add("--log", metavar="FILE", type=_path, help="the log")
+    add("--url", metavar="URL", type=_text, help="the server, instead of a log")
+    add("--token-file", metavar="FILE", type=_path, help="holds the server's token")
     _output(add)
     add("--deadline", metavar="TIME", type=_seconds, help="leave after so long, with 124")
 
 
 def _stop(add: Add) -> None:
-    add("id", metavar="ID", help=argparse.SUPPRESS)
-    add("--log", metavar="FILE", help="the log")
-    add("--reason", metavar="TEXT", default="agentstream stop", help="what its last event says")
+    add("id", metavar="ID", type=_text, help=argparse.SUPPRESS)
+    add("--log", metavar="FILE", type=_path, help="the log")
+    add(
+        "--reason",
+        metavar="TEXT",
+        type=_text,
+        default="agentstream stop",
+        help="what its last event says",
+    )
     add(
         "--wait",
         metavar="SECONDS",
@@ -224,17 +231,34 @@ def _stop(add: Add) -> None:
 
 
 def _serve(add: Add) -> None:
-    add("--log", metavar="FILE", help="the log, of a SqliteStore")
-    add("--host", default="127.0.0.1", help="where to listen (%(default)s)")
+    add("--log", metavar="FILE", type=_path, help="the log, of a SqliteStore")
+    add("--host", type=_text, default="127.0.0.1", help="where to listen (%(default)s)")
     add("--port", type=_port, default=8000, help="0 for any (%(default)s)")
-    add("--token-file", metavar="FILE", help="holds the token")
-    add("--name", metavar="NAME", action="append", default=[], help="a Host to answer to")
+    add("--token-file", metavar="FILE", type=_path, help="holds the token")
+    add(
+        "--name",
+        metavar="NAME",
+        type=_text,
+        action="append",
+        default=[],
+        help="a Host to answer to",
+    )
 
 
 def _model(add: Add) -> None:
-    add("--provider", metavar="NAME", help="llama, openai, or embedded: a small model of ours")
-    add("--model", metavar="NAME", help="the server's name for it; embedded: a GGUF file")
-    add("--base-url", metavar="URL", help="the server; llama: http://127.0.0.1:8080")
+    add(
+        "--provider",
+        metavar="NAME",
+        type=_text,
+        help="llama, openai, or embedded: a small model of ours",
+    )
+    add(
+        "--model",
+        metavar="NAME",
+        type=_text,
+        help="the server's name for it; embedded: a GGUF file",
+    )
+    add("--base-url", metavar="URL", type=_text, help="the server; llama: http://127.0.0.1:8080")
     add("--insecure", action="store_true", default=None, help="do not verify its certificate")
 
 
@@ -252,10 +276,10 @@ def _output(add: Add) -> None:
 
 
 def _cron(add: Add) -> None:
-    add("--log", metavar="FILE", help="keep the events in this file")
+    add("--log", metavar="FILE", type=_path, help="keep the events in this file")
     add("--deadline", metavar="TIME", type=_seconds, help="stop after 600 or 10m, with 124")
     add("--retries", metavar="N", type=_number, help="further tries of what may pass")
-    add("--lock", metavar="NAME", help="leave with 75 if another holds this lock")
+    add("--lock", metavar="NAME", type=_text, help="leave with 75 if another holds this lock")
 
 
 # --- what an argument must be ----------------------------------------------------------------
@@ -280,19 +304,19 @@ def _temperature(text: str) -> float:
 
 
 def _number(text: str) -> int:
-    if not re.fullmatch(r"\d{1,6}", text):
+    if not re.fullmatch(r"[0-9]{1,6}", text):
         raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 0 on")
     return int(text)
 
 
 def _count(text: str) -> int:
-    if not re.fullmatch(r"\d{1,6}", text) or int(text) < 1:
+    if not re.fullmatch(r"[0-9]{1,6}", text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 1 on")
     return int(text)
 
 
 def _port(text: str) -> int:
-    if not text.isdigit() or int(text) > 65535:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:
         raise argparse.ArgumentTypeError("a port is a number from 0 to 65535")
     return int(text)
 
@@ -308,6 +332,12 @@ def _text(text: str) -> str:
         return os.fsencode(text).decode("utf-8")
     except UnicodeError:
         raise argparse.ArgumentTypeError("what is given is not UTF-8") from None
+
+
+def _path(text: str) -> str:
+    """A path as the system has it, which must be UTF-8: it is shown, logged and sent."""
+    _text(text)
+    return text
 
 
 def _assignment(text: str) -> Any:

@@ -1,4 +1,4 @@
-"""agentstream run and check: workflow files."""
+"""agentstream run: a workflow file, run and shown."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from agentstream.cli.endings import DONE, note
+from agentstream.cli.check import note_warnings
+from agentstream.cli.execute import execute
 from agentstream.cli.lock import hold
+from agentstream.cli.output import piped_in
 from agentstream.cli.settings import advise, open_client, setting
-from agentstream.cli.show import execute
-from agentstream.cli.text import Output, piped_in
 from agentstream.console.terminal import is_terminal
 from agentstream.errors import AgentStreamError, ConfigError
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from agentstream.workflow import Workflow
     from agentstream.workflow_files import WorkflowFile
 
-__all__ = ["check", "run"]
+__all__ = ["run"]
 
 
 def run(given: argparse.Namespace) -> int:
@@ -30,7 +30,7 @@ def run(given: argparse.Namespace) -> int:
 
     file = load_workflow(given.file, set=given.set)
     if given.verbose or (is_terminal(sys.stderr) and not given.quiet):  # cron would mail it
-        _warn(file)
+        note_warnings(file)
     _check_flags(given, file)
     with hold(given.lock), contextlib.ExitStack() as stack:
         input = _input(given, file)
@@ -80,28 +80,11 @@ def _build(given: argparse.Namespace, file: WorkflowFile, stack: contextlib.Exit
 
 def _input(given: argparse.Namespace, file: WorkflowFile) -> str:
     """`--input`, else what is piped in, else the file's own."""
-    for found in (given.input, None if given.input is not None else piped_in(), file.input):
+    own = file.input
+    piped = None if given.input is not None else piped_in(needed=not own, quiet=given.quiet)
+    for found in (given.input, piped, own):
         if found is not None and (found is given.input or found.strip()):
             return str(found)
     raise ConfigError(
         f"what is the input? use --input TEXT, pipe it in, or write input = ... into {given.file}"
     )
-
-
-def check(given: argparse.Namespace) -> int:
-    """Say what a workflow file would do; returns the exit code."""
-    from agentstream.workflow_files import load_workflow  # noqa: PLC0415
-
-    file = load_workflow(given.file, set=given.set)
-    _warn(file)
-    output = Output(sys.stdout)
-    if not given.mermaid:
-        output.write(file.describe().rstrip("\n") + "\n\n")
-    output.write(file.to_mermaid())
-    output.end_line()
-    return DONE
-
-
-def _warn(file: WorkflowFile) -> None:
-    for warning in file.warnings:
-        note(f"agentstream: warning: {warning}")

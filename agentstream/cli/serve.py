@@ -9,8 +9,9 @@ import sys
 from typing import TYPE_CHECKING, List
 
 from agentstream import threads
-from agentstream.cli.endings import DONE, FAILED, say
-from agentstream.cli.settings import setting, token
+from agentstream.cli.exits import DONE, FAILED
+from agentstream.cli.output import Output, say
+from agentstream.cli.settings import log_of, token
 from agentstream.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,9 +36,7 @@ def serve(given: argparse.Namespace) -> int:
             f"without a token it listens on loopback only, not on {given.host}: "
             "use --token-file, or set AGENTSTREAM_TOKEN"
         )
-    log = setting(given, "log")
-    if log is None:
-        raise ConfigError("which log? use --log FILE, or set AGENTSTREAM_LOG")
+    log = log_of(given, new=True)
     is_new = not os.path.exists(log)
     try:
         sock = server.listen(given.host, given.port)
@@ -54,7 +53,7 @@ def serve(given: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: _stop(signals, number))
     with server.Server(app, sock) as serving:
-        print(f"{log}{', a new log,' * is_new} is served at {serving.url}", flush=True)
+        Output(sys.stdout).write(f"{log}{', a new log,' * is_new} is served at {serving.url}\n")
         _wait(signals)
     return DONE
 

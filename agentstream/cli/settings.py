@@ -6,15 +6,16 @@ Keys come from these two only, never from a flag, which other users could read.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import pathlib
 import stat
 import sys
-from typing import TYPE_CHECKING, Any, Dict, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple
 
-from agentstream.cli.endings import note
+from agentstream import checks
+from agentstream.cli.output import note
 from agentstream.errors import ConfigError, ConnectError
+from agentstream.text import is_encodable
 
 if TYPE_CHECKING:
     import argparse
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["advise", "config_file", "log_of", "open_client", "setting", "token"]
 
-_PROVIDERS = ("llama", "openai", "embedded")
+PROVIDERS = ("llama", "openai", "embedded")
 #: The settings, and what each must be.
 _KINDS: Dict[str, Any] = {
     "provider": str,
@@ -37,7 +38,16 @@ _KINDS: Dict[str, Any] = {
     "deadline": float,
     "retries": int,
 }
-_ABOVE_ZERO = {"deadline": "seconds", "log_days": "days"}
+#: The most of those that are numbers: a century, and as many tries as a flag takes.
+_MOST = {"deadline": checks.LONGEST_S, "log_days": checks.LONGEST_S / 86_400, "retries": 999_999}
+_UNITS = {"deadline": "seconds", "log_days": "days"}
+#: What a value of each kind must be.
+_FITS: Dict[Any, Tuple[str, Callable[[Any], bool]]] = {
+    str: ("a text", lambda value: isinstance(value, str)),
+    bool: ("true or false", lambda value: isinstance(value, bool)),
+    float: ("a number", checks.is_number),
+    int: ("a whole number", checks.is_whole),
+}
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
@@ -75,21 +85,21 @@ def token(path: Optional[str]) -> Optional[str]:
     return found
 
 
-def log_of(given: argparse.Namespace) -> str:
-    """The log's file, which must be there.
+def log_of(given: argparse.Namespace, *, new: bool = False) -> str:
+    """The log's file, which must be there unless it may be `new`.
 
     Raises:
         ConfigError: none was named, or there is none.
     """
-    path = setting(given, "log")
+    path: Optional[str] = setting(given, "log")
     if path is None:
         raise ConfigError(
             f"which log? use --log FILE, set AGENTSTREAM_LOG, or write log = ... into "
             f"{config_file()}"
         )
-    if not os.path.exists(path):
+    if not new and not os.path.exists(path):
         raise ConfigError(f"there is no log {path}: `agentstream run --log {path} FILE` begins one")
-    return str(path)
+    return path
 
 
 # --- the config file -------------------------------------------------------------------------
@@ -148,7 +158,9 @@ def _parse(path: pathlib.Path, raw: bytes) -> Dict[str, Any]:
         import tomli as tomllib  # noqa: PLC0415
     try:
         return tomllib.loads(raw.decode("utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ConfigError(f"{path} is nested too deeply") from None
+    except ValueError as error:  # no TOML, no UTF-8, or a number of thousands of digits
         raise ConfigError(f"{path} is no TOML: {error}") from None
 
 
@@ -164,6 +176,8 @@ def _meant(name: str) -> str:
 
 def _parsed(name: str, text: str, where: str) -> Any:
     kind = _KINDS[name]
+    if not is_encodable(text):
+        raise ConfigError(f"{where} is not UTF-8")
     if kind is bool:
         if text.lower() in _TRUE + _FALSE:
             return text.lower() in _TRUE
@@ -173,25 +187,38 @@ def _parsed(name: str, text: str, where: str) -> Any:
     try:
         return kind(text)
     except ValueError:
-        raise ConfigError(f"{where} must be a number, not {text!r}") from None
+        raise ConfigError(f"{where} must be a number, not {text[:40]!r}") from None
 
 
 def _checked(name: str, value: Any, where: str) -> Any:
-    kind = _KINDS[name]
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    said, fits = _FITS[_KINDS[name]]
+    if not fits(value):
+        raise ConfigError(f"{where} must be {said}")  # no value: it may be a key
+    if name == "provider":
+        checks.one_of(where, value, PROVIDERS)
+    elif name in _UNITS:
         value = float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        what = {str: "a text", bool: "true or false", float: "a number", int: "a whole number"}
-        raise ConfigError(f"{where} must be {what[kind]}")  # no value: it may be a key
-    if name == "provider" and value not in _PROVIDERS:
-        raise ConfigError(f"{where} must be one of {', '.join(_PROVIDERS)}, not {value!r}")
-    if name in _ABOVE_ZERO and not 0 < value < math.inf:
-        raise ConfigError(f"{where} must be {_ABOVE_ZERO[name]} above 0, not {value:g}")
-    if name == "retries" and value < 0:
-        raise ConfigError(f"{where} must be 0 or more, not {value}")
-    if name == "base_url" and not value.startswith(("http://", "https://")):
+        if not 0 < value <= _MOST[name]:
+            most = f"{_MOST[name]:.0f} at most"
+            raise ConfigError(f"{where} must be {_UNITS[name]} above 0, {most}, not {value:g}")
+    elif name == "retries":
+        checks.whole(where, value, 0, int(_MOST[name]))
+    elif name == "base_url" and not value.startswith(("http://", "https://")):
         raise ConfigError(f"{where} must begin with http:// or https://")  # it may hold a key
-    return os.path.expanduser(value) if name == "log" else value
+    return _checked_log(value, where) if name == "log" else value
+
+
+def _checked_log(path: str, where: str) -> str:
+    """The path of a log's file; what SQLite takes for something else is refused."""
+    if not path or path == ":memory:" or path.lower().startswith("file:"):
+        raise ConfigError(f"{where} must be the path of a file, not {path!r}")
+    try:
+        os.fsencode(path).decode()
+    except UnicodeError:
+        raise ConfigError(f"{where} is not UTF-8") from None
+    if "\0" in path:
+        raise ConfigError(f"{where} is no file's name")
+    return os.path.expanduser(path)
 
 
 # --- the client that the settings name -------------------------------------------------------

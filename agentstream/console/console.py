@@ -14,8 +14,9 @@ from typing import IO, Callable, List, Optional
 
 from agentstream.console.outline import Outline, Part, Place
 from agentstream.console.status import StatusLine
-from agentstream.console.terminal import harmless, is_terminal, quiet_exit, write
+from agentstream.console.terminal import is_terminal, mute, write
 from agentstream.events.model import Event
+from agentstream.text import strip_controls
 
 __all__ = ["Console"]
 
@@ -142,7 +143,7 @@ class Console:
         self._write("".join(shown))
 
     def _clean(self, text: str) -> str:
-        return harmless(text) if self._terminal else text
+        return strip_controls(text) if self._terminal else text
 
     def _end(self) -> None:
         gap = "\n" if self._headings else ""
@@ -165,6 +166,6 @@ class Console:
 
     def _close(self) -> None:
         self.closed = True
-        quiet_exit(self._file)
+        mute(self._file)
         if self.on_closed is not None:
             self.on_closed()

@@ -1,18 +1,15 @@
 """What whoever writes to a terminal, a pipe or a file of text must know of it.  Keeps nothing.
 
-An edge, below console and cli: which text may go there, and how it gets there.
+An edge, below console and cli: how text gets there, and what if nobody reads it.  What
+steers a terminal is stripped by `agentstream.text.strip_controls`.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from typing import Any
 
-__all__ = ["harmless", "is_terminal", "quiet_exit", "write"]
-
-#: All control characters but a tab and the line's end.
-_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+__all__ = ["is_terminal", "mute", "write"]
 
 
 def is_terminal(file: Any) -> bool:
@@ -21,11 +18,6 @@ def is_terminal(file: Any) -> bool:
         return bool(file.isatty())
     except (AttributeError, ValueError):
         return False
-
-
-def harmless(text: str) -> str:
-    """Without what would steer a terminal: nobody vouches for what a model or a server says."""
-    return text if text.isprintable() else _STEERING.sub("", text)
 
 
 def write(file: Any, text: str) -> None:
@@ -43,7 +35,7 @@ def write(file: Any, text: str) -> None:
     file.flush()
 
 
-def quiet_exit(file: Any) -> None:
+def mute(file: Any) -> None:
     """Point a file nobody reads at nowhere, so that the interpreter's last flush says nothing."""
     try:
         number = file.fileno()

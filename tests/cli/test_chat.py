@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -86,13 +86,64 @@ def test_what_is_piped_in(cli, here, server):
 
 
 def test_an_idle_pipe_is_told_of_and_the_deadline_ends_it(cli, server):
-    chat = cli.start("chat", "Question", "--deadline", "2.4", stdin=OPEN)
-    assert chat.finish() == 124
-    told, why = chat.err.splitlines()
-    assert told == "agentstream: waiting for standard input to end; `< /dev/null` for none"
-    assert why == "agentstream: the deadline of 2.4 s has passed"
-    assert chat.ended - chat.began < 2.4 + 1.5
+    flow = cli.write("flow.toml", AGENT)
+    commands = [
+        cli.start(*words, "--deadline", "2.8", stdin=OPEN)
+        for words in (["chat"], ["chat", " "], ["run", flow])
+    ]
+    for command in commands:
+        assert command.finish() == 124
+        told, why = command.err.splitlines()
+        assert told == "agentstream: waiting for standard input to end; `< /dev/null` for none"
+        assert why == "agentstream: the deadline of 2.8 s has passed"
+        assert command.ended - command.began < 2.8 + 1.5
     assert not server.requests
+
+
+def test_y08_a_silent_pipe_is_not_waited_for_where_there_is_a_question(cli, server):
+    server.default(*text_chunks("Fine."))
+    own = cli.write("own.toml", 'input = "from the file"\n' + AGENT)
+    commands = [
+        cli.start(*words, stdin=OPEN)
+        for words in (["chat", "Q"], ["chat", "Q", "-q"], ["run", own], ["run", own, "-q"])
+    ]
+    for command in commands:
+        assert command.finish() == 0, command.err
+        assert command.out == "Fine.\n"
+        assert command.ended - command.began < 8
+    told = "agentstream: nothing comes on standard input: going on without it\n"
+    assert [command.err for command in commands] == [told, "", told, ""]
+    said = sorted(request.json["messages"][-1]["content"] for request in server.requests)
+    assert said == ["Q", "Q", "from the file", "from the file"]
+    assert "is not waited for" in cli("chat", "--help").out
+
+
+def test_y08_what_comes_late_but_comes_is_read(cli, server):
+    server.default(*text_chunks("Fine."))
+    slow = cli.script("(sleep 0.5; echo one; sleep 2.5; echo two) | $A chat Q")
+    assert slow.finish() == 0, slow.err
+    assert asked(server)[0]["content"] == "Q\n\none\ntwo\n"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8", "latin-1", "cp437", "koi8-r"])
+def test_y07_json_is_whole_on_any_stdout(cli, server, encoding):
+    said = "grün \N{ROBOT FACE} ‘Käse’ \x85 \N{SNOWMAN}"
+    server.default(*text_chunks(said))
+    env = {"PYTHONIOENCODING": encoding}
+    chat = cli.start("chat", "x", "--json", env=env)
+    logged = cli.start("chat", "x", "--json", "--log", cli.log, env=env)
+    lines = cli.start("chat", "x", "--jsonl", env=env)
+    flow = cli.write("flow.toml", f'name = "größe {said[-1]}"\n' + AGENT)
+    run = cli.start("run", flow, "--input", "x", "--json", "--log", cli.log, "--id", "r", env=env)
+    for command in (chat, logged, lines, run):
+        assert command.finish() == 0, command.err
+    assert chat.events[0]["content"] == logged.events[0]["content"] == said
+    assert "".join(e["data"]["chunk"] for e in lines.events if "chunk" in e["data"]) == said
+    assert run.events[0]["output"] == said
+    listed = cli("runs", "--json", "--log", cli.log, env=env)
+    assert f"größe {said[-1]}" in [state["name"] for state in listed.events]
+    followed = cli("follow", "r", "--json", "--log", cli.log, env=env)
+    assert followed.events[0]["data"]["output"] == said
 
 
 def test_nobody_reads_on(cli, server):
@@ -413,16 +464,19 @@ def test_help_fits_24_lines_of_80(command, monkeypatch, capsys):
 
 def test_a_lock_keeps_a_second_start_out(cli, here, server):
     queue(server, halted("One"), Reply.text("Two"))
-    holder = cli.start("chat", "x", "--lock", "job", env={"XDG_STATE_HOME": str(cli.folder)})
+    job = f"test-{os.getpid()}-{time.monotonic_ns()}"  # one place for all of this user's
+    holder = cli.start("chat", "x", "--lock", job)
     holder.expect("One")
     cron = {
         "PATH": "/usr/bin:/bin",
         "PYTHONPATH": str(PROJECT),
         "SHELL": "/bin/sh",
-        "HOME": str(cli.home),
+        "HOME": "/",
+        "TMPDIR": str(cli.folder),
+        "XDG_STATE_HOME": str(cli.folder),
         "PYTHONWARNINGS": "error",
     }
-    words = ["run", "no.toml", "--lock", "job"]
+    words = ["run", "no.toml", "--lock", job]
     cli.write("no.toml", AGENT)
     second = subprocess.run(
         ["/bin/sh", "-c", f"exec {NAME} {' '.join(words)} --input x"],
@@ -435,16 +489,32 @@ def test_a_lock_keeps_a_second_start_out(cli, here, server):
     assert second.returncode == 75
     assert second.stdout == ""
     assert second.stderr.startswith(
-        f"agentstream: --lock job is held by process {holder.process.pid} since 20"
+        f"agentstream: --lock {job} is held by process {holder.process.pid} since 20"
     )
     assert second.stderr.count("\n") == 1
-    assert here("chat", "x", "--lock", "other").out == "Two\n"
-    assert here("chat", "x", "--lock", "job", "-q", code=75).err == ""  # for cron, which mails
+    path = pathlib.Path(second.stderr.rstrip().rpartition(": ")[2])  # named, for whoever looks
+    assert (path.name, path.parent.stat().st_mode & 0o777) == (f"{job}.lock", 0o700)
+    assert here("chat", "x", "--lock", f"{job}-other").out == "Two\n"
+    assert here("chat", "x", "--lock", job, "-q", code=75).err == ""  # for cron, which mails
     holder.process.send_signal(signal.SIGKILL)
     assert holder.finish() == -signal.SIGKILL
     queue(server, Reply.text("Three"))
-    assert here("chat", "x", "--lock", "job").out == "Three\n"
+    assert here("chat", "x", "--lock", job).out == "Three\n"
     assert here("chat", "x", "--lock", "../job", code=2).line.startswith("--lock '../job': ")
-    assert json.dumps(sorted(os.listdir(cli.home / ".local/state/agentstream"))) == (
-        '["job.lock", "other.lock"]'
-    )
+    assert os.listdir(cli.home) == []
+    for name in (job, f"{job}-other"):
+        (path.parent / f"{name}.lock").unlink()
+
+
+@pytest.mark.parametrize("env", [{"HOME": ""}, {"TMPDIR": "/dev/shm"}, {"HOME": "/nowhere"}])
+def test_y09_a_lock_is_the_same_in_any_environment(cli, server, env):
+    server.default(*text_chunks("One")[:2], Hang())
+    job = f"test-{os.getpid()}-{time.monotonic_ns()}"
+    holder = cli.start("chat", "x", "--lock", job)
+    holder.expect("One")
+    second = cli("chat", "x", "--lock", job, code=75, env=env)
+    path = pathlib.Path(second.line.rpartition(": ")[2])
+    assert path.name == f"{job}.lock"
+    holder.send(signal.SIGTERM)
+    assert holder.finish() == 143
+    path.unlink()

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from agentstream import Runtime, Workflow
-from agentstream.cli import show
+from agentstream.cli import execute, view
 from agentstream.events.model import TERMINAL, Event
 from agentstream.testing import Gate, Reply, text_chunks
 from tests.kit.cli_support import PROJECT, last_events
@@ -300,7 +300,7 @@ def test_a_run_is_stopped_if_nobody_reads_its_first_event(monkeypatch):
     read, write = os.pipe()
     os.close(read)
     closed = threading.Event()
-    submit, write_out = Runtime.submit, show.View._closed
+    submit, write_out = Runtime.submit, view.View._closed
 
     def late(self, *args, **settings):
         handle = submit(self, *args, **settings)
@@ -312,7 +312,7 @@ def test_a_run_is_stopped_if_nobody_reads_its_first_event(monkeypatch):
         closed.set()
 
     monkeypatch.setattr(Runtime, "submit", late)
-    monkeypatch.setattr(show.View, "_closed", seen)
+    monkeypatch.setattr(view.View, "_closed", seen)
     given = argparse.Namespace(json=False, jsonl=True, quiet=True, verbose=0, log_days=1.0)
     stopped = []
 
@@ -321,5 +321,5 @@ def test_a_run_is_stopped_if_nobody_reads_its_first_event(monkeypatch):
 
     with os.fdopen(write, "w") as out:
         monkeypatch.setattr(sys, "stdout", out)
-        assert show.execute(given, Workflow("w", [wait]), "x", log=None) == 0
+        assert execute.execute(given, Workflow("w", [wait]), "x", log=None) == 0
     assert stopped in ([], [True])

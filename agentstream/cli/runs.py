@@ -1,15 +1,14 @@
-"""agentstream runs and stop: the runs in a log, whichever process runs them."""
+"""agentstream runs: the runs in a log, whichever process runs them."""
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from typing import TYPE_CHECKING, Iterator, List
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List
 
-from agentstream.cli.endings import DONE, FAILED, note, say
+from agentstream.cli.exits import DONE
+from agentstream.cli.output import Output
 from agentstream.cli.settings import log_of
-from agentstream.cli.text import Output
 from agentstream.errors import ConfigError
 from agentstream.events.sqlite import SqliteStore
 from agentstream.events.store import RunState
@@ -17,7 +16,7 @@ from agentstream.events.store import RunState
 if TYPE_CHECKING:
     import argparse
 
-__all__ = ["MANY", "UNDER_WAY", "find", "runs", "stop"]
+__all__ = ["MANY", "UNDER_WAY", "find", "runs"]
 
 #: Runs among which an id is looked for by its beginning.
 MANY = 10_000
@@ -33,16 +32,16 @@ def runs(given: argparse.Namespace) -> int:
         if given.active:
             found = [state for state in found if state.status in UNDER_WAY][: given.limit]
         output = Output(sys.stdout)
-        lines = map(_as_json, found) if given.json else _table(found, store)
-        for line in lines:
-            if not output.write(line + "\n"):
-                break
+        if given.json:
+            all(output.write_json(_as_dict(state)) for state in found)
+        else:
+            all(output.write(line + "\n") for line in _table(found, store))
     return DONE
 
 
-def _as_json(state: RunState) -> str:
+def _as_dict(state: RunState) -> Dict[str, Any]:
     usage = None if state.usage is None else dict(state.usage)
-    return json.dumps({**state._asdict(), "usage": usage}, ensure_ascii=False)
+    return {**state._asdict(), "usage": usage}
 
 
 def _table(states: List[RunState], store: SqliteStore) -> Iterator[str]:
@@ -78,32 +77,6 @@ def _took(state: RunState) -> str:
     if seconds < 100:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-# --- stop ------------------------------------------------------------------------------------
-
-
-def stop(given: argparse.Namespace) -> int:
-    """Stop a run and wait for its end; returns the exit code."""
-    log = log_of(given)
-    with SqliteStore(log) as store:
-        known = store.run(given.id) is not None
-        workflow_id = given.id if known else find(store.runs(limit=MANY), given.id, log)
-        if not store.request_stop(workflow_id, given.reason):
-            state = store.run(workflow_id)
-            say(f"run {workflow_id} is not under way: {'' if state is None else state.status}")
-            return FAILED
-        until = time.monotonic() + given.wait
-        position = store.bounds().last
-        while not store.has_ended(workflow_id):
-            left = until - time.monotonic()
-            if left <= 0:
-                say(f"run {workflow_id} was asked to stop, and has not ended yet")
-                return FAILED
-            store.wait(position, min(left, 1.0))
-            position = store.bounds().last
-    note(f"run {workflow_id} was stopped")
-    return DONE
 
 
 def find(states: List[RunState], beginning: str, where: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Callable, Dict, Mapping
 
-from agentstream.cli.endings import note
+from agentstream.cli.output import note
 from agentstream.events.model import Event, EventType
 
 __all__ = ["narrate"]

@@ -1,0 +1,56 @@
+"""Runs the command that was given: its module's function of the same name."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+from typing import TYPE_CHECKING, Iterator
+
+from agentstream.cli.exits import LOCKED, UNKNOWN, code_of, line_of
+from agentstream.cli.output import say
+from agentstream.cli.settings import setting
+from agentstream.cli.signals import Interruptions
+
+if TYPE_CHECKING:
+    import argparse
+
+__all__ = ["conduct"]
+
+
+def conduct(given: argparse.Namespace, *, leaving: bool = False) -> int:
+    """Run the command that was given; returns its exit code, and says why it is not 0.
+
+    Args:
+        given: the arguments.
+        leaving: nothing comes after it but the end of the process.
+    """
+    with Interruptions(leaving) as interruptions, _logging(getattr(given, "verbose", 0)):
+        try:
+            if hasattr(given, "deadline"):
+                interruptions.expect(setting(given, "deadline"))
+            command = importlib.import_module(f"agentstream.cli.{given.command}")
+            code: int = getattr(command, given.command)(given)
+        except BaseException as error:
+            code = code_of(error)
+            if code == UNKNOWN:
+                raise
+            if not (code == LOCKED and given.quiet):  # cron would mail it
+                say(line_of(error))
+        return code
+
+
+@contextlib.contextmanager
+def _logging(verbosity: int) -> Iterator[None]:
+    """Send the library's log to standard error: errors; with -v notes; with -vv all of it."""
+    logger = logging.getLogger("agentstream")
+    before = logger.handlers[:], logger.level, logger.propagate
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+    logger.handlers[:] = [handler]
+    logger.setLevel((logging.ERROR, logging.INFO, logging.DEBUG)[min(verbosity, 2)])
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.handlers[:], logger.level, logger.propagate = before

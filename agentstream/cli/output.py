@@ -1,0 +1,159 @@
+"""What a command reads from standard input, and writes to standard output and standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sys
+from typing import Any, Mapping, Optional, TextIO
+
+from agentstream.console.terminal import is_terminal, mute, write
+from agentstream.errors import ConfigError
+from agentstream.text import replace_surrogates, strip_controls
+
+__all__ = ["Output", "note", "piped_in", "say"]
+
+#: Bytes that may be piped in; more than that is no prompt.
+_MOST = 16 * 2**20
+#: Seconds that standard input may say nothing.
+_PATIENCE_S = 2.0
+#: What JSON leaves as it is, and a terminal obeys or a reader takes for a line's end.
+_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029]")
+
+
+def say(problem: str) -> None:
+    """Say on standard error why the command ends as it does."""
+    note(f"agentstream: {problem}")
+
+
+def note(text: str) -> None:
+    """A line on standard error, if anything can be written there."""
+    with contextlib.suppress(OSError, ValueError):
+        if sys.stderr is not None:
+            print(strip_controls(text), file=sys.stderr, flush=True)
+
+
+class Output:
+    """Text for whoever reads standard output; `write` says whether anybody still does.
+
+    Raises:
+        OSError: it is closed.
+    """
+
+    def __init__(self, file: Optional[TextIO]) -> None:
+        if file is None:
+            raise OSError("standard output is closed")
+        self._file = file
+        self._is_terminal = is_terminal(file)
+        self._at_line_start = True
+        self.closed = False
+
+    def write(self, text: str) -> bool:
+        """Write it at once; returns False if nobody reads it any more.
+
+        Raises:
+            OSError: it cannot be written: a full disk, say.
+        """
+        if self.closed:
+            return False
+        if self._is_terminal:
+            text = strip_controls(text)
+        try:
+            write(self._file, text)
+        except OSError as error:
+            mute(self._file)
+            self.closed = True
+            if isinstance(error, BrokenPipeError):
+                return False
+            raise OSError(f"standard output: {error.strerror}") from error
+        if text:
+            self._at_line_start = text.endswith("\n")
+        return True
+
+    def write_json(self, value: Any) -> bool:
+        """Write a line of JSON, in ASCII where the file is not UTF-8: any reader takes that.
+
+        Returns and raises as `write`.
+        """
+        encoding = (getattr(self._file, "encoding", None) or "utf-8").lower().replace("_", "-")
+        is_utf8 = encoding in ("utf-8", "utf8")
+        text = replace_surrogates(json.dumps(value, ensure_ascii=not is_utf8))
+        return self.write(_UNPRINTABLE.sub(_escaped, text) + "\n")
+
+    def write_value(self, value: Any) -> bool:
+        """Write what a run came to, on a line's end: a text as it is, named texts under
+        headings, anything else as JSON; of None, nothing.
+
+        Returns and raises as `write`.
+        """
+        if value is None:
+            return not self.closed
+        if isinstance(value, str):
+            written = self.write(value)
+        elif isinstance(value, Mapping):
+            written = self.write(
+                "\n\n".join(f"## {name}\n\n{_as_text(part)}" for name, part in value.items())
+            )
+        else:
+            return self.write_json(value)
+        self.end_line()
+        return written
+
+    def end_line(self) -> None:
+        """Begin a new line, unless at the beginning of one."""
+        if not self._at_line_start:
+            with contextlib.suppress(OSError):  # what ends the command is told already
+                self.write("\n")
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, Mapping) and set(value) == {"error", "message"}:  # a branch that failed
+        return f"(failed: {value['error']}: {value['message']})"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def piped_in(*, needed: bool = True, quiet: bool = False) -> Optional[str]:
+    """What is piped in; None if standard input is a terminal, or closed.
+
+    Args:
+        needed: wait for it, however long that takes.  Else standard input that says
+            nothing for two seconds, a pipe that somebody merely holds open, is left.
+        quiet: do not say that it was left.
+
+    Raises:
+        ConfigError: it is not UTF-8, or too much.
+    """
+    if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
+        return None
+    if not _says_something():
+        if not needed:
+            if not quiet:
+                note("agentstream: nothing comes on standard input: going on without it")
+            return None
+        note("agentstream: waiting for standard input to end; `< /dev/null` for none")
+    raw = sys.stdin.buffer.read(_MOST + 1)
+    if len(raw) > _MOST:
+        raise ConfigError(f"more than {_MOST >> 20} MiB were piped in: that is no prompt")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        where = f"{error.reason} at byte {error.start}"
+        raise ConfigError(f"what was piped in is not UTF-8: {where}") from None
+
+
+def _says_something() -> bool:
+    """False if standard input says nothing, not even that it ends, for a while."""
+    import select  # noqa: PLC0415
+
+    if os.name == "nt":  # its pipes cannot be watched
+        return True
+    try:
+        return bool(select.select([sys.stdin], [], [], _PATIENCE_S)[0])
+    except (OSError, ValueError):
+        return True

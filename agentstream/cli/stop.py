@@ -1,0 +1,40 @@
+"""agentstream stop: ends a run that another process runs."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from agentstream.cli.exits import DONE, FAILED
+from agentstream.cli.output import note, say
+from agentstream.cli.runs import MANY, find
+from agentstream.cli.settings import log_of
+from agentstream.events.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    import argparse
+
+__all__ = ["stop"]
+
+
+def stop(given: argparse.Namespace) -> int:
+    """Stop a run and wait for its end; returns the exit code."""
+    log = log_of(given)
+    with SqliteStore(log) as store:
+        known = store.run(given.id) is not None
+        workflow_id = given.id if known else find(store.runs(limit=MANY), given.id, log)
+        if not store.request_stop(workflow_id, given.reason):
+            state = store.run(workflow_id)
+            say(f"run {workflow_id} is not under way: {'' if state is None else state.status}")
+            return FAILED
+        until = time.monotonic() + given.wait
+        position = store.bounds().last
+        while not store.has_ended(workflow_id):
+            left = until - time.monotonic()
+            if left <= 0:
+                say(f"run {workflow_id} was asked to stop, and has not ended yet")
+                return FAILED
+            store.wait(position, min(left, 1.0))
+            position = store.bounds().last
+    note(f"run {workflow_id} was stopped")
+    return DONE
