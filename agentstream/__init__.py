@@ -15,143 +15,93 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agentstream._version import __version__
+from agentstream._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from agentstream.agent.agent import Agent, AgentOutput, AgentStream, ToolLimits
-    from agentstream.agent.approval import Approval
-    from agentstream.agent.conversation import Conversation
-    from agentstream.cancel import CancelToken
-    from agentstream.console.console import Console
-    from agentstream.console.status import StatusLine
+    from agentstream.agent.agent import (
+        Agent as Agent,
+        AgentOutput as AgentOutput,
+        AgentStream as AgentStream,
+        ToolLimits as ToolLimits,
+    )
+    from agentstream.agent.approval import Approval as Approval
+    from agentstream.agent.conversation import Conversation as Conversation
+    from agentstream.cancel import CancelToken as CancelToken
+    from agentstream.console.console import Console as Console
+    from agentstream.console.status import StatusLine as StatusLine
     from agentstream.errors import (
-        AgentStreamError,
-        AuthError,
-        BadRequest,
-        Cancelled,
-        ConfigError,
-        ConnectError,
-        ConnectTimeout,
-        DeadlineExceeded,
-        FirstTokenTimeout,
-        LimitExceeded,
-        LogError,
-        OffsetGone,
-        ProtocolError,
-        ProviderStreamError,
-        RateLimited,
-        ServerError,
-        StallTimeout,
-        StatusError,
-        StreamError,
-        StreamTruncated,
-        ToolError,
-        ToolTimeout,
-        WorkflowFailed,
+        AgentStreamError as AgentStreamError,
+        AuthError as AuthError,
+        BadRequest as BadRequest,
+        Cancelled as Cancelled,
+        ConfigError as ConfigError,
+        ConnectError as ConnectError,
+        ConnectTimeout as ConnectTimeout,
+        DeadlineExceeded as DeadlineExceeded,
+        FirstTokenTimeout as FirstTokenTimeout,
+        LimitExceeded as LimitExceeded,
+        LogError as LogError,
+        OffsetGone as OffsetGone,
+        ProtocolError as ProtocolError,
+        ProviderStreamError as ProviderStreamError,
+        RateLimited as RateLimited,
+        ServerError as ServerError,
+        StallTimeout as StallTimeout,
+        StatusError as StatusError,
+        StreamError as StreamError,
+        StreamTruncated as StreamTruncated,
+        ToolError as ToolError,
+        ToolTimeout as ToolTimeout,
+        WorkflowFailed as WorkflowFailed,
     )
-    from agentstream.events.model import Event, EventType
-    from agentstream.events.sqlite import SqliteStore
-    from agentstream.events.store import EventStore, MemoryStore, RunState
-    from agentstream.events.stream import EventStream, Subscription
+    from agentstream.events.model import Event as Event, EventType as EventType
+    from agentstream.events.sqlite import SqliteStore as SqliteStore
+    from agentstream.events.store import (
+        EventStore as EventStore,
+        MemoryStore as MemoryStore,
+        RunState as RunState,
+    )
+    from agentstream.events.stream import EventStream as EventStream, Subscription as Subscription
     from agentstream.llm.clients import (
-        ChatClient,
-        InsecureWarning,
-        LlamaClient,
-        OpenAIClient,
-        TextStream,
+        ChatClient as ChatClient,
+        InsecureWarning as InsecureWarning,
+        LlamaClient as LlamaClient,
+        OpenAIClient as OpenAIClient,
+        TextStream as TextStream,
     )
-    from agentstream.llm.messages import ChatMessage, ChatRequest, Delta, ToolCallDelta
-    from agentstream.llm.settings import Limits, Retries, Timeouts
-    from agentstream.llm.sse import ServerSentEvent
-    from agentstream.results import ChatResponse, StepResult, ToolCall, Usage, WorkflowRun
-    from agentstream.runtime.runtime import RunHandle, Runtime, exit_on_sigterm
-    from agentstream.tools import RunContext, Tool, tool
-    from agentstream.tools import RunContext as Context
-    from agentstream.workflow import Step, Workflow
-    from agentstream.workflow.shapes import Branch, Parallel, Repeat
+    from agentstream.llm.messages import (
+        ChatMessage as ChatMessage,
+        ChatRequest as ChatRequest,
+        Delta as Delta,
+        ToolCallDelta as ToolCallDelta,
+    )
+    from agentstream.llm.settings import Limits as Limits, Retries as Retries, Timeouts as Timeouts
+    from agentstream.llm.sse import ServerSentEvent as ServerSentEvent
+    from agentstream.results import (
+        ChatResponse as ChatResponse,
+        StepResult as StepResult,
+        ToolCall as ToolCall,
+        Usage as Usage,
+        WorkflowRun as WorkflowRun,
+    )
+    from agentstream.runtime.runtime import (
+        RunHandle as RunHandle,
+        Runtime as Runtime,
+        exit_on_sigterm as exit_on_sigterm,
+    )
+    from agentstream.tools import RunContext as RunContext, Tool as Tool, tool as tool
+    from agentstream.workflow import Step as Step, Workflow as Workflow
+    from agentstream.workflow.context import Context as Context
+    from agentstream.workflow.shapes import Branch as Branch, Parallel as Parallel, Repeat as Repeat
 
-__all__ = [
-    "Agent",
-    "AgentOutput",
-    "AgentStream",
-    "AgentStreamError",
-    "Approval",
-    "AuthError",
-    "BadRequest",
-    "Branch",
-    "CancelToken",
-    "Cancelled",
-    "ChatClient",
-    "ChatMessage",
-    "ChatRequest",
-    "ChatResponse",
-    "ConfigError",
-    "ConnectError",
-    "ConnectTimeout",
-    "Console",
-    "Context",
-    "Conversation",
-    "DeadlineExceeded",
-    "Delta",
-    "Event",
-    "EventStore",
-    "EventStream",
-    "EventType",
-    "FirstTokenTimeout",
-    "InsecureWarning",
-    "LimitExceeded",
-    "Limits",
-    "LlamaClient",
-    "LogError",
-    "MemoryStore",
-    "OffsetGone",
-    "OpenAIClient",
-    "Parallel",
-    "ProtocolError",
-    "ProviderStreamError",
-    "RateLimited",
-    "Repeat",
-    "Retries",
-    "RunContext",
-    "RunHandle",
-    "RunState",
-    "Runtime",
-    "ServerError",
-    "ServerSentEvent",
-    "SqliteStore",
-    "StallTimeout",
-    "StatusError",
-    "StatusLine",
-    "Step",
-    "StepResult",
-    "StreamError",
-    "StreamTruncated",
-    "Subscription",
-    "TextStream",
-    "Timeouts",
-    "Tool",
-    "ToolCall",
-    "ToolCallDelta",
-    "ToolError",
-    "ToolLimits",
-    "ToolTimeout",
-    "Usage",
-    "Workflow",
-    "WorkflowFailed",
-    "WorkflowRun",
-    "__version__",
-    "exit_on_sigterm",
-    "tool",
-]
-
-#: Where each name lives.
+#: Where each public name lives: what type checkers read above, for those who run it.
 _HOMES = {
     "agentstream.agent.agent": ("Agent", "AgentOutput", "AgentStream", "ToolLimits"),
     "agentstream.agent.approval": ("Approval",),
+    "agentstream.agent.conversation": ("Conversation",),
     "agentstream.cancel": ("CancelToken",),
     "agentstream.console.console": ("Console",),
     "agentstream.console.status": ("StatusLine",),
-    "agentstream.agent.conversation": ("Conversation",),
     "agentstream.errors": (
         "AgentStreamError",
         "AuthError",
@@ -188,24 +138,19 @@ _HOMES = {
         "OpenAIClient",
         "TextStream",
     ),
-    "agentstream.llm.messages": (
-        "ChatMessage",
-        "ChatRequest",
-        "ChatResponse",
-        "Delta",
-        "ToolCall",
-        "ToolCallDelta",
-        "Usage",
-    ),
+    "agentstream.llm.messages": ("ChatMessage", "ChatRequest", "Delta", "ToolCallDelta"),
     "agentstream.llm.settings": ("Limits", "Retries", "Timeouts"),
     "agentstream.llm.sse": ("ServerSentEvent",),
+    "agentstream.results": ("ChatResponse", "StepResult", "ToolCall", "Usage", "WorkflowRun"),
     "agentstream.runtime.runtime": ("RunHandle", "Runtime", "exit_on_sigterm"),
     "agentstream.tools": ("RunContext", "Tool", "tool"),
-    "agentstream.workflow": ("Step", "StepResult", "Workflow", "WorkflowRun"),
+    "agentstream.workflow": ("Step", "Workflow"),
     "agentstream.workflow.context": ("Context",),  # RunContext, by its older name
     "agentstream.workflow.shapes": ("Branch", "Parallel", "Repeat"),
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = sorted([*_MODULES, "__version__"])  # noqa: PLE0605 - each name is listed once
 
 
 def __getattr__(name: str) -> Any:

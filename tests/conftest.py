@@ -15,8 +15,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from typing import Any, Iterator, List, Set
-from typing import Counter as CounterType
+from typing import Any, Counter as CounterType, Iterator, List, Set
 
 import pytest
 

@@ -51,8 +51,7 @@ def _follow_log(given: argparse.Namespace) -> int:
 
 
 def _follow_url(given: argparse.Namespace) -> int:
-    from agentstream.web.client import follow as follow_url  # noqa: PLC0415
-    from agentstream.web.client import run_url  # noqa: PLC0415
+    from agentstream.web import client  # noqa: PLC0415
 
     base, _, named = given.url.rstrip("/").partition("/workflows/")
     secret = token(given.token_file)
@@ -66,7 +65,7 @@ def _follow_url(given: argparse.Namespace) -> int:
     cancel = CancelToken()
     view = _view(given, workflow_id)
     view.watch(workflow_id, cancel.cancel)
-    events = follow_url(run_url(base, workflow_id), secret, cancel=cancel)
+    events = client.follow(client.run_url(base, workflow_id), secret, cancel=cancel)
     with _told_of_the_connection(_is_watched(given)):
         return _show(given, view, workflow_id, events)
 

@@ -11,8 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from concurrent.futures import Future, InvalidStateError
-from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent.futures import Future, InvalidStateError, TimeoutError as FutureTimeout
 from types import TracebackType
 from typing import Any, Callable, Deque, Dict, List, Optional, Type
 

@@ -20,9 +20,15 @@ from urllib.parse import urlsplit
 import pytest
 
 from agentstream.errors import ConfigError
-from agentstream.local import LocalServer, ProgressBar, cache_folder, fetch_model, find_llama_server
-from agentstream.local import model as model_module
-from agentstream.local import server as server_module
+from agentstream.local import (
+    LocalServer,
+    ProgressBar,
+    cache_folder,
+    fetch_model,
+    find_llama_server,
+    model as model_module,
+    server as server_module,
+)
 from agentstream.testing import ScriptedServer
 from tests.kit.fixtures_llama import without_llama
 
