@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
+import urllib.parse
 from typing import Dict, Iterable, Iterator, Optional, Tuple
+
+from agentstream.text import replace_surrogates
 
 __all__ = ["Redactor", "mask"]
 
 #: So much of a secret's beginning gives it away, where a server, or a bound of ours, cut it.
 _TELLTALE = 16
 
+_ESCAPE = re.compile("%[0-9A-F]{2}")
 _ENTITIES = (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;"), ("'", "&#x27;"))
 
 
@@ -56,16 +61,32 @@ class Redactor:
     def _pairs(self) -> Iterator[Tuple[str, str]]:
         for prompt in self._prompts:
             if len(prompt) >= 8:
-                for form in (
-                    prompt,
-                    json.dumps(prompt)[1:-1],
-                    _escaped(prompt),
-                    json.dumps(prompt, ensure_ascii=False)[1:-1],
-                ):
+                for form in _forms(prompt):
                     yield form, "[prompt]"
         for key in self._keys:
             if len(key) >= 4:
-                yield key, mask(key)
+                for form in itertools.chain(_forms(key), _quoted(key)):
+                    yield form, mask(key)
+                scheme, _, token = key.partition(" ")
+                if len(token) >= 8 and scheme.isalpha():  # a header's value: "Bearer sk-..."
+                    yield token, mask(token)
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """A text as it is, and as JSON and HTML echo it."""
+    yield secret
+    yield json.dumps(secret)[1:-1]
+    yield json.dumps(secret, ensure_ascii=False)[1:-1]
+    yield _escaped(secret)
+
+
+def _quoted(key: str) -> Iterator[str]:
+    """A key as URLs and forms hold it."""
+    sound = replace_surrogates(key)
+    for quoted in (urllib.parse.quote(sound, safe=""), urllib.parse.quote(sound)):
+        yield quoted
+        yield quoted.replace("%20", "+")
+        yield _ESCAPE.sub(lambda found: found.group().lower(), quoted)
 
 
 def _common(one: str, other: str) -> int:

@@ -34,8 +34,9 @@ class EventDecoder:
         max_event: the most bytes one event's data may have; None for no limit.
         error_field: also take the non-standard field `error`, which llama.cpp
             wrote until September 2025 and llama-box writes still: its line
-            becomes an event named "error".  The standard would ignore it, and
-            so report the failure as an empty success.
+            becomes an event named "error".  And take a line that begins with "{"
+            for data: some gateways write an error so, without a field.  The standard
+            would ignore both, and so report the failure as an empty success.
 
     Attributes:
         retry: the last reconnection time sent, in milliseconds, or None.
@@ -139,6 +140,8 @@ class EventDecoder:
         elif name == b"error" and self._error_field:
             self._event = "error"
             self._add(value)
+        elif line[:1] == b"{" and self._error_field:
+            self._add(line)
 
     def _add(self, value: bytes) -> None:
         self._data.append(value)

@@ -141,7 +141,11 @@ class ChunkReader:
         error = choice.get("error")
         failed = [word for word in (native, finish) if ending_of(word) is Ending.FAILED]
         if failed or (any(error.values()) if isinstance(error, dict) else error):
-            self.failure = {**choice, "error": error or {"code": failed[0]}}
+            self.failure = {
+                "delta": None,
+                **choice,
+                "error": error or _ended_with(failed[0], choice),
+            }
             return None
         self._finish = finish or self._finish
         self._native_finish = native or self._native_finish
@@ -203,3 +207,9 @@ def _word(value: Any) -> str:
     """A reason for an ending, as it can be shown; "" for none."""
     word = strip_controls(text_of(value))[:200]
     return "" if word.lower() in ("null", "none") else word
+
+
+def _ended_with(word: str, choice: Dict[str, Any]) -> Dict[str, str]:
+    """The error that a finish_reason is, as one that a server reports."""
+    said = text_of(choice.get("finish_message"))
+    return {"code": word, "message": f"the answer ended with {word}" + (said and f": {said}")}

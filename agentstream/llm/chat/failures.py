@@ -6,11 +6,8 @@ dialect seen in the wild.  A new way of failing is a new rule here.
 
 from __future__ import annotations
 
-import email.utils
-import json
-import re
 import time
-from typing import Any, Dict, Mapping, Optional, Type
+from typing import Any, Dict, Mapping, Optional, Type, Union
 
 from agentstream.errors import (
     AuthError,
@@ -22,21 +19,27 @@ from agentstream.errors import (
     ServerError,
     StatusError,
 )
+from agentstream.llm.chat.retry_hints import (
+    is_retryable,
+    parse_retry_after,
+    retry_after,
+    status_of,
+)
+from agentstream.llm.chat.words import codes_of, message_of, page_text, parse, snippet
 from agentstream.llm.secrets import Redactor
+from agentstream.text import replace_surrogates, strip_controls
 
 __all__ = [
+    "is_error",
     "parse_retry_after",
     "proxy_refused",
     "refuses_stream_options",
     "snippet",
     "status_error",
     "stream_error",
+    "wrong_content",
 ]
 
-#: The most characters of a server's words that an error carries.
-SNIPPET = 1024
-
-_RETRYABLE = {408, 409, 429}
 _REQUEST_ID_HEADERS = (
     "x-request-id",
     "request-id",
@@ -44,12 +47,6 @@ _REQUEST_ID_HEADERS = (
     "apim-request-id",
     "cf-ray",
 )
-
-
-def snippet(text: str) -> str:
-    """The first KiB of a server's words, control characters out."""
-    cut = text[:SNIPPET]
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in cut)
 
 
 def status_error(
@@ -70,83 +67,43 @@ def status_error(
         now: Unix time that an HTTP date in Retry-After counts from.
     """
     headers = {name.lower(): value for name, value in headers.items()}
-    payload = _parse(body)
+    payload = parse(body)
     # The secrets go before the cut: half a key at the end of a snippet matches nothing.
-    said = snippet(redact(_status_message(payload, body))).strip()
+    said = snippet(redact(message_of(payload) or page_text(body))).strip()
     message = f"HTTP {status}: {said}" if said else f"HTTP {status} with an empty body"
     common: Dict[str, Any] = {
         "status": status,
         "body": snippet(redact(body)),
         "phase": "headers",
-        "request_id": _request_id(headers, payload),
-        "location": redact(headers["location"]) if "location" in headers else None,
-        "retryable": _is_retryable(status, headers, said),
+        "request_id": _request_id(headers, payload, redact),
+        "location": _shown(headers["location"], redact) if "location" in headers else None,
+        "retryable": is_retryable(status, headers, codes_of(payload), said),
     }
     if status in (401, 403):
         return AuthError(message, **common)
-    kind: Type[StatusError] = BadRequest
-    if status == 429:
-        kind = RateLimited
-    elif status >= 500 or status in _RETRYABLE:
-        kind = ServerError
-    if kind is BadRequest:
+    kind = _kind_of(status)
+    if kind is None:
         if common["location"]:
             message += f" (redirect to {common['location']}, not followed)"
-        return kind(message, **common)
-    delay = parse_retry_after(headers, now=time.time() if now is None else now)
-    if delay is None:
-        delay = _retry_info(payload)
+        return BadRequest(message, **common)
+    delay = retry_after(headers, payload, said, time.time() if now is None else now)
     return kind(message, retry_after=delay, **common)
+
+
+def _kind_of(status: int) -> Optional[Type[Union[RateLimited, ServerError]]]:
+    """The class of an error of that status, if it is one that mostly passes."""
+    if status == 429:
+        return RateLimited
+    return ServerError if status >= 500 or status in (408, 409, 425) else None
 
 
 def proxy_refused(body: str, *, redact: Redactor) -> ConnectError:
     """407: a proxy wants to know who asks; the server itself was never reached."""
-    said = snippet(redact(_status_message(_parse(body), body))).strip()
+    said = snippet(redact(message_of(parse(body)) or page_text(body))).strip()
     return ConnectError(
         "the proxy asks for a user and a password (HTTP 407)" + (said and f": {said}"),
         phase="connect",
     )
-
-
-def _is_retryable(status: int, headers: Mapping[str, str], said: str) -> bool:
-    if status < 500 and status not in _RETRYABLE:
-        return False
-    if headers.get("x-should-retry", "").lower() == "false":
-        return False
-    # llama.cpp's router: the model's file is broken, and stays so.
-    return not (status == 500 and said.startswith("model name=") and "failed to load" in said)
-
-
-def parse_retry_after(headers: Mapping[str, str], *, now: float) -> Optional[float]:
-    """Seconds to wait by `retry-after` and `retry-after-ms`, the larger of them (RFC 9110, 10.2.3).
-
-    None when neither is there or readable; a date in the past is 0.
-    """
-    delays = []
-    text = headers.get("retry-after-ms", "").strip()
-    if re.fullmatch(r"\d{1,12}(\.\d{1,12})?", text):
-        delays.append(float(text) / 1000)
-    text = headers.get("retry-after", "").strip()
-    if re.fullmatch(r"\d{1,12}(\.\d{1,12})?", text):
-        delays.append(float(text))
-    elif text:
-        try:
-            delays.append(max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now))
-        except (TypeError, ValueError, OverflowError, IndexError):
-            pass  # junk asks for nothing
-    return max(delays) if delays else None
-
-
-def _retry_info(payload: Any) -> Optional[float]:
-    """Google's delay: `error.details[].retryDelay`, "48.9s"."""
-    error = payload[0] if isinstance(payload, list) and payload else payload
-    error = error.get("error") if isinstance(error, dict) else None
-    details = error.get("details") if isinstance(error, dict) else None
-    for detail in details if isinstance(details, list) else []:
-        delay = detail.get("retryDelay") if isinstance(detail, dict) else None
-        if isinstance(delay, str) and re.fullmatch(r"\d{1,9}(\.\d{1,12})?s", delay):
-            return float(delay[:-1])
-    return None
 
 
 def refuses_stream_options(error: StatusError) -> bool:
@@ -156,109 +113,89 @@ def refuses_stream_options(error: StatusError) -> bool:
     )
 
 
-def stream_error(payload: Any, event: str, raw: str, *, redact: Redactor) -> ProviderStreamError:
-    """The error that a payload in mid-stream reports; `event` is its SSE name."""
-    message = redact(_message(payload) or raw.strip() or f"event {event!r} without data")
+def stream_error(
+    payload: Any, event: str, raw: str, *, redact: Redactor, begun: bool = True
+) -> Union[ProviderStreamError, StatusError]:
+    """The error that a payload within a stream, or within an answer of status 200, reports.
+
+    Args:
+        payload: the JSON that reports it; of a choice that failed, `ChunkReader.failure`.
+        event: the SSE name of the event that brought it.
+        raw: that event's data.
+        redact: takes secrets out of what the error will carry.
+        begun: something of the answer had come.  If not, an error that amounts to
+            a status that passes (408, 425, 429, 5xx) becomes that status' error.
+    """
+    said = snippet(redact(message_of(payload) or _code(payload) or raw.strip())).strip()
+    said = said or f"event {snippet(event)!r} without data"
     code = _code(payload)
+    common: Dict[str, Any] = {
+        "body": snippet(redact(raw)),
+        "phase": "stream",
+        "request_id": _request_id({}, payload, redact),
+    }
+    in_choice = isinstance(payload, dict) and "delta" in payload
+    status = None if begun or in_choice else status_of(payload, said)
+    kind = None if status is None else _kind_of(status)
+    if status is not None and kind is not None:
+        return kind(
+            f"the server reported an error in an answer of status 200: {said}",
+            status=status,
+            retry_after=retry_after({}, payload, said, time.time()),
+            retryable=is_retryable(status, {}, codes_of(payload), said),
+            **common,
+        )
     return ProviderStreamError(
-        f"the server reported an error in mid-stream: {snippet(message)}",
-        code=code if code is None else redact(code)[:200],
-        body=snippet(redact(raw)),
-        phase="stream",
-        request_id=_request_id({}, payload),
+        f"the server reported an error in mid-stream: {said}",
+        code=code if code is None else _shown(code, redact)[:200],
+        retryable=in_choice and not begun,
+        **common,
     )
 
 
-def is_error(chunk: Mapping[str, Any]) -> bool:
-    """True if a chunk reports an error, whatever else it holds."""
+def is_error(chunk: Mapping[str, Any], *, begun: bool = True) -> bool:
+    """True if a chunk reports an error, whatever else it holds.
+
+    Args:
+        chunk: the JSON object of an event, or of a whole body.
+        begun: something of the answer had come.  If not, an object that is no
+            chunk and has the fields of an error is one.
+    """
     if chunk.get("error") or chunk.get("object") == "error":
         return True
-    return not chunk.get("choices") and bool(
-        chunk.get("error_message") or (chunk.get("error_type") and chunk.get("message"))
-    )
+    if chunk.get("choices"):
+        return False
+    if chunk.get("error_message") or (chunk.get("error_type") and chunk.get("message")):
+        return True
+    is_chunk = any(name in chunk for name in ("choices", "usage", "object"))
+    told = any(chunk.get(name) for name in ("message", "detail", "code"))
+    return bool(told and not is_chunk and not begun)
 
 
 def wrong_content(content_type: str, body: str, *, redact: Redactor) -> ProtocolError:
     """A 200 whose body is neither a stream nor an answer."""
-    said = redact(_page_text(body))
+    said = snippet(redact(page_text(body)))[:300]
+    content_type = _shown(content_type, redact)
     return ProtocolError(
         f"expected an event stream, got {content_type or 'no content type'}: "
-        f"{snippet(said)[:300] or 'an empty body'}",
+        f"{said or 'an empty body'}",
         raw=snippet(redact(body)),
         content_type=content_type,
         phase="headers",
     )
 
 
-def _parse(body: str) -> Any:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _status_message(payload: Any, body: str) -> str:
-    return _message(payload) or _page_text(body)
-
-
-def _message(payload: Any, depth: int = 0) -> str:
-    """The provider's own words in a payload of any known shape; "" if there are none."""
-    if depth > 4:
-        return ""
-    if isinstance(payload, str):
-        return payload
-    if isinstance(payload, list):
-        return "; ".join(filter(None, (_message(item, depth + 1) for item in payload[:8])))
-    if not isinstance(payload, dict):
-        return ""
-    for key in (
-        "error",
-        "message",
-        "error_message",
-        "detail",
-        "msg",
-        "error_description",
-        "errors",
-        "title",
-    ):
-        found = _message(payload.get(key), depth + 1)
-        if not found:
-            continue
-        if key == "msg" and isinstance(payload.get("loc"), list):  # FastAPI says where apart
-            found = ".".join(str(part) for part in payload["loc"]) + ": " + found
-        raw = payload.get("metadata")
-        if isinstance(raw, dict) and isinstance(raw.get("raw"), str):  # OpenRouter's upstream
-            found += f" ({_message(_parse(raw['raw'])) or raw['raw']})"
-        return found
-    return ""
-
-
-def _page_text(body: str) -> str:
-    """Plain text as it is; of an HTML page, its title or its words."""
-    from html import unescape  # noqa: PLC0415 - its tables cost a millisecond, and few need them
-
-    head = body[:65536]
-    if not re.search(r"<(!doctype|html|head|body|title)\b", head[:2048], re.IGNORECASE):
-        return head.strip()
-    title = re.search(r"<title[^>]*>([^<]*)", head, re.IGNORECASE)
-    if title and title.group(1).strip():
-        return unescape(title.group(1)).strip()
-    return " ".join(unescape(re.sub(r"<[^>]*>", " ", head)).split())
+def _shown(text: str, redact: Redactor) -> str:
+    """A header's value, or a code, as it may stand in an error."""
+    return replace_surrogates(strip_controls(redact(text)))
 
 
 def _code(payload: Any) -> Optional[str]:
-    error = payload.get("error") if isinstance(payload, dict) else None
-    for holder in (error, payload):
-        if isinstance(holder, dict):
-            for key in ("code", "type", "error_type"):
-                if isinstance(holder.get(key), (str, int)) and holder[key]:
-                    return str(holder[key])
-    return None
+    return next(codes_of(payload), None)
 
 
-def _request_id(headers: Mapping[str, str], payload: Any) -> Optional[str]:
-    for name in _REQUEST_ID_HEADERS:
-        if headers.get(name):
-            return headers[name][:200]
-    found = payload.get("request_id") if isinstance(payload, dict) else None
-    return found[:200] if isinstance(found, str) else None
+def _request_id(headers: Mapping[str, str], payload: Any, redact: Redactor) -> Optional[str]:
+    found = next((headers[name] for name in _REQUEST_ID_HEADERS if headers.get(name)), None)
+    if found is None and isinstance(payload, dict):
+        found = payload.get("request_id")
+    return _shown(found, redact)[:200] if isinstance(found, str) else None

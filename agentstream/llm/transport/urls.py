@@ -55,9 +55,11 @@ def display_url(url: str) -> str:
 
 
 def secrets_in(url: str) -> List[str]:
-    """The password of a URL, and the values of its query that pass for keys."""
+    """A URL's password, the header made of it, and the values of its query that pass for keys."""
     parts = urllib.parse.urlsplit(url)
-    found = [urllib.parse.unquote(parts.password)] if parts.password else []
+    found = []
+    if parts.password:
+        found = [urllib.parse.unquote(parts.password), authorization(None, parts) or ""]
     for name, value in urllib.parse.parse_qsl(parts.query):
         if any(word in name.lower() for word in _SECRET_FIELDS):
             found += [value, urllib.parse.quote(value, safe="")]

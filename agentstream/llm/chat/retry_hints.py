@@ -1,0 +1,148 @@
+"""When a server wants to be asked again, if ever: from its headers, its codes, its words.  Pure."""
+
+from __future__ import annotations
+
+import email.utils
+import re
+from typing import Any, Mapping, Optional
+
+from agentstream.llm.chat.words import codes_of
+
+__all__ = ["is_final", "is_retryable", "parse_retry_after", "retry_after", "status_of"]
+
+#: 425: too early, which TLS early data brings about.
+_RETRYABLE = {408, 409, 425, 429}
+
+_NUMBER = r"\d{1,12}(?:\.\d{1,12})?"
+_SECONDS = {"ms": 0.001, "milli": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(rf"({_NUMBER})\s*(ms|milli|s|m|h)[a-z]*[\s,]*", re.IGNORECASE)
+_AGAIN = re.compile(
+    rf"(?:try|retry)(?:\s+again)?\s+(?:in|after)\s+((?:{_NUMBER}\s*[a-z]+[\s,]*)+)", re.IGNORECASE
+)
+
+#: Money, not time, is what lacks.  In codes; in words.
+_BROKE = re.compile("insufficientquota|insufficientbalance|insufficientcredit|billing|payment")
+_BROKE_WORDS = re.compile(
+    "exceeded your current quota|billing|insufficient (balance|credit|quota)"
+    "|credit balance is too low|payment required",
+    re.IGNORECASE,
+)
+
+#: What errors told within a 200 amount to.
+_KINDS = (
+    (429, re.compile("ratelimit|toomanyrequest|resourceexhausted|throttl|quota|concurrency")),
+    (503, re.compile("overload|unavailable|capacity|busy")),
+    (504, re.compile("timeout|timedout|deadlineexceeded")),
+    (500, re.compile("servererror|internalerror|apierror|badgateway|^internal$")),
+)
+#: A code that says nothing of the kind.
+_EMPTY_CODE = re.compile("error|none|null|unknown|unknownerror")
+
+
+def is_retryable(status: int, headers: Mapping[str, str], codes: Any, said: str) -> bool:
+    """True if an answer of that status is worth another try.
+
+    Args:
+        status: the status code.
+        headers: by names in lower case; `x-should-retry` decides before all else.
+        codes: the body's codes and types.
+        said: the body's message.
+    """
+    wish = headers.get("x-should-retry", "").strip().lower()
+    if wish in ("true", "false"):
+        return wish == "true" and status >= 400
+    if status < 500 and status not in _RETRYABLE:
+        return False
+    if status == 429 and is_final(headers, codes, said):
+        return False
+    # llama.cpp's router: the model's file is broken, and stays so.
+    return not (status == 500 and said.startswith("model name=") and "failed to load" in said)
+
+
+def is_final(headers: Mapping[str, str], codes: Any, said: str) -> bool:
+    """True if a 429 is about money: no wait helps."""
+    if any(_BROKE.search(_bare(code)) for code in codes):
+        return True
+    # A server that says when to come back means it, whatever its words.
+    waits = "retry-after" in headers or "retry-after-ms" in headers or _in_words(said) is not None
+    return bool(_BROKE_WORDS.search(said)) and not waits
+
+
+def status_of(payload: Any, said: str) -> Optional[int]:
+    """The HTTP status, 408, 425, 429 or 5xx, that an error's payload amounts to; None for none."""
+    telling = False
+    for code in codes_of(payload):
+        if code.isdigit() and len(code) == 3:
+            status = int(code)
+            if status in _RETRYABLE - {409} or 500 <= status < 600:
+                return status
+            telling = telling or 400 <= status < 500
+            continue
+        bare = _bare(code)
+        if _BROKE.search(bare):
+            return 429
+        found = _kind_of(bare)
+        if found is not None:
+            return found
+        telling = telling or not _EMPTY_CODE.fullmatch(bare)
+    return None if telling else _kind_of(_bare(said))
+
+
+def _kind_of(bare: str) -> Optional[int]:
+    return next((status for status, words in _KINDS if words.search(bare)), None)
+
+
+def _bare(word: str) -> str:
+    return re.sub("[^a-z0-9]", "", word[:1024].lower())
+
+
+# --- how long -------------------------------------------------------------------------------
+
+
+def retry_after(headers: Mapping[str, str], payload: Any, said: str, now: float) -> Optional[float]:
+    """Seconds that the server asks to wait, by its headers, its details or its words."""
+    delay = parse_retry_after(headers, now=now)
+    if delay is None:
+        delay = _in_details(payload)
+    return _in_words(said) if delay is None else delay
+
+
+def parse_retry_after(headers: Mapping[str, str], *, now: float) -> Optional[float]:
+    """Seconds to wait by `retry-after` and `retry-after-ms`, the larger of them (RFC 9110, 10.2.3).
+
+    None when neither is there or readable; a date in the past is 0.
+    """
+    delays = []
+    text = headers.get("retry-after-ms", "").strip()
+    if re.fullmatch(_NUMBER, text):
+        delays.append(float(text) / 1000)
+    text = headers.get("retry-after", "").strip()
+    if re.fullmatch(_NUMBER, text):
+        delays.append(float(text))
+    elif text:
+        try:
+            delays.append(max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now))
+        except (TypeError, ValueError, OverflowError, IndexError):
+            pass  # junk asks for nothing
+    return max(delays) if delays else None
+
+
+def _in_details(payload: Any) -> Optional[float]:
+    """Google's delay: `error.details[].retryDelay`, "48.9s"."""
+    error = payload[0] if isinstance(payload, list) and payload else payload
+    error = error.get("error") if isinstance(error, dict) else None
+    details = error.get("details") if isinstance(error, dict) else None
+    for detail in details if isinstance(details, list) else []:
+        delay = detail.get("retryDelay") if isinstance(detail, dict) else None
+        if isinstance(delay, str) and re.fullmatch(rf"{_NUMBER}s", delay):
+            return float(delay[:-1])
+    return None
+
+
+def _in_words(said: str) -> Optional[float]:
+    """The wait in words such as "try again in 7.66s", "in 1m30s", "after 350 ms"."""
+    found = _AGAIN.search(said[:4096])
+    if found is None:
+        return None
+    parts = _DURATION.findall(found.group(1))
+    return sum(float(n) * _SECONDS[unit.lower()] for n, unit in parts) if parts else None

@@ -1,0 +1,99 @@
+"""The words in which a server says what went wrong, in a body of any shape.  Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Iterator, Optional
+
+__all__ = ["SNIPPET", "codes_of", "message_of", "page_text", "parse", "snippet"]
+
+#: The most characters of a server's words that an error carries.
+SNIPPET = 1024
+#: So much of a page is looked at.
+_PAGE = 65536
+
+_MESSAGES = (
+    "error",
+    "message",
+    "error_message",
+    "detail",
+    "msg",
+    "error_description",
+    "errors",
+    "title",
+)
+_CODES = ("code", "status_code", "status", "type", "error_type", "error_code")
+
+
+def snippet(text: str) -> str:
+    """The first KiB of a server's words, control characters out."""
+    cut = text[:SNIPPET]
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in cut)
+
+
+def parse(body: str) -> Any:
+    """The body's JSON; None if it is none that can be read."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def message_of(payload: Any, depth: int = 0) -> str:
+    """The provider's own words in a payload of any known shape; "" if there are none."""
+    if depth > 4:
+        return ""
+    if isinstance(payload, str):
+        return payload
+    if isinstance(payload, list):
+        return "; ".join(filter(None, (message_of(item, depth + 1) for item in payload[:8])))
+    if not isinstance(payload, dict):
+        return ""
+    for key in _MESSAGES:
+        found = message_of(payload.get(key), depth + 1)
+        if not found:
+            continue
+        if key == "msg" and isinstance(payload.get("loc"), list):  # FastAPI says where apart
+            found = ".".join(str(part) for part in payload["loc"]) + ": " + found
+        raw = payload.get("metadata")
+        if isinstance(raw, dict) and isinstance(raw.get("raw"), str):  # OpenRouter's upstream
+            found += f" ({message_of(parse(raw['raw'])) or raw['raw']})"
+        return found
+    return ""
+
+
+def codes_of(payload: Any) -> Iterator[str]:
+    """The codes and types in an error's payload, as texts, the most telling first."""
+    if isinstance(payload, list) and payload:  # Gemini
+        payload = payload[0]
+    error = payload.get("error") if isinstance(payload, dict) else None
+    for holder in (error, payload):
+        if isinstance(holder, dict):
+            for key in _CODES:
+                value = holder.get(key)
+                if value and isinstance(value, (str, int)) and not isinstance(value, bool):
+                    yield str(value)
+
+
+def page_text(body: str) -> str:
+    """Plain text as it is; of an HTML page, its title or its words."""
+    head = body[:_PAGE]
+    if not re.search(r"<(!doctype|html|head|body|title)\b", head[:2048], re.IGNORECASE):
+        return head.strip()
+    title: Optional[re.Match[str]] = re.search(r"<title\b[^<>]*>([^<]*)", head, re.IGNORECASE)
+    if title and title.group(1).strip():
+        return _unescaped(title.group(1)).strip()
+    before, *pieces = head.split("<")
+    words = [before]
+    for piece in pieces:  # each a tag and what follows it; "<" alone is a word
+        _, closed, after = piece.partition(">")
+        words.append(after if closed else "<" + piece)
+    return " ".join(_unescaped(" ".join(words)).split())
+
+
+def _unescaped(text: str) -> str:
+    from html import unescape  # noqa: PLC0415 - its tables cost a millisecond, and few need them
+
+    # A number of thousands of digits is no character, and int() refuses it.
+    return unescape(re.sub(r"&#(\d{8,}|[xX][0-9a-fA-F]{7,});?", "\ufffd", text))
