@@ -252,12 +252,11 @@ class Call:
                 self._deadlines.note_idle()
             if dialect.ended:
                 break
-        error = dialect.error()
-        if error is not None:
-            raise error
+        self._check_failure()
         if not dialect.ended and self._cancel.cancelled:
             raise self._stopped("stream")
         yield from self._flush("" if dialect.ended else decoder.tail())
+        self._check_failure()
 
     def _read_whole(
         self, exchange: Exchange, lines: Iterable[bytes], content_type: str
@@ -280,12 +279,15 @@ class Call:
         if delta is not None:
             self._take(delta)
             yield delta
-        error = self._dialect.error()
-        if error is not None:
-            raise error
+        self._check_failure()
         if delta is None:
             raise self._dialect.wrong_content(content_type, text)
         yield from self._flush("")
+
+    def _check_failure(self) -> None:
+        error = self._dialect.error()
+        if error is not None:
+            raise error
 
     def _flush(self, tail: str) -> Iterator[Delta]:
         rest = self._dialect.flush(tail)

@@ -59,6 +59,7 @@ class ChatDialect(Dialect):
         self._traits = traits
         self._asked_for_usage = False
         self._reader = ChunkReader()
+        self._answer = Accumulator()
         self._failure: Optional[AgentStreamError] = None
 
     # --- the request ------------------------------------------------------------------------
@@ -96,6 +97,7 @@ class ChatDialect(Dialect):
     def begin(self, answer: Accumulator) -> None:
         """See `Dialect.begin`."""
         self._reader = ChunkReader()
+        self._answer = answer
         self._failure = None
         self.ended = False
 
@@ -115,20 +117,23 @@ class ChatDialect(Dialect):
             if chunk.__class__ is not dict:
                 return None  # null, a list, a number: some proxies send them, none means anything
             if "error" in chunk or not chunk.get("choices"):
-                if failures.is_error(chunk):
+                if failures.is_error(chunk, begun=self._answer.begun):
                     return self._read_failure(data, event)
             delta = self._reader.read(chunk)
             if self._reader.failure is not None:
-                self._fail(data, event, self._reader.failure)
+                self._fail(data, event, self._reader.failure, delta)
             return delta
         except ProtocolError as error:
             raw = failures.snippet(self._redact(data))
             raise ProtocolError(f"{error}: {raw[:200]}", raw=raw, phase="stream") from None
 
-    def _fail(self, data: str, event: str, payload: Any) -> None:
-        """Take a failure down; nothing follows it."""
+    def _fail(self, data: str, event: str, payload: Any, beside: Optional[Delta] = None) -> None:
+        """Take a failure down: nothing follows it.  `beside` is what else its chunk brought."""
+        begun = self._answer.begun or (beside is not None and any(beside[:3]))
         self.ended = True
-        self._failure = failures.stream_error(payload, event, data, redact=self._redact)
+        self._failure = failures.stream_error(
+            payload, event, data, redact=self._redact, begun=begun
+        )
 
     def _read_failure(self, data: str, event: str) -> Optional[Delta]:
         """A chunk that is a failure: its usage counts; other things it says are not delivered."""
@@ -144,8 +149,20 @@ class ChatDialect(Dialect):
 
     def flush(self, tail: str) -> Optional[Delta]:
         """See `Dialect.flush`."""
-        self.ended = self.ended or tail.strip() == "[DONE]"
+        tail = tail.strip()
+        self.ended = self.ended or tail == "[DONE]"
+        if tail[:1] == "{":
+            self._read_tail(tail)
         return self._reader.flush()
+
+    def _read_tail(self, tail: str) -> None:
+        """An error that came whole, but for the blank line behind it, is one."""
+        try:
+            chunk = parse_chunk(tail)
+        except ProtocolError:
+            return
+        if isinstance(chunk, dict) and failures.is_error(chunk, begun=self._answer.begun):
+            self._fail(tail, "message", chunk)
 
     def read_whole(self, text: str) -> Optional[Delta]:
         """See `Dialect.read_whole`."""
@@ -155,11 +172,11 @@ class ChatDialect(Dialect):
             return None
         if not isinstance(body, dict):
             return None
-        if failures.is_error(body):
+        if failures.is_error(body, begun=self._answer.begun):
             return self._read_failure(text, "message")
         delta = self._reader.read_whole(body)
         if self._reader.failure is not None:
-            self._fail(text, "message", self._reader.failure)
+            self._fail(text, "message", self._reader.failure, delta)
         return delta
 
     def error(self) -> Optional[AgentStreamError]:

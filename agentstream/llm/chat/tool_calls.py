@@ -207,7 +207,8 @@ class ToolCallAssembler:
         extra = call.get("extra_content")
         if not isinstance(extra, dict):
             extra = None
-        return [ToolCallDelta(slot.place, new_id, new_name, held + arguments, extra, replaces)]
+        piece = ToolCallDelta(slot.place, new_id, new_name, held + arguments, extra)
+        return [ToolCallDelta(slot.place, replaces=True), piece] if replaces else [piece]
 
     # --- which call -------------------------------------------------------------------------
 
