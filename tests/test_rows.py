@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from tests.kit import rows
+
+#: How many rows each group has.
+GROUPS = {"N": 19, "P": 13, "V": 8, "X": 7, "R": 11, "D": 12, "U": 10, "H": 10, "S": 10}
+GROUPS.update({"W": 16, "T": 12, "E": 5, "B": 22, "Y": 13})
 
 
 def test_every_row_has_a_test_or_a_reason():
     found = rows.tests_of_rows()
-    assert len(found) == sum(rows.GROUPS.values()) == 100
+    assert Counter(row[0] for row in found) == GROUPS
     missing = {row for row, tests in found.items() if not tests}
     assert missing == set(rows.NOT_SHOWN)

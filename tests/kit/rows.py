@@ -4,7 +4,7 @@
     python -m tests.kit.rows N X      of these groups
 
 A test carries its row's id in its name (test_n05_silence_mid_body).  The rows are
-those of ../shared/FAULTS.md where that is there; without it, those below.
+those of docs/faults.rst.
 """
 
 from __future__ import annotations
@@ -16,10 +16,7 @@ import sys
 from typing import Dict, List
 
 HERE = pathlib.Path(__file__).parents[1]
-MATRIX = HERE.parents[1] / "shared" / "FAULTS.md"
-
-#: How many rows each group has.
-GROUPS = {"N": 19, "P": 13, "V": 8, "X": 7, "R": 11, "D": 12, "U": 10, "H": 10, "S": 10}
+MATRIX = HERE.parent / "docs" / "faults.rst"
 
 #: Rows that no test shows yet, and why.
 NOT_SHOWN: Dict[str, str] = {}
@@ -27,9 +24,7 @@ NOT_SHOWN: Dict[str, str] = {}
 
 def rows() -> List[str]:
     """All ids, in the matrix' order."""
-    if MATRIX.is_file():
-        return re.findall(r"^\| ([A-Z]\d\d) \|", MATRIX.read_text("utf-8"), re.MULTILINE)
-    return [f"{group}{n:02}" for group, count in GROUPS.items() for n in range(1, count + 1)]
+    return re.findall(r"^   \* - ([A-Z]\d\d)$", MATRIX.read_text("utf-8"), re.MULTILINE)
 
 
 def tests_of_rows() -> Dict[str, List[str]]:

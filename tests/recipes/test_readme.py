@@ -89,3 +89,13 @@ def test_two_commands_and_ci_runs_the_second():
     demo, tests = snippets("sh")[:2]
     assert demo.endswith("demo.py") and "-m venv" in demo
     assert tests in (ROOT / ".ci" / "run").read_text("utf-8")
+
+
+def test_its_links_work_on_a_package_index_too():
+    targets = re.findall(r"<([^>\s]+)>`_|\.\. (?:image|figure):: (\S+)", README)
+    relative = [link or image for link, image in targets if "://" not in (link or image)]
+    assert relative == []
+    for link, image in targets:
+        _, ours, path = (link or image).partition("/agentstream/agentstream/")
+        path = path.replace("blob/", "").partition("main/")[2]
+        assert not ours or (ROOT / path).exists(), path

@@ -1,0 +1,15 @@
+"""A function that the model may call."""
+
+from agentstream import Agent, LlamaClient, tool
+
+
+@tool
+def get_weather(city: str) -> str:
+    """The weather in a city now."""
+    return f"18 degrees and sunny in {city}"
+
+
+with LlamaClient("http://127.0.0.1:8080") as client:
+    agent = Agent("helper", client=client, tools=[get_weather])
+    output = agent.execute("What is the weather in Paris?")
+    print(output.response, f"({output.tool_calls_count} tool call)")
