@@ -1,6 +1,6 @@
 """Rows H01 to H08, H10 and S08 of the fault matrix: the endpoint, over real sockets.
 
-H09, the servers it runs under, is in test_web_servers.py.
+H09, the servers it runs under, is in tests/web/test_servers.py.
 """
 
 from __future__ import annotations

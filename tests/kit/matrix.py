@@ -1,7 +1,8 @@
 """Runs the suite, without the llama.cpp and the browser, on the interpreters that this machine has.
 
-    python tests/kit/matrix.py            every one of 3.9 to 3.13
-    python tests/kit/matrix.py 3.9 newest those
+    python tests/kit/matrix.py                every one of 3.9 to 3.13
+    python tests/kit/matrix.py lowest newest  those; "lowest" is 3.9 with the lowest versions
+                                              of the dependencies (lowest.txt)
 
 Each gets a virtual environment of its own under .venvs/; two run at a time.
 Only the standard library: it is started by whatever `python3` is.
@@ -18,6 +19,7 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 WITHOUT = "not real_llama and not browser"
+LOWEST = os.path.join(os.path.dirname(os.path.abspath(__file__)), "lowest.txt")
 SUPPORTED = ["3.9", "3.10", "3.11", "3.12", "3.13"]
 
 
@@ -42,10 +44,13 @@ def find():
 def install(version, python):
     """A virtual environment with what the tests need; returns its python."""
     folder = os.path.join(ROOT, ".venvs", version)
+    pinned = ["-c", LOWEST] if version == "lowest" else []
     inside = os.path.join(folder, "bin", "python")
     if not os.path.exists(inside):
         subprocess.run([python, "-m", "venv", folder], check=True)
-    subprocess.run([inside, "-m", "pip", "install", "-q", "-e", ".[test]"], check=True, cwd=ROOT)
+    subprocess.run(
+        [inside, "-m", "pip", "install", "-q", *pinned, "-e", ".[test]"], check=True, cwd=ROOT
+    )
     return inside
 
 
@@ -71,6 +76,7 @@ def run(version, inside):
 def main(wanted):
     found = find()
     wanted = {max(found, key=_key) if w == "newest" else w for w in wanted} or set(found)
+    found["lowest"] = found["3.9"]
     missing = sorted(wanted - set(found))
     if missing:
         print("matrix: not on this machine: " + ", ".join(missing))
@@ -83,7 +89,7 @@ def main(wanted):
 
 
 def _key(version):
-    return [int(part) for part in version.split(".")]
+    return [int(part) for part in version.replace("lowest", "3.8").split(".")]
 
 
 if __name__ == "__main__":
