@@ -106,6 +106,8 @@ class ChatResponse(NamedTuple):
         first_token_s: seconds from the call to the first text, reasoning or tool call.
         duration_s: seconds from the call to its end, or so far.
         tokens_per_second: the rate after the first token; None when it cannot be known.
+        provider_state: what the provider wants back with the answer, unread; see
+            `ChatMessage`.
     """
 
     content: str = ""
@@ -118,6 +120,7 @@ class ChatResponse(NamedTuple):
     first_token_s: Optional[float] = None
     duration_s: float = 0.0
     tokens_per_second: Optional[float] = None
+    provider_state: Optional[Mapping[str, Any]] = None
 
     def __str__(self) -> str:
         return self.content

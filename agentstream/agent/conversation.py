@@ -51,6 +51,8 @@ def estimate_tokens(message: ChatMessage) -> int:
                 parts += 1
     for call in message.tool_calls:
         size += len(call.name) + len(call.arguments)
+    if message.provider_state is not None:
+        size += len(json.dumps(message.provider_state, ensure_ascii=False, default=repr))
     return size // 4 + parts * _PICTURE + _FRAME
 
 
@@ -165,11 +167,11 @@ class Conversation:
     # --- JSON -------------------------------------------------------------------------------
 
     def to_dict(self) -> Dict[str, Any]:
-        """The conversation as JSON values; messages are in OpenAI's form."""
+        """The conversation as JSON values; messages are in OpenAI's form, and have their state."""
         return {
             "version": _VERSION,
             "max_tokens": self.max_tokens,
-            "messages": [message.to_dict() for message in self.messages],
+            "messages": [_entry(message) for message in self.messages],
         }
 
     @classmethod
@@ -309,6 +311,13 @@ def _check(messages: Sequence[ChatMessage]) -> None:
         raise ConfigError("a tool call has no result after it")
 
 
+def _entry(message: ChatMessage) -> Dict[str, Any]:
+    entry = message.to_dict()
+    if message.provider_state is not None:
+        entry["provider_state"] = message.provider_state
+    return entry
+
+
 def _message(entry: Any, number: int) -> ChatMessage:
     """A message of OpenAI's form, as `ChatMessage.to_dict` writes it."""
     try:
@@ -316,8 +325,16 @@ def _message(entry: Any, number: int) -> ChatMessage:
         content = entry["content"]
         if content is not None and not isinstance(content, (str, list)):
             raise TypeError("content")
+        state = entry.get("provider_state")
+        if state is not None and not isinstance(state, dict):
+            raise TypeError("provider_state")
         return ChatMessage(
-            entry["role"], content, tuple(calls), entry.get("tool_call_id"), entry.get("name")
+            entry["role"],
+            content,
+            tuple(calls),
+            entry.get("tool_call_id"),
+            entry.get("name"),
+            state,
         )
     except (KeyError, TypeError, AttributeError, ConfigError):
         raise ConfigError(f"message {number} of the conversation cannot be read") from None

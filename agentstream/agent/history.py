@@ -68,7 +68,8 @@ def readable(call: ToolCall) -> ToolCall:
 
 def as_message(response: ChatResponse, calls: Sequence[ToolCall]) -> ChatMessage:
     """An answer as a later request tells it; `calls` are its calls."""
-    return ChatMessage.assistant(response.content or None, [readable(call) for call in calls])
+    told = [readable(call) for call in calls]
+    return ChatMessage.assistant(response.content or None, told, response.provider_state)
 
 
 def _readable(arguments: str) -> str:

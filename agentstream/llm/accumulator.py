@@ -48,6 +48,7 @@ class Accumulator:
         "_reasoning",
         "_reasoning_at",
         "_started",
+        "_state",
         "_usage",
         "_warnings",
     )
@@ -66,6 +67,7 @@ class Accumulator:
         self._model = model
         self._usage: Optional[Usage] = None
         self._warnings: List[str] = []
+        self._state: Optional[Mapping[str, Any]] = None
         self._deltas = 0  # with content
         self._others = 0  # with reasoning, or pieces of calls
         self._cut: Set[int] = set()  # the places of calls that were cut
@@ -92,7 +94,7 @@ class Accumulator:
 
     def add(self, delta: Delta) -> None:
         """Take one delta in."""
-        content, reasoning, tool_calls, finish_reason, usage, model, warnings, _ = delta
+        content, reasoning, tool_calls, finish_reason, usage, model, warnings, _, state = delta
         if content:
             if self._first is None:
                 self._first = time.monotonic()
@@ -100,11 +102,11 @@ class Accumulator:
             self._deltas += 1
             if not self._deltas % _FOLD:
                 self._folds[0] = _fold(self._content, self._folds[0])
-        if reasoning or tool_calls or finish_reason or usage or model or warnings:
+        if reasoning or tool_calls or finish_reason or usage or model or warnings or state:
             self._add_rest(delta)
 
     def _add_rest(self, delta: Delta) -> None:
-        _, reasoning, tool_calls, finish_reason, usage, model, warnings, _ = delta
+        _, reasoning, tool_calls, finish_reason, usage, model, warnings, _, state = delta
         if self._first is None and (reasoning or tool_calls):
             self._first = time.monotonic()
         if reasoning:
@@ -136,6 +138,8 @@ class Accumulator:
             self._model = model
         if warnings:
             self._warnings.extend(warnings)
+        if state:
+            self._state = state
 
     def warn(self, warning: str) -> None:
         """Note something odd."""
@@ -187,6 +191,7 @@ class Accumulator:
             warnings=tuple(self._warnings),
             first_token_s=first,
             duration_s=now - self._started,
+            provider_state=self._state,
         )
         return response._replace(tokens_per_second=tokens_per_second(response))
 

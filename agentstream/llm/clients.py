@@ -253,7 +253,7 @@ class OpenAIClient(HTTPClient):
             retries=retries,
             limits=limits,
         )
-        self._traits = ChatTraits()
+        self._traits = ChatTraits(display_url(self._transport.url))
 
     def _dialect(self, request: ChatRequest) -> Dialect:
         return ChatDialect(
@@ -319,7 +319,7 @@ class LlamaClient(HTTPClient):
             retries=retries,
             limits=limits,
         )
-        self._traits = ChatTraits()
+        self._traits = ChatTraits(display_url(self._transport.url))
         self._tool_mode = checks.one_of("tool_mode", tool_mode, TOOL_MODES)
         self._root = root
         self._template: Optional[Template] = None

@@ -37,6 +37,11 @@ class ChatMessage(Frozen):
 
     Its repr gives sizes, not words: a prompt belongs in no log and no traceback.
 
+    Attributes:
+        role, content, tool_calls, tool_call_id, name: as OpenAI's messages have them.
+        provider_state: what the provider of an answer wants back with it (reasoning,
+            signatures), unread; it is sent to that provider and to nobody else.
+
     Raises:
         ConfigError: the role is not one of the API's.
     """
@@ -46,6 +51,7 @@ class ChatMessage(Frozen):
     tool_calls: Tuple[ToolCall, ...] = ()
     tool_call_id: Optional[str] = None
     name: Optional[str] = None
+    provider_state: Optional[Mapping[str, Any]] = None
 
     def __post_init__(self) -> None:
         if self.role not in _ROLES:
@@ -66,9 +72,14 @@ class ChatMessage(Frozen):
         return cls("user", content)
 
     @classmethod
-    def assistant(cls, content: Optional[str], tool_calls: Sequence[ToolCall] = ()) -> ChatMessage:
+    def assistant(
+        cls,
+        content: Optional[str],
+        tool_calls: Sequence[ToolCall] = (),
+        provider_state: Optional[Mapping[str, Any]] = None,
+    ) -> ChatMessage:
         """What the model said, to be sent back as history."""
-        return cls("assistant", content, tuple(tool_calls))
+        return cls("assistant", content, tuple(tool_calls), provider_state=provider_state)
 
     @classmethod
     def tool(cls, tool_call_id: str, content: str) -> ChatMessage:
@@ -76,7 +87,7 @@ class ChatMessage(Frozen):
         return cls("tool", content, tool_call_id=tool_call_id)
 
     def to_dict(self) -> Dict[str, Any]:
-        """The message as the API takes it."""
+        """The message in OpenAI's form, without `provider_state`."""
         message: Dict[str, Any] = {"role": self.role, "content": self.content}
         if self.tool_calls:
             message["tool_calls"] = [call.to_dict() for call in self.tool_calls]
@@ -174,7 +185,10 @@ class RetryNotice(NamedTuple):
 
 
 class Delta(NamedTuple):
-    """What one chunk added.  Most hold a `content` and nothing else."""
+    """What one chunk added.  Most hold a `content` and nothing else.
+
+    `provider_state` (see `ChatMessage`) comes whole, with the answer's last delta.
+    """
 
     content: str = ""
     reasoning: str = ""
@@ -184,3 +198,4 @@ class Delta(NamedTuple):
     model: Optional[str] = None
     warnings: Tuple[str, ...] = ()
     retry: Optional[RetryNotice] = None
+    provider_state: Optional[Mapping[str, Any]] = None

@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 from agentstream.errors import ProtocolError
 from agentstream.llm.chat.finish import Ending, ending_of
 from agentstream.llm.chat.parts import content_of, reasoning_of
+from agentstream.llm.chat.state import StateCollector
 from agentstream.llm.chat.tool_calls import ToolCallAssembler, text_of
 from agentstream.llm.chat.usage import UsageReader
 from agentstream.llm.messages import Delta
@@ -50,13 +51,17 @@ def parse_chunk(data: str) -> Any:
 class ChunkReader:
     """Reads the chunks of one stream, in order; only choice 0 counts.
 
+    Args:
+        state: collects what the provider wants back; None for one that nobody asks.
+
     Attributes:
         refusal: what the model said in refusing, where the server sends that apart.
         failure: the part of a chunk that says, within its choice, that there
             will be no answer; None while there is none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, state: Optional[StateCollector] = None) -> None:
+        self._state = StateCollector() if state is None else state
         self._model = ""
         self._tools = ToolCallAssembler()
         self._usage = UsageReader()
@@ -94,7 +99,9 @@ class ChunkReader:
                     ):
                         if not content:
                             return None
-                        plain: Delta = _new(Delta, (content, "", (), None, None, None, (), None))
+                        plain: Delta = _new(
+                            Delta, (content, "", (), None, None, None, (), None, None)
+                        )
                         return plain
         return self._read_any(chunk)
 
@@ -121,6 +128,7 @@ class ChunkReader:
         if content.__class__ is not str or len(delta) > 1:
             if content.__class__ is not str:
                 content, reasoning = content_of(content)
+            self._state.take(delta)
             reasoning = reasoning_of(delta) or reasoning
             if delta.get("refusal"):
                 self.refusal += text_of(delta["refusal"])

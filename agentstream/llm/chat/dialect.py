@@ -6,12 +6,13 @@ What a chunk holds is chunks.py's, what a failure means failures.py's.
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from agentstream.errors import AgentStreamError, ProtocolError, StatusError
 from agentstream.llm.accumulator import Accumulator
 from agentstream.llm.chat import failures
 from agentstream.llm.chat.chunks import ChunkReader, parse_chunk
+from agentstream.llm.chat.state import StateCollector, sent_back
 from agentstream.llm.dialect import Decoder, Dialect
 from agentstream.llm.messages import ChatMessage, ChatRequest, Delta
 from agentstream.llm.secrets import Redactor
@@ -21,14 +22,19 @@ __all__ = ["ChatDialect", "ChatTraits", "to_body"]
 
 
 class ChatTraits:
-    """What has been learned of a server; one for each client.
+    """What is known and has been learned of a server; one for each client.
 
     Attributes:
+        origin: the URL that requests go to, without secrets.
         takes_stream_options: False once it has refused the field.
+        refused: fields of an answer's provider state that a model refused to be sent
+            back: (model, field).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, origin: str = "") -> None:
+        self.origin = origin
         self.takes_stream_options = True
+        self.refused: Set[Tuple[str, str]] = set()
 
 
 class ChatDialect(Dialect):
@@ -54,10 +60,15 @@ class ChatDialect(Dialect):
         redact: Redactor,
         traits: ChatTraits,
     ) -> None:
-        self._body: Dict[str, Any] = {**to_body(request, model), **fields, **request.extra}
+        own = "messages" in fields or "messages" in request.extra
+        self._messages: Sequence[Any] = () if own else request.messages
         self._redact = redact
         self._traits = traits
+        self._body: Dict[str, Any] = {**to_body(request, model), **fields, **request.extra}
+        self._without: Set[str] = set()  # fields of provider state that this call leaves out
+        self._put_back()
         self._asked_for_usage = False
+        self._state = StateCollector()
         self._reader = ChunkReader()
         self._answer = Accumulator()
         self._failure: Optional[AgentStreamError] = None
@@ -80,13 +91,31 @@ class ChatDialect(Dialect):
         return body
 
     def amend(self, error: AgentStreamError) -> bool:
-        """See `Dialect.amend`: `stream_options` is what a server may refuse."""
-        if not (self._asked_for_usage and isinstance(error, StatusError)):
+        """See `Dialect.amend`: `stream_options`, and what an earlier answer is sent back with."""
+        if not isinstance(error, StatusError):
             return False
-        if not failures.refuses_stream_options(error):
-            return False
-        self._traits.takes_stream_options = False
-        return True
+        if self._asked_for_usage and failures.refuses_stream_options(error):
+            self._traits.takes_stream_options = False
+            return True
+        refused = {name for name in self._sent_back if failures.names_field(error, name)}
+        self._without |= refused
+        self._put_back()
+        return bool(refused)
+
+    def _put_back(self) -> None:
+        """Write the messages, each with its provider state as far as the server takes it."""
+        self._sent_back: Set[str] = set()
+        refused = {name for model, name in self._traits.refused if model == self.model}
+        messages: List[Dict[str, Any]] = []
+        for message in self._messages:
+            if isinstance(message, ChatMessage):
+                body, used = sent_back(message, self._traits.origin, refused | self._without)
+                self._sent_back |= used
+                messages.append(body)
+            else:
+                messages.append(dict(message))
+        if messages:
+            self._body["messages"] = messages
 
     # --- the stream -------------------------------------------------------------------------
 
@@ -96,7 +125,10 @@ class ChatDialect(Dialect):
 
     def begin(self, answer: Accumulator) -> None:
         """See `Dialect.begin`."""
-        self._reader = ChunkReader()
+        self._traits.refused |= {(self.model, name) for name in self._without}
+        if not answer.begun:  # or what came before the break is part of the answer's state
+            self._state = StateCollector()
+        self._reader = ChunkReader(self._state)
         self._answer = answer
         self._failure = None
         self.ended = False
@@ -153,7 +185,11 @@ class ChatDialect(Dialect):
         self.ended = self.ended or tail == "[DONE]"
         if tail[:1] == "{":
             self._read_tail(tail)
-        return self._reader.flush()
+        rest = self._reader.flush()
+        state = self._state.state(self._traits.origin)
+        if state is None:
+            return rest
+        return (rest or Delta())._replace(provider_state=state)
 
     def _read_tail(self, tail: str) -> None:
         """An error that came whole, but for the blank line behind it, is one."""
@@ -190,7 +226,10 @@ class ChatDialect(Dialect):
 
     def warnings(self) -> List[str]:
         """See `Dialect.warnings`."""
-        return self._reader.oddities()
+        found = self._reader.oddities()
+        if self._state.dropped:
+            found.append("what the provider wants back with the answer is too long to be kept")
+        return found
 
     # --- failures ---------------------------------------------------------------------------
 
@@ -206,14 +245,8 @@ class ChatDialect(Dialect):
 
 
 def to_body(request: ChatRequest, model: str) -> Dict[str, Any]:
-    """The JSON body of a streaming request, `model` being the client's."""
-    body: Dict[str, Any] = {
-        "model": request.model or model,
-        "messages": [
-            m.to_dict() if isinstance(m, ChatMessage) else dict(m) for m in request.messages
-        ],
-        "stream": True,
-    }
+    """The JSON body of a streaming request but for its messages, `model` being the client's."""
+    body: Dict[str, Any] = {"model": request.model or model, "messages": [], "stream": True}
     for name in ("temperature", "top_p", "max_tokens", "seed", "response_format"):
         value = getattr(request, name)
         if value is not None:

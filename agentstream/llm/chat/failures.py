@@ -31,6 +31,7 @@ from agentstream.text import replace_surrogates, strip_controls
 
 __all__ = [
     "is_error",
+    "names_field",
     "parse_retry_after",
     "proxy_refused",
     "refuses_stream_options",
@@ -111,6 +112,11 @@ def refuses_stream_options(error: StatusError) -> bool:
     return error.status in (400, 422) and (
         "stream_options" in error.body or "include_usage" in error.body
     )
+
+
+def names_field(error: StatusError, name: str) -> bool:
+    """True if the server's complaint is about the request's field `name`."""
+    return error.status in (400, 422) and name in error.body
 
 
 def stream_error(
