@@ -18,6 +18,7 @@ __all__ = [
     "AuthError",
     "BadRequest",
     "Cancelled",
+    "Closed",
     "ConfigError",
     "ConnectError",
     "ConnectTimeout",
@@ -284,6 +285,10 @@ class OffsetGone(LogError):
         super().__init__(message, **common)
         self.first = first
         self.last = last
+
+
+class Closed(AgentStreamError):
+    """A subscription has no more events: the run has ended, or it was closed."""
 
 
 class Cancelled(AgentStreamError, _FutureCancelled):

@@ -41,6 +41,7 @@ from agentstream import (  # noqa: E402, I001 - this tree's, whatever is install
     AgentStreamError,
     CancelToken,
     Cancelled,
+    Closed,
     ConnectTimeout,
     DeadlineExceeded,
     EventStream,
@@ -799,7 +800,7 @@ class Actor:
         while True:
             try:
                 event = reader.get(10.0)
-            except StopIteration:
+            except Closed:
                 break
             if event is None:
                 self.record.break_("I4 reader waits", f"{case}: {ids[-1:]}")

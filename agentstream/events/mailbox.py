@@ -1,7 +1,8 @@
 """Mailbox: one subscriber's bounded queue, and the way back from it to the store.
 
 What a publisher does here waits for nobody; what a reader does here runs in the
-reader's own thread.
+reader's own thread.  A mailbox knows its store, the lock of whoever offers it
+events, and how to leave; it knows no stream.
 """
 
 from __future__ import annotations
@@ -12,17 +13,15 @@ import sys
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, FrozenSet, Mapping, Optional
+from typing import Any, Callable, ContextManager, Deque, Dict, FrozenSet, Optional
 
 from agentstream import threads
-from agentstream.errors import LogError
+from agentstream.errors import Closed, LogError
 from agentstream.events import payloads
 from agentstream.events.model import TERMINAL, Event, EventType, FrozenDict
+from agentstream.events.store import EventStore
 
-if TYPE_CHECKING:
-    from agentstream.events.stream import EventStream
-
-__all__ = ["UNKNOWN", "Callback", "Mailbox"]
+__all__ = ["UNKNOWN", "Callback", "Mailbox", "missed_event"]
 
 logger = logging.getLogger("agentstream.events")
 
@@ -31,10 +30,17 @@ Callback = Callable[[Event], object]
 # In a queue, where an event has its position: it has none.
 _CLOSE = ("close", None, None)  # nothing comes after this
 _CATCH_UP = ("catch up", None, None)  # go on from the store
-_MARK = "mark"  # as the first of three: the place that follows is reached
+_REACHED = "reached"  # (_REACHED, None, None, position): all up to there has been offered
+_GONE = "gone"  # (_GONE, None, None, first, last): nobody can have those any more
 _PAGE = 500
-UNKNOWN = _UNKNOWN = sys.maxsize  # as a place: beyond all that is known
+UNKNOWN = sys.maxsize  # as a place: beyond all that is known
 _MOST_SEEN = 1000
+
+
+def missed_event(first: int, last: int, unit: str, workflow_id: str = "") -> Event:
+    """The event that says what is gone; outside the numbering."""
+    data = FrozenDict(payloads.events_missed(first, last, unit))
+    return Event(None, 0, None, EventType.EVENTS_MISSED, workflow_id, None, time.time(), data)
 
 
 class _Rest:
@@ -73,11 +79,25 @@ class Mailbox:
     then its reader fetches them from the store.  When little is left there, the
     reader turns it live again, notes up to where it was behind (the goal) and
     reads on to just there: what lies beyond comes through the queue.
+
+    A new one is behind, and keeps its reader waiting until `begin`: so it may
+    be offered events while the store is asked where it begins.
+
+    Args:
+        store: where it reads what its queue had no room for.
+        lock: held by whoever offers it something.
+        leave: called with it when its reader has had the last event.
+        workflow_id: of one workflow's events; None for all.
+        types: the types to deliver; None for all.
+        max_queue: events that may wait in the queue.
     """
 
     def __init__(
         self,
-        stream: EventStream,
+        store: EventStore,
+        lock: ContextManager[Any],
+        leave: Callable[[Mailbox], object],
+        *,
         workflow_id: Optional[str],
         types: Optional[FrozenSet[EventType]],
         max_queue: int,
@@ -88,17 +108,20 @@ class Mailbox:
         self.cursor = 0  # the last offset (of one workflow) or position (of all) dealt with
         self.errors = 0
         self.missed = 0
-        self._stream = stream
+        self._store = store
+        self._lock = lock
+        self._leave = leave
         self._types = types
         # The end is offered whether it is wanted or not: it ends the reading.
         self._offered = types if types is None or workflow_id is None else types | TERMINAL
         self._max_queue = max_queue
         self._renew_queue()
         self._page: Deque[Event] = deque()
-        self._behind = False
+        self._behind = True
         self._reading = False  # the reader is fetching from the store
         self._goal: Optional[int] = None  # up to where; None while it is behind
         self._newest = 0  # the last place offered while behind
+        self._tail = 0  # the last offset that a tail of the log has brought
         self._end_offered = False  # ... and the workflow's end was among what was offered
         self._closed = False
         self._done = False
@@ -110,16 +133,44 @@ class Mailbox:
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._put, self._waiting = self._queue.put, self._queue.qsize
 
-    # --- the publisher's side: under the stream's lock, and never waiting -------------------
+    # --- the publisher's side: under the lock, and never waiting ----------------------------
+
+    def begin(self, cursor: int, last: int, ended: bool) -> None:
+        """Deliver what comes after `cursor`, of a log that goes to `last`."""
+        self.cursor = cursor
+        self._tail = max(self._tail, last)
+        self._end_offered = self._end_offered or ended
+        if cursor < last or self._newest:
+            self._newest = max(self._newest, last)
+            self._put(_CATCH_UP)
+        else:
+            self._behind = False
+            if ended:
+                self.finish()
 
     def offer(self, event: Event) -> None:
+        """Put an event into the queue, or note that the store has it."""
         if self._offered is not None and event[3] not in self._offered:
             return
         if not self._behind and self._waiting() < self._max_queue:
             self._put(event)
             return
         place = event[2] if self.workflow_id is None else event[1]
-        self.fall_behind(_UNKNOWN if place is None else place, event[3] in TERMINAL)
+        self.fall_behind(UNKNOWN if place is None else place, event[3] in TERMINAL)
+
+    def offer_read(self, event: Event) -> None:
+        """`offer` for one that a tail has read: of a workflow, those before it may be gone."""
+        offset = event[1]
+        if self.workflow_id is not None and offset > self._tail:
+            if offset > self._tail + 1:
+                self.miss(self._tail + 1, offset - 1)
+            self._tail = offset
+        self.offer(event)
+
+    def miss(self, first: int, last: int) -> None:
+        """Nobody can have the events of these places any more, and some were to be offered."""
+        if not self._behind:  # else its reader finds out
+            self._put((_GONE, None, None, first, last))
 
     def fall_behind(self, newest: int, ended: bool) -> None:
         """From here on up to `newest`, and further while behind, read the store."""
@@ -129,17 +180,13 @@ class Mailbox:
             self._behind = True
             self._put(_CATCH_UP)
 
-    def mark(self, position: int) -> None:
-        """All events up to `position` have been offered, with or without it."""
+    def reach(self, position: int) -> None:
+        """Raise the high-water mark: all events up to `position` were offered, or unwanted."""
         if not self._behind and self._waiting() < self._max_queue:
-            self._put((_MARK, position, None))
-
-    def pass_over(self, offsets: Mapping[str, int]) -> None:
-        """Of those workflows, what comes before is not wanted.  Before anything is offered."""
-        self._seen.update(offsets)
+            self._put((_REACHED, None, None, position))
 
     def finish(self) -> None:
-        """What was offered is still delivered; then it ends.  Nothing may be offered any more."""
+        """Deliver what was offered, then end.  Nothing may be offered any more."""
         if not self._closed:
             self._closed = True
             self._put(_CLOSE)
@@ -156,7 +203,7 @@ class Mailbox:
         """The next event; None if none came in time.
 
         Raises:
-            StopIteration: there are no more.
+            Closed: there are no more.
             RuntimeError: another thread is reading.
         """
         me = threading.get_ident()
@@ -190,8 +237,8 @@ class Mailbox:
                 self._done = True
             if self._types is None or kind in self._types or kind is EventType.EVENTS_MISSED:
                 return event  # type: ignore[no-any-return]
-        self._stream._remove(self)
-        raise StopIteration
+        self._leave(self)
+        raise Closed("the subscription has ended")
 
     def _is_due(self, item: Any) -> bool:
         """Look at what came through the queue; True for an event that is to be delivered."""
@@ -207,8 +254,11 @@ class Mailbox:
         if item is _CLOSE:
             self._done = True
             return False
-        if item[0] is _MARK:
-            self.cursor = max(self.cursor, item[1])
+        if item[0] is _REACHED:
+            self.cursor = max(self.cursor, item[3])
+            return False
+        if item[0] is _GONE:
+            self._tell_missed(item[3], item[4])
             return False
         return self._is_news(item)
 
@@ -218,8 +268,8 @@ class Mailbox:
             return False
         self._seen[event.workflow_id] = event.offset
         if len(self._seen) > _MOST_SEEN:
-            with self._stream._lock:  # the store knows the positions by now
-                self.fall_behind(_UNKNOWN, False)
+            with self._lock:  # the store knows the positions by now
+                self.fall_behind(UNKNOWN, False)
         return True
 
     def _fetch(self) -> None:
@@ -228,67 +278,59 @@ class Mailbox:
         if self._goal is None:
             if more:
                 return
-            with self._stream._lock:
+            with self._lock:
+                # In this order: a signal handler may close it in between.
                 self._behind = False
-                self._goal, self._newest = self._newest, 0
+                self._goal = self._newest
             self._seen.clear()
             if self.cursor < self._goal:
                 return
         elif more and self.cursor < self._goal:
             return
-        elif self.cursor < self._goal != _UNKNOWN:
-            self._tell_missed(self._goal)  # let go, and nothing kept follows
+        elif self.cursor < self._goal != UNKNOWN:
+            self._tell_missed(self.cursor + 1, self._goal)  # let go, and nothing kept follows
         self._reading = False
         if self._end_offered:
             self.finish()
 
     def _read_page(self) -> bool:
         """Put the next events on the page; False if there are none beyond them."""
-        store = self._stream.store
+        store = self._store
         try:
             events = store.read(workflow_id=self.workflow_id, after=self.cursor, limit=_PAGE)
-            if self._closed and self._newest == _UNKNOWN:
+            if self._closed and self._newest == UNKNOWN:
                 self._newest = store.bounds().last
         except Exception:
             logger.exception("a subscriber could not read back what its queue had no room for")
-            if self._goal == _UNKNOWN:
+            if self._goal == UNKNOWN:
                 self.finish()
             return False
         limit = self._goal
         if limit is None:
-            limit = self._newest if self._closed else _UNKNOWN
+            limit = self._newest if self._closed else UNKNOWN
         for event in events:
             place = event.offset if self.workflow_id is not None else event.position or 0
             if place > limit:
                 return False  # it comes through the queue, or was appended after the close
             if place > self.cursor + 1:
-                self._tell_missed(place - 1)
+                self._tell_missed(self.cursor + 1, place - 1)
             self.cursor = place
             if event.offset <= self._seen.get(event.workflow_id, 0):
                 continue
-            if self._goal == _UNKNOWN:
+            if self._goal == UNKNOWN:
                 self._seen[event.workflow_id] = event.offset
             self._page.append(event)
         return len(events) == _PAGE
 
-    def _tell_missed(self, last: int) -> None:
-        first = self.cursor + 1
-        self.missed += last - self.cursor
+    def _tell_missed(self, first: int, last: int) -> None:
+        """Have the reader told that what it has not had of these places is gone."""
+        first = max(first, self.cursor + 1)
+        if last < first:
+            return
+        self.missed += last - first + 1
         self.cursor = last
         unit = "position" if self.workflow_id is None else "offset"
-        data = FrozenDict(payloads.events_missed(first, last, unit))
-        self._page.append(
-            Event(
-                None,
-                0,
-                None,
-                EventType.EVENTS_MISSED,
-                self.workflow_id or "",
-                None,
-                time.time(),
-                data,
-            )
-        )
+        self._page.append(missed_event(first, last, unit, self.workflow_id or ""))
 
     # --- with a callback --------------------------------------------------------------------
 
@@ -297,7 +339,7 @@ class Mailbox:
         try:
             self.thread = threads.start_thread("subscriber", self._deliver)
         except RuntimeError:
-            self._stream._remove(self)
+            self._leave(self)
             raise LogError("no thread could be started for a subscriber") from None
 
     def _deliver(self) -> None:
@@ -310,7 +352,7 @@ class Mailbox:
             if event is None or not self._is_due(event):
                 try:
                     event = self._next(None)
-                except StopIteration:
+                except Closed:
                     return
             try:
                 callback(event)  # type: ignore[arg-type] # there is no timeout
@@ -354,8 +396,11 @@ class Mailbox:
             logger.warning("a subscriber's callback did not come back; it is left behind")
         return not thread.is_alive()
 
-    def after_fork(self) -> None:
+    def after_fork(self, lock: ContextManager[Any]) -> None:
+        """Go on in the child, under a fresh lock."""
         self._reader = None
+        self._lock = lock
+        self._tail = UNKNOWN  # what was told to the parent is no gap
         old = self._queue
         self._renew_queue()
         if self.callback is None or self.thread is threading.current_thread():
@@ -367,7 +412,7 @@ class Mailbox:
         self._behind = self._reading = False
         self._newest = 0
         if self._closed or self._end_offered:
-            self._stream._remove(self)
+            self._leave(self)
             return
         try:
             self.start(self.callback)

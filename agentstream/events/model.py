@@ -21,14 +21,33 @@ from typing import (
     Tuple,
 )
 
-from agentstream.errors import LogError
+from agentstream.errors import ConfigError, LogError
+from agentstream.text import is_encodable, replace_surrogates
 
-__all__ = ["TERMINAL", "Event", "EventType", "freeze", "new_id"]
+__all__ = ["TERMINAL", "Event", "EventType", "check_id", "freeze", "new_id"]
 
 
 def new_id() -> str:
     """A new id, of a run or of a writer: 64 random bits as 16 hexadecimal digits."""
     return os.urandom(8).hex()
+
+
+_MOST_ID = 256
+
+
+def check_id(name: str, value: Any) -> None:
+    """Refuse what cannot be an id: of a workflow, or of what started it.
+
+    Raises:
+        ConfigError: it is no text of 1 to 256 characters that UTF-8 can hold.
+    """
+    if not isinstance(value, str):
+        raise ConfigError.about(name, f"must be a text, not {type(value).__name__}")
+    if not 0 < len(value) <= _MOST_ID:
+        reason = f"must have 1 to {_MOST_ID} characters, not {len(value)}"
+        raise ConfigError.about(name, reason)
+    if not value.isascii() and not is_encodable(value):
+        raise ConfigError.about(name, "must be a text that UTF-8 can hold: it has surrogates")
 
 
 class EventType(str, enum.Enum):
@@ -156,7 +175,7 @@ def freeze(value: Any, depth: int = 0) -> Any:
     """
     kind = type(value)
     if kind is str:
-        return value if value.isascii() else _clean(value)
+        return value if value.isascii() else replace_surrogates(value)
     if kind is int:
         return value if value.bit_length() <= _MOST_BITS else hex(value)
     if kind is bool or value is None:
@@ -182,7 +201,7 @@ def freeze_mapping(value: Mapping[Any, Any], depth: int = 0) -> FrozenDict:
             break
     else:
         return frozen
-    return FrozenDict({_clean(str(k)): freeze(v, depth + 1) for k, v in frozen.items()})
+    return FrozenDict({replace_surrogates(str(k)): freeze(v, depth + 1) for k, v in frozen.items()})
 
 
 def _by_rule(value: Any) -> Any:
@@ -203,11 +222,3 @@ def _by_rule(value: Any) -> Any:
         return repr(value)[:1000]
     except Exception:  # noqa: BLE001 - somebody's __repr__
         return f"<{type(value).__name__}>"
-
-
-def _clean(text: str) -> str:
-    try:
-        text.encode()
-        return text
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

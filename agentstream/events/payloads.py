@@ -453,13 +453,13 @@ def chunks_of(agent: str, step: str) -> Callable[[str], Mapping[str, Any]]:
 
     What is plain ASCII is frozen here: there is nothing in it for the stream to clean.
     """
+    head = author(agent, step)
     is_plain = agent.isascii() and step.isascii()
 
     def data(text: str) -> Mapping[str, Any]:
-        made = {"agent": agent, "step": step, "chunk": text}
         if is_plain and text.__class__ is str and text.isascii():
-            return FrozenDict(made)
-        return made
+            return FrozenDict(head, chunk=text)
+        return {**head, "chunk": text}
 
     return data
 

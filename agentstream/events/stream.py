@@ -5,47 +5,57 @@ offset, keeps it, and puts it into each subscription's queue, all under one lock
 and none of it waiting for anybody; a subscriber takes it out in its own thread.
 A queue is bounded: what it cannot take, its reader fetches from the store, and
 what the store has let go, it is told about.
+
+A store that does not answer holds up who asks it, and nobody else: it is asked
+without the lock, and what was published meanwhile is looked at afterwards.
+
+A signal handler runs between two lines of its thread, which may be in the
+middle of an append.  What a handler appends or closes then, that thread does
+when it is through (`_later`).
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
-from collections import deque
+import weakref
+from collections import OrderedDict, deque
 from typing import (
     Any,
     Callable,
     Deque,
-    Dict,
     Iterable,
     Iterator,
-    List,
     Mapping,
     Optional,
-    Tuple,
     Union,
 )
 
 from agentstream import checks, threads
-from agentstream.errors import ConfigError, LogError, OffsetGone
-from agentstream.events.follower import Follower
+from agentstream.errors import Closed, ConfigError, LogError, OffsetGone
 from agentstream.events.mailbox import UNKNOWN, Callback, Mailbox
+from agentstream.events.memory import MemoryStore
 from agentstream.events.model import (
     TERMINAL,
     Event,
     EventType,
     FrozenDict,
+    check_id,
     freeze_mapping,
     make_event,
 )
-from agentstream.events.store import EventStore, MemoryStore
+from agentstream.events.store import EventStore
+from agentstream.events.subscribers import Subscribers
+from agentstream.events.tail import StreamTail
 
 __all__ = ["EventStream", "RunLog", "Subscription"]
 
 logger = logging.getLogger("agentstream.events")
 
 _CLOSE_S = 5.0
+_MOST_LOGS = 16  # that `append` keeps at hand; the store knows how far others have come
 
 
 class RunLog:
@@ -53,9 +63,25 @@ class RunLog:
 
     Any number of threads may append.  After the terminal event nothing is
     taken: what comes late, from a tool that was left behind say, is dropped.
+
+    Attributes:
+        offset: of the event appended last; 0 for none.
+        has_many_writers: true for that of `EventStream.append`, which is nobody's own.
+        ended: true once the terminal event was appended.
+        unsure: true while only the store knows how far the log has come; then
+            `ended` is true as well, and whoever appends asks the store first.
     """
 
-    __slots__ = ("_stream", "ended", "offset", "parent_workflow_id", "workflow_id")
+    __slots__ = (
+        "__weakref__",
+        "_stream",
+        "ended",
+        "has_many_writers",
+        "offset",
+        "parent_workflow_id",
+        "unsure",
+        "workflow_id",
+    )
 
     def __init__(
         self, stream: EventStream, workflow_id: str, parent_workflow_id: Optional[str]
@@ -65,15 +91,20 @@ class RunLog:
         self.parent_workflow_id = parent_workflow_id
         self.offset = 0
         self.ended = False
+        self.unsure = False
+        self.has_many_writers = False
 
     def append(self, kind: EventType, data: Mapping[str, Any]) -> Optional[Event]:
         """Append an event; returns it, or None if the workflow has ended.
+
+        Called by a signal handler in the middle of its thread's own append, it
+        is appended right after that one; the event returned has no id and offset 0.
 
         Raises:
             LogError: the store refused it, or the stream is closed.
         """
         event = self._stream._publish(self, kind, data)
-        if self._stream._settle is not None and event is not None:
+        if self._stream._settle is not None and event is not None and event[0] is not None:
             self._stream._settle(event)
         return event
 
@@ -99,16 +130,27 @@ class EventStream:
         checks.instance("store", store, EventStore, optional=True)
         self.store = store or MemoryStore()
         self._lock = threading.RLock()  # re-entrant: a signal handler may come by
+        self._publishing = False  # whoever holds the lock is in the middle of an append
         self._closed = False
-        self._logs: Dict[str, RunLog] = {}  # of workflows that `append` was asked for
-        # Copied when they change, so that publishing reads them as they are.
-        self._everything: Tuple[Mailbox, ...] = ()
-        self._by_workflow: Dict[str, Tuple[Mailbox, ...]] = {}
-        # A dropped iterator's __del__ may run inside any line of any thread, and so must
-        # take no lock: it leaves its mailbox here for the next who holds it.
-        self._dropped: Deque[Mailbox] = deque()
-        self._follower = Follower(self) if self.store.shared else None
-        self._keep = _keeper(self.store)
+        self._subscribers = Subscribers()
+        self._logs: weakref.WeakValueDictionary[str, RunLog] = weakref.WeakValueDictionary()
+        self._recent: OrderedDict[str, RunLog] = OrderedDict()  # those of `append`, kept alive
+        # What could not be done where it came up: in a signal handler, or in the __del__ of
+        # a dropped iterator, which may run inside any line and so must take no lock.
+        self._later: Deque[Callable[[], object]] = deque()
+        self._tail = (
+            StreamTail(
+                self.store,
+                self._lock,
+                self._subscribers,
+                is_closed=lambda: self._closed,
+                leave=self._finish,
+                sweep=self._catch_up,
+            )
+            if self.store.shared
+            else None
+        )
+        self._append = self.store.append
         settles = type(self.store).settle is not EventStore.settle
         self._settle = self.store.settle if settles else None
         threads.after_fork(self)
@@ -118,16 +160,28 @@ class EventStream:
     def __repr__(self) -> str:
         return f"<EventStream over {self.store!r}>"
 
+    @property
+    def closed(self) -> bool:
+        """True once it takes no more events."""
+        return self._closed
+
     # --- writing ----------------------------------------------------------------------------
 
     def open_log(self, workflow_id: str, parent_workflow_id: Optional[str] = None) -> RunLog:
         """Begin a workflow's log; its caller is its one owner.
 
         Raises:
+            ConfigError: an id is no text that can be kept: of 1 to 256 characters, in UTF-8.
             LogError: the store has events of that workflow already, or it has another owner.
         """
+        check_id("workflow_id", workflow_id)
+        if parent_workflow_id is not None:
+            check_id("parent_workflow_id", parent_workflow_id)
         self.store.claim(workflow_id, parent_workflow_id)
-        return RunLog(self, workflow_id, parent_workflow_id)
+        log = RunLog(self, workflow_id, parent_workflow_id)
+        with self._lock:
+            self._logs[workflow_id] = log
+        return log
 
     def append(
         self,
@@ -139,86 +193,151 @@ class EventStream:
     ) -> Event:
         """Append an event of your own to a workflow's log; returns it as it was kept.
 
-        The first one begins the log, a terminal one ends it.
+        The first one begins the log, a terminal one ends it.  A signal handler
+        may call it: in the middle of its thread's own append, the event comes
+        right after that one, and what is returned has no id and offset 0.
 
         Raises:
-            ConfigError: there is no such type, or it is no part of a log.
+            ConfigError: there is no such type, it is no part of a log, or an id is no
+                text that can be kept: of 1 to 256 characters, in UTF-8.
             LogError: the workflow has ended or has another owner, the data cannot
                 be kept, or the stream is closed.
         """
-        try:
-            kind = EventType(type)
-        except ValueError:
-            known = ", ".join(t.value for t in EventType)
-            raise ConfigError(f"unknown event type {type!r}: use one of {known}") from None
+        kind = _kind(type)
         if kind is EventType.EVENTS_MISSED:
             raise ConfigError("events_missed is told to a subscriber, it is no part of a log")
-        with self._lock:
-            log = self._logs.get(workflow_id)
-        if log is None:
-            log = self.open_log(workflow_id, parent_workflow_id)
+        event = self._log_of(workflow_id, parent_workflow_id).append(kind, data or {})
+        if event is None or (kind in TERMINAL and event.id is not None):
             with self._lock:
-                log = self._logs.setdefault(workflow_id, log)
-        event = log.append(kind, data or {})
+                self._recent.pop(workflow_id, None)
         if event is None:
             raise LogError(f"workflow {workflow_id!r} has ended: its log takes no more events")
-        if kind in TERMINAL:
-            with self._lock:
-                self._logs.pop(workflow_id, None)
         return event
+
+    def _log_of(self, workflow_id: str, parent_workflow_id: Optional[str]) -> RunLog:
+        """The log that `append` writes to; of one that is not at hand, the store knows the end."""
+        log = self._recent.get(workflow_id) if isinstance(workflow_id, str) else None
+        if log is not None:
+            return log
+        check_id("workflow_id", workflow_id)
+        if parent_workflow_id is not None:
+            check_id("parent_workflow_id", parent_workflow_id)
+        with self._lock:
+            log = self._logs.get(workflow_id)
+            if log is None:
+                log = self._logs[workflow_id] = RunLog(self, workflow_id, parent_workflow_id)
+                log.ended = log.unsure = log.has_many_writers = True
+            elif not log.has_many_writers:
+                trouble = "has ended" if log.ended else "has another owner"
+                raise LogError(f"workflow {workflow_id!r} {trouble}: choose another id")
+            self._recent[workflow_id] = log
+            if len(self._recent) > _MOST_LOGS:
+                self._recent.popitem(last=False)
+        try:
+            self._ask_how_far(log)
+        except BaseException:
+            with self._lock:
+                self._recent.pop(workflow_id, None)
+                self._logs.pop(workflow_id, None)
+            raise
+        return log
 
     def _publish(self, log: RunLog, kind: EventType, data: Mapping[str, Any]) -> Optional[Event]:
         frozen = data if data.__class__ is FrozenDict else freeze_mapping(data)
         workflow_id = log.workflow_id
-        with self._lock:
-            if self._dropped:
-                self._sweep()
-            if not log.ended:
-                if self._closed:
-                    raise LogError("the event stream is closed")
-                offset = log.offset + 1
-                fields = (
-                    f"{workflow_id}:{offset}",
-                    offset,
-                    None,
-                    kind,
-                    workflow_id,
-                    log.parent_workflow_id,
-                    time.time(),
-                    frozen,
-                )
-                try:
-                    event = self._keep(fields)
-                    log.offset = offset
-                    if kind in TERMINAL:
-                        log.ended = True
-                    for mailbox in self._everything:
-                        mailbox.offer(event)
-                    if self._by_workflow:
-                        for mailbox in self._by_workflow.get(workflow_id, ()):
-                            mailbox.offer(event)
-                except BaseException:
-                    self._recover(log, offset, kind)
-                    raise
-                return event
-        logger.debug("%s came after the end of %s", kind.value, workflow_id)
-        return None
-
-    def _recover(self, log: RunLog, offset: int, kind: EventType) -> None:
-        """An append was broken off, by Ctrl-C perhaps: what the store has counts."""
+        event: Optional[Event] = None
         try:
-            if self.store.bounds(log.workflow_id).last < offset:
+            with self._lock:
+                if self._publishing:
+                    return self._publish_later(log, kind, frozen)
+                if not log.ended:
+                    if self._closed:
+                        raise LogError("the event stream is closed")
+                    offset = log.offset + 1
+                    fields = (
+                        f"{workflow_id}:{offset}",
+                        offset,
+                        None,
+                        kind,
+                        workflow_id,
+                        log.parent_workflow_id,
+                        time.time(),
+                        frozen,
+                    )
+                    try:
+                        self._publishing = True
+                        event = self._append(fields)
+                        log.offset = offset
+                        if kind in TERMINAL:
+                            log.ended = True
+                        subscribers = self._subscribers
+                        for mailbox in subscribers.everything:
+                            mailbox.offer(event)
+                        if subscribers.by_workflow:
+                            for mailbox in subscribers.by_workflow.get(workflow_id, ()):
+                                mailbox.offer(event)
+                    except BaseException:
+                        log.ended = log.unsure = True
+                        raise
+                    finally:
+                        self._publishing = False
+        except BaseException as error:
+            self._recover(log, refused=isinstance(error, LogError))
+            raise
+        if self._later:
+            self._catch_up()
+        if event is None:
+            if log.unsure:
+                self._ask_how_far(log)
+                return self._publish(log, kind, frozen)
+            logger.debug("%s came after the end of %s", kind.value, workflow_id)
+        return event
+
+    def _publish_later(self, log: RunLog, kind: EventType, data: FrozenDict) -> Event:
+        """For a signal handler that came in the middle of its thread's own append."""
+        self._later.append(functools.partial(self._publish, log, kind, data))
+        fields = None, 0, None, kind, log.workflow_id, log.parent_workflow_id, time.time(), data
+        return make_event(fields)
+
+    def _catch_up(self) -> None:
+        """Do what could not be done where it came up."""
+        while self._later:
+            try:
+                act = self._later.popleft()
+            except IndexError:  # another thread did it
                 return
-            newest = self.store.bounds().last
+            try:
+                act()
+            except LogError:
+                logger.exception("what a signal handler appended could not be kept")
+
+    def _recover(self, log: RunLog, *, refused: bool) -> None:
+        """An append was broken off, by the store or by Ctrl-C: what the store has counts."""
+        try:
+            if log.unsure:
+                self._ask_how_far(log)
         except Exception:
-            logger.exception("it is not known whether event %d of its log was kept", offset)
-            return
-        log.offset = offset
-        log.ended = kind in TERMINAL
-        for mailbox in self._everything:
-            mailbox.fall_behind(newest, False)
-        for mailbox in self._by_workflow.get(log.workflow_id, ()):
-            mailbox.fall_behind(offset, log.ended)
+            logger.exception("it is not known how far the log of %s has come", log.workflow_id)
+            if refused:  # by a store that cannot even be asked: it has not kept it
+                with self._lock:
+                    log.ended = log.unsure = False
+        self._catch_up()
+
+    def _ask_how_far(self, log: RunLog) -> None:
+        """Ask the store how far a log has come that is `unsure`; it is claimed if it is new."""
+        last = self.store.bounds(log.workflow_id).last
+        ended = self.store.has_ended(log.workflow_id)
+        if not last and not ended:
+            self.store.claim(log.workflow_id, log.parent_workflow_id)
+        with self._lock:
+            if not log.unsure:
+                return  # another thread was faster
+            broken_off = last > log.offset
+            log.offset = max(last, log.offset)
+            log.ended = ended
+            log.unsure = False
+            if broken_off:  # not all of them were offered it
+                self._subscribers.fall_behind(log.workflow_id, UNKNOWN, last, ended)
 
     # --- reading ----------------------------------------------------------------------------
 
@@ -255,69 +374,60 @@ class EventStream:
         wanted = None if types is None else frozenset(_kinds(types))
         checks.whole("max_queue", max_queue, 1)
         checks.function("callback", callback, optional=True)
-        mailbox = Mailbox(self, workflow_id, wanted, max_queue)
+        if workflow_id is not None:
+            check_id("workflow_id", workflow_id)
+        if after is not None:
+            checks.whole("after", after)
+        mailbox = Mailbox(
+            self.store,
+            self._lock,
+            self._remove,
+            workflow_id=workflow_id,
+            types=wanted,
+            max_queue=max_queue,
+        )
         with self._lock:
             if self._closed:
                 raise LogError("the event stream is closed")
-            # Positions that come later: what has none yet is known by its offset.
-            late = workflow_id is None and self._follower is not None
-            if self._follower is not None:
-                self._follower.start()
-                if late and after is None:
-                    mailbox.pass_over(self.store.unplaced())
-            last = self.store.bounds(workflow_id).last
-            mailbox.cursor = last if after is None else self._check_after(after, workflow_id)
-            ended = workflow_id is not None and self.store.has_ended(workflow_id)
-            if mailbox.cursor < last or (late and after is not None):
-                mailbox.fall_behind(UNKNOWN if late else last, ended)
-            elif ended:
-                mailbox.finish()
-            self._sweep()
-            self._add(mailbox)
+            self._subscribers.add(mailbox)
+        try:
+            self._place(mailbox, after)
+        except BaseException:
+            self._remove(mailbox)
+            raise
         return Subscription(self, mailbox, callback)
 
-    def _check_after(self, after: int, workflow_id: Optional[str]) -> int:
-        checks.whole("after", after)
+    def _place(self, mailbox: Mailbox, after: Optional[int]) -> None:
+        """Ask the store where a new mailbox begins, which is offered events already."""
+        workflow_id = mailbox.workflow_id
+        if self._tail is not None:
+            self._tail.start()
+        ended = workflow_id is not None and self.store.has_ended(workflow_id)
         first, last = self.store.bounds(workflow_id)
-        if after > last or (last and after + 1 < first):
+        if after is not None and (after > last or (last and after + 1 < first)):
             where = "the log" if workflow_id is None else f"workflow {workflow_id!r}"
             have = f"{first} to {last} can be read" if first <= last and last else "there is none"
             raise OffsetGone(
                 f"{where} cannot be read on after {after}: {have}", first=first, last=last
             )
-        return after
-
-    def _add(self, mailbox: Mailbox) -> None:
-        if mailbox.workflow_id is None:
-            self._everything = (*self._everything, mailbox)
-        else:
-            others = self._by_workflow.get(mailbox.workflow_id, ())
-            self._by_workflow[mailbox.workflow_id] = (*others, mailbox)
-
-    def _remove(self, mailbox: Mailbox, *, close: bool = False) -> None:
-        """Offer it nothing more; with `close`, tell it so in the same breath."""
         with self._lock:
-            if mailbox.workflow_id is None:
-                self._everything = tuple(m for m in self._everything if m is not mailbox)
-            else:
-                others = self._by_workflow.get(mailbox.workflow_id, ())
-                left = tuple(m for m in others if m is not mailbox)
-                if left:
-                    self._by_workflow[mailbox.workflow_id] = left
-                else:
-                    self._by_workflow.pop(mailbox.workflow_id, None)
+            if self._closed:
+                raise LogError("the event stream is closed")
+            mailbox.begin(last if after is None else after, last, ended)
+
+    def _remove(self, mailbox: Mailbox, *, close: bool = False) -> bool:
+        """Unregister it; with `close`, also enqueue the end marker.  False: that comes later."""
+        with self._lock:
+            if self._publishing:
+                self._later.append(functools.partial(self._remove, mailbox, close=close))
+                return False
+            self._subscribers.remove(mailbox)
             if close:
                 mailbox.finish()
+            return True
 
-    def _sweep(self) -> None:
-        while self._dropped:
-            self._remove(self._dropped.popleft())
-
-    def _mailboxes(self) -> List[Mailbox]:
-        found = list(self._everything)
-        for mailboxes in self._by_workflow.values():
-            found.extend(mailboxes)
-        return found
+    def _finish(self, mailbox: Mailbox) -> None:
+        self._remove(mailbox, close=True)
 
     # --- the end ----------------------------------------------------------------------------
 
@@ -325,20 +435,26 @@ class EventStream:
         """Take no more events, deliver what is queued, end every subscription.  Idempotent.
 
         Waits up to `timeout` seconds for the callbacks; one that is stuck is
-        left behind, and logged.
+        left behind, and logged.  Called by a signal handler in the middle of
+        its thread's own append, it does nothing yet: that thread closes the
+        stream when it is through.
         """
         with self._lock:
+            if self._publishing:
+                self._later.append(functools.partial(self.close, timeout))
+                return
+        self._catch_up()
+        with self._lock:
             self._closed = True
-            self._sweep()
-            mailboxes = self._mailboxes()
+            mailboxes = self._subscribers.all()
         until = time.monotonic() + timeout
         for mailbox in mailboxes:
             self._remove(mailbox, close=True)
         for mailbox in mailboxes:
             mailbox.join(max(0.0, until - time.monotonic()))
         self.store.close()
-        if self._follower is not None:
-            self._follower.join(1.0)
+        if self._tail is not None:
+            self._tail.join(1.0)
 
     def __enter__(self) -> EventStream:
         return self
@@ -357,10 +473,11 @@ class EventStream:
 
     def _after_fork(self) -> None:
         self._lock = threading.RLock()
-        for mailbox in self._mailboxes():
-            mailbox.after_fork()
-        if self._follower is not None:
-            self._follower.after_fork()
+        self._publishing = False
+        for mailbox in self._subscribers.all():
+            mailbox.after_fork(self._lock)
+        if self._tail is not None:
+            self._tail.after_fork(self._lock)
 
 
 class Subscription(Iterator[Event]):
@@ -385,17 +502,20 @@ class Subscription(Iterator[Event]):
         Raises:
             RuntimeError: the subscription has a callback, or another thread reads it.
         """
-        for seconds in threads.slices(None):
-            event = self._take(seconds)
-            if event is not None:
-                return event
+        try:
+            for seconds in threads.slices(None):
+                event = self._take(seconds)
+                if event is not None:
+                    return event
+        except Closed:
+            raise StopIteration from None
         raise AssertionError("a wait without an end has ended")
 
     def get(self, timeout: Optional[float] = None) -> Optional[Event]:
         """The next event, or None if none came within `timeout` seconds.
 
         Raises:
-            StopIteration: there are no more.
+            Closed: there are no more.
             RuntimeError: the subscription has a callback, or another thread reads it.
         """
         return self._take(timeout)
@@ -420,10 +540,11 @@ class Subscription(Iterator[Event]):
 
         With a callback, waits up to `timeout` seconds until it has had them
         all; called from the callback itself, it does not wait.  Returns False
-        if the callback is stuck and was left behind.
+        if the callback is stuck and was left behind, or is still to be closed:
+        a signal handler that comes in the middle of its thread's own append
+        leaves that to it.
         """
-        self._stream._remove(self._mailbox, close=True)
-        return self._mailbox.join(timeout)
+        return self._stream._remove(self._mailbox, close=True) and self._mailbox.join(timeout)
 
     def __enter__(self) -> Subscription:
         return self
@@ -434,25 +555,16 @@ class Subscription(Iterator[Event]):
     def __del__(self) -> None:
         if not self._has_callback:
             self._mailbox.drop()
-            self._stream._dropped.append(self._mailbox)
+            self._stream._later.append(functools.partial(self._stream._remove, self._mailbox))
 
 
-def _keeper(store: EventStore) -> Callable[[Tuple[Any, ...]], Event]:
-    """How the store takes an event's fields: by `append`, if that was overridden last."""
-    for kind in type(store).__mro__:
-        if "keep" in vars(kind):
-            break
-        if "append" in vars(kind):
-            return lambda fields: store.append(make_event(fields))
-    return store.keep
+def _kind(name: Union[EventType, str]) -> EventType:
+    try:
+        return EventType(name)
+    except ValueError:
+        known = ", ".join(t.value for t in EventType)
+        raise ConfigError(f"unknown event type {name!r}: use one of {known}") from None
 
 
 def _kinds(types: Iterable[Union[EventType, str]]) -> Iterator[EventType]:
-    if isinstance(types, str):
-        types = [types]
-    for kind in types:
-        try:
-            yield EventType(kind)
-        except ValueError:
-            known = ", ".join(t.value for t in EventType)
-            raise ConfigError(f"unknown event type {kind!r}: use one of {known}") from None
+    return map(_kind, [types] if isinstance(types, str) else types)

@@ -6,11 +6,12 @@ import threading
 import time
 from typing import Collection, Dict, FrozenSet, Iterator, List, Optional, Protocol, Set, Tuple
 
-from agentstream.errors import OffsetGone
+from agentstream.errors import Closed, OffsetGone
+from agentstream.events.mailbox import missed_event
 from agentstream.events.model import Event
 from agentstream.events.stream import EventStream
+from agentstream.events.tail import LogTail
 from agentstream.llm.sse import encode_comment, encode_event
-from agentstream.web.log_tail import LogTail, missed_event
 
 __all__ = ["RETRY_MS", "Streams"]
 
@@ -43,7 +44,7 @@ class Streams:
         self.heartbeat = heartbeat
         self.most = most
         self._events = events
-        self._tail = LogTail(events)
+        self._tail = LogTail(events.store, lambda: events.closed)
         # Re-entrant: a server's signal handler may close it.
         self._changed = threading.Condition(threading.RLock())
         self._open: Set[SSEStream] = set()
@@ -203,7 +204,7 @@ class SSEStream:
             try:
                 # A client that has much to catch up gets it in few writes.
                 event = self._source.get(0.0 if pieces else max(0.0, until - time.monotonic()))
-            except StopIteration:
+            except Closed:
                 self._over = True
                 break
             if event is None:

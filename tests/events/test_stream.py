@@ -17,7 +17,7 @@ from typing import Any, Dict, Iterator, List, Optional
 import pytest
 
 from agentstream.cancel import CancelToken
-from agentstream.errors import ConfigError, LogError
+from agentstream.errors import Closed, ConfigError, LogError
 from agentstream.events.model import Event, EventType
 from agentstream.events.store import MemoryStore
 from agentstream.events.stream import EventStream, Subscription
@@ -263,7 +263,7 @@ def test_close_delivers_what_was_queued_and_nothing_after(stream: EventStream) -
         publish(stream, "w", 50)
         gate.entered()
         closing = Task(subscription.close)
-        wait_until(lambda: not stream._mailboxes())
+        wait_until(lambda: not stream._subscribers.all())
         publish(stream, "v", 5)
     assert closing.result() is True
     assert offsets(gate.events) == list(range(1, 51))
@@ -365,7 +365,7 @@ def test_iterators_end_after_the_terminal_event(stream: EventStream, types: Any)
     kinds = {CHUNK, END} if types is None else set(types)
     publish(stream, "w", 2, end=True)
     assert [e.type for e in reader.result(5)] == [t for t in (CHUNK, CHUNK, END) if t in kinds]
-    assert not stream._mailboxes()
+    assert not stream._subscribers.all()
 
 
 @pytest.mark.parametrize(("after", "expected"), [(None, []), (0, [1, 2, 3]), (2, [3]), (3, [])])
@@ -391,8 +391,9 @@ def test_get_waits_no_longer_than_told(stream: EventStream) -> None:
     event = subscription.get(timeout=5)
     assert event is not None
     assert event.type is END
-    with pytest.raises(StopIteration):
+    with pytest.raises(Closed):
         subscription.get(timeout=5)
+    assert list(subscription) == []
 
 
 def test_an_iterator_is_read_by_one_thread(stream: EventStream) -> None:
@@ -426,10 +427,10 @@ def test_a_dropped_iterator_frees_itself(stream: EventStream) -> None:
     del subscription
     read_one()
     gc.collect()
-    assert all(box._queue.qsize() == 0 for box in stream._mailboxes())
+    assert all(box._queue.qsize() == 0 for box in stream._subscribers.all())
     stream.append(CHUNK, "w")
     assert [ref() for ref in dropped] == [None, None]
-    assert not stream._mailboxes()
+    assert not stream._subscribers.all()
 
 
 def test_a_dropped_iterator_waits_for_no_lock(stream: EventStream) -> None:
@@ -452,7 +453,7 @@ def test_a_dropped_iterator_waits_for_no_lock(stream: EventStream) -> None:
         gate.set()
     holder.result()
     stream.append(CHUNK, "w")
-    assert not stream._mailboxes()
+    assert not stream._subscribers.all()
 
 
 # --- arguments -----------------------------------------------------------------------------
@@ -473,7 +474,7 @@ def test_an_argument_that_makes_no_sense_is_refused(
 ) -> None:
     with pytest.raises(ConfigError):
         stream.subscribe(**arguments)
-    assert not stream._mailboxes()
+    assert not stream._subscribers.all()
 
 
 @pytest.mark.parametrize("kind", ["no_such_type", "events_missed", None])

@@ -118,7 +118,7 @@ def test_leaving_a_stream_early_stops_the_run(runtime: Runtime, server: Scripted
 def test_stream_frees_its_subscription_when_the_run_cannot_begin(runtime: Runtime) -> None:
     with pytest.raises(ConfigError):
         next(runtime.stream("no workflow", "x"))  # type: ignore[arg-type]
-    assert runtime.event_stream._mailboxes() == []
+    assert runtime.event_stream._subscribers.all() == []
 
 
 def test_eight_runs_at_once_are_never_mixed_up(server: ScriptedServer) -> None:

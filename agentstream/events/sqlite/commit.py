@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from collections import deque
+from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Tuple
 
 from agentstream.errors import LogError
 from agentstream.events.model import Event
@@ -22,6 +23,8 @@ from agentstream.events.sqlite.statements import Run
 __all__ = ["Action", "Committer", "Operation"]
 
 logger = logging.getLogger("agentstream.events.sqlite")
+
+_MOST_WRITTEN = 1000  # stretches of positions
 
 Action = Callable[[sqlite3.Connection], Any]
 
@@ -90,6 +93,7 @@ class Committer:
         self.connection: Optional[sqlite3.Connection] = None
         self.in_flight: Optional[Tuple[int, int]] = None
         self.position = 0
+        self._written: Deque[Tuple[int, int]] = deque()  # positions given here, first to last
 
     def commit(
         self,
@@ -112,6 +116,7 @@ class Committer:
         more = False
         try:
             connection.execute("BEGIN IMMEDIATE")
+            first = statements.last_position(connection) + 1
             placed = write_batch(connection, runs, batch)
             for operation in operations:
                 operation.perform(connection)
@@ -128,8 +133,22 @@ class Committer:
                 raise self._file.explain(error) from error
             raise
         self.position = position
+        self._note_written(first, placed)
         self._mark.raise_to(position)
         return more
+
+    def wrote(self, first: int, last: int) -> bool:
+        """True if all of these positions were given to events of this process, of late."""
+        return any(a <= first and last <= b for a, b in list(self._written))
+
+    def _note_written(self, first: int, last: int) -> None:
+        if first > last:
+            return
+        if self._written and self._written[-1][1] == first - 1:
+            first = self._written.pop()[0]
+        self._written.append((first, last))
+        if len(self._written) > _MOST_WRITTEN:
+            self._written.popleft()
 
     @staticmethod
     def _roll_back(connection: sqlite3.Connection) -> None:

@@ -97,4 +97,4 @@ class Contents:
             run = writer.runs.get(workflow_id)
             if run is None or run.committed >= run.last:
                 return []
-            return [e for e in writer.pending if e[4] == workflow_id and e[1] > after]
+            return [e for e in list(writer.pending) if e[4] == workflow_id and e[1] > after]

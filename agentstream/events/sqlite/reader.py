@@ -99,20 +99,30 @@ class Reader:
             limit,
         )
 
-    def of_others(self, owner: Optional[int], after: int, limit: int) -> Tuple[List[Event], int]:
-        """Events above a position that `owner` did not write, and up to where that goes."""
+    def of_others(
+        self, owner: Optional[int], after: int, limit: int
+    ) -> Tuple[List[Event], int, int]:
+        """Events above a position that `owner` did not write.
+
+        With the position up to which that goes, and the first that is still there.
+        """
         with self.query() as connection:
             last = statements.last_position(connection)
             if last <= after:
-                return [], after
+                return [], after, 0
             found = connection.execute(
                 f"SELECT {rows.COLUMNS} FROM events WHERE position > ? AND position <= ? AND run "
                 "NOT IN (SELECT id FROM runs WHERE owner = ?) ORDER BY position LIMIT ?",
                 (after, last, -1 if owner is None else owner, limit),
             ).fetchall()
             runs = rows.runs_of(connection, found, self._known)
+            # Looked at last: what was let go before has left a gap that this shows.
+            first = connection.execute("SELECT min(position) FROM events").fetchone()[0]
         events = rows.events_from(found, runs)
-        return events, (events[-1].position or last) if len(events) == limit else last
+        goes_to = (events[-1].position or last) if len(events) == limit else last
+        if events and (events[0].position or 0) <= after + 1:
+            first = 0  # nothing had been let go when they were read
+        return events, goes_to, last + 1 if first is None else first
 
     def bounds(self) -> Tuple[Optional[int], int]:
         """The first position that is there, or None, and the last one given."""

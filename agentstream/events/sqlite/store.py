@@ -10,11 +10,11 @@ import os
 import sqlite3
 import threading
 import time
-from typing import Dict, List, Optional, Tuple, Union
+from typing import Any, List, Optional, Tuple, Union
 
 from agentstream import checks, threads
-from agentstream.errors import LogError
-from agentstream.events.model import Event
+from agentstream.errors import LogError, OffsetGone
+from agentstream.events.model import Event, make_event
 from agentstream.events.sqlite import interrupted, schema, statements
 from agentstream.events.sqlite.commit import Committer
 from agentstream.events.sqlite.contents import Contents
@@ -199,13 +199,14 @@ class SqliteStore(EventStore):
         if self._file.read_only:
             raise LogError(f"the log {self._file.path} was opened for reading only")
 
-    def append(self, event: Event) -> Event:
+    def append(self, fields: Tuple[Any, ...]) -> Event:
         """See `EventStore.append`; the position comes with the commit.
 
         Raises:
             ConfigError: the event's workflow id is no text, or none that the log can hold.
             LogError: the log takes no events, or none so large.
         """
+        event = make_event(fields)
         run = self._writer.runs.get(event[4])
         if run is None:
             check_id("workflow_id", event[4])
@@ -281,12 +282,6 @@ class SqliteStore(EventStore):
         found = self._reader.states("AND workflow_id = ?", workflow_id)
         return found[0] if found else None
 
-    def unplaced(self) -> Dict[str, int]:
-        """See `EventStore.unplaced`."""
-        with self._writer.lock:
-            runs = self._writer.runs.values()
-            return {run.workflow_id: run.last for run in runs if run.committed < run.last}
-
     # --- following --------------------------------------------------------------------------
 
     def wait(self, after: int, timeout: float) -> bool:
@@ -306,8 +301,16 @@ class SqliteStore(EventStore):
 
     def read_others(self, after: int, limit: int) -> Tuple[List[Event], int]:
         """See `EventStore.read_others`."""
-        events, last = self._reader.of_others(self._lease_id, after, limit)
+        events, last, first = self._reader.of_others(self._lease_id, after, limit)
+        if first > after + 1 and not self._is_all_ours(after + 1, first - 1):
+            raise OffsetGone(f"the log begins at {first}", first=first, last=last)
         return self._notices.take() + events, last
+
+    def _is_all_ours(self, first: int, last: int) -> bool:
+        """True if none of these positions, which are gone, was another process's."""
+        with contextlib.suppress(LogError):
+            self._writer.flush()  # then the writer knows what it has written
+        return self._writer.committer.wrote(first, last)
 
     def _reap(self) -> None:
         """Close the runs of processes that have died, now and then."""

@@ -1,0 +1,277 @@
+"""MemoryStore: the newest events, in this process's memory.
+
+A signal handler may append while its own thread reads: the lock is re-entrant,
+and a read that was overtaken begins again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import deque
+from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Tuple, TypeVar
+
+from agentstream import checks
+from agentstream.events import payloads
+from agentstream.events.model import TERMINAL, Event, EventType, make_event
+from agentstream.events.store import Bounds, EventStore, RunState
+
+__all__ = ["MemoryStore"]
+
+T = TypeVar("T")
+
+
+class _Kept:
+    """What is kept of one workflow."""
+
+    __slots__ = ("events", "last")
+
+    def __init__(self, last: int) -> None:
+        self.events: Deque[Event] = deque()
+        self.last = last
+
+
+class _State:
+    """What is known of a run, though its events may be gone."""
+
+    __slots__ = ("end", "ended", "name", "parent", "started", "usage")
+
+    def __init__(self, parent: Optional[str]) -> None:
+        self.parent = parent
+        self.name = ""
+        self.started: Optional[float] = None  # until its first event
+        self.end: Optional[EventType] = None
+        self.ended: Optional[float] = None
+        self.usage: Optional[Mapping[str, Any]] = None
+
+
+class MemoryStore(EventStore):
+    """Keeps the newest `capacity` events of all workflows together; the oldest go first."""
+
+    def __init__(self, capacity: int = 10_000) -> None:
+        checks.whole("capacity", capacity, 1, of="MemoryStore")
+        self._capacity = capacity
+        self._lock = threading.RLock()
+        self._events: Deque[Event] = deque()
+        self._workflows: Dict[str, _Kept] = {}
+        self._gone: Dict[str, int] = {}  # last offset of workflows with no event left, oldest first
+        self._position = 0
+        self._ended: Dict[str, None] = {}  # the workflows that ended last, oldest first
+        self._states: Dict[str, _State] = {}  # of the newest runs, oldest first
+        self._closed = False
+        self._renew_news()
+
+    def __repr__(self) -> str:
+        return f"<MemoryStore {len(self._events)}/{self._capacity}>"
+
+    def _renew_news(self) -> None:
+        self._news = threading.Condition(self._lock)
+        self._waiting = 0
+
+    def claim(self, workflow_id: str, parent_workflow_id: Optional[str] = None) -> None:
+        """See `EventStore.claim`; the run is known, as queued, from here on."""
+        super().claim(workflow_id, parent_workflow_id)
+        with self._lock:
+            self._know(workflow_id, parent_workflow_id)
+
+    def append(self, fields: Tuple[Any, ...]) -> Event:
+        """See `EventStore.append`; the position is given at once."""
+        event_id, offset, _, kind, workflow_id, parent, timestamp, data = fields
+        with self._lock:
+            kept = self._workflows.get(workflow_id)
+            if kept is None:
+                kept = self._begin(make_event(fields))
+            if offset <= kept.last:
+                return self._again(kept, make_event(fields))
+            position = self._position = self._position + 1
+            event = make_event(
+                (event_id, offset, position, kind, workflow_id, parent, timestamp, data)
+            )
+            kept.events.append(event)
+            kept.last = offset
+            if kind in TERMINAL:
+                self._end(event)
+            events = self._events
+            events.append(event)
+            if len(events) > self._capacity:
+                self._drop_oldest()
+            if self._waiting:
+                self._news.notify_all()
+        return event
+
+    def _begin(self, event: Event) -> _Kept:
+        workflow_id = event.workflow_id
+        last = self._gone.get(workflow_id, 0)
+        if event.offset <= last:
+            return _Kept(last)
+        self._gone.pop(workflow_id, None)
+        kept = self._workflows[workflow_id] = _Kept(last)
+        state = self._know(workflow_id, event.parent_workflow_id)
+        if state.started is None:
+            state.name = payloads.text(event.data, "workflow")
+            state.started = event.timestamp
+        return kept
+
+    def _know(self, workflow_id: str, parent: Optional[str]) -> _State:
+        state = self._states.get(workflow_id)
+        if state is None:
+            state = self._states[workflow_id] = _State(parent)
+            _forget_oldest(self._states, self._capacity)
+        return state
+
+    def _again(self, kept: _Kept, event: Event) -> Event:
+        """What is kept of an event that is appended a second time."""
+        first = kept.events[0].offset if kept.events else kept.last + 1
+        return kept.events[event.offset - first] if event.offset >= first else event
+
+    def _end(self, event: Event) -> None:
+        workflow_id = event.workflow_id
+        self._ended[workflow_id] = None
+        _forget_oldest(self._ended, self._capacity)
+        state = self._states.get(workflow_id)
+        if state is not None:  # not the event: its output may be large, and goes in its turn
+            state.end, state.ended = event.type, event.timestamp
+            state.usage = payloads.usage_of(event.data)
+
+    def _drop_oldest(self) -> None:
+        workflow_id = self._events.popleft()[4]
+        kept = self._workflows[workflow_id]
+        kept.events.popleft()
+        if not kept.events:
+            del self._workflows[workflow_id]
+            self._gone[workflow_id] = kept.last
+            _forget_oldest(self._gone, self._capacity)
+
+    # --- reading ----------------------------------------------------------------------------
+
+    def _steady(self, look: Callable[[], T]) -> T:
+        """What `look` finds in a log that does not change meanwhile."""
+        with self._lock:
+            while True:
+                position = self._position
+                try:
+                    found = look()
+                except (LookupError, RuntimeError):
+                    if position == self._position:
+                        raise
+                    continue
+                if position == self._position:  # else a signal handler has appended
+                    return found
+
+    def read(
+        self, *, workflow_id: Optional[str] = None, after: int = 0, limit: int = 500
+    ) -> List[Event]:
+        """See `EventStore.read`."""
+        return self._steady(lambda: self._read(workflow_id, after, limit))
+
+    def _read(self, workflow_id: Optional[str], after: int, limit: int) -> List[Event]:
+        events: Deque[Event] = self._events
+        if workflow_id is not None:
+            kept = self._workflows.get(workflow_id)
+            if kept is None:
+                return []
+            events = kept.events
+        if not events:
+            return []
+        first = events[0].offset if workflow_id is not None else events[0].position
+        # Both count without a gap, so where to begin can be computed; a deque is
+        # read fastest from its ends, and readers are mostly near the newer one.
+        start = max(0, after + 1 - (first or 0))
+        return _slice(events, start, limit)
+
+    def bounds(self, workflow_id: Optional[str] = None) -> Bounds:
+        """See `EventStore.bounds`."""
+        return self._steady(lambda: self._bounds(workflow_id))
+
+    def _bounds(self, workflow_id: Optional[str]) -> Bounds:
+        if workflow_id is None:
+            first = self._position - len(self._events) + 1 if self._events else 0
+            return Bounds(first, self._position)
+        kept = self._workflows.get(workflow_id)
+        if kept is not None:
+            return Bounds(kept.events[0].offset, kept.last)
+        last = self._gone.get(workflow_id, 0)
+        return Bounds(last + 1, last) if last else Bounds(0, 0)
+
+    def has_ended(self, workflow_id: str) -> bool:
+        """See `EventStore.has_ended`."""
+        with self._lock:
+            return workflow_id in self._ended
+
+    def runs(self, *, limit: int = 100) -> List[RunState]:
+        """See `EventStore.runs`."""
+        return self._steady(
+            lambda: [
+                self._run_state(workflow_id, state)
+                for workflow_id, state in list(self._states.items())[-1 : -limit - 1 : -1]
+            ]
+        )
+
+    def run(self, workflow_id: str) -> Optional[RunState]:
+        """See `EventStore.run`."""
+        with self._lock:
+            state = self._states.get(workflow_id)
+            return None if state is None else self._run_state(workflow_id, state)
+
+    def _run_state(self, workflow_id: str, state: _State) -> RunState:
+        kept = self._workflows.get(workflow_id)
+        return RunState(
+            workflow_id,
+            state.parent,
+            state.name,
+            _status(state),
+            state.started,
+            state.ended,
+            self._gone.get(workflow_id, 0) if kept is None else kept.last,
+            state.usage,
+        )
+
+    def wait(self, after: int, timeout: float) -> bool:
+        """See `EventStore.wait`."""
+        with self._lock:
+            self._waiting += 1
+            try:
+                self._news.wait_for(lambda: self._position > after or self._closed, timeout)
+                return self._position > after
+            finally:
+                self._waiting -= 1
+
+    def close(self) -> None:
+        """End every `wait`; what is kept can still be read."""
+        with self._lock:
+            self._closed = True
+            self._news.notify_all()
+
+    def _before_fork(self) -> None:
+        self._lock.acquire()
+
+    def _after_fork_in_parent(self) -> None:
+        self._lock.release()
+
+    def _after_fork(self) -> None:
+        self._lock = threading.RLock()
+        self._renew_news()
+
+
+def _status(state: _State) -> str:
+    if state.end is not None:
+        return payloads.status_of(state.end)
+    return "queued" if state.started is None else "running"
+
+
+def _forget_oldest(entries: Dict[str, Any], capacity: int) -> None:
+    if len(entries) > capacity:
+        del entries[next(iter(entries))]
+
+
+def _slice(events: Deque[Event], start: int, limit: int) -> List[Event]:
+    """`events[start : start + limit]`, walked to from the nearer end."""
+    size = len(events)
+    stop = min(size, start + limit)
+    if start >= stop:
+        return []
+    if stop <= size - start:
+        return list(itertools.islice(events, start, stop))
+    newest = list(itertools.islice(reversed(events), size - stop, size - start))
+    newest.reverse()
+    return newest
