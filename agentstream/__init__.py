@@ -55,11 +55,11 @@ if TYPE_CHECKING:
         ToolTimeout as ToolTimeout,
         WorkflowFailed as WorkflowFailed,
     )
+    from agentstream.events.memory import MemoryStore as MemoryStore
     from agentstream.events.model import Event as Event, EventType as EventType
     from agentstream.events.sqlite import SqliteStore as SqliteStore
     from agentstream.events.store import (
         EventStore as EventStore,
-        MemoryStore as MemoryStore,
         RunState as RunState,
     )
     from agentstream.events.stream import EventStream as EventStream, Subscription as Subscription
@@ -131,7 +131,8 @@ _HOMES = {
     ),
     "agentstream.events.model": ("Event", "EventType"),
     "agentstream.events.sqlite": ("SqliteStore",),
-    "agentstream.events.store": ("EventStore", "MemoryStore", "RunState"),
+    "agentstream.events.memory": ("MemoryStore",),
+    "agentstream.events.store": ("EventStore", "RunState"),
     "agentstream.events.stream": ("EventStream", "Subscription"),
     "agentstream.llm.clients": (
         "ChatClient",
