@@ -22,13 +22,12 @@ try:
         AgentStreamError,
         ChatClient,
         Console,
-        LlamaClient,
-        OpenAIClient,
         Runtime,
         Workflow,
         WorkflowRun,
     )
-    from agentstream.local import LocalServer, ProgressBar, fetch_model, find_llama_server
+    from agentstream.local import ProgressBar, find_llama_server
+    from agentstream.providers import PROVIDERS, start_server
 except ModuleNotFoundError as error:
     sys.exit(
         f"demo.py: {error.name} is not installed; set everything up and run the demo with\n"
@@ -118,24 +117,21 @@ def report(result: WorkflowRun, console: Console) -> None:
 def pick_client(options: argparse.Namespace) -> Iterator[Tuple[ChatClient, str]]:
     """The client that was asked for, else a llama-server that is running, else our own."""
     with contextlib.ExitStack() as stack:
-        if options.provider == "openai":
-            client: ChatClient = OpenAIClient(options.model, base_url=options.base_url)
-            where = f"{options.base_url or 'OpenAI'} - {options.model}"
-        elif options.base_url:
-            connect = LlamaClient.insecure if options.insecure else LlamaClient
-            client = connect(options.base_url)
-            where = f"{options.base_url} - {'insecure' if options.insecure else 'llama-server'}"
+        provider = PROVIDERS[options.provider]
+        url, verify = options.base_url, not options.insecure
+        if options.provider != "llama":
+            where = f"{url or provider.title} - {options.model or provider.model}"
+        elif url:
+            where = f"{url} - {'llama-server' if verify else 'insecure'}"
         else:
-            url = "http://127.0.0.1:8080"
+            url, kind = provider.base_url, "llama-server"
             name = find_llama_server(url)
-            kind = "llama-server"
             if name is None:
                 with ProgressBar() as progress:
-                    fetch_model(progress)
-                server = stack.enter_context(LocalServer())
+                    server = stack.enter_context(start_server(progress))
                 url, name, kind = server.url, server.model, "embedded llama.cpp"
-            client = LlamaClient(url)
             where = f"{url} - {kind}, {name}"
+        client = provider.make(model=options.model, base_url=url, verify=verify)
         yield stack.enter_context(client), where
 
 
@@ -145,7 +141,7 @@ def main() -> int:
     parser.add_argument("--base-url", help="a server of your own")
     parser.add_argument("--insecure", action="store_true", help="do not verify its certificate")
     parser.add_argument("--provider", choices=["llama", "openai"], default="llama")
-    parser.add_argument("--model", default="gpt-4o-mini", help="for --provider openai")
+    parser.add_argument("--model", help="for --provider openai")
     options = parser.parse_args()
     console = Console()
     try:

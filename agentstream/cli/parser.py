@@ -8,6 +8,7 @@ import re
 from typing import Any, Callable, List, NoReturn, Optional
 
 from agentstream._version import __version__
+from agentstream.llm.settings import LLAMA_URL
 
 __all__ = ["parse"]
 
@@ -258,7 +259,7 @@ def _model(add: Add) -> None:
         type=_text,
         help="the server's name for it; embedded: a GGUF file",
     )
-    add("--base-url", metavar="URL", type=_text, help="the server; llama: http://127.0.0.1:8080")
+    add("--base-url", metavar="URL", type=_text, help=f"the server; llama: {LLAMA_URL}")
     add("--insecure", action="store_true", default=None, help="do not verify its certificate")
 
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["advise", "config_file", "log_of", "open_client", "setting", "token"]
 
-PROVIDERS = ("llama", "openai", "embedded")
 #: The settings, and what each must be.
 _KINDS: Dict[str, Any] = {
     "provider": str,
@@ -195,7 +194,7 @@ def _checked(name: str, value: Any, where: str) -> Any:
     if not fits(value):
         raise ConfigError(f"{where} must be {said}")  # no value: it may be a key
     if name == "provider":
-        checks.one_of(where, value, PROVIDERS)
+        _check_provider(where, value)
     elif name in _UNITS:
         value = float(value)
         if not 0 < value <= _MOST[name]:
@@ -206,6 +205,12 @@ def _checked(name: str, value: Any, where: str) -> Any:
     elif name == "base_url" and not value.startswith(("http://", "https://")):
         raise ConfigError(f"{where} must begin with http:// or https://")  # it may hold a key
     return _checked_log(value, where) if name == "log" else value
+
+
+def _check_provider(where: str, value: str) -> None:
+    from agentstream import providers  # noqa: PLC0415 - it brings the clients
+
+    checks.one_of(where, value, providers.NAMES)
 
 
 def _checked_log(path: str, where: str) -> str:
@@ -234,29 +239,23 @@ def open_client(
     Raises:
         ConfigError: they do not go together, a key is missing.
     """
-    from agentstream.llm.clients import LlamaClient, OpenAIClient  # noqa: PLC0415
+    from agentstream import providers  # noqa: PLC0415
     from agentstream.llm.settings import Retries  # noqa: PLC0415
 
-    provider = setting(given, "provider") or "llama"
-    model, url = setting(given, "model"), setting(given, "base_url")
-    if provider == "openai" and not (url or setting(given, "api_key") or _openai_has_its_own()):
-        raise ConfigError(
-            "OpenAI needs a key: set OPENAI_API_KEY or AGENTSTREAM_API_KEY, or write api_key = ..."
-            f" into {config_file()}; --base-url names a server of your own"
-        )
+    name = setting(given, "provider") or providers.DEFAULT
+    provider = providers.PROVIDERS[name]
+    settings = {key: setting(given, key) or None for key in ("model", "base_url", "api_key")}
+    if provider.key_env and not (settings["base_url"] or settings["api_key"]):
+        _check_key(provider.title, provider.key_env, provider.url_env)
     retries = setting(given, "retries")
-    common: Dict[str, Any] = {"api_key": setting(given, "api_key")}
     if retries is not None:
-        common["retries"] = Retries(retries, resume=resume and provider != "openai")
+        settings["retries"] = Retries(retries, resume=resume and provider.resumes)
     if setting(given, "insecure"):
-        common["verify"] = False
-    if provider == "openai":
-        client: Any = OpenAIClient(model or "gpt-4o-mini", base_url=url, **common)
-    else:
-        if provider == "embedded":
-            url, model = stack.enter_context(_embedded(model)).url, None
-        client = LlamaClient(url or "http://127.0.0.1:8080", model=model or "default", **common)
-    return stack.enter_context(client)
+        settings["verify"] = False
+    if name == providers.EMBEDDED:
+        server = stack.enter_context(_embedded(settings.pop("model")))
+        settings["base_url"] = server.url
+    return stack.enter_context(provider.make(**settings))
 
 
 def advise(error: BaseException, given: argparse.Namespace) -> None:
@@ -271,12 +270,18 @@ def advise(error: BaseException, given: argparse.Namespace) -> None:
         )
 
 
-def _openai_has_its_own() -> bool:
-    return bool(os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL"))
+def _check_key(title: str, key_env: str, url_env: Optional[str]) -> None:
+    """Refuse a hosted provider for which there is no key, and no server of one's own."""
+    if not any(os.environ.get(name) for name in (key_env, url_env) if name):
+        raise ConfigError(
+            f"{title} needs a key: set {key_env} or AGENTSTREAM_API_KEY, or write api_key = ..."
+            f" into {config_file()}; --base-url names a server of your own"
+        )
 
 
 def _embedded(model: Optional[str]) -> LocalServer:
-    from agentstream.local import LocalServer, ProgressBar  # noqa: PLC0415
+    from agentstream.local import ProgressBar  # noqa: PLC0415
+    from agentstream.providers import start_server  # noqa: PLC0415
 
     with ProgressBar() as progress:
-        return LocalServer(model, progress=progress)
+        return start_server(progress, model=model)

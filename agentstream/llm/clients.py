@@ -32,7 +32,16 @@ from agentstream.llm.dialect import Dialect
 from agentstream.llm.llama.dialect import LlamaDialect
 from agentstream.llm.messages import ChatMessage, ChatRequest, Delta, Prompt, as_request
 from agentstream.llm.secrets import Redactor
-from agentstream.llm.settings import Limits, Retries, Timeouts
+from agentstream.llm.settings import (
+    LLAMA_MODEL,
+    LLAMA_TIMEOUTS,
+    LLAMA_URL,
+    OPENAI_MODEL,
+    OPENAI_URL,
+    Limits,
+    Retries,
+    Timeouts,
+)
 from agentstream.llm.stream import DeltaStream, TextStream
 from agentstream.llm.transport import Transport, display_url, secrets_in
 from agentstream.results import ChatResponse
@@ -52,8 +61,6 @@ if TYPE_CHECKING:
 TOOL_MODES = ("native", "schema", "auto")
 
 _Self = TypeVar("_Self", bound="ChatClient")
-#: Where `OpenAIClient` asks unless told otherwise.
-OPENAI_URL = "https://api.openai.com/v1"
 
 
 class InsecureWarning(UserWarning):
@@ -220,7 +227,7 @@ class OpenAIClient(HTTPClient):
 
     def __init__(
         self,
-        model: str = "gpt-4o-mini",
+        model: str = OPENAI_MODEL,
         *,
         api_key: Optional[str] = None,
         base_url: Optional[str] = None,
@@ -293,9 +300,9 @@ class LlamaClient(HTTPClient):
 
     def __init__(
         self,
-        base_url: str = "http://127.0.0.1:8080",
+        base_url: str = LLAMA_URL,
         *,
-        model: str = "default",
+        model: str = LLAMA_MODEL,
         api_key: Optional[str] = None,
         headers: Optional[Mapping[str, str]] = None,
         body: Optional[Mapping[str, Any]] = None,
@@ -315,7 +322,7 @@ class LlamaClient(HTTPClient):
             headers=headers,
             body=body,
             verify=verify,
-            timeouts=timeouts or Timeouts(first_token=600.0, stall=120.0),
+            timeouts=timeouts or LLAMA_TIMEOUTS,
             retries=retries,
             limits=limits,
         )

@@ -8,7 +8,21 @@ from typing import Optional
 from agentstream import checks
 from agentstream.llm.frozen import Frozen
 
-__all__ = ["Limits", "Retries", "Timeouts"]
+__all__ = [
+    "LLAMA_MODEL",
+    "LLAMA_TIMEOUTS",
+    "LLAMA_URL",
+    "OPENAI_MODEL",
+    "OPENAI_URL",
+    "Limits",
+    "Retries",
+    "Timeouts",
+]
+
+#: Where the clients ask, and for what, unless told otherwise; `agentstream.providers` has them
+#: by provider.
+OPENAI_URL, OPENAI_MODEL = "https://api.openai.com/v1", "gpt-6-luna"
+LLAMA_URL, LLAMA_MODEL = "http://127.0.0.1:8080", "default"
 
 
 class Timeouts(Frozen):
@@ -106,3 +120,7 @@ class Limits(Frozen):
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             checks.whole(f"Limits.{name}", value, 1, optional=name != "pool_size")
+
+
+#: Of a server of one's own: a long prompt on a CPU takes its time, and so does loading a model.
+LLAMA_TIMEOUTS = Timeouts(first_token=600.0, stall=120.0)

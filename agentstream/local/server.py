@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import IO, Any, Dict, Optional, Tuple, Type, Union
 
 from agentstream.errors import ConfigError
+from agentstream.llm.settings import LLAMA_URL
 from agentstream.local.model import ALIAS, INSTEAD, Progress, fetch_model
 
 __all__ = ["LocalServer", "find_llama_server"]
@@ -254,7 +255,7 @@ def _errors(log: IO[bytes], lines: int = 2) -> str:
 
 
 def find_llama_server(
-    url: str = "http://127.0.0.1:8080", *, connect: float = 0.3, answer: float = 1.0
+    url: str = LLAMA_URL, *, connect: float = 0.3, answer: float = 1.0
 ) -> Optional[str]:
     """Return the name of the model that a llama-server at `url` serves; None if there is none.
 

@@ -8,30 +8,24 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Set, Tuple
 
 from agentstream.agent.agent import Agent
 from agentstream.agent.settings import with_limits
+from agentstream.cancel import CancelToken
 from agentstream.errors import ConfigError
-from agentstream.llm.clients import OPENAI_URL, ChatClient, LlamaClient, OpenAIClient
+from agentstream.llm.clients import ChatClient
+from agentstream.llm.messages import ChatRequest, Delta
+from agentstream.providers import EMBEDDED, PROVIDERS, start_server
 from agentstream.tools import Tool, tool
 from agentstream.workflow.definition import Step, Workflow, takes_two
 from agentstream.workflow.shapes import Branch, Parallel, Repeat
 from agentstream.workflow_files.conditions import Condition
 from agentstream.workflow_files.importing import Importer
-from agentstream.workflow_files.parts import (
-    INERT_CLIENT,
-    OPENAI_KEY,
-    AgentSpec,
-    ClientSpec,
-    ToolSpec,
-    inert_tool,
-)
+from agentstream.workflow_files.parts import inert_tool
 from agentstream.workflow_files.problems import Path, Problems
-from agentstream.workflow_files.steps import StepSpec, stand_in
-
-if TYPE_CHECKING:
-    from agentstream.workflow_files.file import WorkflowFile
+from agentstream.workflow_files.spec import AgentSpec, ClientSpec, FileSpec, StepSpec, ToolSpec
+from agentstream.workflow_files.steps import stand_in
 
 __all__ = ["Builder", "DefaultClient", "Progress", "inert"]
 
@@ -40,12 +34,25 @@ DefaultClient = Callable[[], ChatClient]
 Progress = Callable[[int, int], object]
 
 
+class _InertClient(ChatClient):
+    model = "none"
+    provider = "none"
+
+    def stream_deltas(
+        self, request: ChatRequest, *, cancel: Optional[CancelToken] = None
+    ) -> Iterator[Delta]:
+        raise RuntimeError("this is a stand-in, for looking at")
+
+
+_INERT_CLIENT = _InertClient()
+
+
 class Parts:
     """Where the parts of a file's steps come from; these here are stand-ins."""
 
     def agent(self, name: str) -> Agent:
         """The agent of that name."""
-        return Agent(name, client=INERT_CLIENT)
+        return Agent(name, client=_INERT_CLIENT)
 
     def function(self, source: str) -> Callable[..., Any]:
         """What an import path names."""
@@ -55,12 +62,12 @@ class Parts:
         """A condition that can be called."""
         return condition
 
-    def workflow(self, file: WorkflowFile) -> Workflow:
+    def workflow(self, file: FileSpec) -> Workflow:
         """A workflow within."""
         return inert(file)
 
 
-def inert(file: WorkflowFile) -> Workflow:
+def inert(file: FileSpec) -> Workflow:
     """The workflow of a file with stand-ins for all that runs."""
     return Workflow(file.name, [assemble(step, Parts()) for step in file.steps])
 
@@ -106,10 +113,10 @@ class Builder:
         self._default_made: Optional[ChatClient] = None
         self._progress = progress
         self._built: Dict[int, Workflow] = {}
-        self._files: List[Tuple[WorkflowFile, _LiveParts]] = []
+        self._files: List[Tuple[FileSpec, _LiveParts]] = []
         self._servers: Dict[str, Any] = {}
 
-    def build(self, file: WorkflowFile) -> Workflow:
+    def build(self, file: FileSpec) -> Workflow:
         """The workflow, live.
 
         Raises:
@@ -123,7 +130,7 @@ class Builder:
             self._built[id(one)] = Workflow(one.name, [assemble(s, parts) for s in one.steps])
         return self._built[id(file)]
 
-    def _prepare(self, file: WorkflowFile, root: Problems, seen: Set[int]) -> None:
+    def _prepare(self, file: FileSpec, root: Problems, seen: Set[int]) -> None:
         if id(file) in seen:
             return
         seen.add(id(file))
@@ -133,7 +140,7 @@ class Builder:
         parts.prepare(Problems(file.label, file.overrides, root))
         self._files.append((file, parts))
 
-    def workflow(self, file: WorkflowFile) -> Workflow:
+    def workflow(self, file: FileSpec) -> Workflow:
         """One that has been built."""
         return self._built[id(file)]
 
@@ -153,48 +160,46 @@ class Builder:
     def client(self, spec: ClientSpec, folder: str) -> ChatClient:
         """A client, closed with the stack."""
         settings = dict(spec.settings)
-        if spec.provider == "embedded":
+        provider = PROVIDERS[spec.provider]
+        if spec.provider == EMBEDDED:
             server = self._server(spec, folder)
             settings.update(base_url=server.url, model=server.model)
             settings.setdefault("tool_mode", "auto")  # the small model's template knows no tools
-            return self.stack.enter_context(LlamaClient(**settings))
-        key_env = spec.key_env or (OPENAI_KEY if spec.provider == "openai" else "")
-        if self.environ.get(key_env):
-            settings["api_key"] = self.environ[key_env]
+            return self.stack.enter_context(provider.make(**settings))
+        # No key and no URL but those: else the process's own environment would be asked.
+        settings["api_key"] = self.environ.get(spec.key_env or provider.key_env or "", "")
+        if provider.url_env is not None:
+            url = self.environ.get(provider.url_env) or provider.base_url
+            settings.setdefault("base_url", url)
         if spec.header_envs:
             headers = {name: self.environ[env] for name, env in spec.header_envs.items()}
             settings["headers"] = {**settings.get("headers", {}), **headers}
         if spec.ca_file is not None:
             settings["verify"] = os.path.join(folder, spec.ca_file)
-        if spec.provider == "openai":
-            settings.setdefault("api_key", "")  # else the process's own environment would be asked
-            settings.setdefault("base_url", self.environ.get("OPENAI_BASE_URL") or OPENAI_URL)
-            return self.stack.enter_context(OpenAIClient(**settings))
-        return self.stack.enter_context(LlamaClient(**settings))
+        if provider.key_env is None:
+            settings["api_key"] = settings["api_key"] or None
+        return self.stack.enter_context(provider.make(**settings))
 
     def _server(self, spec: ClientSpec, folder: str) -> Any:
         """The embedded server of a client; those that want the same share it."""
-        from agentstream.local import LocalServer, fetch_model  # noqa: PLC0415 - few need it
-
         settings = dict(spec.server)
         if "model" in settings:
             settings["model"] = os.path.join(folder, settings["model"])
         key = repr(sorted(settings.items()))
         if key not in self._servers:
-            if "model" not in settings:
-                fetch_model(self._progress)
-            self._servers[key] = self.stack.enter_context(LocalServer(**settings))
+            self._servers[key] = self.stack.enter_context(start_server(self._progress, **settings))
         return self._servers[key]
 
 
 class _LiveParts(Parts):
     """The parts of one file."""
 
-    def __init__(self, builder: Builder, file: WorkflowFile) -> None:
+    def __init__(self, builder: Builder, file: FileSpec) -> None:
         self._builder = builder
         self._file = file
         self._found: Dict[str, Any] = {}
         self._tools: Dict[str, Tool] = {}
+        self._wanted: Dict[str, None] = {}  # the clients that agents name
         self._clients: Dict[str, ChatClient] = {}
         self._agents: Dict[str, Agent] = {}
 
@@ -234,9 +239,9 @@ class _LiveParts(Parts):
             if why is not None:
                 problems.add(("agents", agent.name), why)
             return
-        if agent.client in self._clients:
+        if agent.client in self._wanted:
             return
-        self._clients[agent.client] = INERT_CLIENT  # told once
+        self._wanted[agent.client] = None  # told once
         spec = self._file.clients[agent.client]
         for env in spec.environment:
             if not self._builder.environ.get(env):
@@ -246,7 +251,7 @@ class _LiveParts(Parts):
 
     def make_clients(self) -> None:
         """Make the clients that agents use, and the agents."""
-        for name in self._clients:
+        for name in self._wanted:
             try:
                 client = self._builder.client(self._file.clients[name], self._file.folder)
             except ConfigError as error:  # no embedded model, say
@@ -280,7 +285,7 @@ class _LiveParts(Parts):
             return condition
         return condition.with_function(_with_context(self._found[condition.wanted]))
 
-    def workflow(self, file: WorkflowFile) -> Workflow:
+    def workflow(self, file: FileSpec) -> Workflow:
         return self._builder.workflow(file)
 
 

@@ -12,8 +12,7 @@ from typing import Any, Callable, Mapping, Optional
 
 from agentstream.errors import ConfigError
 from agentstream.events.model import freeze
-from agentstream.workflow_files.parts import check_import
-from agentstream.workflow_files.problems import FLAG, TEXT, Kind, Table
+from agentstream.workflow_files.problems import FLAG, TEXT, Kind, Table, check_import
 
 __all__ = ["Condition", "read_condition"]
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from agentstream.llm.transport import display_url
-from agentstream.workflow_files.parts import AgentSpec, ClientSpec
-from agentstream.workflow_files.steps import StepSpec
-
-if TYPE_CHECKING:
-    from agentstream.workflow_files.file import WorkflowFile
+from agentstream.providers import EMBEDDED, PROVIDERS
+from agentstream.workflow_files.spec import AgentSpec, ClientSpec, FileSpec, StepSpec
 
 __all__ = ["describe"]
 
 _WIDE = 60  # characters of a text
 
 
-def describe(file: WorkflowFile) -> str:
+def describe(file: FileSpec) -> str:
     """The file, the files within it after it, and what running it needs."""
     lines: List[str] = []
     imports: Dict[str, str] = {}
@@ -32,14 +29,14 @@ def describe(file: WorkflowFile) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _files(file: WorkflowFile) -> Tuple[WorkflowFile, ...]:
-    found: Dict[str, WorkflowFile] = {file.label: file}
+def _files(file: FileSpec) -> Tuple[FileSpec, ...]:
+    found: Dict[str, FileSpec] = {file.label: file}
     for inner in file.nested:
         found.update({one.label: one for one in _files(inner)})
     return tuple(found.values())
 
 
-def _one(file: WorkflowFile) -> Iterator[str]:
+def _one(file: FileSpec) -> Iterator[str]:
     yield f"{file.label}: workflow {_quoted(file.name)}"
     if file.input is not None:
         yield f"  input, unless another is given: {_quoted(file.input)}"
@@ -63,12 +60,12 @@ def _one(file: WorkflowFile) -> Iterator[str]:
 
 def _client(client: ClientSpec) -> str:
     settings, server = client.settings, client.server
-    if client.provider == "embedded":
-        said = f"embedded llama.cpp, {server.get('model', 'the small model')}"
+    title = PROVIDERS[client.provider].title
+    if client.provider == EMBEDDED:
+        said = f"{title}, {server.get('model', 'the small model')}"
     else:
-        default = "http://127.0.0.1:8080" if client.provider == "llama" else "OpenAI"
         url = settings.get("base_url")
-        said = f"{client.provider} at {display_url(url) if url else default}"
+        said = f"{client.provider} at {display_url(url) if url else title}"
         if "model" in settings:
             said += f", model {_quoted(settings['model'])}"
     if client.key_env is not None:

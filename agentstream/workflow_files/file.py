@@ -1,23 +1,22 @@
 """load_workflow and WorkflowFile: a workflow file, read and checked; no code is run for it.
 
-What its parts mean is parts.py's and steps.py's; making a live workflow of it,
-building.py's; saying what it would do, describing.py's.
+What its parts mean is parts.py's and steps.py's; what it says, spec.py's; making a
+live workflow of it, building.py's; saying what it would do, describing.py's.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import os
 import pathlib
 from typing import (
-    Any,
     Callable,
     Dict,
     Iterator,
     List,
     Mapping,
     Optional,
+    Sequence,
     Set,
     Tuple,
     TypeVar,
@@ -27,17 +26,12 @@ from typing import (
 from agentstream.errors import ConfigError
 from agentstream.workflow.definition import Workflow
 from agentstream.workflow_files.building import Builder, DefaultClient, Progress, inert
-from agentstream.workflow_files.parts import (
-    AgentSpec,
-    ClientSpec,
-    ToolSpec,
-    read_agent,
-    read_client,
-    read_tool,
-)
+from agentstream.workflow_files.describing import describe
+from agentstream.workflow_files.parts import read_agent, read_client, read_tool
 from agentstream.workflow_files.problems import TABLE, TEXT, Path, Problems, Table, dotted
 from agentstream.workflow_files.reading import Overrides, override, read_tables
-from agentstream.workflow_files.steps import StepReader, StepSpec
+from agentstream.workflow_files.spec import FileSpec
+from agentstream.workflow_files.steps import StepReader
 
 __all__ = ["WorkflowFile", "load_workflow"]
 
@@ -46,80 +40,11 @@ _MOST_NESTED = 10
 _MOST_STEPS = 10_000
 
 
-class WorkflowFile:
-    """A workflow file that has been read and found right.  Made by `load_workflow`.
-
-    Attributes:
-        path: the file.
-        name, input: its workflow's name; the input it gives, or None.
-        warnings: what is odd about it, a text each.
-        clients, agents, tools: what it describes, by name.
-        steps: its steps.
-        used: the agents that steps name.
-        nested: the files within it, each once.
-    """
-
-    def __init__(self, label: str, name: str, input: Optional[str], context: Dict[str, Any]):
-        self.label = label
-        self.path = pathlib.Path(label)
-        self.folder = os.path.dirname(os.path.abspath(label))
-        self.name = name
-        self.input = input
-        self.overrides: Tuple[Path, ...] = ()
-        self.warnings: Tuple[str, ...] = ()
-        self.clients: Dict[str, ClientSpec] = {}
-        self.agents: Dict[str, AgentSpec] = {}
-        self.tools: Dict[str, ToolSpec] = {}
-        self.steps: Tuple[StepSpec, ...] = ()
-        self.used: Tuple[str, ...] = ()
-        self.nested: Tuple[WorkflowFile, ...] = ()
-        self.size = 0  # steps, those of nested files too
-        self.depth = 1
-        self._context = context
-        self._functions: Tuple[Tuple[Path, str], ...] = ()
-
-    def __repr__(self) -> str:
-        return f"<WorkflowFile {self.label}: {self.name!r}>"
-
-    @property
-    def context(self) -> Dict[str, Any]:
-        """The context to run it with, a new one each time; keys of files within it are in it."""
-        found: Dict[str, Any] = {}
-        for file in reversed(self.nested):
-            found.update(file.context)
-        found.update(copy.deepcopy(self._context))
-        return found
-
-    @property
-    def environment(self) -> Tuple[str, ...]:
-        """The names of the environment's variables that it needs."""
-        found: Dict[str, None] = {}
-        for name in self._used_clients():
-            found.update(dict.fromkeys(self.clients[name].environment))
-        for file in self.nested:
-            found.update(dict.fromkeys(file.environment))
-        return tuple(found)
-
-    @property
-    def needs_client(self) -> bool:
-        """True if an agent of it has no client, so that `build` needs `default_client`."""
-        own = any(self.agents[name].client is None for name in self.used)
-        return own or any(file.needs_client for file in self.nested)
-
-    def sources(self) -> Tuple[Tuple[Path, str], ...]:
-        """What building it imports, "module:name", each with its place in the file."""
-        found: List[Tuple[Path, str]] = []
-        for agent in (self.agents[name] for name in self.used):
-            found += [(("tools", t, "import"), self.tools[t].source) for t in agent.tools]
-            if agent.approve is not None:
-                found.append((("agents", agent.name, "approve"), agent.approve))
-        found += self._functions
-        return tuple({source: (where, source) for where, source in reversed(found)}.values())[::-1]
+class WorkflowFile(FileSpec):
+    """A workflow file that has been read and found right.  Made by `load_workflow`."""
 
     def describe(self) -> str:
         """What it would do, in words, for people; no secret among them."""
-        from agentstream.workflow_files.describing import describe  # noqa: PLC0415 - few ask for it
-
         return describe(self)
 
     def to_mermaid(self) -> str:
@@ -151,10 +76,6 @@ class WorkflowFile:
         """
         with contextlib.ExitStack() as stack:
             yield Builder(stack, environ, default_client, progress).build(self)
-
-    def _used_clients(self) -> Dict[str, None]:
-        names = (self.agents[name].client for name in self.used)
-        return dict.fromkeys(name for name in names if name is not None)
 
 
 def load_workflow(path: Union[str, os.PathLike[str]], set: Overrides = ()) -> WorkflowFile:
@@ -199,45 +120,56 @@ class _Loader:
                 "\n".join(f"{label}: {line}" for line in str(error).split("\n"))
             ) from None
         problems = Problems(label, overrides, self.problems)
-        file = self._read(label, Table(problems, (), tables), (*chain, label))
-        file.overrides = tuple(overrides)
+        file = self._read(label, Table(problems, (), tables), (*chain, label), overrides)
         if file.size > _MOST_STEPS:  # now: looking at them all would take for ever
             raise ConfigError(f"{label}: steps: there are more than {_MOST_STEPS} steps in it")
         if file.depth > _MOST_NESTED:
             raise ConfigError(f"{label}: files are nested more than {_MOST_NESTED} deep")
         return file
 
-    def _read(self, label: str, table: Table, chain: Tuple[str, ...]) -> WorkflowFile:
+    def _read(
+        self, label: str, table: Table, chain: Tuple[str, ...], overrides: Sequence[Path]
+    ) -> WorkflowFile:
         problems = table.problems
         name = table.get("name", TEXT, pathlib.Path(label).stem)
         if not name:
             table.refuse("name", "must not be empty")
-        file = WorkflowFile(label, name, table.get("input", TEXT), table.get("context", TABLE, {}))
+        input, context = table.get("input", TEXT), table.get("context", TABLE, {})
         named = {key: table.table(key) for key in ("clients", "tools", "agents")}
-        file.clients = self._each(named["clients"], read_client)
-        file.tools = self._each(named["tools"], read_tool)
-        clients, tools = named["clients"].values, named["tools"].values
-        file.agents = self._each(
-            named["agents"], lambda inner, key: read_agent(inner, key, clients, tools)
+        given = {key: inner.values for key, inner in named.items()}
+        clients = self._each(named["clients"], read_client)
+        tools = self._each(named["tools"], read_tool)
+        agents = self._each(
+            named["agents"],
+            lambda inner, key: read_agent(inner, key, given["clients"], given["tools"]),
         )
         nested: Dict[str, WorkflowFile] = {}
 
-        def within(where: Table, given: str) -> Optional[WorkflowFile]:
-            inner = self._within(where, given, chain)
+        def within(where: Table, path: str) -> Optional[WorkflowFile]:
+            inner = self._within(where, path, chain)
             if inner is not None:
                 nested[inner.label] = inner
             return inner
 
-        steps = StepReader(problems, named["agents"].values, within, outermost=len(chain) == 1)
-        file.steps = steps.read_all(table.raw("steps"))
-        file.used = tuple(name for name in steps.used if name in file.agents)
-        file.nested = tuple(nested.values())
-        file.size = sum(step.size() for step in file.steps)
-        file.depth = 1 + max((inner.depth for inner in file.nested), default=0)
-        file._functions = tuple(steps.imports)
-        self._functions = self._functions or bool(steps.imports)
-        self._asked += [(problems, where, key) for where, key in steps.asked]
+        reader = StepReader(problems, given["agents"], within, outermost=len(chain) == 1)
+        steps = reader.read_all(table.raw("steps"))
+        self._functions = self._functions or bool(reader.imports)
+        self._asked += [(problems, where, key) for where, key in reader.asked]
         table.done()
+        file = WorkflowFile(
+            label,
+            name,
+            input=input,
+            context=context,
+            clients=clients,
+            tools=tools,
+            agents=agents,
+            steps=steps,
+            used=tuple(reader.used),
+            nested=tuple(nested.values()),
+            functions=reader.imports,
+            overrides=overrides,
+        )
         _warn_of_unused(file, problems)
         return file
 

@@ -1,23 +1,20 @@
 """Clients, agents and tools as a file describes them: read and checked, not made.
 
-The library's own classes do the checking, on stand-ins that cannot do anything.
+The library's own checks are asked, and nothing is made for it but tools that do nothing.
 """
 
 from __future__ import annotations
 
-import contextlib
 import re
-from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from agentstream import checks
-from agentstream.agent.agent import Agent
-from agentstream.agent.settings import with_limits
-from agentstream.cancel import CancelToken
+from agentstream.agent.settings import LIMIT_KEYS, as_choice, limits_of
 from agentstream.errors import ConfigError
-from agentstream.llm.clients import ChatClient, LlamaClient, OpenAIClient
-from agentstream.llm.messages import ChatRequest, Delta
+from agentstream.llm.clients import TOOL_MODES
 from agentstream.llm.settings import Limits, Retries, Timeouts
-from agentstream.llm.transport import secrets_in
+from agentstream.llm.transport import check_header, check_url, secrets_in
+from agentstream.providers import DEFAULT, EMBEDDED, PROVIDERS
 from agentstream.tools import Tool
 from agentstream.workflow_files.problems import (
     FLAG,
@@ -31,68 +28,11 @@ from agentstream.workflow_files.problems import (
     WHOLE,
     Kind,
     Table,
-    told,
+    check_import,
 )
+from agentstream.workflow_files.spec import AgentSpec, ClientSpec, ToolSpec
 
-__all__ = [
-    "INERT_CLIENT",
-    "OPENAI_KEY",
-    "PROVIDERS",
-    "AgentSpec",
-    "ClientSpec",
-    "ToolSpec",
-    "check_import",
-    "inert_tool",
-    "read_agent",
-    "read_client",
-    "read_tool",
-]
-
-PROVIDERS = ("llama", "openai", "embedded")
-OPENAI_KEY = "OPENAI_API_KEY"
-
-
-class ClientSpec(NamedTuple):
-    """A client of a file.
-
-    Attributes:
-        settings: what its class takes; of an "embedded" one, what its `LlamaClient` does.
-        server: what an "embedded" one's `LocalServer` takes.
-        key_env: the variable that holds its key.
-        header_envs: the variables that hold headers' values, by header.
-        ca_file: a path as the file writes it.
-    """
-
-    name: str
-    provider: str
-    settings: Dict[str, Any]
-    server: Dict[str, Any]
-    key_env: Optional[str]
-    header_envs: Dict[str, str]
-    ca_file: Optional[str]
-
-    @property
-    def environment(self) -> Tuple[str, ...]:
-        """The variables it needs."""
-        return (*([self.key_env] if self.key_env else []), *self.header_envs.values())
-
-
-class AgentSpec(NamedTuple):
-    """An agent of a file; `client` None: that of whoever runs the file."""
-
-    name: str
-    client: Optional[str]
-    tools: Tuple[str, ...]
-    settings: Dict[str, Any]
-    approve: Optional[str]
-
-
-class ToolSpec(NamedTuple):
-    """A tool of a file: where it is imported from, and what the file says of it."""
-
-    name: str
-    source: str
-    settings: Dict[str, Any]
+__all__ = ["inert_tool", "read_agent", "read_client", "read_tool"]
 
 
 # --- clients --------------------------------------------------------------------------------
@@ -118,6 +58,8 @@ _LIMITS = {
 _TEXT_TABLE = Kind(
     "a table of texts", lambda v: TABLE.fits(v) and all(isinstance(x, str) for x in v.values())
 )
+#: The settings that one provider has and others do not.
+_OWN = {"query": _TEXT_TABLE, "tool_mode": TEXT}
 _EMBEDDED = {"n_ctx": WHOLE, "n_parallel": WHOLE, "threads": WHOLE, "chat_template": TEXT}
 _SECRET = ("auth", "key", "token", "secret", "cookie")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -125,41 +67,39 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 def read_client(table: Table, name: str) -> Optional[ClientSpec]:
     """The client of a table; None where its provider is not known."""
-    provider = table.get("provider", TEXT, "llama")
+    provider = table.get("provider", TEXT, DEFAULT)
     if provider not in PROVIDERS:
         table.refuse("provider", table.problems.missing("provider", provider, PROVIDERS))
-        _key_env(table, "llama", {})
+        _key_env(table, DEFAULT, {})
         return None
     kinds: Dict[str, Kind] = {"body": JSON_TABLE}
     server: Dict[str, Any] = {}
-    if provider == "embedded":
+    if provider == EMBEDDED:
         server = table.settings({"model": TEXT}, lambda model: None)
         server.update(table.settings(_EMBEDDED, _positive))
     else:
         kinds.update(base_url=TEXT, model=TEXT)
-    kinds.update({"query": _TEXT_TABLE} if provider == "openai" else {"tool_mode": TEXT})
-    with contextlib.ExitStack() as stack:
-        settings = table.settings(
-            kinds, lambda **given: stack.enter_context(_probe(provider, **given))
-        )
-        if secrets_in(settings.get("base_url", "")):
-            where = (*table.where, "base_url")
-            table.problems.warn(where, "holds a secret: keep the file to yourself")
-        settings.update(_clocks(table, lambda: stack.enter_context(_probe(provider))))
-        key_env = header_envs = ca_file = None
-        if provider != "embedded":
-            key_env = _key_env(table, provider, settings)
-            ca_file = _verification(table, settings)
-            header_envs = _headers(table, settings, stack, provider)
+    kinds.update((key, _OWN[key]) for key in PROVIDERS[provider].own)
+    settings = table.settings(kinds, _check_setting)
+    if secrets_in(settings.get("base_url", "")):
+        where = (*table.where, "base_url")
+        table.problems.warn(where, "holds a secret: keep the file to yourself")
+    settings.update(_clocks(table, PROVIDERS[provider].timeouts))
+    key_env = header_envs = ca_file = None
+    if provider != EMBEDDED:
+        key_env = _key_env(table, provider, settings)
+        ca_file = _verification(table, settings)
+        header_envs = _headers(table, settings)
     table.done()
     return ClientSpec(name, provider, settings, server, key_env, header_envs or {}, ca_file)
 
 
-def _probe(provider: str, **settings: Any) -> ChatClient:
-    """A client that is made to see whether it can be; no variable of the environment is read."""
-    if provider == "openai":
-        return OpenAIClient(**{"api_key": "none", "base_url": "http://127.0.0.1:1", **settings})
-    return LlamaClient(**settings)
+def _check_setting(**given: Any) -> None:
+    """What the clients' own checks say of a setting, without a client."""
+    if "base_url" in given:
+        check_url(given["base_url"])
+    if "tool_mode" in given:
+        checks.one_of("tool_mode", given["tool_mode"], TOOL_MODES)
 
 
 def _positive(**given: Any) -> None:
@@ -168,19 +108,20 @@ def _positive(**given: Any) -> None:
             checks.whole(name, value, 1)
 
 
-def _clocks(table: Table, pattern: Callable[[], Any]) -> Dict[str, Any]:
+def _clocks(table: Table, timeouts: Timeouts) -> Dict[str, Any]:
     """Timeouts, retries and limits: the provider's own, but for what the file says."""
     found: Dict[str, Any] = {}
-    for key, kinds, make in (
-        ("timeouts", _TIMEOUTS, Timeouts),
-        ("retries", _RETRIES, Retries),
-        ("limits", _LIMITS, Limits),
-    ):
+    usual: Tuple[Tuple[str, Dict[str, Kind], Any], ...] = (
+        ("timeouts", _TIMEOUTS, timeouts),
+        ("retries", _RETRIES, Retries()),
+        ("limits", _LIMITS, Limits()),
+    )
+    for key, kinds, value in usual:
         inner = table.table(key)
-        given = inner.settings(kinds, make)
+        given = inner.settings(kinds, type(value))
         inner.done()
         if given:
-            found[key] = getattr(pattern(), key).replace(**given)
+            found[key] = value.replace(**given)
     return found
 
 
@@ -192,7 +133,7 @@ def _key_env(table: Table, provider: str, settings: Mapping[str, Any]) -> Option
                 "a key does not belong into a file: put it into the environment, and that "
                 'variable\'s name here: api_key_env = "MY_KEY"',
             )
-    default = OPENAI_KEY if provider == "openai" and "base_url" not in settings else None
+    default = None if "base_url" in settings else PROVIDERS[provider].key_env
     name: Optional[str] = table.get("api_key_env", TEXT, default)
     if name is not None and not _ENV_NAME.fullmatch(name):
         table.refuse("api_key_env", "must be the name of a variable of the environment")
@@ -210,9 +151,7 @@ def _verification(table: Table, settings: Dict[str, Any]) -> Optional[str]:
     return ca_file
 
 
-def _headers(
-    table: Table, settings: Dict[str, Any], stack: contextlib.ExitStack, provider: str
-) -> Dict[str, str]:
+def _headers(table: Table, settings: Dict[str, Any]) -> Dict[str, str]:
     inner = table.table("headers")
     envs: Dict[str, str] = {}
     literal: Dict[str, str] = {}
@@ -229,7 +168,8 @@ def _headers(
             inner.refuse(name, 'must be a text, or {env = "NAME"} for one from the environment')
             continue
         try:
-            stack.enter_context(_probe(provider, headers={name: shown}))
+            check_header(name, "a header's name")
+            check_header(shown, "the header")
         except ConfigError:
             inner.refuse(
                 name, "cannot be sent: a header and its name are plain ASCII, not empty, one line"
@@ -241,17 +181,7 @@ def _headers(
 
 # --- tools ----------------------------------------------------------------------------------
 
-_IMPORT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _TOOL = {"description": TEXT, "timeout": NUMBER, "repeatable": FLAG}
-
-
-def check_import(table: Table, key: str, value: Any) -> bool:
-    """False, and reported, if `value` is not "module:name"."""
-    if isinstance(value, str) and _IMPORT.fullmatch(value):
-        return True
-    given = told(value) if not isinstance(value, str) else repr(value[:60])
-    table.refuse(key, f'must be "module:name", like "mytools:get_weather", not {given}')
-    return False
 
 
 def read_tool(table: Table, name: str) -> Optional[ToolSpec]:
@@ -306,39 +236,16 @@ _AGENT = {
 }
 
 
-class _InertClient(ChatClient):
-    model = "none"
-    provider = "none"
-
-    def stream_deltas(
-        self, request: ChatRequest, *, cancel: Optional[CancelToken] = None
-    ) -> Iterator[Delta]:
-        raise RuntimeError("this is a stand-in, for looking at")
-
-
-INERT_CLIENT = _InertClient()
-
-
 def read_agent(
     table: Table, name: str, clients: Mapping[str, object], tools: Mapping[str, object]
 ) -> AgentSpec:
     """The agent of a table, which may name those clients and tools."""
     client = _client_of(table, clients)
     named = _tools_of(table, tools)
-    known = [inert_tool(tool) for tool in named if _can_be(tool)]
-
-    def accepts(**given: Any) -> None:
-        given = {"system_prompt" if key == "system" else key: v for key, v in given.items()}
-        Agent(name, client=INERT_CLIENT, tools=known, **with_limits(given))
-        _check_ranges(**given)
-
-    try:
-        accepts()
-    except ConfigError as error:
-        table.problems.add(table.where, str(error))
-        settings: Dict[str, Any] = {}
-    else:
-        settings = table.settings(_AGENT, accepts)
+    if not name:
+        table.problems.add(table.where, "an agent needs a name")
+    known = {tool: inert_tool(tool) for tool in named if _can_be(tool)}
+    settings = table.settings(_AGENT, lambda **given: _check_agent(name, known, **given))
     approve = table.get("approve", TEXT)
     if approve is not None:
         check_import(table, "approve", approve)
@@ -380,9 +287,9 @@ def _can_be(tool: str) -> bool:
     return True
 
 
-def _check_ranges(
-    temperature: Optional[float] = None, top_p: Optional[float] = None, **_: Any
-) -> None:
-    """What no server takes and no class of ours checks."""
-    checks.number("temperature", temperature, 0, optional=True)
-    checks.number("top_p", top_p, 0, 1, optional=True)
+def _check_agent(agent: str, tools: Dict[str, Tool], **given: Any) -> None:
+    """What is said of an agent's setting, without an agent; and what no server takes."""
+    checks.number("temperature", given.get("temperature"), 0, optional=True)
+    checks.number("top_p", given.get("top_p"), 0, 1, optional=True)
+    as_choice(agent, given.get("tool_choice"), tools)
+    limits_of({key: value for key, value in given.items() if key in LIMIT_KEYS})

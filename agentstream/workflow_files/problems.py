@@ -32,6 +32,7 @@ __all__ = [
     "Path",
     "Problems",
     "Table",
+    "check_import",
     "missing",
     "told",
 ]
@@ -40,6 +41,7 @@ __all__ = [
 Path = Tuple[Union[str, int], ...]
 
 _NAMED = ("agents", "clients", "tools")
+_IMPORT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _MOST = 40  # problems that one error tells
 _MOST_PARTS = 12  # keys of a place
@@ -297,3 +299,12 @@ class Table:
                     else:
                         text += f"; there is: {', '.join(self._asked)}"
             self.problems.add((*self.where, key), text)
+
+
+def check_import(table: Table, key: str, value: Any) -> bool:
+    """False, and reported, if `value` is not "module:name"."""
+    if isinstance(value, str) and _IMPORT.fullmatch(value):
+        return True
+    given = told(value) if not isinstance(value, str) else repr(value[:60])
+    table.refuse(key, f'must be "module:name", like "mytools:get_weather", not {given}')
+    return False

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Tuple
 
 from agentstream.workflow.context import PLACEHOLDER
 from agentstream.workflow.definition import Step
 from agentstream.workflow.shapes import Repeat
 from agentstream.workflow_files.conditions import Condition, read_condition
-from agentstream.workflow_files.parts import check_import
 from agentstream.workflow_files.problems import (
     FLAG,
     NUMBER,
@@ -17,10 +16,12 @@ from agentstream.workflow_files.problems import (
     Path,
     Problems,
     Table,
+    check_import,
     told,
 )
+from agentstream.workflow_files.spec import StepSpec
 
-__all__ = ["STEP_KINDS", "StepReader", "StepSpec", "stand_in"]
+__all__ = ["STEP_KINDS", "StepReader", "stand_in"]
 
 STEP_KINDS = ("agent", "function", "parallel", "branch", "repeat", "workflow")
 
@@ -32,31 +33,6 @@ _ONLY_FOR = {"prompt": "agent", "fail_fast": "parallel", "fail_at_limit": "repea
 Names = Optional[FrozenSet[str]]
 _TEXT: Names = frozenset()
 _START: Names = frozenset([""])  # the command line's input is a text; a program's need not be
-
-
-class StepSpec(NamedTuple):
-    """A step of a file.
-
-    Attributes:
-        kind: one of `STEP_KINDS`, or "sequence" for a list.
-        what: the agent's name, the function's import path, or the `WorkflowFile` within.
-        settings: timeout and retries, as `Step` takes them; and the shape's own.
-        steps: those within it: by name in a parallel; "then" and "otherwise";
-            "step"; "1", "2" ... in a list.
-    """
-
-    kind: str
-    name: str
-    settings: Dict[str, Any]
-    what: Any = None
-    steps: Tuple[Tuple[str, StepSpec], ...] = ()
-    condition: Optional[Condition] = None
-
-    def size(self) -> int:
-        """How many steps there are, those of the files within it too."""
-        if self.kind == "workflow":
-            return 1 + int(self.what.size)
-        return 1 + sum(step.size() for _, step in self.steps)
 
 
 def stand_in(input: Any) -> Any:

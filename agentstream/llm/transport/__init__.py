@@ -14,6 +14,14 @@ from __future__ import annotations
 
 from agentstream.llm.transport.exchange import Exchange, Timer
 from agentstream.llm.transport.session import Transport
-from agentstream.llm.transport.urls import check_url, display_url, secrets_in
+from agentstream.llm.transport.urls import check_header, check_url, display_url, secrets_in
 
-__all__ = ["Exchange", "Timer", "Transport", "check_url", "display_url", "secrets_in"]
+__all__ = [
+    "Exchange",
+    "Timer",
+    "Transport",
+    "check_header",
+    "check_url",
+    "display_url",
+    "secrets_in",
+]

@@ -10,6 +10,7 @@ import requests.auth
 
 from agentstream.errors import ConfigError
 from agentstream.llm.secrets import mask
+from agentstream.llm.settings import LLAMA_URL
 
 __all__ = [
     "authorization",
@@ -38,7 +39,7 @@ def check_url(url: str) -> urllib.parse.SplitResult:
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         reason = (
             "must look like http://host:port or https://host, for example"
-            f" http://127.0.0.1:8080; got {display_url(url)!r}"
+            f" {LLAMA_URL}; got {display_url(url)!r}"
         )
         raise ConfigError(f"the base URL {reason}", setting="base_url", reason=reason)
     return parts

@@ -1,0 +1,180 @@
+"""What a workflow file says, as values: its clients, agents, tools, steps, and the file itself.
+
+Read by parts.py and steps.py, made live by building.py, told of by describing.py.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import pathlib
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+from agentstream.workflow_files.conditions import Condition
+from agentstream.workflow_files.problems import Path
+
+__all__ = ["AgentSpec", "ClientSpec", "FileSpec", "StepSpec", "ToolSpec"]
+
+
+class ClientSpec(NamedTuple):
+    """A client of a file.
+
+    Attributes:
+        settings: what its class takes; of an "embedded" one, what its `LlamaClient` does.
+        server: what an "embedded" one's `LocalServer` takes.
+        key_env: the variable that holds its key.
+        header_envs: the variables that hold headers' values, by header.
+        ca_file: a path as the file writes it.
+    """
+
+    name: str
+    provider: str
+    settings: Dict[str, Any]
+    server: Dict[str, Any]
+    key_env: Optional[str]
+    header_envs: Dict[str, str]
+    ca_file: Optional[str]
+
+    @property
+    def environment(self) -> Tuple[str, ...]:
+        """The variables it needs."""
+        return (*([self.key_env] if self.key_env else []), *self.header_envs.values())
+
+
+class AgentSpec(NamedTuple):
+    """An agent of a file; `client` None: that of whoever runs the file."""
+
+    name: str
+    client: Optional[str]
+    tools: Tuple[str, ...]
+    settings: Dict[str, Any]
+    approve: Optional[str]
+
+
+class ToolSpec(NamedTuple):
+    """A tool of a file: where it is imported from, and what the file says of it."""
+
+    name: str
+    source: str
+    settings: Dict[str, Any]
+
+
+class StepSpec(NamedTuple):
+    """A step of a file.
+
+    Attributes:
+        kind: one of `STEP_KINDS`, or "sequence" for a list.
+        what: the agent's name, the function's import path, or the `WorkflowFile` within.
+        settings: timeout and retries, as `Step` takes them; and the shape's own.
+        steps: those within it: by name in a parallel; "then" and "otherwise";
+            "step"; "1", "2" ... in a list.
+    """
+
+    kind: str
+    name: str
+    settings: Dict[str, Any]
+    what: Any = None
+    steps: Tuple[Tuple[str, StepSpec], ...] = ()
+    condition: Optional[Condition] = None
+
+    def size(self) -> int:
+        """How many steps there are, those of the files within it too."""
+        if self.kind == "workflow":
+            return 1 + int(self.what.size)
+        return 1 + sum(step.size() for _, step in self.steps)
+
+
+class FileSpec:
+    """A workflow file that has been read and found right.
+
+    Attributes:
+        label: its path, as it was given.
+        path: the same as a `pathlib.Path`.
+        folder: the absolute path of the folder it is in.
+        name, input: its workflow's name; the input it gives, or None.
+        clients, agents, tools: what it describes, by name.
+        steps: its steps.
+        used: the agents that steps name.
+        nested: the files within it, each once.
+        functions: what steps and conditions import, with their places.
+        overrides: the places that were changed when it was loaded.
+        warnings: what is odd about it, a text each.
+        size: how many steps it has, those of nested files too.
+        depth: 1, and one more for each level of nested files.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        name: str,
+        *,
+        input: Optional[str],
+        context: Dict[str, Any],
+        clients: Dict[str, ClientSpec],
+        tools: Dict[str, ToolSpec],
+        agents: Dict[str, AgentSpec],
+        steps: Tuple[StepSpec, ...],
+        used: Sequence[str],
+        nested: Sequence[FileSpec],
+        functions: Sequence[Tuple[Path, str]],
+        overrides: Sequence[Path] = (),
+    ) -> None:
+        self.label = label
+        self.path = pathlib.Path(label)
+        self.folder = os.path.dirname(os.path.abspath(label))
+        self.name = name
+        self.input = input
+        self.clients = clients
+        self.tools = tools
+        self.agents = agents
+        self.steps = steps
+        self.used = tuple(name for name in used if name in agents)
+        self.nested = tuple(nested)
+        self.functions = tuple(functions)
+        self.overrides = tuple(overrides)
+        self.warnings: Tuple[str, ...] = ()
+        self.size = sum(step.size() for step in steps)
+        self.depth: int = 1 + max((inner.depth for inner in nested), default=0)
+        self._context = context
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.label}: {self.name!r}>"
+
+    @property
+    def context(self) -> Dict[str, Any]:
+        """The context to run it with, a new one each time; keys of files within it are in it."""
+        found: Dict[str, Any] = {}
+        for file in reversed(self.nested):
+            found.update(file.context)
+        found.update(copy.deepcopy(self._context))
+        return found
+
+    @property
+    def environment(self) -> Tuple[str, ...]:
+        """The names of the environment's variables that it needs."""
+        found: Dict[str, None] = {}
+        for name in self._used_clients():
+            found.update(dict.fromkeys(self.clients[name].environment))
+        for file in self.nested:
+            found.update(dict.fromkeys(file.environment))
+        return tuple(found)
+
+    @property
+    def needs_client(self) -> bool:
+        """True if an agent of it has no client, so that `build` needs `default_client`."""
+        own = any(self.agents[name].client is None for name in self.used)
+        return own or any(file.needs_client for file in self.nested)
+
+    def sources(self) -> Tuple[Tuple[Path, str], ...]:
+        """What building it imports, "module:name", each with its place in the file."""
+        found: List[Tuple[Path, str]] = []
+        for agent in (self.agents[name] for name in self.used):
+            found += [(("tools", t, "import"), self.tools[t].source) for t in agent.tools]
+            if agent.approve is not None:
+                found.append((("agents", agent.name, "approve"), agent.approve))
+        found += self.functions
+        return tuple({source: (where, source) for where, source in reversed(found)}.values())[::-1]
+
+    def _used_clients(self) -> Dict[str, None]:
+        names = (self.agents[name].client for name in self.used)
+        return dict.fromkeys(name for name in names if name is not None)
