@@ -81,11 +81,14 @@ def _plain(client: Any, request: ChatRequest, as_json: bool) -> int:
 
 
 def _as_dict(response: ChatResponse) -> Dict[str, Any]:
+    """The answer, without what only its provider is to read."""
     calls = [
         {"id": call.id, "name": call.name, "arguments": call.arguments}
         for call in response.tool_calls
     ]
-    return {**response._asdict(), "tool_calls": calls, "usage": response.usage.to_dict()}
+    fields = response._asdict()
+    fields.pop("provider_state", None)
+    return {**fields, "tool_calls": calls, "usage": response.usage.to_dict()}
 
 
 def _as_a_run(given: argparse.Namespace, client: Any, system: str, prompt: str) -> int:
