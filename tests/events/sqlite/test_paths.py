@@ -52,7 +52,7 @@ def fill(path: Path, run: str = "run", count: int = 5) -> None:
         "a\0b",
         None,
         5,
-        object(),
+        3.5,
     ],
     ids=ascii,
 )
