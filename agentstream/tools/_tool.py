@@ -10,6 +10,8 @@ import copy
 import functools
 import json
 import re
+import sys
+import warnings
 from typing import Any, Callable, Dict, Mapping, Optional, Union, overload
 
 from agentstream import checks
@@ -257,6 +259,8 @@ def tool(
             first, those after it wait.  For what writes.
 
     Raises ConfigError, naming the tool and the parameter, for what has no schema.
+    Under `python -OO`, where there are no docstrings, a tool without `description`
+    is a RuntimeWarning.
     """
     if function is None:
         return functools.partial(
@@ -275,6 +279,13 @@ def tool(
     signature.check_function(function, named)
     read = signature.read(function, named)
     said = description if description is not None else signature.summary(function)
+    if not said and description is None and sys.flags.optimize >= 2:
+        warnings.warn(
+            f"tool {named!r} has no description: Python runs without docstrings (-OO); "
+            "give one with @tool(description=...)",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     made = Tool(
         named,
         said,

@@ -14,6 +14,8 @@ import importlib.util
 import json
 import pathlib
 import random
+import subprocess
+import sys
 import tracemalloc
 from typing import Any, Dict, List, Literal, NamedTuple, Optional, Set, Tuple, TypedDict, Union
 
@@ -807,3 +809,32 @@ def test_u06_a_huge_result_costs_no_more_than_its_limit(make):
     assert len(text) <= 20_000
     assert "[cut here: the result " in text
     assert peak < 4_000_000
+
+
+# -- without docstrings ----------------------------------------------------------------------
+
+_WITHOUT = """
+import warnings
+from agentstream import Agent, tool
+from agentstream.testing import ScriptedClient
+
+def look(x: int) -> int:
+    'Look.'
+    return x
+
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    made = [tool(look), tool(look, name="b", description="B."), tool(look, name="c", description="")]
+print([w.category.__name__ for w in told], "look" in str(told[0].message), "-OO" in str(told[0].message))
+print([t.description for t in made], Agent("a", client=ScriptedClient("hi"), tools=made).run("x").response)
+"""
+
+
+def test_y11_without_docstrings_a_tool_without_a_description_is_told_of():
+    done = subprocess.run(
+        [sys.executable, "-OO", "-c", _WITHOUT], check=True, stdout=subprocess.PIPE, timeout=60
+    )
+    assert done.stdout.decode().splitlines() == [
+        "['RuntimeWarning'] True True",
+        "['', 'B.', ''] hi",
+    ]
