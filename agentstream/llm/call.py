@@ -306,7 +306,7 @@ class Call:
             if most is not None and self._arguments > most:
                 self._exceeded("tool_arguments", most, "characters")
         self.answer.add(delta)
-        if not self._deadlines.streaming and self.answer.begun:
+        if not self._deadlines.streaming and (self.answer.begun or self._dialect.holds_back):
             self._deadlines.begin_stream()
         if delta[3]:
             self._deadlines.begin_tail()

@@ -217,6 +217,9 @@ class OpenAIClient(HTTPClient):
         timeouts: default `Timeouts()`: 10 s to connect, 120 s to the first
             token, 60 s of silence, no deadline: for a hosted model.
         retries, limits: default `Retries()` and `Limits()`.
+        think_tags: the model writes its reasoning into its answer, between <think>
+            and </think>: take it for reasoning.  An answer without tags is held
+            back for up to 65,536 characters, until it is clear that none come.
 
     Raises:
         ConfigError: a setting cannot be used, or OpenAI's own server is meant
@@ -238,6 +241,7 @@ class OpenAIClient(HTTPClient):
         timeouts: Optional[Timeouts] = None,
         retries: Optional[Retries] = None,
         limits: Optional[Limits] = None,
+        think_tags: bool = False,
     ) -> None:
         if api_key is None:
             api_key = os.environ.get("OPENAI_API_KEY")
@@ -261,15 +265,17 @@ class OpenAIClient(HTTPClient):
             limits=limits,
         )
         self._traits = ChatTraits(display_url(self._transport.url))
+        self._think_tags = think_tags
 
     def _dialect(self, request: ChatRequest) -> Dialect:
-        return ChatDialect(
+        dialect = ChatDialect(
             request,
             model=self.model,
             fields=self._body,
             redact=self._redactor(request),
             traits=self._traits,
         )
+        return _thinking(dialect) if self._think_tags else dialect
 
 
 class LlamaClient(HTTPClient):
@@ -291,6 +297,8 @@ class LlamaClient(HTTPClient):
             words and a JSON schema, one call at a time and none after a tool's
             result; works with any model.  "auto": "native" if the template knows
             tools, else "schema".
+        think_tags: as `OpenAIClient` has it, for a server that was started with
+            `--reasoning-format none`.
 
     Raises:
         ConfigError: a setting cannot be used.
@@ -311,6 +319,7 @@ class LlamaClient(HTTPClient):
         retries: Optional[Retries] = None,
         limits: Optional[Limits] = None,
         tool_mode: str = "native",
+        think_tags: bool = False,
     ) -> None:
         root = base_url.rstrip("/")
         if root.endswith("/v1"):
@@ -327,6 +336,7 @@ class LlamaClient(HTTPClient):
             limits=limits,
         )
         self._traits = ChatTraits(display_url(self._transport.url))
+        self._think_tags = think_tags
         self._tool_mode = checks.one_of("tool_mode", tool_mode, TOOL_MODES)
         self._root = root
         self._template: Optional[Template] = None
@@ -351,18 +361,25 @@ class LlamaClient(HTTPClient):
         return ToolsDialect(request, self._template, self._plain, resume=resume)
 
     def _plain(self, request: ChatRequest) -> Dialect:
-        return LlamaDialect(
+        dialect = LlamaDialect(
             request,
             model=self.model,
             fields=self._body,
             redact=self._redactor(request),
             traits=self._traits,
         )
+        return _thinking(dialect) if self._think_tags else dialect
 
     def _resuming(self, request: ChatRequest) -> Dialect:
         from agentstream.llm.llama.resume import ResumingDialect  # noqa: PLC0415 - few need it
 
         return ResumingDialect(self._plain(request))
+
+
+def _thinking(dialect: Dialect) -> Dialect:
+    from agentstream.llm.chat.think import ThinkDialect  # noqa: PLC0415 - few need it
+
+    return ThinkDialect(dialect)
 
 
 def _host(url: str) -> Optional[str]:

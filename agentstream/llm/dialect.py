@@ -138,6 +138,11 @@ class Dialect(ABC):
         return None
 
     @property
+    def holds_back(self) -> bool:
+        """True while words of the answer have come that no delta has told of."""
+        return False
+
+    @property
     def cut(self) -> bool:
         """True if the server said that the answer was cut: at a limit, or by a filter."""
         return False
@@ -213,6 +218,10 @@ class Wrapped(Dialect):
 
     def error(self) -> Optional[AgentStreamError]:
         return self._inner.error()
+
+    @property
+    def holds_back(self) -> bool:
+        return self._inner.holds_back
 
     @property
     def cut(self) -> bool:
