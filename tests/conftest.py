@@ -108,6 +108,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_EXEMPT] = Held(set(), Counter())
 
 
+def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
+    # Processes that share the suite (pytest-xdist) must call a test by one name.
+    changing = [item.nodeid for item in items if " at 0x" in item.nodeid]
+    if changing:
+        raise pytest.UsageError(f"a test's id must not hold an address: {changing[0]}")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(fixturedef: Any, request: Any) -> Any:
     """Exempt what a fixture of higher scope opens, though a test asks for it half-way."""

@@ -85,7 +85,6 @@ class Array:
         (Array(1, 2.5), "[1, 2.5]"),
         (array.array("i", [1, 2]), "[1, 2]"),
     ],
-    ids=repr,
 )
 def test_t08_what_has_no_json_of_its_own(result, text):
     assert to_text(result) == text
