@@ -13,13 +13,23 @@ what the libraries raise into our errors.
 from __future__ import annotations
 
 from agentstream.llm.transport.exchange import Exchange, Timer
-from agentstream.llm.transport.session import Transport
-from agentstream.llm.transport.urls import check_header, check_url, display_url, secrets_in
+from agentstream.llm.transport.session import ApiKey, Cert, Transport, Verify
+from agentstream.llm.transport.urls import (
+    at_path,
+    check_header,
+    check_url,
+    display_url,
+    secrets_in,
+)
 
 __all__ = [
+    "ApiKey",
+    "Cert",
     "Exchange",
     "Timer",
     "Transport",
+    "Verify",
+    "at_path",
     "check_header",
     "check_url",
     "display_url",

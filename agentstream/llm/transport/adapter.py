@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional
 
 from requests.adapters import HTTPAdapter
 from requests.models import PreparedRequest
@@ -97,7 +97,16 @@ class _TLSPool(_Releasing, HTTPSConnectionPool):
 
 
 class Adapter(HTTPAdapter):
-    """requests' adapter over these pools; its responses are StreamResponses."""
+    """requests' adapter over these pools; its responses are StreamResponses.
+
+    Args:
+        context: what TLS is spoken with, in place of any `verify`; None for requests' own.
+        size: connections that a pool keeps.
+    """
+
+    def __init__(self, context: Optional[ssl.SSLContext], size: int) -> None:
+        self._context = context
+        super().__init__(pool_connections=2, pool_maxsize=size)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)  # type: ignore[no-untyped-call,unused-ignore]
@@ -110,6 +119,19 @@ class Adapter(HTTPAdapter):
         if not proxy.lower().startswith("socks"):
             _use_our_pools(manager)
         return manager
+
+    def build_connection_pool_key_attributes(
+        self, request: PreparedRequest, verify: Any, cert: Any = None
+    ) -> Any:
+        host, pool = super().build_connection_pool_key_attributes(request, verify, cert)
+        if self._context is not None:
+            given = {"cert_file": pool.get("cert_file"), "key_file": pool.get("key_file")}
+            pool = {"ssl_context": self._context, **given}  # type: ignore[typeddict-item]
+        return host, pool
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        if self._context is None:
+            super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call,unused-ignore]
 
     def close_pools(self) -> None:
         """Close every pool with its idle connections."""

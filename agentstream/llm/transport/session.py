@@ -3,37 +3,84 @@
 from __future__ import annotations
 
 import http.cookiejar
+import os
+import ssl
+import urllib.parse
+from collections import deque
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import Any, Dict, Mapping, Optional, Union
+from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Tuple, Union
 
 import requests
 import requests.auth
 from requests.models import PreparedRequest
+from requests.utils import select_proxy
 
 from agentstream import threads
 from agentstream.cancel import CancelToken
-from agentstream.errors import AgentStreamError
+from agentstream.errors import AgentStreamError, ConfigError
 from agentstream.llm.settings import Limits
 from agentstream.llm.transport.adapter import Adapter
+from agentstream.llm.transport.environment import check_bundle, check_proxy, openssl_bundle
 from agentstream.llm.transport.exchange import Exchange, Timer
 from agentstream.llm.transport.link import Link, current
 from agentstream.llm.transport.problems import LOW_LEVEL, connect_error
 from agentstream.llm.transport.response import StreamResponse
 from agentstream.llm.transport.semaphore import FairSemaphore
-from agentstream.llm.transport.urls import authorization, check_header, check_url, is_loopback
+from agentstream.llm.transport.urls import (
+    authorization,
+    check_certificate,
+    check_header,
+    check_url,
+    display_url,
+    is_loopback,
+    secrets_in,
+)
 
-__all__ = ["Transport"]
+__all__ = ["ApiKey", "Cert", "Transport", "Verify"]
+
+ApiKey = Union[str, Callable[[], str], None]
+Verify = Union[bool, str, ssl.SSLContext]
+Cert = Union[str, Tuple[str, str], None]
 
 
 class _Auth(requests.auth.AuthBase):
-    """Sets our Authorization and, by being there, keeps netrc's out."""
+    """Sets our Authorization and, by being there, keeps netrc's out.
 
-    def __init__(self, value: Optional[str]) -> None:
-        self._value = value
+    Attributes:
+        asks: the key is asked for anew for each request.
+        keys: the latest keys that were asked for.
+    """
+
+    def __init__(self, key: ApiKey, parts: urllib.parse.SplitResult) -> None:
+        self.asks = callable(key)
+        self.keys: Deque[str] = deque(maxlen=8)
+        self._key = key
+        self._value = None if callable(key) else authorization(key, parts)
+
+    def value(self) -> Optional[str]:
+        """The header's value; None for no header.
+
+        Raises:
+            ConfigError: the callable raised, or gave no key.
+        """
+        if not callable(self._key):
+            return self._value
+        try:
+            key = self._key()
+        except AgentStreamError:
+            raise
+        except Exception as error:
+            reason = f"could not be asked for: {type(error).__name__}"
+            raise ConfigError.about("api_key", reason) from error
+        header = f"Bearer {check_header(key, 'the API key')}"
+        if key not in self.keys:
+            self.keys.append(key)
+        return header
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
-        if self._value is not None:
-            request.headers["Authorization"] = self._value
+        value = self.value()
+        if value is not None:
+            request.headers["Authorization"] = value
         return request
 
 
@@ -42,37 +89,51 @@ class Transport:
 
     Args:
         url: where requests are posted.
-        api_key: sent as a bearer token; None for none.
+        api_key: sent as a bearer token, or a function that gives it, called for
+            each request; None for none.
         headers: further headers of every request.
-        verify: True, False, or the path of a CA bundle, which then wins over
-            REQUESTS_CA_BUNDLE.
+        verify: True, False, the path of a CA bundle or an `ssl.SSLContext`; what is
+            not True wins over REQUESTS_CA_BUNDLE, which wins over SSL_CERT_FILE.
         limits: `Limits`.
+        cert: the client's certificate: a PEM file that holds its key too, or
+            (certificate, key).
+
+    Attributes:
+        places: the pool's.
 
     Raises:
-        ConfigError: the URL, the key or a header cannot be sent.
+        ConfigError: the URL, the key or a header cannot be sent; a file is missing
+            or is no certificate.
     """
 
     def __init__(
         self,
         url: str,
         *,
-        api_key: Optional[str],
+        api_key: ApiKey,
         headers: Mapping[str, str],
-        verify: Union[bool, str],
+        verify: Verify,
         limits: Limits,
+        cert: Cert = None,
     ) -> None:
         self.url = url
         self.limits = limits
-        self._verify = verify
-        parts = check_url(url)
+        self._context = verify if isinstance(verify, ssl.SSLContext) else None
+        self._verify: Union[bool, str] = True if isinstance(verify, ssl.SSLContext) else verify
+        self._cert = check_certificate(cert)
+        if isinstance(verify, str):
+            check_bundle(verify)
+        self._parts = parts = check_url(url)
         self._loopback = is_loopback(parts.hostname or "")
-        self._auth = _Auth(authorization(api_key, parts))
+        self._auth = _Auth(api_key, parts)
         self._headers = {
             "Accept": "text/event-stream, application/json",
             "Accept-Encoding": "identity",  # unflushed gzip would hold tokens back
             "Content-Type": "application/json",
             "User-Agent": "agentstream",
         }
+        self._api_key = api_key
+        self._own_headers = list(headers.values())
         for name, value in headers.items():
             self._headers[check_header(name, "a header's name")] = check_header(
                 value, f"the header {name!r}"
@@ -84,12 +145,13 @@ class Transport:
         self._prepared: Optional[PreparedRequest] = None
         self._prepared_for = ""
         self._session = requests.Session()
-        adapter = Adapter(pool_connections=2, pool_maxsize=self.limits.pool_size)
+        adapter = Adapter(self._context, self.limits.pool_size)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
         # No server of ours sets cookies to good ends, and a jar is shared by all threads.
         self._session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
         self.places = FairSemaphore(self.limits.pool_size)
+        self._process = os.getpid()
 
     def _after_fork(self) -> None:
         # Not closed: the sockets are the parent's, and a copy that is merely
@@ -127,10 +189,28 @@ class Transport:
             timer, resend: see `Exchange`, which says what is raised, too.
         """
 
+        if self._process != os.getpid():  # forked in a way that Python was not told of
+            self._reset()
+        if url is not None:
+            self._check_origin(url)
+
         def send(link: Link) -> StreamResponse:
             return self._send(link, body, url, headers)
 
         return Exchange(send, self.places, stop, timer=timer, resend=resend)
+
+    def secrets(self) -> List[str]:
+        """What must not be shown of what is sent: the keys, the headers' values, the URL's."""
+        keys = [self._api_key] if isinstance(self._api_key, str) else list(self._auth.keys)
+        return [*keys, *self._own_headers, *secrets_in(self.url)]
+
+    def _check_origin(self, url: str) -> None:
+        parts = check_url(url)
+        if (parts.scheme, parts.netloc) != (self._parts.scheme, self._parts.netloc):
+            raise ConfigError(
+                f"{display_url(url)} is another server than {display_url(self.url)}, to which"
+                " the key and the headers belong"
+            )
 
     def _prepare(
         self, method: str, url: str, body: Optional[bytes], headers: Mapping[str, str]
@@ -147,9 +227,12 @@ class Transport:
         Two of them differ in nothing but the body and its length.
         """
         if body is None or headers:
-            return self._prepare(
-                "GET" if body is None else "POST", url, body, {**self._headers, **(headers or {})}
-            )
+            own = {
+                check_header(name, "a header's name"): check_header(value, f"the header {name!r}")
+                for name, value in (headers or {}).items()
+            }
+            method = "GET" if body is None else "POST"
+            return self._prepare(method, url, body, {**self._headers, **own})
         pattern = self._prepared
         if pattern is None or self._prepared_for != url:
             pattern = self._prepared = self._prepare("POST", url, b"{}", self._headers)
@@ -158,6 +241,8 @@ class Transport:
         request.__dict__.update(pattern.__dict__)
         request.headers = pattern.headers.copy()
         request.headers["Content-Length"] = str(len(body))
+        if self._auth.asks:
+            self._auth(request)
         request.body = body
         return request
 
@@ -166,10 +251,17 @@ class Transport:
         if self._loopback and url[:5] == "http:":
             return {"proxies": {}, "stream": True, "verify": self._verify, "cert": None}
         settings: Dict[str, Any] = dict(
-            self._session.merge_environment_settings(url, {}, True, self._verify, None)
+            self._session.merge_environment_settings(url, {}, True, self._verify, self._cert)
         )
+        if settings["verify"] is True:
+            settings["verify"] = openssl_bundle() or True
+        if isinstance(settings["verify"], str) and self._context is None:
+            check_bundle(settings["verify"])
         if self._loopback:
             settings["proxies"] = {}
+        proxy = select_proxy(url, settings["proxies"])
+        if proxy:
+            check_proxy(proxy, self._parts.scheme)
         return settings
 
     def _send(
@@ -185,6 +277,7 @@ class Transport:
             ConnectError: there was no answer.  What it says when `link.stop` has
                 been cancelled means nothing.
             ProtocolError: what answered does not speak HTTP.
+            ConfigError: the request cannot be sent.
         """
         target = url or self.url
         failure: Optional[AgentStreamError] = None
@@ -195,6 +288,8 @@ class Transport:
             # The adapter, not Session.send: that would read a redirect's body to its end.
             adapter: Any = self._session.get_adapter(target)
             response = adapter.send(request, timeout=(None, None), **settings)
+        except AgentStreamError:
+            raise
         except (FutureTimeout, *LOW_LEVEL) as error:
             failure = connect_error(error, link, target)
         finally:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import ipaddress
+import os
+import ssl
 import urllib.parse
-from typing import List, Optional
+from typing import List, Mapping, Optional, Tuple, Union
 
 import requests.auth
 
@@ -13,7 +17,9 @@ from agentstream.llm.secrets import mask
 from agentstream.llm.settings import LLAMA_URL
 
 __all__ = [
+    "at_path",
     "authorization",
+    "check_certificate",
     "check_header",
     "check_url",
     "display_url",
@@ -55,16 +61,55 @@ def display_url(url: str) -> str:
         return "(unreadable)"
 
 
+def at_path(base_url: str, path: str, query: Optional[Mapping[str, str]] = None) -> str:
+    """`path` under a base URL, whose own query stays behind it, before `query`."""
+    base, _, own = base_url.partition("?")
+    fields = [text for text in (own, urllib.parse.urlencode(dict(query or {}))) if text]
+    return base.rstrip("/") + path + ("?" + "&".join(fields) if fields else "")
+
+
 def secrets_in(url: str) -> List[str]:
-    """A URL's password, the header made of it, and the values of its query that pass for keys."""
+    """The secrets of a URL, each as it stands there and as it is meant.
+
+    Those are its password, also with its user as Basic sends them, a user without a
+    password, and the values of its query that pass for keys.
+    """
     parts = urllib.parse.urlsplit(url)
-    found = []
-    if parts.password:
-        found = [urllib.parse.unquote(parts.password), authorization(None, parts) or ""]
-    for name, value in urllib.parse.parse_qsl(parts.query):
+    found: List[Optional[str]] = []
+    if parts.username or parts.password:
+        user, password = (urllib.parse.unquote(p or "") for p in (parts.username, parts.password))
+        pair = f"{user}:{password}"
+        found = [parts.password, password] if password else [parts.username, user]
+        found.append(pair)
+        for encoding in ("latin-1", "utf-8"):
+            with contextlib.suppress(UnicodeEncodeError):
+                found.append(base64.b64encode(pair.encode(encoding)).decode())
+    for field in parts.query.split("&"):
+        name, _, value = field.partition("=")
         if any(word in name.lower() for word in _SECRET_FIELDS):
-            found += [value, urllib.parse.quote(value, safe="")]
-    return found
+            found += [value, urllib.parse.unquote_plus(value)]
+    return list(dict.fromkeys(secret for secret in found if secret))
+
+
+def check_certificate(cert: object) -> Union[str, Tuple[str, str], None]:
+    """A client's certificate as requests takes it: a path, or (certificate, key).
+
+    Raises:
+        ConfigError: a file is missing, cannot be used, or needs a password.
+    """
+    if cert is None:
+        return None
+    files = [cert] if isinstance(cert, (str, os.PathLike)) else cert
+    if not isinstance(files, (list, tuple)) or not 1 <= len(files) <= 2:
+        raise ConfigError.about("cert", "must be the path of a PEM file, or (certificate, key)")
+    paths = [os.fspath(file) for file in files]
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_cert_chain(paths[0], paths[-1], lambda: b"")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or "no PEM"
+        raise ConfigError.about("cert", f"cannot be used: {reason}") from None
+    return (paths[0], paths[1]) if len(paths) == 2 else str(paths[0])
 
 
 def authorization(api_key: Optional[str], parts: urllib.parse.SplitResult) -> Optional[str]:
