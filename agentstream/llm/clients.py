@@ -7,6 +7,7 @@ stream means is decided below; here are the settings, and their conventions.
 from __future__ import annotations
 
 import os
+import re
 import urllib.parse
 import warnings
 from abc import ABC, abstractmethod
@@ -20,7 +21,6 @@ from typing import (
     Optional,
     Type,
     TypeVar,
-    Union,
 )
 
 from agentstream import checks
@@ -43,7 +43,7 @@ from agentstream.llm.settings import (
     Timeouts,
 )
 from agentstream.llm.stream import DeltaStream, TextStream
-from agentstream.llm.transport import Transport, display_url, secrets_in
+from agentstream.llm.transport import ApiKey, Cert, Transport, Verify, at_path, display_url
 from agentstream.results import ChatResponse
 
 __all__ = [
@@ -61,6 +61,8 @@ if TYPE_CHECKING:
 TOOL_MODES = ("native", "schema", "auto")
 
 _Self = TypeVar("_Self", bound="ChatClient")
+#: The end of a llama.cpp server's base URL that may be given or left out.
+_V1 = re.compile(r"/v1/*(?=\?|$)")
 
 
 class InsecureWarning(UserWarning):
@@ -140,10 +142,11 @@ class HTTPClient(ChatClient):
         url: str,
         *,
         model: str,
-        api_key: Optional[str],
+        api_key: ApiKey,
         headers: Optional[Mapping[str, str]],
         body: Optional[Mapping[str, Any]],
-        verify: Union[bool, str],
+        verify: Verify,
+        cert: Cert,
         timeouts: Timeouts,
         retries: Optional[Retries],
         limits: Optional[Limits],
@@ -158,9 +161,8 @@ class HTTPClient(ChatClient):
         self._body = dict(body or {})
         headers = dict(headers or {})
         self._transport = Transport(
-            url, api_key=api_key, headers=headers, verify=verify, limits=self.limits
+            url, api_key=api_key, headers=headers, verify=verify, cert=cert, limits=self.limits
         )
-        self._keys = [*([api_key] if api_key else []), *headers.values(), *secrets_in(url)]
         if verify is False:
             warnings.warn(
                 f"certificates of {display_url(url)} are not verified",
@@ -195,7 +197,7 @@ class HTTPClient(ChatClient):
 
     def _redactor(self, request: ChatRequest) -> Redactor:
         """Takes the client's keys and the request's words out of what errors carry."""
-        return Redactor(self._keys, _texts_of(request))
+        return Redactor(self._transport.secrets(), _texts_of(request))
 
     def close(self) -> None:
         """Close idle connections.  Streams under way go on."""
@@ -207,13 +209,15 @@ class OpenAIClient(HTTPClient):
 
     Args:
         model: the model's name.
-        api_key: sent as a bearer token; default: the environment's OPENAI_API_KEY;
+        api_key: sent as a bearer token, or a function that gives it, called for each
+            request; default: the environment's OPENAI_API_KEY;
             "" for none at all.
-        base_url: requests go to base_url/chat/completions; default: the
+        base_url: requests go to base_url/chat/completions, its query behind that; default: the
             environment's OPENAI_BASE_URL, else OpenAI's own.
         headers, query, body: further headers, query fields and body fields of
             every request ("api-version" for Azure, say).
-        verify: True, False, or the path of a CA bundle.
+        verify: True, False, the path of a CA bundle, or an `ssl.SSLContext`.
+        cert: the client's certificate: a PEM file with its key, or (certificate, key).
         timeouts: default `Timeouts()`: 10 s to connect, 120 s to the first
             token, 60 s of silence, no deadline: for a hosted model.
         retries, limits: default `Retries()` and `Limits()`.
@@ -232,12 +236,13 @@ class OpenAIClient(HTTPClient):
         self,
         model: str = OPENAI_MODEL,
         *,
-        api_key: Optional[str] = None,
+        api_key: ApiKey = None,
         base_url: Optional[str] = None,
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         body: Optional[Mapping[str, Any]] = None,
-        verify: Union[bool, str] = True,
+        verify: Verify = True,
+        cert: Cert = None,
         timeouts: Optional[Timeouts] = None,
         retries: Optional[Retries] = None,
         limits: Optional[Limits] = None,
@@ -254,12 +259,13 @@ class OpenAIClient(HTTPClient):
                 "(or base_url= for a server of your own)"
             )
         super().__init__(
-            _with_query(base_url.rstrip("/") + "/chat/completions", query),
+            at_path(base_url, "/chat/completions", query),
             model=model,
             api_key=api_key,
             headers=headers,
             body=body,
             verify=verify,
+            cert=cert,
             timeouts=timeouts or Timeouts(),
             retries=retries,
             limits=limits,
@@ -284,9 +290,11 @@ class LlamaClient(HTTPClient):
     Args:
         base_url: requests go to base_url/v1/chat/completions.
         model: for a server that serves several; llama.cpp takes any name otherwise.
-        api_key: if the server was started with one.
+        api_key: if the server was started with one; or a function that gives it,
+            called for each request.
         headers, body: further headers and body fields of every request.
-        verify: True, False, or the path of a CA bundle; see `insecure`.
+        verify: True, False, the path of a CA bundle, or an `ssl.SSLContext`; see `insecure`.
+        cert: the client's certificate: a PEM file with its key, or (certificate, key).
         timeouts: default: 10 s to connect, 600 s to the first token (a long
             prompt on a CPU takes its time, and so does loading a model), 120 s
             of silence, no deadline.
@@ -311,26 +319,26 @@ class LlamaClient(HTTPClient):
         base_url: str = LLAMA_URL,
         *,
         model: str = LLAMA_MODEL,
-        api_key: Optional[str] = None,
+        api_key: ApiKey = None,
         headers: Optional[Mapping[str, str]] = None,
         body: Optional[Mapping[str, Any]] = None,
-        verify: Union[bool, str] = True,
+        verify: Verify = True,
+        cert: Cert = None,
         timeouts: Optional[Timeouts] = None,
         retries: Optional[Retries] = None,
         limits: Optional[Limits] = None,
         tool_mode: str = "native",
         think_tags: bool = False,
     ) -> None:
-        root = base_url.rstrip("/")
-        if root.endswith("/v1"):
-            root = root[:-3]
+        root = _V1.sub("", base_url)
         super().__init__(
-            root + "/v1/chat/completions",
+            at_path(root, "/v1/chat/completions"),
             model=model,
             api_key=api_key,
             headers=headers,
             body=body,
             verify=verify,
+            cert=cert,
             timeouts=timeouts or LLAMA_TIMEOUTS,
             retries=retries,
             limits=limits,
@@ -387,10 +395,6 @@ def _host(url: str) -> Optional[str]:
         return urllib.parse.urlsplit(url).hostname
     except ValueError:
         return None  # it will be refused as a URL, which says more
-
-
-def _with_query(url: str, query: Optional[Mapping[str, str]]) -> str:
-    return f"{url}?{urllib.parse.urlencode(dict(query))}" if query else url
 
 
 def _texts_of(request: ChatRequest) -> Iterator[str]:

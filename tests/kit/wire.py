@@ -17,6 +17,29 @@ from agentstream.llm.settings import Limits
 from agentstream.llm.transport import Transport
 from agentstream.testing.certificates import server_context
 
+#: A client's certificate and its key, made for these tests and trusted by nobody else.
+CLIENT_KEY = """\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg7z45UfLXT1wRvWmk
+eLrcuQ5Hes2JSILxe1gaQgJQHzyhRANCAATgrEtOhYVS8DnYiDWCuoN65Dlb7Jj6
+rJRbbDFsKSRx+mqjois7dx9L1pXhJCiBV1Fxb4wx5/KPkhpd1nROD16U
+-----END PRIVATE KEY-----
+"""
+CLIENT_CERTIFICATE = """\
+-----BEGIN CERTIFICATE-----
+MIIBsjCCAVigAwIBAgIUNKDe8KcX/Ve3l/EPc6F5tDRISTIwCgYIKoZIzj0EAwIw
+IzEhMB8GA1UEAwwYYWdlbnRzdHJlYW0gdGVzdHMgY2xpZW50MCAXDTI2MTEyNzA3
+NDc0MloYDzIxMjYxMTAzMDc0NzQyWjAjMSEwHwYDVQQDDBhhZ2VudHN0cmVhbSB0
+ZXN0cyBjbGllbnQwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAATgrEtOhYVS8DnY
+iDWCuoN65Dlb7Jj6rJRbbDFsKSRx+mqjois7dx9L1pXhJCiBV1Fxb4wx5/KPkhpd
+1nROD16Uo2gwZjAdBgNVHQ4EFgQUJjUZx9aQc5Kp4AYZCfVRGEf4wjUwHwYDVR0j
+BBgwFoAUJjUZx9aQc5Kp4AYZCfVRGEf4wjUwDwYDVR0TAQH/BAUwAwEB/zATBgNV
+HSUEDDAKBggrBgEFBQcDAjAKBggqhkjOPQQDAgNIADBFAiA2c59Y91EX+GUjsPQG
+3ztKa6W1Ycgmqny+f7Krw9SBawIhALCMyJ5b7LQ9Jkz7d81N/sLJGd15/g2MV58L
+OCFAWr6D
+-----END CERTIFICATE-----
+"""
+
 #: What is sent for a request, a sendall each; a number is a pause in seconds; None hangs up.
 Answer = Iterable[Union[bytes, float, None]]
 

@@ -8,7 +8,6 @@ that there is none.
 from __future__ import annotations
 
 import json
-import urllib.parse
 from typing import Callable, Mapping, Optional
 
 from agentstream.errors import ConfigError
@@ -16,6 +15,7 @@ from agentstream.llm.dialect import Ask, Dialect, Wrapped
 from agentstream.llm.llama.resume import ResumingDialect
 from agentstream.llm.llama.schema_tools import SchemaDialect, as_schema_request
 from agentstream.llm.messages import ChatRequest
+from agentstream.llm.transport import at_path
 
 __all__ = ["Template", "ToolsDialect", "one_tool"]
 
@@ -39,9 +39,7 @@ class Template:
 
     def __init__(self, mode: str, root: str, model: str) -> None:
         self.mode = mode
-        self.url = f"{root}/props"
-        if model != "default":
-            self.url += "?" + urllib.parse.urlencode({"model": model})
+        self.url = at_path(root, "/props", None if model == "default" else {"model": model})
         self.knows_tools: Optional[bool] = None
 
 

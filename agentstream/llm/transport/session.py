@@ -8,7 +8,7 @@ import ssl
 import urllib.parse
 from collections import deque
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Tuple, Union
+from typing import Any, Callable, Deque, Dict, Iterator, Mapping, Optional, Tuple, Union
 
 import requests
 import requests.auth
@@ -57,14 +57,18 @@ class _Auth(requests.auth.AuthBase):
         self._key = key
         self._value = None if callable(key) else authorization(key, parts)
 
-    def value(self) -> Optional[str]:
-        """The header's value; None for no header.
+    def __call__(self, request: PreparedRequest) -> PreparedRequest:
+        if self._value is not None:
+            request.headers["Authorization"] = self._value
+        return request
+
+    def ask(self) -> str:
+        """The header's value for one request.
 
         Raises:
-            ConfigError: the callable raised, or gave no key.
+            ConfigError: the function raised, or gave no key.
         """
-        if not callable(self._key):
-            return self._value
+        assert callable(self._key)
         try:
             key = self._key()
         except AgentStreamError:
@@ -76,12 +80,6 @@ class _Auth(requests.auth.AuthBase):
         if key not in self.keys:
             self.keys.append(key)
         return header
-
-    def __call__(self, request: PreparedRequest) -> PreparedRequest:
-        value = self.value()
-        if value is not None:
-            request.headers["Authorization"] = value
-        return request
 
 
 class Transport:
@@ -199,10 +197,14 @@ class Transport:
 
         return Exchange(send, self.places, stop, timer=timer, resend=resend)
 
-    def secrets(self) -> List[str]:
-        """What must not be shown of what is sent: the keys, the headers' values, the URL's."""
-        keys = [self._api_key] if isinstance(self._api_key, str) else list(self._auth.keys)
-        return [*keys, *self._own_headers, *secrets_in(self.url)]
+    def secrets(self) -> Iterator[str]:
+        """What must not be shown of what is sent: keys, headers' values, the URL's secrets.
+
+        Looked up when iterated: a key that is asked for is known by then.
+        """
+        yield from [self._api_key] if isinstance(self._api_key, str) else list(self._auth.keys)
+        yield from self._own_headers
+        yield from secrets_in(self.url)
 
     def _check_origin(self, url: str) -> None:
         parts = check_url(url)
@@ -241,8 +243,6 @@ class Transport:
         request.__dict__.update(pattern.__dict__)
         request.headers = pattern.headers.copy()
         request.headers["Content-Length"] = str(len(body))
-        if self._auth.asks:
-            self._auth(request)
         request.body = body
         return request
 
@@ -284,6 +284,8 @@ class Transport:
         current.link = link
         try:
             request = self._request(body, target, headers)
+            if self._auth.asks:
+                request.headers["Authorization"] = self._auth.ask()
             settings = self._settings(request.url or target)
             # The adapter, not Session.send: that would read a redirect's body to its end.
             adapter: Any = self._session.get_adapter(target)
