@@ -14,6 +14,7 @@ import threading
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 from agentstream import checks
+from agentstream.agent.history import with_readable_calls
 from agentstream.errors import ConfigError
 from agentstream.llm.messages import ChatMessage
 from agentstream.results import ToolCall
@@ -124,12 +125,13 @@ class Conversation:
         """Add messages, a tool call together with its results; trims to the budget.
 
         A turn whose last answer is empty is left out: no server takes such a message.
+        Calls are kept in a form that every server can read.
 
         Raises:
             ConfigError: a result without its call, or a call without its result.
         """
         _check(messages)
-        said = _answered(messages)
+        said = [with_readable_calls(message) for message in _answered(messages)]
         entries = [(message, self._estimate(message)) for message in said]
         with self._lock:
             self._entries = tuple(_trimmed((*self._entries, *entries), self.max_tokens))

@@ -15,7 +15,7 @@ from agentstream.llm.messages import ChatMessage
 from agentstream.results import ChatResponse, ToolCall
 from agentstream.tools.arguments import as_object
 
-__all__ = ["UNREADABLE", "as_message", "made_by", "named", "readable"]
+__all__ = ["UNREADABLE", "as_message", "made_by", "named", "readable", "with_readable_calls"]
 
 #: The key under which arguments that are no JSON object are sent back, as a text.
 UNREADABLE = "unreadable_arguments"
@@ -70,6 +70,12 @@ def as_message(response: ChatResponse, calls: Sequence[ToolCall]) -> ChatMessage
     """An answer as a later request tells it; `calls` are its calls."""
     told = [readable(call) for call in calls]
     return ChatMessage.assistant(response.content or None, told, response.provider_state)
+
+
+def with_readable_calls(message: ChatMessage) -> ChatMessage:
+    """The message with its calls as `readable` makes them; the same one if they are so."""
+    calls = tuple(readable(call) for call in message.tool_calls)
+    return message if calls == message.tool_calls else message.replace(tool_calls=calls)
 
 
 def _readable(arguments: str) -> str:

@@ -170,7 +170,7 @@ class _Pruner:
                 return self._pairs((name, getattr(value, name)) for name in names)
             if hasattr(value, "model_dump") and not isinstance(value, type):
                 return self._value(value.model_dump(mode="json"), top=top)
-            if callable(getattr(value, "tolist", None)) and not isinstance(value, type):
+            if _is_array(value):
                 return self._array(value)
         finally:
             self._above.discard(key)
@@ -190,9 +190,9 @@ class _Pruner:
 
     def _array(self, value: Any) -> Any:
         """A number or an array of numpy's kind."""
-        if getattr(value, "ndim", 1):
+        if getattr(value, "ndim", isinstance(value, collections.abc.Iterable)):
             return self._items(value)
-        plain = value.item()
+        plain = value.item() if hasattr(value, "item") else value.tolist()
         return self._text(_repr(value, 200)) if type(plain) is type(value) else self._value(plain)
 
     def _pairs(self, pairs: Any) -> Dict[str, Any]:
@@ -220,6 +220,14 @@ class _Pruner:
         if len(taken) < length:
             self.pruned = True
         return taken
+
+
+def _is_array(value: Any) -> bool:
+    """True for numpy's scalars and arrays, and for what is made like them."""
+    if isinstance(value, type):
+        return False
+    is_scalar = hasattr(value, "dtype") and callable(getattr(value, "item", None))
+    return is_scalar or callable(getattr(value, "tolist", None))
 
 
 def _safely(values: Iterator[Any]) -> Iterator[Any]:

@@ -181,7 +181,7 @@ def _headers(table: Table, settings: Dict[str, Any]) -> Dict[str, str]:
 
 # --- tools ----------------------------------------------------------------------------------
 
-_TOOL = {"description": TEXT, "timeout": NUMBER, "repeatable": FLAG}
+_TOOL = {"description": TEXT, "timeout": NUMBER, "repeatable": FLAG, "alone": FLAG}
 
 
 def read_tool(table: Table, name: str) -> Optional[ToolSpec]:

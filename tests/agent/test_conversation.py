@@ -283,6 +283,21 @@ def test_b21_a_saved_conversation_is_for_its_owner(tmp_path, before, after):
     assert [entry.name for entry in tmp_path.iterdir()] == ["talk.json"]
 
 
+def test_t01_calls_are_kept_as_every_server_can_read_them(tmp_path):
+    said = [
+        ChatMessage.user("a"),
+        ChatMessage.assistant(None, [ToolCall("1", "get weather!", '{"city": "Pa')]),
+        ChatMessage.tool("1", "Error"),
+        ChatMessage.assistant("b"),
+    ]
+    written = {"version": 1, "max_tokens": None, "messages": [m.to_dict() for m in said]}
+    (tmp_path / "old.json").write_text(json.dumps(written))
+    for conversation in (Conversation(said), Conversation.load(tmp_path / "old.json")):
+        (call,) = conversation.messages[1].tool_calls
+        assert call.name == "get_weather_"
+        assert isinstance(json.loads(call.arguments), dict)
+
+
 def test_t02_empty_answers_are_left_out_with_their_turns():
     said = [
         ChatMessage.user("a"),

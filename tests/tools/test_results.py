@@ -44,6 +44,20 @@ class Scalar:
         return f"scalar({self.value})"
 
 
+class Listed:
+    """A number that `tolist` alone gives."""
+
+    def tolist(self) -> int:
+        return 7
+
+
+class Item:
+    dtype = "int64"
+
+    def item(self) -> int:
+        return 8
+
+
 class Array:
     """As numpy's arrays are: `tolist` would copy all of it."""
 
@@ -84,6 +98,8 @@ class Array:
         ({"n": Scalar(5)}, '{"n": 5}'),
         (Array(1, 2.5), "[1, 2.5]"),
         (array.array("i", [1, 2]), "[1, 2]"),
+        (Listed(), "7"),
+        ([Item()], "[8]"),
     ],
 )
 def test_t08_what_has_no_json_of_its_own(result, text):
