@@ -15,6 +15,9 @@ from agentstream.cli.signals import Interruptions
 if TYPE_CHECKING:
     import argparse
 
+    # Imported by name below; here for whatever freezes a program by its import statements.
+    from agentstream.cli import chat, check, follow, run, runs, serve, stop  # noqa: F401
+
 __all__ = ["conduct"]
 
 

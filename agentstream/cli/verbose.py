@@ -7,6 +7,7 @@ from typing import Any, Callable, Dict, Mapping
 
 from agentstream.cli.output import note
 from agentstream.events.model import Event, EventType
+from agentstream.events.payloads import seconds_of, text, tokens_of
 
 __all__ = ["narrate"]
 
@@ -22,7 +23,7 @@ def narrate(event: Event) -> None:
 
 
 def _step(data: Data) -> str:
-    return f"{data['kind'].lower()} {data['name']!r} ({data['step']})"
+    return f"{text(data, 'kind').lower()} {text(data, 'name')!r} ({text(data, 'step')})"
 
 
 def _begun(data: Data) -> str:
@@ -31,26 +32,26 @@ def _begun(data: Data) -> str:
 
 
 def _completed(data: Data) -> str:
-    tokens = data["usage"]["completion_tokens"]
+    tokens = tokens_of(data)
     used = "" if tokens is None else f", {tokens} tokens"
-    return f"{_step(data)} is done: {data['duration_ms'] / 1000:.1f} s{used}"
+    return f"{_step(data)} is done: {seconds_of(data):.1f} s{used}"
 
 
 def _failed(data: Data) -> str:
-    again = f"; again in {data['delay_s']:.1f} s" if data.get("will_retry") else ""
-    return f"{_step(data)} failed: {data['error']}: {data['message']}{again}"
+    again = f"; again in {seconds_of(data):.1f} s" if data.get("will_retry") else ""
+    return f"{_step(data)} failed: {text(data, 'error')}: {text(data, 'message')}{again}"
 
 
 def _retried(data: Data) -> str:
-    return f"{data['agent']}: again in {data['delay_s']:.1f} s: {data['message']}"
+    return f"{text(data, 'agent')}: again in {seconds_of(data):.1f} s: {text(data, 'message')}"
 
 
 def _tool(what: str) -> Callable[[Data], str]:
-    return lambda data: f"{data['agent']}: tool {data['name']!r} {what}"
+    return lambda data: f"{text(data, 'agent')}: tool {text(data, 'name')!r} {what}"
 
 
 _WORDS: Dict[EventType, Callable[[Data], str]] = {
-    EventType.WORKFLOW_STARTED: lambda data: f"workflow {data['workflow']!r} begins",
+    EventType.WORKFLOW_STARTED: lambda data: f"workflow {text(data, 'workflow')!r} begins",
     EventType.WORKFLOW_STEP_STARTED: _begun,
     EventType.WORKFLOW_STEP_COMPLETED: _completed,
     EventType.WORKFLOW_STEP_FAILED: _failed,
@@ -58,5 +59,5 @@ _WORDS: Dict[EventType, Callable[[Data], str]] = {
     EventType.TOOL_CALL_STARTED: _tool("begins"),
     EventType.TOOL_CALL_COMPLETED: _tool("is done"),
     EventType.TOOL_CALL_FAILED: _tool("failed"),
-    EventType.SYSTEM_WARNING: lambda data: f"warning: {data['message']}",
+    EventType.SYSTEM_WARNING: lambda data: f"warning: {text(data, 'message')}",
 }

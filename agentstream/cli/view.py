@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Set
 from agentstream.cli.output import Output, note
 from agentstream.console.terminal import is_terminal
 from agentstream.events.model import Event, EventType
+from agentstream.events.payloads import text
 from agentstream.results import ChatResponse
 
 if TYPE_CHECKING:
@@ -62,10 +63,10 @@ class View:
                 return  # another process writes to this log, too
             self._runs.add(event.workflow_id)
         if event.type is EventType.AGENT_COMPLETED:
-            self._said = event.data["response"]
+            self._said = text(event.data, "response")
         elif event.type is EventType.AGENT_LLM_REQUEST_COMPLETED:
-            if event.data["finish_reason"] == "length":
-                self._cut.add(event.data["agent"])
+            if event.data.get("finish_reason") == "length":
+                self._cut.add(text(event.data, "agent"))
         for callback in self._callbacks:
             callback(event)
 
@@ -121,19 +122,19 @@ class View:
 
     def _write_text(self, event: Event) -> None:
         if event.type is EventType.AGENT_LLM_STREAM_CHUNK:
-            self._attempt(lambda: self._output.write(event.data["chunk"]))
+            self._attempt(lambda: self._output.write(text(event.data, "chunk")))
 
     def _keep(self, event: Event) -> None:
         data = event.data
         if event.type is EventType.AGENT_PROCESSING:
             self.answer = {"content": "", "reasoning": "", "tool_calls": []}
         elif event.type is EventType.AGENT_LLM_REASONING_CHUNK:
-            self.answer["reasoning"] += data["chunk"]
+            self.answer["reasoning"] += text(data, "chunk")
         elif event.type is EventType.AGENT_LLM_REQUEST_COMPLETED:
             known = (name for name in ChatResponse._fields if name in data)
             self.answer.update((name, data[name]) for name in known)
         elif event.type is EventType.AGENT_COMPLETED:
-            self.answer["content"] = data["response"]
+            self.answer["content"] = text(data, "response")
 
     def _attempt(self, write: Callable[[], bool]) -> None:
         try:

@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from agentstream.events.model import Event
-from agentstream.testing import Gate, Hang, text_chunks
+from agentstream.events.model import TERMINAL, Event, EventType
+from agentstream.llm.sse import encode_event
+from agentstream.testing import Gate, Hang, Reply, text_chunks
 from tests.kit.cli_support import last_events
 from tests.kit.support import free_port
 
@@ -163,3 +164,43 @@ def test_what_is_not_there(cli, here):
     assert "does not list its runs: " in here("follow", "--url", where, code=1).line
     assert "http://" in here("follow", "--url", where[7:], code=2).line
     assert cli("follow", "x", "--url", where, "--deadline", "0.8", code=124).line
+
+
+@pytest.mark.parametrize("data", [{}, {"chunk": 5, "usage": 7, "duration_ms": "x", "kind": None}])
+def test_b03_events_of_another_version_are_followed(cli, server, data):
+    """What an event's data does not hold is not shown; no traceback tells of it."""
+    kinds = [kind for kind in EventType if kind is not EventType.WORKFLOW_COMPLETED]
+    kinds = [kind for kind in kinds if kind not in TERMINAL and kind is not EventType.EVENTS_MISSED]
+    events = [
+        Event(f"run:{n}", n, n, kind, "run", None, 1.0, data)
+        for n, kind in enumerate([*kinds, EventType.WORKFLOW_COMPLETED], 1)
+    ]
+    stream = b"".join(encode_event(event.to_json(), id=event.offset) for event in events)
+    state = {
+        "workflow_id": "run",
+        "parent_workflow_id": None,
+        "name": "w",
+        "status": "running",
+        "started_at": None,
+        "ended_at": None,
+        "last_offset": 1,
+        "usage": None,
+    }
+    server.route("/workflows", lambda _: Reply.json({"workflows": [state]}))
+    server.route("/workflows/run/stream", lambda _: Reply(stream))
+    url = ["follow", "--url", server.url]
+    commands = [cli.start(*url, *more) for more in (["-v"], ["--json"], ["--jsonl"], ["run"])]
+    commands.append(cli.start(*url, terminal="stdout stderr"))
+    for command in commands:
+        assert command.finish() == 0, command.shown
+    assert len(commands[2].events) == len(events)
+
+
+@pytest.mark.parametrize("code", [302, 307, 500, 404])
+def test_b03_a_server_that_refuses_is_one_line(cli, server, code):
+    server.default(status=code, headers={"Location": "http://127.0.0.1:1/"})
+    for words in (["--url", server.url], ["--url", server.url, "some"]):
+        if code == 500 and words[-1] == "some":
+            continue  # it is asked again
+        refused = cli("follow", *words, code=1, env={"AGENTSTREAM_TOKEN": TOKEN})
+        assert str(code) in refused.line
