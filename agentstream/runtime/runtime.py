@@ -155,9 +155,9 @@ class Runtime:
         if log.workflow_id in self._runs:
             raise LogError(f"run {log.workflow_id!r} is under way: choose another id")
         run = SubmittedRun(workflow, input, log, context, self._host)
-        name, runs = run.workflow_id, self._runs  # not the run, which would hold itself
-        runs[name] = run
-        run.handle.add_done_callback(lambda _: runs.pop(name, None))
+        name = run.workflow_id  # not the run, which would hold itself; but the runtime, to its end
+        self._runs[name] = run
+        run.handle.add_done_callback(lambda _: self._runs.pop(name, None))
         if parent is not None:
             for token in {parent.token, parent.stop}:
                 _stop_with(token, run.handle)
@@ -171,7 +171,7 @@ class Runtime:
                 )
             )
         except RuntimeError:
-            del runs[name]
+            del self._runs[name]
             raise
         return run
 
