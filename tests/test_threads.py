@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import queue
 import threading
 import time
 import weakref
@@ -253,7 +254,45 @@ def test_r01_the_main_thread_waits_in_pieces_and_others_at_a_stretch() -> None:
     assert Task(lambda: list(threads.slices(7.5))).result() == [7.5]
 
 
+@pytest.mark.parametrize("seconds", [9.3e9, 1e12, 1e300, threads.NEVER])
+def test_b18_a_wait_of_centuries_is_a_wait(seconds: float) -> None:
+    box: queue.SimpleQueue[int] = queue.SimpleQueue()
+    waiting = Task(lambda: threads.get_within(box, seconds))
+    pieces = Task(lambda: next(threads.slices(seconds))).result()
+    assert pieces is not None
+    assert 1e6 < pieces <= threading.TIMEOUT_MAX
+    box.put(7)
+    assert waiting.result() == 7
+    token = CancelToken()
+    asleep = Task(lambda: token.wait(seconds))
+    token.cancel()
+    assert asleep.result() is True
+
+
 # --- the deadline clock ---------------------------------------------------------------------
+
+
+def test_b16_the_clock_forgets_alarms_that_were_stopped_long_before_their_time() -> None:
+    old = []
+    for _ in range(5000):
+        alarm = threads.Alarm(lambda _: None, grain=3600.0)
+        threads.arm(alarm, time.monotonic() + 3600)
+        alarm.stop()
+        old.append(weakref.ref(alarm))
+    del alarm
+    wait_until(lambda: sum(gone() is not None for gone in old) <= 2000)
+
+
+@pytest.mark.parametrize("seconds", [9.3e9, 1e12, 1e300, threads.NEVER])
+def test_b18_an_alarm_in_centuries_does_not_end_the_clock(seconds: float) -> None:
+    late, soon = Bell(grain=seconds), Bell()
+    try:
+        for due in (seconds, time.monotonic() + 0.01, time.monotonic() + seconds):
+            threads.arm(late.alarm, due)
+        threads.arm(soon.alarm, time.monotonic() + 0.03)
+        assert soon.event.wait(5)
+    finally:
+        late.alarm.stop()
 
 
 class Bell:
@@ -312,8 +351,8 @@ def test_a_stopped_alarm_never_rings_and_lets_go_at_once() -> None:
         bell = Bell()
         gone = weakref.ref(bell)
         threads.arm(bell.alarm, time.monotonic() + 0.02)
-        alarm = bell.alarm
-        alarm.stop()
+        alarm = weakref.ref(bell.alarm)
+        bell.alarm.stop()
         del bell
         assert gone() is None
     finally:
@@ -321,7 +360,7 @@ def test_a_stopped_alarm_never_rings_and_lets_go_at_once() -> None:
     after = Bell()
     threads.arm(after.alarm, time.monotonic() + 0.05)
     assert after.event.wait(5)
-    assert all(entry[2] is not alarm for entry in list(threads.clock._clock._heap))
+    wait_until(lambda: alarm() is None)
 
 
 def test_a_ringing_that_raises_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:

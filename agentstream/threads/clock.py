@@ -8,7 +8,7 @@ import logging
 import queue
 import threading
 import time
-from typing import Callable, Iterator, List, Optional, Tuple
+from typing import Callable, List, Optional, Tuple
 
 from agentstream.threads.lifecycle import first_in_child
 from agentstream.threads.start import NEVER, get_within, start_thread
@@ -16,6 +16,9 @@ from agentstream.threads.start import NEVER, get_within, start_thread
 __all__ = ["Alarm", "arm"]
 
 logger = logging.getLogger("agentstream.threads")
+
+#: Alarms that are not worth looking through for stopped ones.
+_FEW = 1000
 
 
 class Alarm:
@@ -27,7 +30,7 @@ class Alarm:
     `arm`.  An alarm lives until `stop`.
     """
 
-    __slots__ = ("due", "entry", "grain", "ring", "stopped")
+    __slots__ = ("__weakref__", "due", "entry", "grain", "ring", "stopped")
 
     def __init__(self, ring: Callable[[float], object], grain: float) -> None:
         self.due = NEVER
@@ -47,9 +50,8 @@ class Alarm:
 class _Clock:
     """One thread for all deadlines; it starts with the first alarm.
 
-    The heap is the thread's own.  Others put what they arm into its queue, whose
-    `put` takes no lock: a signal handler may arm an alarm wherever it interrupts
-    the main thread, here as well.
+    What is armed goes into its queue, whose `put` takes no lock: a signal handler
+    may arm an alarm wherever it interrupts the main thread, here as well.
     """
 
     def __init__(self) -> None:
@@ -57,7 +59,6 @@ class _Clock:
 
     def _reset(self) -> None:
         self._news: queue.SimpleQueue[Tuple[float, Alarm]] = queue.SimpleQueue()
-        self._heap: List[Tuple[float, int, Alarm]] = []
         self._starting = threading.Lock()
         self._thread: Optional[threading.Thread] = None
 
@@ -79,17 +80,16 @@ class _Clock:
         try:
             thread = self._thread
             if thread is None or not thread.is_alive():
-                self._thread = start_thread("clock", _run, self._heap, self._news)
+                self._thread = start_thread("clock", _run, self._news)
         finally:
             self._starting.release()
 
 
-def _run(
-    heap: List[Tuple[float, int, Alarm]], news: queue.SimpleQueue[Tuple[float, Alarm]]
-) -> None:
-    order = itertools.count()
+def _run(news: queue.SimpleQueue[Tuple[float, Alarm]]) -> None:
+    # The agenda is this thread's: an interrupted start may leave two, which share the queue.
+    agenda = _Agenda(news)
     while True:
-        alarm = _next_due(heap, order, news)
+        alarm = agenda.next_due()
         ring = alarm.ring
         if ring is not None:
             try:
@@ -99,45 +99,53 @@ def _run(
         del alarm, ring
 
 
-def _next_due(
-    heap: List[Tuple[float, int, Alarm]],
-    order: Iterator[int],
-    news: queue.SimpleQueue[Tuple[float, Alarm]],
-) -> Alarm:
-    """Wait for the next alarm that is due, taking in those that are armed meanwhile."""
-    while True:
-        for _ in range(news.qsize()):
-            _push(heap, order, *news.get())
-        if not heap:
-            _push(heap, order, *news.get())
-            continue
-        when, _, alarm = heap[0]
-        now = time.monotonic()
-        if when > now and not alarm.stopped:
-            del alarm  # waiting must not keep it, and what it rings, alive
-            try:
-                _push(heap, order, *get_within(news, when - now))
-            except queue.Empty:
-                pass
-            continue
-        heapq.heappop(heap)
-        if alarm.stopped:
-            continue
-        # `entry` before `due`: the owner writes `due` and then reads `entry`,
-        # so one of the two always sees the other's news.
-        alarm.entry = NEVER
-        due = alarm.due
-        if due <= now:
-            return alarm
-        again = min(due, now + alarm.grain) if due == NEVER else due
-        alarm.entry = again
-        _push(heap, order, again, alarm)
+class _Agenda:
+    """The alarms that are armed, in a heap by the time to look at them."""
 
+    def __init__(self, news: queue.SimpleQueue[Tuple[float, Alarm]]) -> None:
+        self._news = news
+        self._heap: List[Tuple[float, int, Alarm]] = []
+        self._order = itertools.count()
+        self._most = _FEW
 
-def _push(
-    heap: List[Tuple[float, int, Alarm]], order: Iterator[int], when: float, alarm: Alarm
-) -> None:
-    heapq.heappush(heap, (when, next(order), alarm))
+    def next_due(self) -> Alarm:
+        """Wait for the next alarm that is due, taking in those that are armed meanwhile."""
+        heap, news = self._heap, self._news
+        while True:
+            for _ in range(news.qsize()):
+                self._push(*news.get())
+            if not heap:
+                self._push(*news.get())
+                continue
+            when, _, alarm = heap[0]
+            now = time.monotonic()
+            if when > now and not alarm.stopped:
+                del alarm  # waiting must not keep it, and what it rings, alive
+                try:
+                    self._push(*get_within(news, when - now))
+                except queue.Empty:
+                    pass
+                continue
+            heapq.heappop(heap)
+            if alarm.stopped:
+                continue
+            # `entry` before `due`: the owner writes `due` and then reads `entry`,
+            # so one of the two always sees the other's news.
+            alarm.entry = NEVER
+            due = alarm.due
+            if due <= now:
+                return alarm
+            again = min(due, now + alarm.grain) if due == NEVER else due
+            alarm.entry = again
+            self._push(again, alarm)
+
+    def _push(self, when: float, alarm: Alarm) -> None:
+        heapq.heappush(self._heap, (when, next(self._order), alarm))
+        if len(self._heap) > self._most:
+            # Those that were stopped long before their time would stay until then.
+            self._heap[:] = [entry for entry in self._heap if not entry[2].stopped]
+            heapq.heapify(self._heap)
+            self._most = max(_FEW, 2 * len(self._heap))
 
 
 _clock = _Clock()
