@@ -14,7 +14,7 @@ from agentstream.events.model import new_id
 from agentstream.events.stream import EventStream
 from agentstream.results import StepResult, WorkflowRun
 from agentstream.runtime.runtime import RunHandle, Runtime
-from agentstream.workflow.progress import as_told
+from agentstream.workflow.progress import to_json
 
 if TYPE_CHECKING:
     import argparse
@@ -111,13 +111,13 @@ def _write_result(
         data = answer or _as_dict(run, error)
         output.write_json(data)
     else:
-        output.write_value(as_told(run.output))
+        output.write_value(to_json(run.output))
 
 
 def _as_dict(run: WorkflowRun, error: Optional[AgentStreamError]) -> Dict[str, Any]:
     data = {
         **run._asdict(),
-        "output": as_told(run.output),
+        "output": to_json(run.output),
         "usage": run.usage.to_dict(),
         "steps": [_step_as_dict(step) for step in run.steps],
     }
@@ -130,7 +130,7 @@ def _as_dict(run: WorkflowRun, error: Optional[AgentStreamError]) -> Dict[str, A
 def _step_as_dict(step: StepResult) -> Dict[str, Any]:
     return {
         **step._asdict(),
-        "output": as_told(step.output),
+        "output": to_json(step.output),
         "usage": step.usage.to_dict(),
         "steps": [_step_as_dict(inner) for inner in step.steps],
     }

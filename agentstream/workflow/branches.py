@@ -15,7 +15,7 @@ from typing import Any, Callable, Deque, Dict, Iterator, Mapping, NamedTuple, Op
 from agentstream.cancel import CancelToken
 from agentstream.errors import Cancelled
 
-__all__ = ["Lend", "Outcome", "blamed", "linked", "side_by_side"]
+__all__ = ["Lend", "Outcome", "first_failure", "linked", "side_by_side"]
 
 #: Runs a function in another thread, and says so; False: there is none to be had.
 Lend = Callable[[Callable[[], object]], bool]
@@ -43,7 +43,7 @@ def linked(outer: CancelToken) -> Iterator[CancelToken]:
 def side_by_side(
     work: Mapping[str, Work], cancel: CancelToken, lend: Lend, *, fail_fast: bool
 ) -> Dict[str, Outcome]:
-    """Do all of it at once; returns what came of each, in the order in which they ended.
+    """Run `work` side by side; returns the outcomes, in the order in which they ended.
 
     What had not begun when it was stopped is a `Cancelled`.
 
@@ -53,18 +53,18 @@ def side_by_side(
         fail_fast: one that fails stops the others; what had not begun never does.
     """
     with linked(cancel) as token:
-        crew = _Crew(work, token, fail_fast)
+        group = _Group(work, token, fail_fast)
         for _ in range(len(work) - 1):
-            if not lend(crew.helper()):
+            if not lend(group.help):
                 break
-        crew.help()
-        return crew.outcomes(len(work))
+        group.help()
+        return group.outcomes(len(work))
 
 
-def blamed(
+def first_failure(
     outcomes: Mapping[str, Outcome], cancel: CancelToken, *, fail_fast: bool
 ) -> Optional[str]:
-    """Whose error ends all of it; None: no error does.
+    """The branch whose error is the step's; None if the step has not failed.
 
     Of `outcomes` in the order in which they ended: a stop, if it came from
     outside; else the first failure, or what is no `Exception`, or all failed.
@@ -82,26 +82,24 @@ def blamed(
     return None
 
 
-class _Crew:
+class _Group:
     def __init__(self, work: Mapping[str, Work], token: CancelToken, fail_fast: bool) -> None:
-        self._todo: Deque[Tuple[str, Work]] = deque(work.items())
+        # Each branch has a copy of the caller's contextvars: no other one sees what it sets.
+        self._todo: Deque[Tuple[str, Work, contextvars.Context]] = deque(
+            (name, function, contextvars.copy_context()) for name, function in work.items()
+        )
         self._ended: queue.SimpleQueue[Tuple[str, Outcome]] = queue.SimpleQueue()
         self._token = token
         self._fail_fast = fail_fast
-
-    def helper(self) -> Callable[[], object]:
-        """`help` for another thread, in the run's own context: what it starts is part of it."""
-        context = contextvars.copy_context()
-        return lambda: context.run(self.help)
 
     def help(self) -> None:
         """Do what there is left to begin."""
         while True:
             try:
-                name, work = self._todo.popleft()
+                name, work, context = self._todo.popleft()
             except IndexError:
                 return
-            self._ended.put((name, self._outcome(work)))
+            self._ended.put((name, context.run(self._outcome, work)))
 
     def _outcome(self, work: Work) -> Outcome:
         if self._token.cancelled:

@@ -1,19 +1,16 @@
 """Workflow and Step: what there is to do, checked when it is written down.
 
-The shapes that hold other steps are shapes.py's; running any of them,
-execution.py's.
+Values: the shapes that hold other steps are shapes.py's, what is done for each
+kind of step perform.py's.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Optional, Sequence, Tuple, Union
 
 from agentstream import checks
 from agentstream.agent.agent import Agent
 from agentstream.errors import ConfigError
-
-if TYPE_CHECKING:
-    from agentstream.workflow.scope import Scope
 
 __all__ = ["Step", "Workflow", "as_step", "as_steps", "check_function", "takes_two"]
 
@@ -99,16 +96,6 @@ class Step:
             return tuple((str(number), step) for number, step in enumerate(self.steps))
         return ()
 
-    def _perform(self, scope: Scope, input: Any) -> Any:
-        """Do it once; returns its output.  For execution.py."""
-        if self.kind == "Agent":
-            return scope.ask(self.what, self.prompt, input)
-        if self.kind == "Workflow":
-            return scope.run_inner(self.what, input)
-        if self.kind == "Sequence":
-            return scope.one_after_the_other(self.within(), input)
-        return scope.call(self.what, input)
-
 
 class Workflow:
     """Steps one after the other: each one's output is the next one's input.
@@ -138,7 +125,7 @@ class Workflow:
         """The workflow as a flowchart, in the text that Mermaid draws (mermaid.js.org)."""
         from agentstream.workflow.mermaid import draw  # noqa: PLC0415 - few ask for it
 
-        return draw(self)
+        return draw(self.steps)
 
 
 def as_step(what: Any) -> Step:

@@ -2,7 +2,7 @@
 
 Runs in the thread that calls it, and in those it is lent, and says what happens
 in the run's log; which threads these are, and who may stop it, is runtime.py's.
-What a step works with is scope.py's.
+What a step works with is scope.py's, what is done for each kind perform.py's.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from agentstream.results import Usage, WorkflowRun
 from agentstream.text import safe_str
 from agentstream.workflow.definition import Step, Workflow
 from agentstream.workflow.host import NoHost, RunHost
-from agentstream.workflow.progress import Progress, as_told
-from agentstream.workflow.scope import Scope, perform
+from agentstream.workflow.perform import perform
+from agentstream.workflow.progress import StepState, to_json
+from agentstream.workflow.scope import Scope
 
 __all__ = ["Execution"]
 
@@ -48,7 +49,7 @@ class Execution:
         self.host = host or NoHost()
         self.values: Dict[str, Any] = {} if context is None else context
         self.lock = threading.RLock()
-        self.steps: List[Progress] = []
+        self.steps: List[StepState] = []
         self._workflow = workflow
         self._cancel = cancel
         self._inner: List[Execution] = []
@@ -100,7 +101,7 @@ class Execution:
         steps: Iterable[Tuple[str, Step]],
         input: Any,
         cancel: CancelToken,
-        into: List[Progress],
+        into: List[StepState],
     ) -> Any:
         """Run steps, each one's output the next one's input; returns the last one's."""
         for label, step in steps:
@@ -110,63 +111,63 @@ class Execution:
         return input
 
     def step(
-        self, step: Step, label: str, input: Any, cancel: CancelToken, into: List[Progress]
+        self, step: Step, label: str, input: Any, cancel: CancelToken, into: List[StepState]
     ) -> Any:
         """Run a step, as often as it may be tried; returns its output.
 
-        What becomes of it is written to a new `Progress` in `into`.
+        What becomes of it is written to a new `StepState` in `into`.
         """
-        progress = Progress(step, label)
-        into.append(progress)
+        state = StepState(step, label)
+        into.append(state)
         attempt = 1
         while True:
             try:
-                output = self._attempt(progress, input, cancel, attempt)
+                output = self._attempt(state, input, cancel, attempt)
                 break
             except BaseException as error:
                 delay = _delay(step, error, attempt, cancel)
-                self._note_failure(progress, error, attempt, delay)
+                self._note_failure(state, error, attempt, delay)
                 if delay is None:
                     raise
             if cancel.wait(delay):
                 stop = Cancelled(f"the run was stopped: {cancel.reason}")
-                self._note_failure(progress, stop, attempt, None)
+                self._note_failure(state, stop, attempt, None)
                 raise stop
-            progress.begin_again()
+            state.begin_again()
             attempt += 1
-        progress.output = output
-        progress.end("completed")
-        self._note_completed(progress)
+        state.output = output
+        state.end("completed")
+        self._note_completed(state)
         return output
 
-    def _attempt(self, progress: Progress, input: Any, cancel: CancelToken, attempt: int) -> Any:
-        step = progress.step
-        scope = Scope(self, progress, cancel)
+    def _attempt(self, state: StepState, input: Any, cancel: CancelToken, attempt: int) -> Any:
+        step = state.step
+        scope = Scope(self, state, cancel)
         inner = scope.open_inner() if step.kind == "Workflow" else None
         self.log.append(
             EventType.WORKFLOW_STEP_STARTED,
-            payloads.workflow_step_started(progress.head(), attempt=attempt, run=inner),
+            payloads.workflow_step_started(state.head(), attempt=attempt, run=inner),
         )
         return perform(scope, input)
 
     def _note_failure(
-        self, progress: Progress, error: BaseException, attempt: int, delay: Optional[float]
+        self, state: StepState, error: BaseException, attempt: int, delay: Optional[float]
     ) -> None:
         stopped = isinstance(error, Cancelled)
-        data = payloads.workflow_step_failed(progress.head(), error, attempt=attempt, delay_s=delay)
+        data = payloads.workflow_step_failed(state.head(), error, attempt=attempt, delay_s=delay)
         if delay is None:
-            progress.end("cancelled" if stopped else "failed")
+            state.end("cancelled" if stopped else "failed")
         if not (stopped and self._cancel.cancelled):  # then the run's own end says so
             self._try_append(EventType.WORKFLOW_STEP_FAILED, data)
 
-    def _note_completed(self, progress: Progress) -> None:
-        result = progress.result("completed")
+    def _note_completed(self, state: StepState) -> None:
+        result = state.result("completed")
         self.log.append(
             EventType.WORKFLOW_STEP_COMPLETED,
             payloads.workflow_step_completed(
-                progress.head(),
+                state.head(),
                 duration_ms=result.duration_ms,
-                output=as_told(result.output),
+                output=to_json(result.output),
                 usage=result.usage.to_dict(),
                 tokens_per_second=result.tokens_per_second,
             ),
@@ -186,26 +187,21 @@ class Execution:
     # --- the end: one terminal event, and it is the last ------------------------------------
 
     def _result(self, status: str, output: Any = None) -> WorkflowRun:
-        usage: Optional[Usage] = None
         steps = list(self.steps)
-        for step in steps:
-            used = step.total()
-            if used is not None:
-                usage = used if usage is None else usage + used
         if status != "completed":
             output = steps[-1].said() if steps else ""
         return WorkflowRun(
             self.log.workflow_id,
             status,
             output,
-            usage or Usage(),
+            sum((step.total() for step in steps), Usage()),
             tuple(step.result(status) for step in steps),
         )
 
     def _end_data(self, run: WorkflowRun) -> Dict[str, Any]:
         return payloads.run_end(
             self._workflow.name,
-            as_told(run.output),
+            to_json(run.output),
             run.usage.to_dict(),
             (time.monotonic() - self._started) * 1000,
         )
@@ -245,8 +241,8 @@ class Execution:
         )
         return self._failure(error, run)
 
-    def _failed_step(self) -> Optional[Progress]:
-        return self.steps[-1].culprit() if self.steps else None
+    def _failed_step(self) -> Optional[StepState]:
+        return self.steps[-1].failed_step() if self.steps else None
 
     def _failure(self, error: BaseException, run: WorkflowRun) -> WorkflowFailed:
         failed = self._failed_step()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import List, Tuple
-
-from agentstream.workflow.definition import Step, Workflow
+from typing import Any, List, Optional, Protocol, Tuple
 
 __all__ = ["draw"]
 
@@ -31,8 +29,21 @@ _LIST = re.compile(r"^(\d+[.)]?|[-+])(?=[.)]? )")
 _BOXES = {"Agent": ("(", ")"), "Function": ("[", "]")}
 
 
-def draw(workflow: Workflow) -> str:
-    """The workflow, from top to bottom: the text of a `flowchart TD`, with a line break at its end.
+class Step(Protocol):
+    """What is drawn of a step; as definition.py has it."""
+
+    kind: str
+    name: str
+    timeout: Optional[float]
+    retries: int
+    what: Any
+
+    def within(self) -> Tuple[Tuple[str, Any], ...]:
+        """The steps within this one, each with the last part of its place."""
+
+
+def draw(steps: Tuple[Any, ...]) -> str:
+    """Steps, from top to bottom: the text of a `flowchart TD`, with a line break at its end.
 
     Agents have round corners, functions square ones; a `Parallel` opens into its
     branches and closes again, a `Branch` is a rhombus, a `Repeat` a frame with an
@@ -41,7 +52,7 @@ def draw(workflow: Workflow) -> str:
     """
     drawing = _Drawing()
     drawing.line('start(["input"])')
-    last = drawing.sequence(workflow.steps, "start", "")
+    last = drawing.sequence(steps, "start", "")
     drawing.line('finish(["output"])')
     drawing.arrow(last, "finish", "")
     lines = [*drawing.lines, *drawing.arrows]
@@ -64,7 +75,7 @@ class _Drawing:
         arrow = f"-->|{_quoted(label)}|" if label else "-->"
         self.arrows.append(f"{start} {arrow} {end}")
 
-    def sequence(self, steps: Tuple[Step, ...], above: str, label: str) -> str:
+    def sequence(self, steps: Tuple[Any, ...], above: str, label: str) -> str:
         for step in steps:
             above = self._step(step, above, label)
             label = ""
@@ -90,7 +101,7 @@ class _Drawing:
         framed = step.name != "sequence" or step.timeout is not None or step.retries
         if framed:
             self._open(_caption(step))
-        last = self.sequence(step.steps, above, label)
+        last = self.sequence(tuple(inner for _, inner in step.within()), above, label)
         if framed:
             self._close()
         return last

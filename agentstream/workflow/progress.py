@@ -1,4 +1,4 @@
-"""A step as it goes: written by the step's thread, read by any, and at last a `StepResult`."""
+"""StepState: the state of a step under way, from which its `StepResult` is made."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     from agentstream.agent.run import AgentRun
     from agentstream.workflow.definition import Step
 
-__all__ = ["Progress", "as_told"]
+__all__ = ["StepState", "to_json"]
 
 
-class Progress:
-    """A step of a run as it goes: written by the step's thread, read by any.
+class StepState:
+    """The state of a step of a run: written by the step's thread, read by any.
 
     Attributes:
         status: "running" until it has ended.
-        usage: of its own requests; None if it made none.
+        usage: of its own requests.
         within: the steps within it, in the order in which they began.
         places: the order to tell those in; None for that in which they began.
-        blamed: the label of the one whose failure ended it, where others failed too.
+        failed_label: the label of the one whose failure ended it, where others failed too.
         agent_run: of an agent's step: knows what has been said so far.
     """
 
@@ -31,7 +31,7 @@ class Progress:
         "_started",
         "_took",
         "agent_run",
-        "blamed",
+        "failed_label",
         "label",
         "output",
         "places",
@@ -47,40 +47,39 @@ class Progress:
         self.label = label
         self.status = "running"
         self.output: Any = None
-        self.usage: Optional[Usage] = None
+        self.usage = Usage()
         self.rate: Optional[float] = None
         self.agent_run: Optional[AgentRun] = None
-        self.within: List[Progress] = []
+        self.within: List[StepState] = []
         self.places: Optional[Dict[str, str]] = None
-        self.blamed: Optional[str] = None
+        self.failed_label: Optional[str] = None
         self._started = time.monotonic()
         self._took: Optional[float] = None
 
     def head(self) -> Dict[str, Any]:
-        """What each event of the step's says first."""
+        """The keys that each event of the step begins with."""
         return {"step": self.label, "name": self.step.name, "kind": self.step.kind}
 
     def begin_again(self) -> None:
-        """Void what it has said and done, for a further attempt; what it used was used."""
+        """Discard the output of a failed attempt; its usage still counts."""
         for inner in self.within:
             self.spend(inner.total())
         self.within = []
         self.agent_run = None
         self.rate = None
-        self.blamed = None
+        self.failed_label = None
 
     def end(self, status: str) -> None:
-        """It has ended so."""
+        """Set the final status, and stop the clock."""
         self._took = time.monotonic() - self._started
         self.status = status
 
-    def spend(self, usage: Optional[Usage]) -> None:
-        """Add what a request used."""
-        if usage is not None:
-            self.usage = usage if self.usage is None else self.usage + usage
+    def spend(self, usage: Usage) -> None:
+        """Add what requests used."""
+        self.usage += usage
 
     def said(self) -> Any:
-        """What it has said so far: text, or by name that of its branches."""
+        """The output so far: a text, or a dict of those of the branches."""
         if self.status == "completed":
             return self.output
         if self.agent_run is not None:
@@ -90,39 +89,34 @@ class Progress:
             return {self.places[inner.label]: inner.said() for inner in within}
         return within[-1].said() if within else ""
 
-    def total(self) -> Optional[Usage]:
-        """What it and the steps within it used; None if no request was made."""
-        total = self.usage
-        for inner in list(self.within):
-            used = inner.total()
-            if used is not None:
-                total = used if total is None else total + used
-        return total
+    def total(self) -> Usage:
+        """The usage of the step and of the steps within it."""
+        return sum((inner.total() for inner in list(self.within)), self.usage)
 
-    def culprit(self) -> Progress:
-        """The innermost step of its run that failed."""
+    def failed_step(self) -> StepState:
+        """The innermost step that failed: this one, or one within it; not in a run within."""
         if self.step.kind != "Workflow":  # what is within that is another run's
             for inner in self._in_order():
-                if inner.status == "failed" and self.blamed in (None, inner.label):
-                    return inner.culprit()
+                if inner.status == "failed" and self.failed_label in (None, inner.label):
+                    return inner.failed_step()
         return self
 
     def result(self, status: str) -> StepResult:
-        """Its `StepResult`; `status` is that of a step which has not ended."""
+        """The `StepResult`; with `status` where the step has not ended."""
         took = time.monotonic() - self._started if self._took is None else self._took
         return StepResult(
             self.step.name,
             self.step.kind,
             took * 1000,
             self.said(),
-            self.total() or Usage(),
+            self.total(),
             self.rate,
             status if self.status == "running" else self.status,
             self.label,
             tuple(inner.result(status) for inner in self._in_order()),
         )
 
-    def _in_order(self) -> List[Progress]:
+    def _in_order(self) -> List[StepState]:
         within = list(self.within)
         if self.places is not None:
             order = list(self.places)
@@ -130,8 +124,8 @@ class Progress:
         return within
 
 
-def as_told(value: Any) -> Any:
-    """A step's output as an event can hold it; what cannot be written, by its type's name."""
+def to_json(value: Any) -> Any:
+    """A step's output as JSON values; "<TypeName>" for what cannot be converted."""
     try:
         return freeze(value)
     except Exception:  # noqa: BLE001 - it contains itself, or is somebody's own class

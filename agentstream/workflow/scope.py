@@ -1,4 +1,4 @@
-"""Scope: what a step works with while it runs; and `perform`, which gives it its time.
+"""Scope: what a step works with while it runs.
 
 Asks agents, calls functions, runs the steps and workflows within.  How often a
 step is tried, and what is said of it, is execution.py's.
@@ -8,70 +8,109 @@ from __future__ import annotations
 
 import contextvars
 import logging
-import time
+import threading
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Protocol, Tuple
 
 from agentstream import threads
 from agentstream.agent.agent import Agent
 from agentstream.agent.journal import AgentLog
 from agentstream.agent.run import AgentRun
 from agentstream.cancel import CancelToken
-from agentstream.errors import AgentStreamError, Cancelled, DeadlineExceeded, WorkflowFailed
+from agentstream.errors import AgentStreamError, Cancelled
 from agentstream.events.model import EventType, new_id
 from agentstream.events.stream import RunLog
+from agentstream.results import WorkflowRun
 from agentstream.tools.context import RunContext
-from agentstream.workflow.branches import Outcome, blamed, linked, side_by_side
+from agentstream.workflow.branches import Outcome, first_failure, linked, side_by_side
 from agentstream.workflow.context import as_content, fill
 from agentstream.workflow.definition import Step, Workflow, takes_two
-from agentstream.workflow.progress import Progress
+from agentstream.workflow.host import RunHost
+from agentstream.workflow.progress import StepState
 
-if TYPE_CHECKING:
-    from agentstream.workflow.execution import Execution
-
-__all__ = ["Scope", "perform"]
+__all__ = ["Execution", "Scope"]
 
 logger = logging.getLogger("agentstream.workflow")
 
 
+class Execution(Protocol):
+    """What a scope needs of the run that it is part of; execution.py has it.
+
+    Attributes:
+        log: the run's.
+        values, lock: what the run's steps share.
+        host: lends threads.
+        steps: those that have begun.
+    """
+
+    log: RunLog
+    values: Dict[str, Any]
+    lock: threading.RLock
+    host: RunHost
+    steps: List[StepState]
+
+    def run(self, input: Any) -> WorkflowRun:
+        """Run the steps; raises WorkflowFailed or Cancelled, with `run`."""
+
+    def step(
+        self, step: Step, label: str, input: Any, cancel: CancelToken, into: List[StepState]
+    ) -> Any:
+        """Run a step, as often as it may be tried; its state is added to `into`."""
+
+    def one_after_the_other(
+        self,
+        steps: Iterable[Tuple[str, Step]],
+        input: Any,
+        cancel: CancelToken,
+        into: List[StepState],
+    ) -> Any:
+        """Run steps, each one's output the next one's input."""
+
+    def inner(self, workflow: Workflow, log: RunLog, cancel: CancelToken) -> Execution:
+        """A run within this one, which shares its values."""
+
+    def forget(self, inner: Any) -> None:
+        """Unregister a run within this one that has ended."""
+
+
 class Scope:
-    """One attempt at a step: where it belongs, and what it may do."""
+    """One attempt at a step: its place in the run, and what it does there."""
 
-    __slots__ = ("_execution", "_inner_log", "_progress", "cancel")
+    __slots__ = ("_execution", "_inner_log", "_state", "cancel")
 
-    def __init__(self, execution: Execution, progress: Progress, cancel: CancelToken) -> None:
+    def __init__(self, execution: Execution, state: StepState, cancel: CancelToken) -> None:
         self._execution = execution
-        self._progress = progress
+        self._state = state
         self._inner_log: Optional[RunLog] = None
         self.cancel = cancel
 
     @property
     def step(self) -> Step:
         """The step."""
-        return self._progress.step
+        return self._state.step
 
     def note(self, kind: EventType, data: Mapping[str, Any]) -> None:
         """Append an event of the step's."""
-        self._execution.log.append(kind, {**self._progress.head(), **data})
+        self._execution.log.append(kind, {**self._state.head(), **data})
 
     def ask(self, agent: Agent, prompt: Optional[str], input: Any) -> str:
         """Run an agent; returns its text."""
-        name, progress = self.step.name, self._progress
+        name, state = self.step.name, self._state
         if prompt is None:
             content = as_content(input, name)
         else:
             content = fill(prompt, input, self._execution.values, name)
-        log = AgentLog(self._execution.log, agent.name, progress.label)
+        log = AgentLog(self._execution.log, agent.name, state.label)
         run = AgentRun(agent.settings, content, log, self._context(agent.name))
-        progress.agent_run = run
+        state.agent_run = run
         try:
             for _ in run.texts():
                 pass  # it has been published
         finally:
-            progress.spend(run.usage())
+            state.spend(run.usage())
         output = run.output
         assert output is not None
-        progress.rate = output.tokens_per_second
+        state.rate = output.tokens_per_second
         return output.response
 
     def _context(self, agent: str = "") -> RunContext:
@@ -80,7 +119,7 @@ class Scope:
         return RunContext(
             execution.log.workflow_id,
             agent,
-            self._progress.label,
+            self._state.label,
             cancel=self.cancel,
             values=execution.values,
             lock=execution.lock,
@@ -124,12 +163,12 @@ class Scope:
 
     def one_after_the_other(self, steps: Iterable[Tuple[str, Step]], input: Any) -> Any:
         """Run steps within this one; returns the last one's output."""
-        label, progress = self._progress.label, self._progress
+        label, state = self._state.label, self._state
         return self._execution.one_after_the_other(
             ((f"{label}.{part}", step) for part, step in steps),
             input,
             self.cancel,
-            progress.within,
+            state.within,
         )
 
     def side_by_side(
@@ -141,20 +180,20 @@ class Scope:
             The error that ends this step: with `fail_fast` the first, else one
             if all of them failed.
         """
-        execution, progress = self._execution, self._progress
-        progress.places = {f"{progress.label}.{name}": name for name in branches}
+        execution, state = self._execution, self._state
+        state.places = {f"{state.label}.{name}": name for name in branches}
 
         def run(name: str, step: Step) -> Callable[[CancelToken], Any]:
-            label = f"{progress.label}.{name}"
-            return lambda token: execution.step(step, label, input, token, progress.within)
+            label = f"{state.label}.{name}"
+            return lambda token: execution.step(step, label, input, token, state.within)
 
         work = {name: run(name, step) for name, step in branches.items()}
         outcomes = side_by_side(work, self.cancel, execution.host.lend, fail_fast=fail_fast)
-        name = blamed(outcomes, self.cancel, fail_fast=fail_fast)
+        name = first_failure(outcomes, self.cancel, fail_fast=fail_fast)
         error = None if name is None else outcomes[name].error
         if error is None:
             return outcomes
-        progress.blamed = f"{progress.label}.{name}"
+        state.failed_label = f"{state.label}.{name}"
         try:
             raise error
         finally:
@@ -169,7 +208,7 @@ class Scope:
         """Run the workflow whose log `open_inner` began; returns its output."""
         log = self._inner_log
         assert log is not None
-        return self._run_within(workflow, log, input, self.cancel, self._progress)
+        return self._run_within(workflow, log, input, self.cancel, self._state)
 
     def _run_agent(self, agent: Agent, input: Any, context: RunContext) -> str:
         """Run an agent, which a tool or function asks for, as a workflow within this run."""
@@ -183,13 +222,13 @@ class Scope:
         log: RunLog,
         input: Any,
         cancel: CancelToken,
-        progress: Optional[Progress] = None,
+        state: Optional[StepState] = None,
     ) -> Any:
-        """Run a workflow within this run; `progress` is told its steps."""
+        """Run a workflow within this run; `state` is told its steps."""
         with linked(cancel) as token:
             inner = self._execution.inner(workflow, log, token)
-            if progress is not None:
-                progress.within = inner.steps
+            if state is not None:
+                state.within = inner.steps
             host = self._execution.host
             host.enter(log.workflow_id, token)
             context = contextvars.copy_context()
@@ -200,28 +239,3 @@ class Scope:
                 del context  # as in `call`
                 host.leave(log.workflow_id)
                 self._execution.forget(inner)
-
-
-def perform(scope: Scope, input: Any) -> Any:
-    """Do the scope's step once, within its timeout if it has one; returns its output."""
-    outer, timeout = scope.cancel, scope.step.timeout
-    if timeout is None:
-        return scope.step._perform(scope, input)
-    with linked(outer) as token:
-        scope.cancel = token
-        alarm = threads.Alarm(lambda _: token.cancel("its time is over"), grain=timeout)
-        threads.arm(alarm, time.monotonic() + timeout)
-        try:
-            return scope.step._perform(scope, input)
-        except (Cancelled, WorkflowFailed) as error:
-            if outer.cancelled or not token.cancelled:
-                raise
-            raise DeadlineExceeded(
-                f"step {scope.step.name!r} did not end within {timeout:g} s (timeout)",
-                partial=error.partial,
-                phase=error.phase,
-                retryable=True,
-                outcome=error.outcome,
-            ) from error
-        finally:
-            alarm.stop()

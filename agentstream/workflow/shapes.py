@@ -1,19 +1,12 @@
-"""Parallel, Branch and Repeat: steps that hold other steps, and say which of them run when."""
+"""Parallel, Branch and Repeat: steps that hold other steps.  Values: perform.py runs them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from agentstream import checks
-from agentstream.errors import ConfigError, LimitExceeded
-from agentstream.events import payloads
-from agentstream.events.model import EventType
-from agentstream.text import safe_str
-from agentstream.workflow.branches import Outcome
+from agentstream.errors import ConfigError
 from agentstream.workflow.definition import Step, as_step, check_function
-
-if TYPE_CHECKING:
-    from agentstream.workflow.scope import Scope
 
 __all__ = ["Branch", "Parallel", "Repeat"]
 
@@ -85,17 +78,6 @@ class Parallel(Step):
         """As in `Step`."""
         return tuple(self.branches.items())
 
-    def _perform(self, scope: Scope, input: Any) -> Dict[str, Any]:
-        outcomes = scope.side_by_side(self.branches, input, fail_fast=self.fail_fast)
-        return {name: _told(outcomes[name]) for name in self.branches}
-
-
-def _told(outcome: Outcome) -> Any:
-    error = outcome.error
-    if error is None:
-        return outcome.value
-    return {"error": type(error).__name__, "message": safe_str(error)}
-
 
 class Branch(Step):
     """One step or another, as a function of the input decides.
@@ -134,11 +116,6 @@ class Branch(Step):
         """As in `Step`."""
         then: List[Tuple[str, Step]] = [("then", self.then)]
         return tuple(then if self.otherwise is None else [*then, ("otherwise", self.otherwise)])
-
-    def _perform(self, scope: Scope, input: Any) -> Any:
-        if scope.call(self.predicate, input):
-            return scope.run("then", self.then, input)
-        return input if self.otherwise is None else scope.run("otherwise", self.otherwise, input)
 
 
 class Repeat(Step):
@@ -183,15 +160,3 @@ class Repeat(Step):
     def within(self) -> Tuple[Tuple[str, Step], ...]:
         """As in `Step`."""
         return (("1", self.step),)
-
-    def _perform(self, scope: Scope, input: Any) -> Any:
-        for number in range(1, self.at_most + 1):
-            input = scope.run(str(number), self.step, input)
-            if self.until is not None and scope.call(self.until, input):
-                return input
-        if self.until is not None:
-            remark = f"step {self.name!r} was not done after {self.at_most} rounds (at_most)"
-            if self.fail_at_limit:
-                raise LimitExceeded(remark, limit="at_most")
-            scope.note(EventType.SYSTEM_WARNING, payloads.system_warning(remark))
-        return input
