@@ -6,18 +6,42 @@ generated code would be half of what `import agentstream` costs beyond requests.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Dict, NoReturn, Tuple, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Dict, NoReturn, Tuple, Type, TypeVar
 
 __all__ = ["Frozen"]
 
 T = TypeVar("T", bound="Frozen")
 
 if TYPE_CHECKING:
+    from inspect import Signature
+
     from typing_extensions import dataclass_transform
 else:
 
     def dataclass_transform(**_: Any) -> Callable[[T], T]:
         return lambda kind: kind
+
+
+class _Signature:
+    """What `inspect.signature` says of a Frozen class: its fields and their defaults.
+
+    Made when somebody asks: `inspect` is too dear to import for nobody.
+    """
+
+    def __get__(self, value: object, kind: Type[Frozen]) -> Signature:
+        from inspect import Parameter, Signature  # noqa: PLC0415
+
+        return Signature(
+            [
+                Parameter(
+                    name,
+                    Parameter.POSITIONAL_OR_KEYWORD,
+                    default=getattr(kind, name, Parameter.empty),
+                    annotation=kind.__annotations__[name],
+                )
+                for name in kind._fields
+            ]
+        )
 
 
 @dataclass_transform(frozen_default=True)
@@ -28,6 +52,7 @@ class Frozen:
     """
 
     _fields: Tuple[str, ...] = ()
+    __signature__ = _Signature()
 
     def __init_subclass__(cls) -> None:
         cls._fields = tuple(cls.__annotations__)
