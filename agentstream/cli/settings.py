@@ -247,6 +247,9 @@ def open_client(
     settings = {key: setting(given, key) or None for key in ("model", "base_url", "api_key")}
     if provider.key_env and not (settings["base_url"] or settings["api_key"]):
         _check_key(provider.title, provider.key_env, provider.url_env)
+    if provider.key_env and settings["api_key"] is None:
+        # Whoever names both at the command line means that key for that server.
+        settings["api_key"] = os.environ.get(provider.key_env)
     retries = setting(given, "retries")
     if retries is not None:
         settings["retries"] = Retries(retries, resume=resume and provider.resumes)

@@ -241,6 +241,7 @@ class Call:
         dialect = self._dialect
         read = dialect.read
         stop = self._stop
+        idle_until = 0.0
         for event, data in decoder.decode_data(lines):
             if stop.cancelled:
                 break
@@ -248,15 +249,16 @@ class Call:
             if delta is not None:
                 self._take(delta)
                 yield delta
+                idle_until = 0.0
             else:
-                self._deadlines.note_idle()
+                idle_until = self._deadlines.idle(idle_until)
             if dialect.ended:
                 break
-        self._check_failure()
+        self._raise_failure()
         if not dialect.ended and self._cancel.cancelled:
             raise self._stopped("stream")
         yield from self._flush("" if dialect.ended else decoder.tail())
-        self._check_failure()
+        self._raise_failure()
 
     def _read_whole(
         self, exchange: Exchange, lines: Iterable[bytes], content_type: str
@@ -279,12 +281,12 @@ class Call:
         if delta is not None:
             self._take(delta)
             yield delta
-        self._check_failure()
+        self._raise_failure()
         if delta is None:
             raise self._dialect.wrong_content(content_type, text)
         yield from self._flush("")
 
-    def _check_failure(self) -> None:
+    def _raise_failure(self) -> None:
         error = self._dialect.error()
         if error is not None:
             raise error

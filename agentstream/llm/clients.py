@@ -63,6 +63,8 @@ TOOL_MODES = ("native", "schema", "auto")
 _Self = TypeVar("_Self", bound="ChatClient")
 #: The end of a llama.cpp server's base URL that may be given or left out.
 _V1 = re.compile(r"/v1/*(?=\?|$)")
+#: OpenAI's own host; of others, only their users know what key they take.
+OPENAI = "api.openai.com"
 
 
 class InsecureWarning(UserWarning):
@@ -151,15 +153,15 @@ class HTTPClient(ChatClient):
         retries: Optional[Retries],
         limits: Optional[Limits],
     ) -> None:
-        self.model = model
+        self.model = checks.text("model", model, empty=True)
         self.timeouts = timeouts
         self.retries = retries or Retries()
         self.limits = limits or Limits()
         checks.instance("timeouts", self.timeouts, Timeouts)
         checks.instance("retries", self.retries, Retries)
         checks.instance("limits", self.limits, Limits)
-        self._body = dict(body or {})
-        headers = dict(headers or {})
+        self._body = _fields("body", body)
+        headers = _fields("headers", headers)
         self._transport = Transport(
             url, api_key=api_key, headers=headers, verify=verify, cert=cert, limits=self.limits
         )
@@ -210,8 +212,9 @@ class OpenAIClient(HTTPClient):
     Args:
         model: the model's name.
         api_key: sent as a bearer token, or a function that gives it, called for each
-            request; default: the environment's OPENAI_API_KEY;
-            "" for none at all.
+            request; "" for none at all.  Default: the environment's OPENAI_API_KEY,
+            where OpenAI or the environment's own OPENAI_BASE_URL is asked and
+            `headers` holds no Authorization.
         base_url: requests go to base_url/chat/completions, its query behind that; default: the
             environment's OPENAI_BASE_URL, else OpenAI's own.
         headers, query, body: further headers, query fields and body fields of
@@ -248,12 +251,13 @@ class OpenAIClient(HTTPClient):
         limits: Optional[Limits] = None,
         think_tags: bool = False,
     ) -> None:
-        if api_key is None:
+        own_url = os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
+        base_url = own_url if base_url is None else checks.text("base_url", base_url, empty=True)
+        authorized = _has_authorization(headers)
+        if api_key is None and not authorized and _place(base_url) in (OPENAI, _place(own_url)):
+            # The environment's key is for OpenAI, and for the server that stands beside it.
             api_key = os.environ.get("OPENAI_API_KEY")
-        api_key = api_key or None
-        if base_url is None:
-            base_url = os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
-        if api_key is None and _host(base_url) == "api.openai.com":
+        if not (api_key or authorized) and _place(base_url) == OPENAI:
             raise ConfigError(
                 "OpenAI needs a key: set OPENAI_API_KEY or pass api_key= "
                 "(or base_url= for a server of your own)"
@@ -261,7 +265,7 @@ class OpenAIClient(HTTPClient):
         super().__init__(
             at_path(base_url, "/chat/completions", query),
             model=model,
-            api_key=api_key,
+            api_key=api_key or None,
             headers=headers,
             body=body,
             verify=verify,
@@ -330,7 +334,7 @@ class LlamaClient(HTTPClient):
         tool_mode: str = "native",
         think_tags: bool = False,
     ) -> None:
-        root = _V1.sub("", base_url)
+        root = _V1.sub("", checks.text("base_url", base_url, empty=True))
         super().__init__(
             at_path(root, "/v1/chat/completions"),
             model=model,
@@ -390,11 +394,27 @@ def _thinking(dialect: Dialect) -> Dialect:
     return ThinkDialect(dialect)
 
 
-def _host(url: str) -> Optional[str]:
+def _fields(name: str, given: Optional[Mapping[str, Any]]) -> Dict[str, Any]:
+    if not isinstance(given, (Mapping, type(None))):
+        raise ConfigError.about(name, f"must be a dict, not {type(given).__name__}")
+    return dict(given or {})
+
+
+def _place(url: str) -> str:
+    """Who is asked at a URL: OPENAI, or host and port; "" for what is no URL."""
     try:
-        return urllib.parse.urlsplit(url).hostname
+        parts = urllib.parse.urlsplit(url)
+        host, port = parts.hostname or "", parts.port
     except ValueError:
-        return None  # it will be refused as a URL, which says more
+        return ""  # it will be refused as a URL, which says more
+    host = host.rstrip(".")
+    if host == OPENAI or host.endswith("." + OPENAI):  # regions have names before it
+        return OPENAI
+    return f"{host}:{port or parts.scheme}"
+
+
+def _has_authorization(headers: Optional[Mapping[str, str]]) -> bool:
+    return any(str(name).strip().lower() == "authorization" for name in headers or ())
 
 
 def _texts_of(request: ChatRequest) -> Iterator[str]:

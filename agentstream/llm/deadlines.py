@@ -25,11 +25,15 @@ __all__ = ["Deadlines"]
 
 #: Once the model has finished, usage and [DONE] have this long to follow.
 _TAIL_S = 2.0
+#: A clock that comes later than this lets the reader go first, for as long as it was
+#: late, within these bounds.
+_LATE_S, _GRACE_S, _MOST_GRACE_S = 0.05, 0.25, 1.0
 
 _ERRORS: Dict[str, Tuple[Type[AgentStreamError], str]] = {
     "connect": (ConnectTimeout, "no connection"),
     "first_token": (FirstTokenTimeout, "no text from the model"),
     "stall": (StallTimeout, "the stream fell silent: nothing"),
+    "idle": (StallTimeout, "the stream brought signs of life and nothing else"),
     "total": (DeadlineExceeded, "the answer was not complete"),
 }
 
@@ -39,7 +43,7 @@ class Deadlines:
 
     Attributes:
         expired: the clock that stopped the attempt: "connect", "first_token",
-            "stall", "total", or "tail" and "body", which are no failures.
+            "stall", "idle", "total", or "tail" and "body", which are no failures.
         streaming: the first delta has come, so `stall` counts.
         total_due: when `total` runs out, on `time.monotonic`'s scale.
     """
@@ -50,6 +54,7 @@ class Deadlines:
         self._stop = CancelToken()
         self._kind = ""
         self._stall = self._stall_due = threads.NEVER
+        self._look_again = 0.0  # when the clock was told to, since it had come late
         self._alive = True  # bytes of a data line came since the last look
         self.expired = ""
         self.streaming = False
@@ -117,8 +122,26 @@ class Deadlines:
         """Bytes of a data line have come."""
         self._alive = True
 
-    def note_idle(self) -> None:
-        """An event came that adds nothing, a ping perhaps."""
+    def idle(self, until: float) -> float:
+        """An event came that adds nothing, a ping perhaps; returns when such must come to an end.
+
+        They keep a stream alive as long as its first token may take, and no longer.
+
+        Args:
+            until: what this returned for the event before, if that added nothing
+                either; else 0.
+        """
+        now = time.monotonic()
+        if not self.streaming:
+            return 0.0
+        if not until:
+            first = self._timeouts.first_token
+            bound = threads.NEVER if first is None else max(first, self._stall)
+            return now + (self._stall if self._kind == "tail" else bound)
+        if now >= until:
+            self.expired = "tail" if self._kind == "tail" else "idle"
+            self._stop.cancel(self.expired)
+        return until
 
     def watch(self, read: Callable[[], bytes]) -> Callable[[], bytes]:
         """`read` with the stall clock around it; on the way of every chunk."""
@@ -144,7 +167,14 @@ class Deadlines:
         """In the clock's thread: something ran out."""
         due = self._alarm.due
         if due > now:  # moved since
-            threads.arm(self._alarm, due)
+            threads.look_again(self._alarm, due)
+            return
+        late = now - max(due, self._look_again)
+        if late > _LATE_S and now < self.total_due:
+            # The process was suspended, or had no time.  What the server sent meanwhile
+            # lies in the socket: the reader has it first.
+            self._look_again = now + min(max(late, _GRACE_S), _MOST_GRACE_S)
+            threads.look_again(self._alarm, self._look_again)
             return
         self.expired = "total" if now >= self.total_due else self._kind
         self._stop.cancel(self.expired)
@@ -152,9 +182,10 @@ class Deadlines:
     def error(self, phase: str) -> AgentStreamError:
         """The error for the clock that ran out."""
         kind, what = _ERRORS[self.expired]
-        seconds = getattr(self._timeouts, self.expired)
+        setting = "first_token" if self.expired == "idle" else self.expired
+        seconds = getattr(self._timeouts, setting)
         return kind(
-            f"{what} within {seconds:g} s (Timeouts.{self.expired})",
+            f"{what} within {seconds:g} s (Timeouts.{setting})",
             phase=phase,
             outcome="failed" if phase in ("connect", "tls") else "unknown",
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
+from agentstream import checks
 from agentstream.errors import ConfigError
 from agentstream.llm.frozen import Frozen
 from agentstream.results import ChatResponse, ToolCall, Usage
@@ -54,8 +55,7 @@ class ChatMessage(Frozen):
     provider_state: Optional[Mapping[str, Any]] = None
 
     def __post_init__(self) -> None:
-        if self.role not in _ROLES:
-            raise ConfigError(f"unknown role {self.role!r}: use one of {', '.join(_ROLES)}")
+        _check_role(self.role)
 
     def __repr__(self) -> str:
         size = "None" if self.content is None else f"<{len(self.content)}>"
@@ -98,6 +98,11 @@ class ChatMessage(Frozen):
         return message
 
 
+def _check_role(role: Any, roles: Tuple[str, ...] = _ROLES) -> None:
+    if checks.text("role", role, empty=True) not in roles:
+        raise ConfigError.about("role", f"must be one of {', '.join(_ROLES)}, not {role[:40]!r}")
+
+
 #: A message as ours, or as a dict in OpenAI's form.
 MessageLike = Union[ChatMessage, Mapping[str, Any]]
 
@@ -137,9 +142,11 @@ def as_request(prompt: Prompt) -> ChatRequest:
     """Make a `ChatRequest` of a text, of a list of messages, or of a request.
 
     Raises:
-        ConfigError: it is none of these, or holds no message.
+        ConfigError: it is none of these, or empty, or a message's role is none of the API's.
     """
     if isinstance(prompt, str):
+        if not prompt:
+            raise ConfigError("the prompt is empty")
         prompt = ChatRequest([ChatMessage("user", prompt)])
     elif isinstance(prompt, (list, tuple)):
         prompt = ChatRequest(prompt)
@@ -150,8 +157,11 @@ def as_request(prompt: Prompt) -> ChatRequest:
     if not prompt.messages:
         raise ConfigError("a request needs at least one message")
     for message in prompt.messages:
-        if not isinstance(message, (ChatMessage, Mapping)):
+        if isinstance(message, ChatMessage):
+            continue
+        if not isinstance(message, Mapping):
             raise ConfigError(f"a message is a ChatMessage or a dict, not {type(message).__name__}")
+        _check_role(message.get("role"), (*_ROLES, "function"))
     return prompt
 
 

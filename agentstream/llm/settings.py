@@ -34,6 +34,8 @@ class Timeouts(Frozen):
             tool-call delta.  Comments, headers and empty chunks do not end it.
         stall: between bytes of data lines after that.  A comment resets nothing,
             and the time that the caller spends between two chunks is not counted.
+            Data that adds nothing (pings, empty chunks) keeps a stream alive as long
+            as `first_token` at most.
         total: for the whole call, its retries and the caller's own time included.
 
     Raises:

@@ -6,7 +6,7 @@ and what must be finished at exit is finished here, within a bound.
 
 from agentstream.threads.abandon import abandonable
 from agentstream.threads.aside import aside, interrupted
-from agentstream.threads.clock import Alarm, arm
+from agentstream.threads.clock import Alarm, arm, look_again
 from agentstream.threads.lifecycle import after_fork, at_exit, exiting
 from agentstream.threads.pool import NoThread, WorkerPool
 from agentstream.threads.start import NEVER, get_within, slices, start_thread
@@ -24,6 +24,7 @@ __all__ = [
     "exiting",
     "get_within",
     "interrupted",
+    "look_again",
     "slices",
     "start_thread",
 ]

@@ -1,8 +1,10 @@
-"""FAULTS.md N04 to N07 and N16: the clocks of a call."""
+"""FAULTS.md N04 to N07, N16, B14 and W07: the clocks of a call."""
 
 from __future__ import annotations
 
+import signal
 import threading
+import time
 
 import pytest
 
@@ -10,6 +12,7 @@ from agentstream import errors
 from agentstream.llm.settings import Retries
 from agentstream.testing import Cut, Drip, Hang, Pause, ScriptedServer
 from agentstream.testing.pieces import chat_chunk, sse, text_chunks
+from tests.kit.programs import Program, settle
 from tests.kit.support import ask, client_of
 
 #: A slow machine's share of every bound.
@@ -223,3 +226,103 @@ def test_n16_jitter_below_the_stall_limit(server):
     assert result.error is None
     assert result.text == "Hello, world!"
     assert result.took > 0.6
+
+
+# --- a process that was suspended ---
+
+ASKS = """
+client = LlamaClient(arguments[0], timeouts=Timeouts(first_token=0.6, stall=0.6), retries=Retries(0))
+say("asking")
+try:
+    for text in client.chat_stream("hi"):
+        say("text", text)
+    say("whole")
+except AgentStreamError as error:
+    say(type(error).__name__)
+client.close()
+"""
+
+
+def suspended(server, seconds, after, end="whole"):
+    """What a program says up to `end` that is stopped for `seconds` once it has said `after`."""
+    with Program(ASKS, server.url) as program:
+        program.expect(after)
+        settle(program.process.pid)
+        program.process.send_signal(signal.SIGSTOP)
+        dawdle(seconds)
+        program.process.send_signal(signal.SIGCONT)
+        program.expect(end)
+        assert program.finish() == 0
+    return program.lines
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no SIGSTOP here")
+@pytest.mark.parametrize("seconds", [0.7, 1.0, 2.0])
+def test_b14_who_was_suspended_in_a_stream_reads_what_came_meanwhile(server, seconds):
+    words = [chat_chunk({"content": "a"}), Pause(0.3)]
+    words += [part for n in range(8) for part in (chat_chunk({"content": f"w{n}"}), Pause(0.2))]
+    server.reply(ANSWER[0], *words, *text_chunks()[-2:])
+    lines = suspended(server, seconds, "text a")
+    assert [line for line in lines if line.startswith("text w")] == [f"text w{n}" for n in range(8)]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no SIGSTOP here")
+def test_b14_who_was_suspended_before_the_first_token_has_it(server):
+    server.reply(Pause(0.4), *ANSWER)
+    assert "text Hello" in suspended(server, 1.5, "asking")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no SIGSTOP here")
+def test_b14_a_silence_after_it_is_one_all_the_same(server):
+    server.reply(*BEGINNING, Hang())
+    began = time.monotonic()
+    suspended(server, 1.2, "text , ", end="StallTimeout")
+    assert time.monotonic() - began < 10
+
+
+# --- data that adds nothing ---
+
+
+@pytest.mark.parametrize("ping", [b"data:\n\n", b"data\n\n", b"data:   \n\n", sse({"choices": []})])
+def test_w07_heartbeats_keep_a_stream_alive(server, ping):
+    server.reply(*BEGINNING, *[p for _ in range(6) for p in (ping, Pause(0.1))], *ANSWER[3:])
+    with client_of(server, stall=0.3, first_token=2.0) as client:
+        result = ask(client)
+    assert (result.error, result.text) == (None, "Hello, world!")
+
+
+@pytest.mark.parametrize("ping", [b"data:\n\n", sse({"choices": []}), b"data: null\n\n"])
+def test_w07_heartbeats_do_so_no_longer_than_the_first_token_may_take(server, ping):
+    server.reply(*BEGINNING, *[p for _ in range(60) for p in (ping, Pause(0.05))])
+    with client_of(server, stall=0.2, first_token=0.5, retries=Retries(0)) as client:
+        result = ask(client)
+    assert type(result.error) is errors.StallTimeout
+    assert "Timeouts.first_token" in str(result.error)
+    assert result.error.partial.content == "Hello, "
+    assert 0.5 <= result.ended - result.times[-1] < 0.5 + ROOM
+
+
+def test_w07_words_between_heartbeats_begin_the_time_anew(server):
+    beat = [p for _ in range(3) for p in (b"data:\n\n", Pause(0.1))]
+    words = [p for n in range(5) for p in (*beat, chat_chunk({"content": f"{n}"}))]
+    server.reply(*BEGINNING, *words, *ANSWER[4:])
+    with client_of(server, stall=0.2, first_token=0.5) as client:
+        result = ask(client)
+    assert (result.error, result.text) == (None, "Hello, 01234!")
+
+
+def test_w07_heartbeats_after_the_finish_reason_do_not_keep_a_whole_answer(server):
+    finish = chat_chunk({}, finish_reason="stop")
+    beat = [p for _ in range(60) for p in (b"data:\n\n", Pause(0.05))]
+    server.reply(*ANSWER[:4], finish, *beat)
+    with client_of(server, stall=0.3, first_token=20.0) as client:
+        result = ask(client)
+    assert result.error is None
+    assert result.response.warnings == ("the stream ended without [DONE]",)
+    assert result.took < 2.0
+
+
+def test_w07_heartbeats_before_the_first_token_are_none(server):
+    server.reply(*[p for _ in range(60) for p in (b"data:\n\n", Pause(0.05))])
+    with client_of(server, first_token=0.3) as client:
+        too_late(ask(client), 0.3)

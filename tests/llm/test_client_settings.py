@@ -13,6 +13,7 @@ from agentstream.llm.messages import (
     ChatRequest,
 )
 from agentstream.llm.settings import Limits, Retries, Timeouts
+from agentstream.testing import Reply
 from tests.kit.client_support import ANSWER, ASIDE, body_of, no_environment  # noqa: F401
 from tests.kit.support import KEY, ask, client_of, hunt
 
@@ -134,7 +135,7 @@ def test_prompt_refused(prompt):
 
 
 def test_unknown_role_refused():
-    with pytest.raises(errors.ConfigError, match="unknown role 'robot'"):
+    with pytest.raises(errors.ConfigError, match="role must be one of system, .* not 'robot'"):
         ChatMessage("robot", "hi")
 
 
@@ -229,3 +230,146 @@ def test_insecure_warns_once_and_verifies_nothing(tls_server):
     with client:
         for _ in range(2):  # and no warning of urllib3's: warnings are errors here
             assert body_of(tls_server, client)
+
+
+# --- which key goes where ---
+
+
+@pytest.mark.parametrize("name", ["Authorization", "authorization", "AUTHORIZATION"])
+@pytest.mark.parametrize("value", ["Bearer of-the-header", "Basic dTpw", "Token t"])
+def test_e04_a_header_that_was_given_wins_over_the_environments_key(
+    monkeypatch, server, name, value
+):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    server.reply(*ANSWER)
+    with OpenAIClient(headers={name: value}) as client:
+        assert ask(client).text == "Hello, world"
+    assert server.requests[0].headers["Authorization"] == value
+
+
+def test_e04_openai_itself_needs_no_key_beside_such_a_header():
+    OpenAIClient(headers={"authorization": "Bearer x"}).close()
+    with pytest.raises(errors.ConfigError, match="needs a key"):
+        OpenAIClient(headers={"X-Other": "Bearer x"})
+
+
+@pytest.mark.parametrize("own_url", [None, "https://api.openai.com/v1", "http://127.0.0.1:1/v1"])
+def test_e05_the_environments_key_stays_from_a_host_given_in_python(monkeypatch, server, own_url):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    if own_url is not None:
+        monkeypatch.setenv("OPENAI_BASE_URL", own_url)
+    server.reply(*ANSWER, repeat=True)
+    with OpenAIClient(base_url=server.url + "/v1") as client:
+        assert ask(client).text == "Hello, world"
+    with OpenAIClient(base_url=server.url + "/v1", api_key="sk-meant-for-it") as client:
+        assert ask(client).text == "Hello, world"
+    sent = [request.headers.get("Authorization") for request in server.requests]
+    assert sent == [None, "Bearer sk-meant-for-it"]
+
+
+def test_e05_the_environments_key_goes_to_the_environments_host_however_it_is_named(
+    monkeypatch, server
+):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url + "/v1")
+    server.reply(*ANSWER, repeat=True)
+    for url in (None, server.url + "/v1", server.url + "/other"):
+        with OpenAIClient(base_url=url) as client:
+            assert ask(client).text == "Hello, world"
+    assert {r.headers["Authorization"] for r in server.requests} == {f"Bearer {KEY}"}
+
+
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [
+        ("https://api.openai.com/v1", True),
+        ("https://API.openai.com:443/v1", True),
+        ("https://eu.api.openai.com/v1", True),
+        ("https://api.openai.com.evil.example/v1", False),
+        ("https://evil-api.openai.com/v1", False),
+        ("https://api.openai.com@evil.example/v1", False),
+        ("https://x.openai.azure.com/openai/v1", False),
+        ("http://127.0.0.1:1/api.openai.com", False),
+    ],
+)
+def test_e05_which_hosts_are_openais(monkeypatch, url, sent):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with OpenAIClient(base_url=url) as client:
+        known = client._redactor(ChatRequest([ChatMessage.user("hi")]))(KEY) != KEY
+    assert known is sent
+
+
+# --- a base URL with a query ---
+
+
+@pytest.mark.parametrize(
+    "base", ["/v1?api-version=1", "/v1/?api-version=1", "/v1/?api-version=1#x"]
+)
+def test_e01_the_query_of_a_base_url_stays_behind_the_path(server, base):
+    server.reply(*ANSWER, repeat=True)
+    with OpenAIClient(base_url=server.url + base) as client:
+        assert ask(client).text == "Hello, world"
+    with OpenAIClient(base_url=server.url + base, query={"b": "2 3"}) as client:
+        assert ask(client).text == "Hello, world"
+    with LlamaClient(server.url + base) as client:
+        assert ask(client).text == "Hello, world"
+    assert [request.path for request in server.requests] == [
+        "/v1/chat/completions?api-version=1",
+        "/v1/chat/completions?api-version=1&b=2+3",
+        "/v1/chat/completions?api-version=1",
+    ]
+
+
+def test_e01_the_template_is_asked_for_under_the_same_query(server):
+    server.route("/props", lambda request: Reply.json({"chat_template_caps": {}}))
+    server.reply(*ANSWER)
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+    with LlamaClient(server.url + "/v1?key=k", model="m") as client:
+        ask(client, ChatRequest([ChatMessage.user("hi")], tools=[tool]))
+    assert [request.path for request in server.requests][0] == "/props?key=k&model=m"
+
+
+# --- what is asked for wrongly ---
+
+
+@pytest.mark.parametrize("kind", [OpenAIClient, LlamaClient])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"base_url": 5},
+        {"base_url": b"http://127.0.0.1:1"},
+        {"model": 5, **ASIDE},
+        {"headers": "X: y", **ASIDE},
+        {"headers": ["X"], **ASIDE},
+        {"body": [("a", 1)], **ASIDE},
+        {"api_key": 5, **ASIDE},
+        {"timeouts": 5, **ASIDE},
+    ],
+)
+def test_a_setting_of_the_wrong_kind_is_a_config_error(kind, settings):
+    with pytest.raises(errors.ConfigError):
+        kind(**settings)
+
+
+def test_no_base_url_at_all_is_a_config_error():
+    with pytest.raises(errors.ConfigError, match="base_url must be a str, not NoneType"):
+        LlamaClient(None)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "says"),
+    [
+        ("", "the prompt is empty"),
+        ([{"role": "bogus", "content": "hi"}], "role must be one of .* not 'bogus'"),
+        ([{"role": 5, "content": "hi"}], "role must be a str, not int"),
+        ([{"role": ["user"], "content": "hi"}], "role must be"),
+        ([{"content": "hi"}], "role must be a str, not NoneType"),
+        (ChatRequest([{"role": "USER", "content": "hi"}]), "not 'USER'"),
+    ],
+)
+def test_a_prompt_that_no_server_takes_is_refused_before_it_is_sent(prompt, says):
+    with LlamaClient(**ASIDE) as client:
+        for ask_for in (client.chat, client.chat_stream):
+            with pytest.raises(errors.ConfigError, match=says):
+                ask_for(prompt)

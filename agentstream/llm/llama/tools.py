@@ -30,7 +30,7 @@ class Template:
     Args:
         mode: "native": by the template, an error if that knows no tools;
             "schema": by a JSON schema; "auto": by the template if it can.
-        root: the server's address.
+        root: the server's address, its query perhaps at its end.
         model: the client's model, for a server that has several.
 
     Attributes:

@@ -63,7 +63,7 @@ def display_url(url: str) -> str:
 
 def at_path(base_url: str, path: str, query: Optional[Mapping[str, str]] = None) -> str:
     """`path` under a base URL, whose own query stays behind it, before `query`."""
-    base, _, own = base_url.partition("?")
+    base, _, own = base_url.partition("#")[0].partition("?")
     fields = [text for text in (own, urllib.parse.urlencode(dict(query or {}))) if text]
     return base.rstrip("/") + path + ("?" + "&".join(fields) if fields else "")
 
