@@ -396,10 +396,9 @@ class Mailbox:
             logger.warning("a subscriber's callback did not come back; it is left behind")
         return not thread.is_alive()
 
-    def after_fork(self, lock: ContextManager[Any]) -> None:
-        """Go on in the child, under a fresh lock."""
+    def after_fork(self) -> None:
+        """Go on in the child."""
         self._reader = None
-        self._lock = lock
         self._tail = UNKNOWN  # what was told to the parent is no gap
         old = self._queue
         self._renew_queue()

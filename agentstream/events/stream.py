@@ -11,21 +11,18 @@ without the lock, and what was published meanwhile is looked at afterwards.
 
 A signal handler runs between two lines of its thread, which may be in the
 middle of an append.  What a handler appends or closes then, that thread does
-when it is through (`_later`).
+when it is through (lock.py).
 """
 
 from __future__ import annotations
 
 import functools
 import logging
-import threading
 import time
 import weakref
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from typing import (
     Any,
-    Callable,
-    Deque,
     Iterable,
     Iterator,
     Mapping,
@@ -35,6 +32,7 @@ from typing import (
 
 from agentstream import checks, threads
 from agentstream.errors import Closed, ConfigError, LogError, OffsetGone
+from agentstream.events.lock import StreamLock
 from agentstream.events.mailbox import UNKNOWN, Callback, Mailbox
 from agentstream.events.memory import MemoryStore
 from agentstream.events.model import (
@@ -129,15 +127,12 @@ class EventStream:
     def __init__(self, store: Optional[EventStore] = None) -> None:
         checks.instance("store", store, EventStore, optional=True)
         self.store = store or MemoryStore()
-        self._lock = threading.RLock()  # re-entrant: a signal handler may come by
+        self._lock = StreamLock()
         self._publishing = False  # whoever holds the lock is in the middle of an append
         self._closed = False
         self._subscribers = Subscribers()
         self._logs: weakref.WeakValueDictionary[str, RunLog] = weakref.WeakValueDictionary()
         self._recent: OrderedDict[str, RunLog] = OrderedDict()  # those of `append`, kept alive
-        # What could not be done where it came up: in a signal handler, or in the __del__ of
-        # a dropped iterator, which may run inside any line and so must take no lock.
-        self._later: Deque[Callable[[], object]] = deque()
         self._tail = (
             StreamTail(
                 self.store,
@@ -145,7 +140,7 @@ class EventStream:
                 self._subscribers,
                 is_closed=lambda: self._closed,
                 leave=self._finish,
-                sweep=self._catch_up,
+                sweep=self._lock.catch_up,
             )
             if self.store.shared
             else None
@@ -234,7 +229,7 @@ class EventStream:
             if len(self._recent) > _MOST_LOGS:
                 self._recent.popitem(last=False)
         try:
-            self._ask_how_far(log)
+            self._ask_how_far(log, fresh=True)
         except BaseException:
             with self._lock:
                 self._recent.pop(workflow_id, None)
@@ -245,47 +240,50 @@ class EventStream:
     def _publish(self, log: RunLog, kind: EventType, data: Mapping[str, Any]) -> Optional[Event]:
         frozen = data if data.__class__ is FrozenDict else freeze_mapping(data)
         workflow_id = log.workflow_id
+        lock = self._lock
         event: Optional[Event] = None
         try:
-            with self._lock:
+            with lock.lock:
                 if self._publishing:
                     return self._publish_later(log, kind, frozen)
-                if not log.ended:
-                    if self._closed:
-                        raise LogError("the event stream is closed")
-                    offset = log.offset + 1
-                    fields = (
-                        f"{workflow_id}:{offset}",
-                        offset,
-                        None,
-                        kind,
-                        workflow_id,
-                        log.parent_workflow_id,
-                        time.time(),
-                        frozen,
-                    )
-                    try:
-                        self._publishing = True
-                        event = self._append(fields)
-                        log.offset = offset
-                        if kind in TERMINAL:
-                            log.ended = True
-                        subscribers = self._subscribers
-                        for mailbox in subscribers.everything:
-                            mailbox.offer(event)
-                        if subscribers.by_workflow:
-                            for mailbox in subscribers.by_workflow.get(workflow_id, ()):
+                try:
+                    # Before anything is looked at: from here on a signal handler leaves its
+                    # events for later.
+                    self._publishing = True
+                    if not log.ended:
+                        if self._closed:
+                            raise LogError("the event stream is closed")
+                        offset = log.offset + 1
+                        fields = (
+                            f"{workflow_id}:{offset}",
+                            offset,
+                            None,
+                            kind,
+                            workflow_id,
+                            log.parent_workflow_id,
+                            time.time(),
+                            frozen,
+                        )
+                        try:
+                            event = self._append(fields)
+                            log.offset = offset
+                            log.ended = kind in TERMINAL
+                            subscribers = self._subscribers
+                            for mailbox in subscribers.everything:
                                 mailbox.offer(event)
-                    except BaseException:
-                        log.ended = log.unsure = True
-                        raise
-                    finally:
-                        self._publishing = False
+                            if subscribers.by_workflow:
+                                for mailbox in subscribers.by_workflow.get(workflow_id, ()):
+                                    mailbox.offer(event)
+                        except BaseException:
+                            log.ended = log.unsure = True
+                            raise
+                finally:
+                    self._publishing = False
         except BaseException as error:
             self._recover(log, refused=isinstance(error, LogError))
             raise
-        if self._later:
-            self._catch_up()
+        if lock.later:
+            lock.catch_up()
         if event is None:
             if log.unsure:
                 self._ask_how_far(log)
@@ -295,21 +293,10 @@ class EventStream:
 
     def _publish_later(self, log: RunLog, kind: EventType, data: FrozenDict) -> Event:
         """For a signal handler that came in the middle of its thread's own append."""
-        self._later.append(functools.partial(self._publish, log, kind, data))
-        fields = None, 0, None, kind, log.workflow_id, log.parent_workflow_id, time.time(), data
-        return make_event(fields)
-
-    def _catch_up(self) -> None:
-        """Do what could not be done where it came up."""
-        while self._later:
-            try:
-                act = self._later.popleft()
-            except IndexError:  # another thread did it
-                return
-            try:
-                act()
-            except LogError:
-                logger.exception("what a signal handler appended could not be kept")
+        self._lock.later.append(functools.partial(self._publish, log, kind, data))
+        return make_event(
+            (None, 0, None, kind, log.workflow_id, log.parent_workflow_id, time.time(), data)
+        )
 
     def _recover(self, log: RunLog, *, refused: bool) -> None:
         """An append was broken off, by the store or by Ctrl-C: what the store has counts."""
@@ -321,22 +308,25 @@ class EventStream:
             if refused:  # by a store that cannot even be asked: it has not kept it
                 with self._lock:
                     log.ended = log.unsure = False
-        self._catch_up()
+        self._lock.catch_up()
 
-    def _ask_how_far(self, log: RunLog) -> None:
+    def _ask_how_far(self, log: RunLog, *, fresh: bool = False) -> None:
         """Ask the store how far a log has come that is `unsure`; it is claimed if it is new."""
         last = self.store.bounds(log.workflow_id).last
         ended = self.store.has_ended(log.workflow_id)
         if not last and not ended:
-            self.store.claim(log.workflow_id, log.parent_workflow_id)
+            try:
+                self.store.claim(log.workflow_id, log.parent_workflow_id)
+            except LogError:
+                if log.unsure:  # else another one has just begun it
+                    raise
         with self._lock:
             if not log.unsure:
                 return  # another thread was faster
-            broken_off = last > log.offset
-            log.offset = max(last, log.offset)
+            log.offset = last
             log.ended = ended
             log.unsure = False
-            if broken_off:  # not all of them were offered it
+            if last and not fresh:  # not all of them may have been offered it
                 self._subscribers.fall_behind(log.workflow_id, UNKNOWN, last, ended)
 
     # --- reading ----------------------------------------------------------------------------
@@ -417,10 +407,10 @@ class EventStream:
 
     def _remove(self, mailbox: Mailbox, *, close: bool = False) -> bool:
         """Unregister it; with `close`, also enqueue the end marker.  False: that comes later."""
+        if self._lock.is_mine():
+            self._lock.later.append(functools.partial(self._remove, mailbox, close=close))
+            return False
         with self._lock:
-            if self._publishing:
-                self._later.append(functools.partial(self._remove, mailbox, close=close))
-                return False
             self._subscribers.remove(mailbox)
             if close:
                 mailbox.finish()
@@ -439,11 +429,10 @@ class EventStream:
         its thread's own append, it does nothing yet: that thread closes the
         stream when it is through.
         """
-        with self._lock:
-            if self._publishing:
-                self._later.append(functools.partial(self.close, timeout))
-                return
-        self._catch_up()
+        if self._lock.is_mine():
+            self._lock.later.append(functools.partial(self.close, timeout))
+            return
+        self._lock.catch_up()
         with self._lock:
             self._closed = True
             mailboxes = self._subscribers.all()
@@ -466,18 +455,18 @@ class EventStream:
         self.close(timeout=1.0)
 
     def _before_fork(self) -> None:
-        self._lock.acquire()
+        self._lock.lock.acquire()
 
     def _after_fork_in_parent(self) -> None:
-        self._lock.release()
+        self._lock.lock.release()
 
     def _after_fork(self) -> None:
-        self._lock = threading.RLock()
+        self._lock.renew()
         self._publishing = False
         for mailbox in self._subscribers.all():
-            mailbox.after_fork(self._lock)
+            mailbox.after_fork()
         if self._tail is not None:
-            self._tail.after_fork(self._lock)
+            self._tail.after_fork()
 
 
 class Subscription(Iterator[Event]):
@@ -555,7 +544,7 @@ class Subscription(Iterator[Event]):
     def __del__(self) -> None:
         if not self._has_callback:
             self._mailbox.drop()
-            self._stream._later.append(functools.partial(self._stream._remove, self._mailbox))
+            self._stream._lock.later.append(functools.partial(self._stream._remove, self._mailbox))
 
 
 def _kind(name: Union[EventType, str]) -> EventType:

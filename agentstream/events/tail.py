@@ -190,9 +190,8 @@ class StreamTail(Tail):
         if not self.is_closed():
             self._subscribers.each(self._leave)
 
-    def after_fork(self, lock: Any) -> None:
+    def after_fork(self) -> None:
         """In the child: the thread stayed in the parent."""
-        self.lock = lock
         started, self._thread = self._thread is not None, None
         if started and self._subscribers:
             self.start()

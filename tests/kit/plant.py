@@ -48,7 +48,7 @@ PLANTS: List[Plant] = [
     Plant(
         "order",
         STREAM,
-        "            with self._lock:\n                if self._publishing:",
+        "            with lock.lock:\n                if self._publishing:",
         "            with threading.RLock():\n                if False:",
         _BUS + "i4_many_publishers_of_one_log_and_one_order_for_all_readers",
     ),
@@ -218,8 +218,8 @@ PLANTS: List[Plant] = [
     Plant(
         "the terminal event is the last",
         STREAM,
-        "                if not log.ended:\n",
-        "                if True:\n",
+        "                    if not log.ended:\n",
+        "                    if True:\n",
         _BUS + "i1_nothing_is_taken_after_the_terminal_event",
     ),
     Plant(
@@ -239,22 +239,22 @@ PLANTS: List[Plant] = [
     Plant(
         "dropped iterators free themselves",
         STREAM,
-        "            self._stream._later.append(functools.partial(self._stream._remove, self._mailbox))\n",
+        "            self._stream._lock.later.append(functools.partial(self._stream._remove, self._mailbox))\n",
         "            pass\n",
         _BUS + "a_dropped_iterator_frees_itself",
     ),
     Plant(
         "dropping takes no lock",
         STREAM,
-        "            self._stream._later.append(functools.partial(self._stream._remove, self._mailbox))\n",
+        "            self._stream._lock.later.append(functools.partial(self._stream._remove, self._mailbox))\n",
         "            self._stream._remove(self._mailbox)\n",
         _BUS + "a_dropped_iterator_waits_for_no_lock",
     ),
     Plant(
         "Ctrl-C within an append",
         STREAM,
-        "                        log.ended = log.unsure = True\n",
-        "                        pass\n",
+        "                            log.ended = log.unsure = True\n",
+        "                            pass\n",
         _BUS + "i4_ctrl_c_within_an_append_leaves_neither_gap_nor_double",
     ),
     Plant(
@@ -281,7 +281,7 @@ PLANTS: List[Plant] = [
     Plant(
         "fork: fresh locks",
         STREAM,
-        "    def _after_fork(self) -> None:\n        self._lock = threading.RLock()\n",
+        "    def _after_fork(self) -> None:\n        self._lock.renew()\n",
         "    def _after_fork(self) -> None:\n",
         _PROCESS + "r07_a_child_can_publish_though_threads_publish_at_the_fork",
     ),

@@ -1,0 +1,125 @@
+"""What comes in from outside: ids, types, data; and what is kept of it."""
+
+from __future__ import annotations
+
+import gc
+import pathlib
+import uuid
+from typing import Any, Iterator
+
+import pytest
+
+from agentstream import (
+    Closed,
+    ConfigError,
+    Event,
+    EventStream,
+    EventType,
+    LogError,
+    MemoryStore,
+    SqliteStore,
+)
+from agentstream.events.stream import RunLog
+
+ODD_IDS = ["", "\ud800", "run \udfff", b"run", None, 7, uuid.uuid4(), "x" * 257, ["run"], object()]
+GOOD_IDS = ["run", "a/b", "é\U0001f600", "x" * 256, " ", "a\nb", str(uuid.uuid4())]
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def stream(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[EventStream]:
+    memory = request.param == "memory"
+    with EventStream(MemoryStore() if memory else SqliteStore(tmp_path / "runs.db")) as stream:
+        yield stream
+
+
+@pytest.mark.parametrize("odd", ODD_IDS, ids=repr)
+def test_b07_an_id_that_cannot_be_kept_is_refused_at_the_call(
+    stream: EventStream, odd: Any
+) -> None:
+    for refused in (
+        lambda: stream.open_log(odd),
+        lambda: stream.append("system_warning", odd, {}),
+        lambda: stream.subscribe(workflow_id=odd) if odd is not None else stream.open_log(odd),
+        lambda: stream.open_log("child", odd) if odd is not None else stream.open_log(odd),
+        lambda: stream.append(odd or "none", "run", {}),
+    ):
+        with pytest.raises((ConfigError, LogError)):
+            refused()
+    for n in range(20):
+        assert stream.append("system_warning", "other", {"n": n}).offset == n + 1
+    stream.store.flush()
+    assert len(stream.store.read()) == 20
+
+
+@pytest.mark.parametrize("good", GOOD_IDS, ids=repr)
+def test_b07_any_other_text_is_an_id(stream: EventStream, good: str) -> None:
+    stream.append("system_warning", good, {"n": 1})
+    assert stream.append("workflow_completed", good, {"n": 2}).offset == 2
+    assert [e.offset for e in stream.subscribe(workflow_id=good, after=0)] == [1, 2]
+
+
+@pytest.mark.parametrize("odd", [7, "text", [1], True, 0, None, {"completion_tokens": "x"}])
+def test_b08_usage_that_is_no_object_is_ignored(stream: EventStream, odd: Any) -> None:
+    stream.append("workflow_started", "run", {"workflow": odd})
+    stream.append("workflow_completed", "run", {"usage": odd})
+    stream.append("workflow_completed", "whole", {"usage": {"total_tokens": 3}})
+    states = {run.workflow_id: run for run in stream.store.runs()}
+    assert states["run"].status == "completed"
+    assert states["run"].usage == (odd if isinstance(odd, dict) else None)
+    assert states["whole"].usage == {"total_tokens": 3}
+
+
+def test_h24_nothing_is_kept_of_runs_that_never_end() -> None:
+    with EventStream(MemoryStore(capacity=100)) as stream:
+        for n in range(1000):
+            stream.append("system_warning", f"run-{n}", {})
+        gc.collect()
+        assert sum(isinstance(thing, RunLog) for thing in gc.get_objects()) <= 16
+        # A log that is not at hand goes on where the store says.
+        assert stream.append("system_warning", "run-999", {}).offset == 2
+        assert stream.append("system_warning", "run-950", {}).offset == 2
+        assert stream.append("workflow_completed", "run-950", {}).offset == 3
+        with pytest.raises(LogError):
+            stream.append("system_warning", "run-950", {})
+
+
+def test_a_log_has_one_owner_while_it_lives(stream: EventStream) -> None:
+    log = stream.open_log("run")
+    for _ in range(2):
+        with pytest.raises(LogError, match="owner"):
+            stream.append("system_warning", "run", {})
+        log.append(EventType.SYSTEM_WARNING, {})
+    log.append(EventType.WORKFLOW_COMPLETED, {})
+    with pytest.raises(LogError, match="ended"):
+        stream.append("system_warning", "run", {})
+
+
+def test_b16_what_a_memory_store_keeps_is_bounded() -> None:
+    store = MemoryStore(capacity=10)
+    with EventStream(store) as stream:
+        for n in range(100):
+            output = f"{n}" * 1000
+            stream.append("workflow_completed", f"run-{n}", {"output": output, "usage": {}})
+        gc.collect()
+        kept = [
+            thing
+            for thing in gc.get_referrers(Event)
+            if isinstance(thing, Event) and thing.workflow_id.startswith("run-")
+        ]
+        assert len(kept) == 10
+        assert len(store.runs(limit=1000)) == 10
+        assert {run.status for run in store.runs()} == {"completed"}
+
+
+def test_get_ends_with_an_exception_that_a_generator_may_let_out(stream: EventStream) -> None:
+    stream.append("workflow_completed", "run", {})
+
+    def generator() -> Iterator[Any]:
+        subscription = stream.subscribe(workflow_id="run", after=0)
+        while True:
+            yield subscription.get(10)
+
+    events = generator()
+    assert next(events).offset == 1
+    with pytest.raises(Closed):
+        next(events)
