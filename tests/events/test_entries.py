@@ -21,8 +21,8 @@ from agentstream import (
 )
 from agentstream.events.stream import RunLog
 
-ODD_IDS = ["", "\ud800", "run \udfff", b"run", None, 7, uuid.uuid4(), "x" * 257, ["run"], object()]
-GOOD_IDS = ["run", "a/b", "é\U0001f600", "x" * 256, " ", "a\nb", str(uuid.uuid4())]
+ODD_IDS = ["", "\ud800", "run \udfff", b"run", None, 7, uuid.UUID(int=7), "x" * 257, ["run"]]
+GOOD_IDS = ["run", "a/b", "é\U0001f600", "x" * 256, " ", "a\nb", str(uuid.UUID(int=7))]
 
 
 @pytest.fixture(params=["memory", "sqlite"])
