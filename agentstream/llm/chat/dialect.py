@@ -156,6 +156,9 @@ class ChatDialect(Dialect):
                 self._fail(data, event, self._reader.failure, delta)
             return delta
         except ProtocolError as error:
+            self._look_for_error(data.partition("\n")[0])
+            if self._failure is not None:
+                return None
             raw = failures.snippet(self._redact(data))
             raise ProtocolError(f"{error}: {raw[:200]}", raw=raw, phase="stream") from None
 
@@ -184,27 +187,28 @@ class ChatDialect(Dialect):
         tail = tail.strip()
         self.ended = self.ended or tail == "[DONE]"
         if tail[:1] == "{":
-            self._read_tail(tail)
+            self._look_for_error(tail)
         rest = self._reader.flush()
         state = self._state.state(self._traits.origin)
         if state is None:
             return rest
         return (rest or Delta())._replace(provider_state=state)
 
-    def _read_tail(self, tail: str) -> None:
-        """An error that came whole, but for the blank line behind it, is one."""
+    def _look_for_error(self, text: str) -> None:
+        """Take a failure down if `text`, which no blank line ends, is one all the same."""
         try:
-            chunk = parse_chunk(tail)
+            chunk = parse_chunk(text)
         except ProtocolError:
             return
         if isinstance(chunk, dict) and failures.is_error(chunk, begun=self._answer.begun):
-            self._fail(tail, "message", chunk)
+            self._fail(text, "message", chunk)
 
     def read_whole(self, text: str) -> Optional[Delta]:
         """See `Dialect.read_whole`."""
         try:
             body = parse_chunk(text)
-        except ProtocolError:
+        except ProtocolError:  # a stream, perhaps, before which a bare error stands
+            self._look_for_error(text.lstrip().partition("\n")[0])
             return None
         if not isinstance(body, dict):
             return None

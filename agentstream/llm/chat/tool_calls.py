@@ -213,6 +213,8 @@ class ToolCallAssembler:
     # --- which call -------------------------------------------------------------------------
 
     def _find(self, index: Any, call_id: str, name: str, arguments: str, named: Set[int]) -> _Slot:
+        if isinstance(index, str) and index.isdecimal() and len(index) < 10:
+            index = int(index)
         if isinstance(index, int) and not isinstance(index, bool):
             slot = self._by_index.get(index)
             if slot is None:

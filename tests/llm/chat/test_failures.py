@@ -143,7 +143,7 @@ def test_w09_an_object_that_is_no_chunk(server, payload, form):
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("end", ["\n\n", "\n", ""])
+@pytest.mark.parametrize("end", ["\n\n", "\n", "", "\n\ndata: [DONE]\n\n", "\ndata: [DONE]\n\n"])
 @pytest.mark.parametrize("before", [b"", b": waiting\n\n", BEGINNING[0]])
 def test_w09_a_bare_line_of_json(server, before, end):
     result = asked(server, before, '{"error": {"message": "engine died"}}' + end)

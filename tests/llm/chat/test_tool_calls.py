@@ -197,6 +197,7 @@ TWO = [("f", A1), ("g", A2)]
             c(1, None, None, ":2}"),
         ],
         [c(-1, "c1", "f", A1), c(-1, "c2", "g", A2)],
+        [c("0", "c1", "f", '{"a"'), c("1", "c2", "g", A2), c("0", None, None, ":1}")],
         [[c(0, None, "f", A1), c(0, None, "g", A2)]],
         [c(None, None, "f", A1), c(None, None, "g", A2)],
         [c(None, "c1", "f", A1), c(None, "c2", "g", '{"a"'), c(None, "c2", "g", ":2}")],
