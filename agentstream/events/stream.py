@@ -267,7 +267,8 @@ class EventStream:
                         try:
                             event = self._append(fields)
                             log.offset = offset
-                            log.ended = kind in TERMINAL
+                            if kind in TERMINAL:
+                                log.ended = True
                             subscribers = self._subscribers
                             for mailbox in subscribers.everything:
                                 mailbox.offer(event)

@@ -69,7 +69,7 @@ def test_b08_usage_that_is_no_object_is_ignored(stream: EventStream, odd: Any) -
     assert states["whole"].usage == {"total_tokens": 3}
 
 
-def test_h24_nothing_is_kept_of_runs_that_never_end() -> None:
+def test_nothing_is_kept_of_runs_that_never_end() -> None:
     with EventStream(MemoryStore(capacity=100)) as stream:
         for n in range(1000):
             stream.append("system_warning", f"run-{n}", {})
