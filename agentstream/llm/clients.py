@@ -144,14 +144,14 @@ class HTTPClient(ChatClient):
         url: str,
         *,
         model: str,
-        api_key: ApiKey,
-        headers: Optional[Mapping[str, str]],
-        body: Optional[Mapping[str, Any]],
-        verify: Verify,
-        cert: Cert,
+        api_key: ApiKey = None,
+        headers: Optional[Mapping[str, str]] = None,
+        body: Optional[Mapping[str, Any]] = None,
+        verify: Verify = True,
+        cert: Cert = None,
         timeouts: Timeouts,
-        retries: Optional[Retries],
-        limits: Optional[Limits],
+        retries: Optional[Retries] = None,
+        limits: Optional[Limits] = None,
     ) -> None:
         self.model = checks.text("model", model, empty=True)
         self.timeouts = timeouts
