@@ -65,12 +65,12 @@ class Contents:
     def bounds(self) -> Bounds:
         """First and last readable position, counting all that was appended before the call.
 
-        It gets a moment to be committed, so that `last` is the position it has in
-        the file; what is not committed then is added.
+        Waits until it is committed, so that `last` is the position it has in the file;
+        what the disk does not take is added.
         """
         writer = self._writer
         appended = writer.appended()
-        writer.urge(_NEWS_S)
+        writer.urge(writer.bound)
         waiting = None
         while waiting is None:
             committed = writer.committed

@@ -14,7 +14,7 @@ from agentstream.text import is_encodable
 
 __all__ = ["check_id", "check_reason", "check_size"]
 
-_MOST_ID = 1000  # characters
+_MOST_ID = 256  # characters
 _MOST_REASON = 100_000
 _MOST_BYTES = 999_000_000  # SQLite takes no row above 10^9
 #: Characters of which JSON makes at most that many bytes: of a control character, six.
@@ -26,7 +26,7 @@ _MOST_PLAIN = 1000  # ... so many of them need no adding up
 def check_id(name: str, value: Any) -> None:
     """Raise ConfigError unless `value` is a text by which a run can be known.
 
-    That is a str of 1 to 1,000 characters that UTF-8 can hold.
+    That is a str of 1 to 256 characters that UTF-8 can hold.
     """
     _check_text(name, checks.text(name, value), _MOST_ID)
 

@@ -47,6 +47,7 @@ class Writer:
         slack: events after which there is housekeeping to do; None for now and then only.
 
     Attributes:
+        bound: seconds within which a commit has been done, or failed.
         committing: held while the database is written.
         lock: guards all else.
         news: notified at each commit, and at each failure of one.
@@ -71,7 +72,7 @@ class Writer:
         self._max_queue = max_queue
         self._patience = busy_timeout
         # A commit may wait that long for another process, and then takes its time.
-        self._bound = busy_timeout * 2 + 5.0
+        self.bound = busy_timeout * 2 + 5.0
         self._keep_going = keep_going
         self._slack = slack
         self.on_failure: Callable[[LogError], object] = lambda _: None
@@ -238,13 +239,13 @@ class Writer:
                 return
             if urgent:
                 self._hurry()
-            end = time.monotonic() + self._bound
+            end = time.monotonic() + self.bound
             while not done():
                 left = end - time.monotonic()
                 if self.failure is not None:
                     raise _again(self.failure)
                 if left <= 0 or self._ended:
-                    raise LogError(f"the disk has not answered for {self._bound:g} s")
+                    raise LogError(f"the disk has not answered for {self.bound:g} s")
                 self.news.wait(left)
 
     def do(self, action: Action) -> Any:
@@ -255,7 +256,7 @@ class Writer:
         """
         operation = self.do_soon(action)
         with self.lock:
-            if not self.news.wait_for(lambda: operation.done, self._bound):
+            if not self.news.wait_for(lambda: operation.done, self.bound):
                 raise LogError("the disk has not answered")
         if operation.error is not None:
             raise operation.error
@@ -285,7 +286,7 @@ class Writer:
                 self._ended = True
             thread = self._thread
             if thread is not threading.current_thread():
-                self.news.wait_for(lambda: self._ended, self._bound)
+                self.news.wait_for(lambda: self._ended, self.bound)
             if self.pending:
                 logger.error(
                     "%d events of the log %s were not written",

@@ -26,7 +26,7 @@ BAD_IDS = [
     1.5,
     ("a",),
     "",
-    "x" * 1001,
+    "x" * 257,
 ]
 BAD_REASONS = ["why\ud800", "\udcff", b"why", None, uuid.UUID(int=2), 3, "x" * 100_001]
 
@@ -93,7 +93,7 @@ def test_b07_asking_after_a_run_that_cannot_be_hurts_nobody(store: SqliteStore, 
 
 
 def test_b07_ids_of_many_kinds_are_kept(store: SqliteStore) -> None:
-    ids = ["a/b", "a b", "é\U0001f600", "x" * 1000, "'; DROP TABLE runs; --", "%2F", "\x00", "."]
+    ids = ["a/b", "a b", "é\U0001f600", "x" * 256, "'; DROP TABLE runs; --", "%2F", "\x00", "."]
     for name in ids:
         store.append(event(name, 1))
     store.flush()
