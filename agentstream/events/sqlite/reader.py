@@ -47,11 +47,12 @@ class Reader:
         """
         with self.lock:
             self._file.check()
-            if self._connection is None:
-                self._connection = self._file.connect()
             self._queries += 1
             try:
-                yield self._connection
+                connection = self._connection
+                if connection is None:
+                    connection = self._connection = self._file.connect()
+                yield connection
             except sqlite3.Error as error:
                 raise self._file.explain(error) from error
             except (UnicodeEncodeError, OverflowError) as error:
@@ -165,9 +166,10 @@ class Reader:
 
     def _let_go(self) -> None:
         """Leave no file open after the end, once nobody reads."""
-        if self._closed and not self._queries and self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        if self._closed and not self._queries:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.close()
 
     @property
     def is_busy(self) -> bool:

@@ -372,16 +372,18 @@ class SqliteStore(EventStore):
         the closing itself, it returns at once, and the closing goes on afterwards.
         """
         me = threading.get_ident()
-        with self._writer.lock:
-            if self._closer is not None:
-                if self._closer != me:
-                    self._writer.news.wait_for(lambda: self._closed, _CLOSE_S)
-                return
-            self._closer = me
+        mine = False
         try:
+            with self._writer.lock:
+                if self._closer is not None:
+                    if self._closer != me:
+                        self._writer.news.wait_for(lambda: self._closed, _CLOSE_S)
+                    return
+                mine = True
+                self._closer = me
             self._close()
         finally:
-            if not self._closed:
+            if mine and not self._closed:
                 self._closer = None  # it was broken off: another call may finish it
 
     def _close(self) -> None:

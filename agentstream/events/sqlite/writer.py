@@ -31,6 +31,7 @@ _BATCH = 2000  # events a commit
 _LINGER_S = 0.005  # how long an event may wait for others to be committed with
 _SIBLINGS_S = 0.0005  # ... where appends wait for the disk, and some came together last time
 _MOST_SIBLINGS = 64
+_LOOK_S = 0.05
 _RETRY_S = 0.5
 _HOUSEKEEPING_S = 1.0
 
@@ -139,10 +140,11 @@ class Writer:
             if not self._starting:
                 self._start()
             return
-        # A signal handler closed the log between the check and here: nobody will write it.
-        self.pending.remove(event)
-        run.last, run.ended = event[1] - 1, False
-        raise LogError("the log is closed")
+        # A signal handler closed the log between the check and here.
+        if run.committed < event[1]:  # ... and nobody will write it
+            self.pending.remove(event)
+            run.last, run.ended = event[1] - 1, False
+            raise LogError("the log is closed")
 
     def _check(self, run: Run, event: Event) -> None:
         if self._closing:
@@ -166,7 +168,7 @@ class Writer:
                     retryable=True,
                 )
             self._hurry()
-            self._room.wait(left)
+            self._room.wait(min(left, _LOOK_S))
             self._check(run, event)
 
     def last_of(self, run: Run) -> int:
@@ -222,7 +224,7 @@ class Writer:
             target = self.appended()
             if self.committed < target and self.failure is None and not self._ended:
                 self._hurry()
-                self.news.wait_for(
+                self._wait_until(
                     lambda: self.committed >= target or self.failure is not None, seconds
                 )
 
@@ -239,14 +241,26 @@ class Writer:
                 return
             if urgent:
                 self._hurry()
-            end = time.monotonic() + self.bound
-            while not done():
-                left = end - time.monotonic()
-                if self.failure is not None:
-                    raise _again(self.failure)
-                if left <= 0 or self._ended:
-                    raise LogError(f"the disk has not answered for {self.bound:g} s")
-                self.news.wait(left)
+            self._wait_until(lambda: done() or self.failure is not None or self._ended, self.bound)
+            if done():
+                return
+            if self.failure is not None:
+                raise _again(self.failure)
+            raise LogError(f"the disk has not answered for {self.bound:g} s")
+
+    def _wait_until(self, done: Callable[[], bool], seconds: float) -> bool:
+        """Wait for what a commit brings, up to `seconds`; True if it came.
+
+        A look now and then: a signal handler that waits as well, between a look and
+        the wait, takes the news in its turn.
+        """
+        end = time.monotonic() + seconds
+        while not done():
+            left = end - time.monotonic()
+            if left <= 0:
+                return False
+            self.news.wait(min(left, _LOOK_S))
+        return True
 
     def do(self, action: Action) -> Any:
         """Have `action` run within the next commit; returns what it returns.
@@ -256,7 +270,7 @@ class Writer:
         """
         operation = self.do_soon(action)
         with self.lock:
-            if not self.news.wait_for(lambda: operation.done, self.bound):
+            if not self._wait_until(lambda: operation.done, self.bound):
                 raise LogError("the disk has not answered")
         if operation.error is not None:
             raise operation.error
@@ -270,6 +284,8 @@ class Writer:
                 raise LogError("the log is closed")
             self._operations.append(operation)
             self._hurry()
+            if self._ended and not operation.done:  # by a signal handler, since the check
+                raise LogError("the log is closed")
         return operation
 
     def close(self, last: Action) -> None:
@@ -286,7 +302,7 @@ class Writer:
                 self._ended = True
             thread = self._thread
             if thread is not threading.current_thread():
-                self.news.wait_for(lambda: self._ended, self.bound)
+                self._wait_until(lambda: self._ended, self.bound)
             if self.pending:
                 logger.error(
                     "%d events of the log %s were not written",
