@@ -41,7 +41,7 @@ def _follow_log(given: argparse.Namespace) -> int:
     from agentstream.events.sqlite import SqliteStore  # noqa: PLC0415
 
     log = log_of(given)
-    with EventStream(SqliteStore(log)) as stream:
+    with EventStream(SqliteStore.for_reading(log)) as stream:
         known = given.id is not None and stream.store.run(given.id) is not None
         workflow_id = given.id if known else _choose(stream.store.runs(limit=MANY), given.id, log)
         view = _view(given, workflow_id)

@@ -27,7 +27,7 @@ _MOST_WHY = 60
 
 def runs(given: argparse.Namespace) -> int:
     """List the runs; returns the exit code."""
-    with SqliteStore(log_of(given)) as store:
+    with SqliteStore.for_reading(log_of(given)) as store:
         found = store.runs(limit=MANY if given.active else given.limit)
         if given.active:
             found = [state for state in found if state.status in UNDER_WAY][: given.limit]
@@ -73,7 +73,8 @@ def _why(state: RunState, store: SqliteStore) -> str:
 def _took(state: RunState) -> str:
     if state.started_at is None:
         return ""
-    seconds = (state.ended_at or time.time()) - state.started_at
+    # Never below zero: the clock may have been set back.
+    seconds = max(0.0, (state.ended_at or time.time()) - state.started_at)
     if seconds < 100:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -128,6 +128,17 @@ class SqliteStore(EventStore):
         threads.after_fork(self)
         threads.at_exit(self)
 
+    @classmethod
+    def for_reading(cls, path: Union[str, os.PathLike[str]]) -> SqliteStore:
+        """A store for one who wants to read: `read_only` where the log cannot be written.
+
+        Raises:
+            ConfigError, LogError: as the class itself.
+        """
+        name = checked_path(path)
+        writable = os.access(name, os.W_OK) and os.access(os.path.dirname(name), os.W_OK)
+        return cls(path, read_only=os.path.exists(name) and not writable)
+
     def _reset(self) -> None:
         self._lease: Optional[WriterLease] = None
         self._lease_id: Optional[int] = None

@@ -328,6 +328,29 @@ def test_y12_a_log_that_is_just_being_written_is_not_taken_for_whole(tmp_path: P
         assert as_another_user(path, "read").startswith("[1] ['run']")
 
 
+@posix
+def test_y12_the_command_line_lists_the_runs_of_a_read_only_log(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs a second user")
+    path = tmp_path / "medium" / "runs.db"
+    path.parent.mkdir()
+    fill(path)
+    open_to_readers(path)
+    fill(tmp_path / "other.db")
+    script = (  # first as root: the other user may not read the interpreter's modules
+        "import os, sys; from agentstream.cli import main; "
+        f"main(['runs', '--log', {str(tmp_path / 'other.db')!r}]); "
+        "os.setgid(65534); os.setuid(65534); "
+        f"sys.exit(main(['runs', '--log', {str(path)!r}]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=60
+    )
+    os.chmod(path.parent, 0o755)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("run  ") == 2
+
+
 def test_y12_reading_only_makes_no_file(tmp_path: Path) -> None:
     with pytest.raises(LogError, match="No such file"):
         SqliteStore(tmp_path / "none.db", read_only=True)
