@@ -9,9 +9,10 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterator
 
 import pytest
 
@@ -266,18 +267,24 @@ def as_another_user(path: Path, how: str) -> str:
     return done.stdout
 
 
-def open_to_readers(path: Path, *, folder: int = 0o555) -> None:
-    for above in list(path.parents)[1:4]:
-        if os.access(above, os.W_OK) and above != Path("/tmp") and str(above) != "/":
-            os.chmod(above, 0o755)
+def open_to_readers(path: Path) -> None:
     for name in path.parent.iterdir():
         os.chmod(name, 0o444)
-    os.chmod(path.parent, folder)
+    os.chmod(path.parent, 0o555)
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A folder that other users may enter; pytest's own are closed to them."""
+    folder = Path(tempfile.mkdtemp()).resolve()
+    os.chmod(folder, 0o755)
+    yield folder
+    shutil.rmtree(folder)
 
 
 @posix
-def test_y12_a_log_where_nothing_may_be_written_is_readable(tmp_path: Path) -> None:
-    path = tmp_path / "medium" / "runs.db"
+def test_y12_a_log_where_nothing_may_be_written_is_readable(public: Path) -> None:
+    path = public / "medium" / "runs.db"
     path.parent.mkdir()
     fill(path)
     open_to_readers(path)
@@ -292,8 +299,8 @@ def test_y12_a_log_where_nothing_may_be_written_is_readable(tmp_path: Path) -> N
 
 
 @posix
-def test_y12_a_second_user_who_may_not_write_is_told(tmp_path: Path) -> None:
-    path = tmp_path / "shared" / "runs.db"
+def test_y12_a_second_user_who_may_not_write_is_told(public: Path) -> None:
+    path = public / "shared" / "runs.db"
     path.parent.mkdir()
     fill(path)
     open_to_readers(path)
@@ -309,15 +316,15 @@ def test_y12_a_second_user_who_may_not_write_is_told(tmp_path: Path) -> None:
 
 
 @posix
-def test_y12_a_log_that_is_just_being_written_is_not_taken_for_whole(tmp_path: Path) -> None:
+def test_y12_a_log_that_is_just_being_written_is_not_taken_for_whole(public: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs a second user")
-    path = tmp_path / "live" / "runs.db"
+    path = public / "live" / "runs.db"
     path.parent.mkdir()
     with SqliteStore(path) as store:
         store.append(event("run", 1))
         store.flush()
-        os.chmod(tmp_path, 0o755)
+        os.chmod(public, 0o755)
         os.chmod(path.parent, 0o755)
         os.chmod(path, 0o444)  # but not what stands beside it
         said = as_another_user(path, "read")
@@ -329,17 +336,17 @@ def test_y12_a_log_that_is_just_being_written_is_not_taken_for_whole(tmp_path: P
 
 
 @posix
-def test_y12_the_command_line_lists_the_runs_of_a_read_only_log(tmp_path: Path) -> None:
+def test_y12_the_command_line_lists_the_runs_of_a_read_only_log(public: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs a second user")
-    path = tmp_path / "medium" / "runs.db"
+    path = public / "medium" / "runs.db"
     path.parent.mkdir()
     fill(path)
     open_to_readers(path)
-    fill(tmp_path / "other.db")
+    fill(public / "other.db")
     script = (  # first as root: the other user may not read the interpreter's modules
         "import os, sys; from agentstream.cli import main; "
-        f"main(['runs', '--log', {str(tmp_path / 'other.db')!r}]); "
+        f"main(['runs', '--log', {str(public / 'other.db')!r}]); "
         "os.setgid(65534); os.setuid(65534); "
         f"sys.exit(main(['runs', '--log', {str(path)!r}]))"
     )
