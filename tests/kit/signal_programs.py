@@ -1,6 +1,6 @@
 """Programs for B13: a main thread at work in the library, and real signals that interrupt it anywhere.
 
-Each is a script for `tests.kit.programs.Program`; stress/signals.py runs the same ones for longer.
+Each is a script for `tests.kit.programs.Program`; stress/run_signals.py runs the same ones for longer.
 Their work takes turns with everything a main thread does with a runtime, so that over a thousand
 signals the handler interrupts all of it.
 """

@@ -1,6 +1,6 @@
 """B13: signal handlers that cancel, stop, shut down and exit, under load; a thousand by hand.
 
-`python -m stress.signals` sends a thousand signals to each; here are as many as a suite has time for.
+`python -m stress.run_signals` sends a thousand signals to each; here are as many as a suite has time for.
 """
 
 from __future__ import annotations

@@ -1,0 +1,171 @@
+"""Random workflows, and a small interpreter that says what must come of them.
+
+A plan is nested tuples; `build` makes steps of it, `interpret` computes what they return.  Values
+are whole numbers, texts and dicts of them; `size` makes a number of any, so that every step takes
+what any other one returns.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Tuple
+
+from hypothesis import strategies as st
+
+from agentstream import Agent, Branch, EventType, Parallel, Repeat, Runtime, Step, Workflow
+from agentstream.errors import WorkflowFailed
+from tests.kit.support import saying
+
+__all__ = ["check", "plans"]
+
+TERMINAL = {"workflow_completed", "workflow_failed", "workflow_cancelled"}
+Plan = Tuple[Any, ...]
+
+
+class Failed(Exception):
+    """What the interpreter says of a plan that fails, with the error's name."""
+
+
+def plans() -> st.SearchStrategy[List[Plan]]:
+    """Lists of plans for the steps of a workflow."""
+    leaf = st.one_of(
+        st.tuples(st.just("add"), st.integers(-3, 9)),
+        st.tuples(st.just("agent"), st.sampled_from(["yes", "two words"])),
+        st.tuples(st.just("fail")),
+    )
+
+    def larger(inner: st.SearchStrategy[Plan]) -> st.SearchStrategy[Plan]:
+        some = st.lists(inner, min_size=1, max_size=3)
+        return st.one_of(
+            st.tuples(st.just("sequence"), some),
+            st.tuples(st.just("workflow"), some),
+            st.tuples(st.just("parallel"), some, st.booleans()),
+            st.tuples(st.just("branch"), inner, st.none() | inner),
+            st.tuples(st.just("repeat"), inner, st.none() | st.integers(0, 9), st.integers(1, 3)),
+        )
+
+    return st.lists(st.recursive(leaf, larger, max_leaves=8), min_size=1, max_size=4)
+
+
+def size(value: Any) -> int:
+    if isinstance(value, dict):
+        return sum(size(item) for name, item in value.items() if name != "message")
+    return len(value) if isinstance(value, str) else int(value)
+
+
+def _fail(_: Any) -> None:
+    raise ValueError("as planned")
+
+
+def build(plan: Plan) -> Any:
+    """The step that a plan stands for."""
+    kind, *rest = plan
+    if kind == "add":
+        return Step(lambda value: size(value) + rest[0], name="add")
+    if kind == "agent":
+        return Step(Agent("agent", client=saying(rest[0])))
+    if kind == "fail":
+        return Step(_fail)
+    if kind in ("sequence", "workflow"):
+        steps = [build(step) for step in rest[0]]
+        return Workflow("inner", steps) if kind == "workflow" else Step(steps)
+    if kind == "parallel":
+        return Parallel({str(n): build(step) for n, step in enumerate(rest[0])}, fail_fast=rest[1])
+    if kind == "branch":
+        otherwise = None if rest[1] is None else build(rest[1])
+        return Branch(lambda value: size(value) % 2, build(rest[0]), otherwise)
+    until = None if rest[1] is None else lambda value: size(value) > rest[1]
+    return Repeat(build(rest[0]), until, at_most=rest[2])
+
+
+def interpret(plan: Plan, value: Any) -> Any:
+    """What the plan's step returns for `value`; raises Failed."""
+    kind, *rest = plan
+    if kind == "add":
+        return size(value) + rest[0]
+    if kind == "agent":
+        return rest[0]
+    if kind == "fail":
+        raise Failed("ValueError")
+    if kind == "workflow":
+        try:
+            return _in_turn(rest[0], value)
+        except Failed:
+            raise Failed("WorkflowFailed") from None
+    if kind == "sequence":
+        return _in_turn(rest[0], value)
+    if kind == "parallel":
+        return _side_by_side(rest[0], value, rest[1])
+    if kind == "branch":
+        chosen = rest[0] if size(value) % 2 else rest[1]
+        return value if chosen is None else interpret(chosen, value)
+    for _ in range(rest[2]):
+        value = interpret(rest[0], value)
+        if rest[1] is not None and size(value) > rest[1]:
+            break
+    return value
+
+
+def _in_turn(plans: List[Plan], value: Any) -> Any:
+    for plan in plans:
+        value = interpret(plan, value)
+    return value
+
+
+def _side_by_side(plans: List[Plan], value: Any, fail_fast: bool) -> Any:
+    found: Dict[str, Any] = {}
+    failed: List[Failed] = []
+    for number, plan in enumerate(plans):
+        try:
+            found[str(number)] = interpret(plan, value)
+        except Failed as error:
+            failed.append(error)
+            found[str(number)] = {"error": str(error)}
+    if failed and (fail_fast or len(failed) == len(plans)):
+        raise failed[0]
+    return found
+
+
+def _without_messages(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_messages(v) for k, v in value.items() if k != "message"}
+    return value
+
+
+def check(runtime: Runtime, plan: List[Plan], input: int) -> None:
+    """Run a plan and hold its result and its events against the interpreter."""
+    handle = runtime.submit(Workflow("random", [build(step) for step in plan]), input)
+    try:
+        expected = _in_turn(plan, input)
+    except Failed:
+        expected = Failed
+    try:
+        run = handle.result(20)
+        assert expected is not Failed, f"completed with {run.output!r}"
+        assert _without_messages(run.output) == expected
+    except WorkflowFailed as error:
+        assert expected is Failed, error
+        run = error.run  # type: ignore[assignment]
+    _check_steps(run.steps, run.status)
+    ids = [handle.workflow_id]
+    store = runtime.event_stream.store
+    for workflow_id in ids:  # grows by the runs within
+        events = store.read(workflow_id=workflow_id, after=0, limit=10_000)
+        assert [event.offset for event in events] == list(range(1, len(events) + 1))
+        kinds = [event.type.value for event in events]
+        assert kinds[0] == "workflow_started" or kinds == ["workflow_cancelled"]
+        assert kinds[-1] in TERMINAL
+        assert not TERMINAL & set(kinds[:-1])
+        ids += [
+            event.data["run"]
+            for event in events
+            if event.type is EventType.WORKFLOW_STEP_STARTED and "run" in event.data
+        ]
+    last = store.read(workflow_id=handle.workflow_id, after=0, limit=10_000)[-1]
+    assert last.type.value == f"workflow_{run.status}"
+
+
+def _check_steps(steps: Any, status: str) -> None:
+    for step in steps:
+        assert step.duration_ms >= 0
+        assert step.status in {"completed", "failed", "cancelled"}, step
+        _check_steps(step.steps, status)
