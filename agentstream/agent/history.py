@@ -52,12 +52,17 @@ def named(call: ToolCall, tools: Collection[str]) -> ToolCall:
 
     Models write what their prompt's format has around a name: "functions.get_weather",
     "default_api:get_weather", "get_weather<|channel|>commentary".  Where the words of
-    such a name hold exactly one tool's, that is the one.
+    such a name hold exactly one tool's, that is the one; but not where the tool's is the
+    namespace: "get_weather.delete" is another thing's name.
     """
     if call.name in tools:
         return call
     found = {word for word in re.split(r"[^a-zA-Z0-9_-]+", call.name) if word in tools}
-    return _changed(call, name=found.pop()) if len(found) == 1 else call
+    if len(found) != 1:
+        return call
+    name = found.pop()
+    is_namespace = re.search(re.escape(name) + r"[.:/]+[a-zA-Z_]", call.name)
+    return call if is_namespace else _changed(call, name=name)
 
 
 def readable(call: ToolCall) -> ToolCall:
