@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Deque, Dict, List, NamedTuple, Optional, Tuple, Union
 
+from agentstream.events import payloads
 from agentstream.events.model import TERMINAL, Event, EventType
 
 __all__ = ["Outline", "Part", "Place"]
@@ -122,11 +123,11 @@ class Outline:
             self._end_run(event.workflow_id)
         elif kind is EventType.WORKFLOW_STARTED:
             self._run(event)
-        elif "step" in data:
+        elif payloads.label_of(data) is not None:
             run = self._run(event)
             run.top.latest = event.timestamp
-            step = str(data["step"])
-            if "agent" in data:
+            step = payloads.text(data, "step")
+            if payloads.is_of_agent(data):
                 self._hear(run, run.steps.get(step) or self._step(run, step), event)
             else:
                 self._note_step(run, step, kind, data)
@@ -141,7 +142,7 @@ class Outline:
             caller = self._runs.get(event.parent_workflow_id or "")
             parent = self.root
             if caller is not None:
-                name = str(event.data.get("workflow"))
+                name = payloads.text(event.data, "workflow")
                 room = caller.rooms.pop(event.workflow_id, None)
                 parent = room or _caller(caller, name)
             run = _Run(parent, None if caller is None else caller.top)
@@ -214,16 +215,17 @@ class Outline:
         if kind is EventType.WORKFLOW_STEP_STARTED:
             if step is None or step.ended:
                 step = self._step(run, label)
-            step.kind = str(data.get("kind"))
-            if "run" in data:
-                run.rooms[data["run"]] = step
+            step.kind = payloads.text(data, "kind")
+            inner = payloads.text(data, "run")
+            if inner:
+                run.rooms[inner] = step
         elif step is None:
             pass
         elif kind is EventType.WORKFLOW_STEP_COMPLETED:
             step.end()
         elif kind is EventType.WORKFLOW_STEP_FAILED:
             within = [one for one in run.steps if one.startswith(f"{label}.")]
-            if data.get("will_retry"):
+            if payloads.will_retry(data):
                 for one in within:
                     del run.steps[one]
                 _void(step, data)
@@ -236,23 +238,28 @@ class Outline:
         """What an agent says and does."""
         kind, data = event.type, event.data
         if kind is EventType.AGENT_LLM_STREAM_CHUNK:
-            place.title = place.title or str(data["agent"])
+            place.title = place.title or payloads.text(data, "agent")
             place.open = True
-            place.parts.append(Part("text", data["chunk"]))
+            place.parts.append(Part("text", payloads.text(data, "chunk")))
         elif kind is EventType.AGENT_PROCESSING:
-            place.title = str(data["agent"])
+            place.title = payloads.text(data, "agent")
             place.open = True
             place.parts.append(Part("heading"))
         elif kind is EventType.AGENT_LLM_REQUEST_RETRIED:
             place.parts.append(Part("remark", _again(data)))
         elif kind is EventType.TOOL_CALL_STARTED:
-            run.calls.append((str(data["id"]), str(data["name"]), place))
+            call = payloads.text(data, "id"), payloads.text(data, "name"), place
+            run.calls.append(call)
         elif kind in (EventType.TOOL_CALL_COMPLETED, EventType.TOOL_CALL_FAILED):
-            run.calls = [c for c in run.calls if c[0] != data["id"] or c[2] is not place]
+            ended = payloads.text(data, "id")
+            run.calls = [c for c in run.calls if c[0] != ended or c[2] is not place]
         elif kind is EventType.AGENT_COMPLETED and place.open:
             place.open = False
             place.parts.append(Part("end"))
-        if not data["step"] and kind in (EventType.AGENT_COMPLETED, EventType.AGENT_FAILED):
+        if not payloads.text(data, "step") and kind in (
+            EventType.AGENT_COMPLETED,
+            EventType.AGENT_FAILED,
+        ):
             self._end_run(event.workflow_id)  # an agent on its own: there is no run around it
 
 
@@ -275,9 +282,9 @@ def _void(place: Place, data: Any) -> None:
 
 
 def _again(data: Any) -> str:
-    return f"(trying again: {data.get('message', '')})"
+    return f"(trying again: {payloads.text(data, 'message')})"
 
 
 def _count(data: Any) -> str:
-    first, last = data.get("first"), data.get("last")
-    return str(last - first + 1) if isinstance(first, int) and isinstance(last, int) else "some"
+    gap = payloads.gap_of(data)
+    return "some" if gap is None else str(gap[1] - gap[0] + 1)

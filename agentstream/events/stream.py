@@ -101,9 +101,10 @@ class RunLog:
         Raises:
             LogError: the store refused it, or the stream is closed.
         """
-        event = self._stream._publish(self, kind, data)
-        if self._stream._settle is not None and event is not None and event[0] is not None:
-            self._stream._settle(event)
+        stream = self._stream
+        event = stream._publish(self, kind, data)
+        if stream._settle is not None and event is not None and event[0] is not None:
+            stream._settle(event)
         return event
 
     def open_child(self, workflow_id: str) -> RunLog:

@@ -17,7 +17,8 @@ import pytest
 from agentstream import Agent, EventType, Parallel, Repeat, Runtime, Step, Workflow
 from agentstream.cancel import CancelToken
 from agentstream.console import Console
-from agentstream.console.status import StatusLine, cells
+from agentstream.console.outline import Outline
+from agentstream.console.status import StatusLine, _Tally, cells
 from agentstream.errors import StreamTruncated, WorkflowFailed
 from agentstream.events.model import Event
 from agentstream.llm.messages import Delta, ToolCallDelta
@@ -795,3 +796,15 @@ def test_a_real_run_on_a_terminal(terminal: Terminal, runtime: Runtime) -> None:
     sections = sorted(re.findall(r"🤖critic\((\w+)\)>((?:word\d+)+)", shown))
     assert sections == [("facts", text), ("tone", text)]
     assert shown.endswith("theend")
+
+
+@pytest.mark.parametrize("odd", [None, 7, [], {"a": 1}, True, "0"])
+def test_events_of_a_users_own_are_shown_or_left_out(odd: Any) -> None:
+    keys = ("step", "agent", "chunk", "usage", "id", "name", "run", "message", "first", "last")
+    data = dict.fromkeys((*keys, "workflow", "kind", "will_retry"), odd)
+    outline, tally = Outline(), _Tally()
+    for number, kind in enumerate(EventType, 1):
+        for own in (data, {}, {**data, "step": "0"}, {**data, "step": "", "agent": "a"}):
+            event = Event(f"run:{number}", number, None, kind, "run", None, 1.0, own)
+            outline.add(event)
+            tally.add(event)
