@@ -76,6 +76,11 @@ class WireServer:
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._listener.getsockname()[1]}"
 
     @property
+    def open(self) -> int:
+        """How many connections are open."""
+        return len(self._socks)
+
+    @property
     def context(self) -> ssl.SSLContext:
         """The server's side of TLS."""
         assert self._context is not None
