@@ -90,7 +90,8 @@ if TYPE_CHECKING:
         Runtime as Runtime,
         exit_on_sigterm as exit_on_sigterm,
     )
-    from agentstream.tools import RunContext as RunContext, Tool as Tool, tool as tool
+    from agentstream.tools import RunContext as RunContext, Tool as Tool
+    from agentstream.tools._tool import tool as tool
     from agentstream.workflow import Step as Step, Workflow as Workflow
     from agentstream.workflow.context import Context as Context
     from agentstream.workflow.shapes import Branch as Branch, Parallel as Parallel, Repeat as Repeat
@@ -146,7 +147,8 @@ _HOMES = {
     "agentstream.llm.sse": ("ServerSentEvent",),
     "agentstream.results": ("ChatResponse", "StepResult", "ToolCall", "Usage", "WorkflowRun"),
     "agentstream.runtime.runtime": ("RunHandle", "Runtime", "exit_on_sigterm"),
-    "agentstream.tools": ("RunContext", "Tool", "tool"),
+    "agentstream.tools": ("RunContext", "Tool"),
+    "agentstream.tools._tool": ("tool",),
     "agentstream.workflow": ("Step", "Workflow"),
     "agentstream.workflow.context": ("Context",),  # RunContext, by its older name
     "agentstream.workflow.shapes": ("Branch", "Parallel", "Repeat"),

@@ -1,4 +1,4 @@
-"""The rooms of DESIGN.md, section 2, and what importing the package does and costs."""
+"""The rooms of docs/design.rst, section 2, and what importing the package does and costs."""
 
 from __future__ import annotations
 
@@ -18,34 +18,25 @@ from benchmarks.import_cost import measure
 PACKAGE = pathlib.Path(agentstream.__file__).parent
 PROJECT = pathlib.Path(__file__).parent.parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-NAMES = [str(path.relative_to(PACKAGE)) for path in FILES]
+NAMES = [path.relative_to(PACKAGE).as_posix() for path in FILES]
 
 # --- who may import whom --------------------------------------------------------------------
 
-#: Rooms by floor; a room sees the floors below, and its own where OPEN says so.
-FLOORS: List[Set[str]] = [
-    {"_version", "results", "text"},
-    {"cancel", "errors", "threads", "checks"},
-    {"events", "llm", "tools"},
-    {"agent"},
-    {"workflow"},
-    {"runtime"},
+#: The rooms, values below: each sees those before it.  Every import counts, those within a
+#: function and those for annotations only too.
+ROOMS: List[str] = [
+    *("_version", "results", "text", "errors", "cancel", "checks", "threads"),
+    *("tools", "llm", "events", "agent", "workflow", "runtime"),
+    *("local", "providers", "workflow_files", "console", "web", "cli", "testing"),
+    *("config", "__main__", "__init__"),
 ]
-EDGES = len(FLOORS)  # every other room: console, cli, local, web, testing ...
-#: Not the second: clients know no events, the bus no models, tools neither.
-OPEN = {0, 1, EDGES}
-
-
-def floor_of(room: str) -> int:
-    return next((floor for floor, rooms in enumerate(FLOORS) if room in rooms), EDGES)
+#: Neighbours that know nothing of each other.
+STRANGERS = {("llm", "tools"), ("events", "llm"), ("events", "tools")}
 
 
 def imports(path: pathlib.Path) -> Iterator[Tuple[str, int]]:
-    """The modules a file imports when it runs, with their lines."""
-    tree = ast.parse(path.read_text("utf-8"))
-    for typing_only in [node for node in ast.walk(tree) if _is_typing_only(node)]:
-        typing_only.body = []  # type: ignore[attr-defined]
-    for node in ast.walk(tree):
+    """The modules that a file imports, with their lines."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -54,38 +45,98 @@ def imports(path: pathlib.Path) -> Iterator[Tuple[str, int]]:
             yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
 
 
-def _is_typing_only(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+def file_of(module: str) -> str:
+    """The file of a module of ours, relative to the package; "" if it is none."""
+    path = PROJECT.joinpath(*module.split("."))
+    for file in (path / "__init__.py", path.with_suffix(".py")):
+        if file.is_file() and PACKAGE in file.parents:
+            return file.relative_to(PACKAGE).as_posix()
+    return ""
 
 
-def room_of(module: str) -> str:
-    """The room a module is in; "" if it is none of ours."""
-    top, _, rest = module.partition(".")
-    room = rest.partition(".")[0]
-    ours = top == "agentstream" and ((PACKAGE / room).is_dir() or (PACKAGE / f"{room}.py").exists())
-    return room if ours else ""
+def arrows() -> Dict[str, Dict[str, int]]:
+    """{file: {file that it imports: line}}; `from package import module` is the module's."""
+    found: Dict[str, Dict[str, int]] = {}
+    for name in NAMES:
+        pairs = {(file_of(module), line) for module, line in imports(PACKAGE / name)}
+        found[name] = {
+            file: line
+            for file, line in pairs
+            if file not in ("", name)
+            and not (
+                file.endswith("__init__.py")
+                and any(
+                    other != file and at == line and other.startswith(file[: -len("__init__.py")])
+                    for other, at in pairs
+                )
+            )
+        }
+    return found
+
+
+ARROWS = arrows()
+
+
+def room_of(file: str) -> str:
+    return file.split("/")[0].replace(".py", "")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_imports_go_one_way(name: str) -> None:
-    room = name.replace("\\", "/").split("/")[0].replace(".py", "")
-    if room == "__init__":
-        return  # the public names, from every floor
-    floor = floor_of(room)
-    for module, line in imports(PACKAGE / name):
-        other = room_of(module)
-        if other in ("", room):
+    room = room_of(name)
+    for other, line in ARROWS[name].items():
+        target = room_of(other)
+        if target == room:
             continue
-        allowed = floor_of(other) < floor or (floor_of(other) == floor and floor in OPEN)
-        assert allowed, f"{name}:{line}: {room} must not know {other}"
+        assert ROOMS.index(target) < ROOMS.index(room), f"{name}:{line}: an arrow up, to {other}"
+        assert (room, target) not in STRANGERS, f"{name}:{line}: {room} must not know {target}"
 
 
-def test_the_table_of_rooms_is_that_of_the_house() -> None:
-    rooms = {name.replace("\\", "/").split("/")[0].replace(".py", "") for name in NAMES}
-    assert set().union(*FLOORS) <= rooms
-    assert {module for module, _ in imports(PACKAGE / "runtime" / "runtime.py")} >= {
-        "agentstream.workflow"
-    }
+def test_no_imports_go_in_a_circle() -> None:
+    left = {name: set(targets) for name, targets in ARROWS.items()}
+    while True:  # take away who imports nobody that is left
+        free = {name for name, targets in left.items() if not targets & set(left)}
+        if not free:
+            break
+        left = {name: targets for name, targets in left.items() if name not in free}
+    # ... and whom nobody that is left imports: the rest are circles.
+    while True:
+        wanted = set().union(*left.values()) if left else set()
+        free = set(left) - wanted
+        if not free:
+            break
+        left = {name: targets for name, targets in left.items() if name not in free}
+    assert sorted(left) == []
+
+
+def test_the_list_of_rooms_is_that_of_the_house() -> None:
+    assert {room_of(name) for name in NAMES} == set(ROOMS)
+    assert "workflow/__init__.py" in ARROWS["runtime/runtime.py"] or any(
+        name.startswith("workflow/") for name in ARROWS["runtime/runtime.py"]
+    )
+    assert len(set(ARROWS)) > 100
+
+
+def test_few_modules_stand_beside_the_packages() -> None:
+    modules = [name for name in NAMES if "/" not in name and name != "__init__.py"]
+    assert len(modules) <= 8, modules
+
+
+# --- how large things are -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_and_functions_are_of_a_size_to_be_read(name: str) -> None:
+    text = (PACKAGE / name).read_text("utf-8")
+    assert text.count("\n") <= 480, name
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            where = f"{name}:{node.lineno}: {node.name}"
+            assert (node.end_lineno or 0) - node.lineno + 1 <= 60, f"{where} is too long"
+            arguments = node.args
+            count = len(arguments.posonlyargs + arguments.args + arguments.kwonlyargs)
+            count += bool(arguments.vararg) + bool(arguments.kwarg)
+            assert count <= 16, f"{where} takes too many parameters"
 
 
 # --- what is done in one room only ----------------------------------------------------------
@@ -110,7 +161,7 @@ def uses(path: pathlib.Path) -> Set[str]:
 @pytest.mark.parametrize("name", NAMES)
 def test_each_thing_is_done_in_its_room(name: str) -> None:
     used = uses(PACKAGE / name)
-    place = name.replace("\\", "/")
+    place = name
     tops = {module.split(".")[0] for module, _ in imports(PACKAGE / name)}
     forbidden = {"time.sleep", "sleep()"}
     assert not tops & {"asyncio", "anyio", "trio", "aiohttp", "httpx"}

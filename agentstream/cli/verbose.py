@@ -6,8 +6,8 @@ import time
 from typing import Any, Callable, Dict, Mapping
 
 from agentstream.cli.output import note
+from agentstream.events.accessors import seconds_of, text, tokens_of
 from agentstream.events.model import Event, EventType
-from agentstream.events.payloads import seconds_of, text, tokens_of
 
 __all__ = ["narrate"]
 

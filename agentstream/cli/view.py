@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Set
 
 from agentstream.cli.output import Output, note
 from agentstream.console.terminal import is_terminal
+from agentstream.events.accessors import text
 from agentstream.events.model import Event, EventType
-from agentstream.events.payloads import text
 from agentstream.results import ChatResponse
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Deque, Dict, List, NamedTuple, Optional, Tuple, Union
 
-from agentstream.events import payloads
+from agentstream.events import accessors
 from agentstream.events.model import TERMINAL, Event, EventType
 
 __all__ = ["Outline", "Part", "Place"]
@@ -123,11 +123,11 @@ class Outline:
             self._end_run(event.workflow_id)
         elif kind is EventType.WORKFLOW_STARTED:
             self._run(event)
-        elif payloads.label_of(data) is not None:
+        elif accessors.label_of(data) is not None:
             run = self._run(event)
             run.top.latest = event.timestamp
-            step = payloads.text(data, "step")
-            if payloads.is_of_agent(data):
+            step = accessors.text(data, "step")
+            if accessors.is_of_agent(data):
                 self._hear(run, run.steps.get(step) or self._step(run, step), event)
             else:
                 self._note_step(run, step, kind, data)
@@ -142,7 +142,7 @@ class Outline:
             caller = self._runs.get(event.parent_workflow_id or "")
             parent = self.root
             if caller is not None:
-                name = payloads.text(event.data, "workflow")
+                name = accessors.text(event.data, "workflow")
                 room = caller.rooms.pop(event.workflow_id, None)
                 parent = room or _caller(caller, name)
             run = _Run(parent, None if caller is None else caller.top)
@@ -215,8 +215,8 @@ class Outline:
         if kind is EventType.WORKFLOW_STEP_STARTED:
             if step is None or step.ended:
                 step = self._step(run, label)
-            step.kind = payloads.text(data, "kind")
-            inner = payloads.text(data, "run")
+            step.kind = accessors.text(data, "kind")
+            inner = accessors.text(data, "run")
             if inner:
                 run.rooms[inner] = step
         elif step is None:
@@ -225,7 +225,7 @@ class Outline:
             step.end()
         elif kind is EventType.WORKFLOW_STEP_FAILED:
             within = [one for one in run.steps if one.startswith(f"{label}.")]
-            if payloads.will_retry(data):
+            if accessors.will_retry(data):
                 for one in within:
                     del run.steps[one]
                 _void(step, data)
@@ -238,25 +238,25 @@ class Outline:
         """What an agent says and does."""
         kind, data = event.type, event.data
         if kind is EventType.AGENT_LLM_STREAM_CHUNK:
-            place.title = place.title or payloads.text(data, "agent")
+            place.title = place.title or accessors.text(data, "agent")
             place.open = True
-            place.parts.append(Part("text", payloads.text(data, "chunk")))
+            place.parts.append(Part("text", accessors.text(data, "chunk")))
         elif kind is EventType.AGENT_PROCESSING:
-            place.title = payloads.text(data, "agent")
+            place.title = accessors.text(data, "agent")
             place.open = True
             place.parts.append(Part("heading"))
         elif kind is EventType.AGENT_LLM_REQUEST_RETRIED:
             place.parts.append(Part("remark", _again(data)))
         elif kind is EventType.TOOL_CALL_STARTED:
-            call = payloads.text(data, "id"), payloads.text(data, "name"), place
+            call = accessors.text(data, "id"), accessors.text(data, "name"), place
             run.calls.append(call)
         elif kind in (EventType.TOOL_CALL_COMPLETED, EventType.TOOL_CALL_FAILED):
-            ended = payloads.text(data, "id")
+            ended = accessors.text(data, "id")
             run.calls = [c for c in run.calls if c[0] != ended or c[2] is not place]
         elif kind is EventType.AGENT_COMPLETED and place.open:
             place.open = False
             place.parts.append(Part("end"))
-        if not payloads.text(data, "step") and kind in (
+        if not accessors.text(data, "step") and kind in (
             EventType.AGENT_COMPLETED,
             EventType.AGENT_FAILED,
         ):
@@ -282,9 +282,9 @@ def _void(place: Place, data: Any) -> None:
 
 
 def _again(data: Any) -> str:
-    return f"(trying again: {payloads.text(data, 'message')})"
+    return f"(trying again: {accessors.text(data, 'message')})"
 
 
 def _count(data: Any) -> str:
-    gap = payloads.gap_of(data)
+    gap = accessors.gap_of(data)
     return "some" if gap is None else str(gap[1] - gap[0] + 1)

@@ -16,7 +16,7 @@ from typing import IO, Any, Dict, Optional, Set, Tuple
 
 from agentstream import threads
 from agentstream.console.terminal import is_terminal
-from agentstream.events import payloads
+from agentstream.events import accessors
 from agentstream.events.model import TERMINAL, Event, EventType
 
 __all__ = ["StatusLine", "cells"]
@@ -213,18 +213,18 @@ class _Tally:
             return
         if not self.runs:
             self._started = time.monotonic()
-        step = payloads.label_of(data)
+        step = accessors.label_of(data)
         if kind is EventType.WORKFLOW_STARTED or step is not None:
             self.runs.add(run)
         if step is None:
             return
         key = (run, step)
         if kind is EventType.WORKFLOW_STEP_STARTED:
-            if payloads.text(data, "kind") == "Function":
-                self._paces[key] = _Pace(payloads.text(data, "name"))
+            if accessors.text(data, "kind") == "Function":
+                self._paces[key] = _Pace(accessors.text(data, "name"))
         elif kind in _STEP_ENDS:
             self._paces.pop(key, None)
-        elif payloads.is_of_agent(data):
+        elif accessors.is_of_agent(data):
             self._hear(key, kind, event)
 
     def _hear(self, key: Tuple[str, str], kind: EventType, event: Event) -> None:
@@ -236,13 +236,13 @@ class _Tally:
             return
         pace = self._paces.get(key)
         if pace is None:
-            pace = self._paces[key] = _Pace(payloads.text(data, "agent"))
+            pace = self._paces[key] = _Pace(accessors.text(data, "agent"))
         if kind in _CHUNKS:
             pace.begun = pace.begun if pace.count else event.timestamp
             pace.latest = event.timestamp
             pace.count += 1
         elif kind is EventType.AGENT_LLM_REQUEST_COMPLETED:
-            self._tokens += payloads.tokens_of(data) or pace.count
+            self._tokens += accessors.tokens_of(data) or pace.count
             pace.count = 0
         elif kind is EventType.AGENT_LLM_REQUEST_FAILED:
             self._tokens += pace.count

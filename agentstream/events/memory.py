@@ -12,7 +12,7 @@ from collections import deque
 from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Tuple, TypeVar
 
 from agentstream import checks
-from agentstream.events import payloads
+from agentstream.events import accessors
 from agentstream.events.model import TERMINAL, Event, EventType, make_event
 from agentstream.events.store import Bounds, EventStore, RunState
 
@@ -108,7 +108,7 @@ class MemoryStore(EventStore):
         kept = self._workflows[workflow_id] = _Kept(last)
         state = self._know(workflow_id, event.parent_workflow_id)
         if state.started is None:
-            state.name = payloads.text(event.data, "workflow")
+            state.name = accessors.text(event.data, "workflow")
             state.started = event.timestamp
         return kept
 
@@ -131,7 +131,7 @@ class MemoryStore(EventStore):
         state = self._states.get(workflow_id)
         if state is not None:  # not the event: its output may be large, and goes in its turn
             state.end, state.ended = event.type, event.timestamp
-            state.usage = payloads.usage_of(event.data)
+            state.usage = accessors.usage_of(event.data)
 
     def _drop_oldest(self) -> None:
         workflow_id = self._events.popleft()[4]
@@ -255,7 +255,7 @@ class MemoryStore(EventStore):
 
 def _status(state: _State) -> str:
     if state.end is not None:
-        return payloads.status_of(state.end)
+        return accessors.status_of(state.end)
     return "queued" if state.started is None else "running"
 
 

@@ -1,4 +1,4 @@
-"""EventStream and Subscription: the queue-based observer bus.
+"""EventStream: the queue-based observer bus.
 
 The one place where events cross threads.  A publisher gives an event its
 offset, keeps it, and puts it into each subscription's queue, all under one lock
@@ -9,9 +9,8 @@ what the store has let go, it is told about.
 A store that does not answer holds up who asks it, and nobody else: it is asked
 without the lock, and what was published meanwhile is looked at afterwards.
 
-A signal handler runs between two lines of its thread, which may be in the
-middle of an append.  What a handler appends or closes then, that thread does
-when it is through (lock.py).
+What a signal handler appends or closes in the middle of its thread's own append, that
+thread does when it is through (lock.py).
 """
 
 from __future__ import annotations
@@ -21,17 +20,10 @@ import logging
 import time
 import weakref
 from collections import OrderedDict
-from typing import (
-    Any,
-    Iterable,
-    Iterator,
-    Mapping,
-    Optional,
-    Union,
-)
+from typing import Any, Iterable, Mapping, Optional, Union
 
 from agentstream import checks, threads
-from agentstream.errors import Closed, ConfigError, LogError, OffsetGone
+from agentstream.errors import ConfigError, LogError, OffsetGone
 from agentstream.events.lock import StreamLock
 from agentstream.events.mailbox import UNKNOWN, Callback, Mailbox
 from agentstream.events.memory import MemoryStore
@@ -44,76 +36,16 @@ from agentstream.events.model import (
     freeze_mapping,
     make_event,
 )
+from agentstream.events.run_log import RunLog
 from agentstream.events.store import EventStore
 from agentstream.events.subscribers import Subscribers
+from agentstream.events.subscription import CLOSE_S, Subscription
 from agentstream.events.tail import StreamTail
 
 __all__ = ["EventStream", "RunLog", "Subscription"]
 
 logger = logging.getLogger("agentstream.events")
-
-_CLOSE_S = 5.0
-_MOST_LOGS = 16  # that `append` keeps at hand; the store knows how far others have come
-
-
-class RunLog:
-    """The writer of one workflow's events; a workflow has one.
-
-    Any number of threads may append.  After the terminal event nothing is
-    taken: what comes late, from a tool that was left behind say, is dropped.
-
-    Attributes:
-        offset: of the event appended last; 0 for none.
-        has_many_writers: true for that of `EventStream.append`, which is nobody's own.
-        ended: true once the terminal event was appended.
-        unsure: true while only the store knows how far the log has come; then
-            `ended` is true as well, and whoever appends asks the store first.
-    """
-
-    __slots__ = (
-        "__weakref__",
-        "_stream",
-        "ended",
-        "has_many_writers",
-        "offset",
-        "parent_workflow_id",
-        "unsure",
-        "workflow_id",
-    )
-
-    def __init__(
-        self, stream: EventStream, workflow_id: str, parent_workflow_id: Optional[str]
-    ) -> None:
-        self._stream = stream
-        self.workflow_id = workflow_id
-        self.parent_workflow_id = parent_workflow_id
-        self.offset = 0
-        self.ended = False
-        self.unsure = False
-        self.has_many_writers = False
-
-    def append(self, kind: EventType, data: Mapping[str, Any]) -> Optional[Event]:
-        """Append an event; returns it, or None if the workflow has ended.
-
-        Called by a signal handler in the middle of its thread's own append, it
-        is appended right after that one; the event returned has no id and offset 0.
-
-        Raises:
-            LogError: the store refused it, or the stream is closed.
-        """
-        stream = self._stream
-        event = stream._publish(self, kind, data)
-        if stream._settle is not None and event is not None and event[0] is not None:
-            stream._settle(event)
-        return event
-
-    def open_child(self, workflow_id: str) -> RunLog:
-        """Begin the log of a run within this one, whose events name this one as their parent.
-
-        Raises:
-            LogError: the stream has events of that workflow already.
-        """
-        return self._stream.open_log(workflow_id, self.workflow_id)
+_MOST_LOGS = 16  # that `append` keeps at hand
 
 
 class EventStream:
@@ -134,8 +66,9 @@ class EventStream:
         self._subscribers = Subscribers()
         self._logs: weakref.WeakValueDictionary[str, RunLog] = weakref.WeakValueDictionary()
         self._recent: OrderedDict[str, RunLog] = OrderedDict()  # those of `append`, kept alive
-        self._tail = (
-            StreamTail(
+        self._tail: Optional[StreamTail] = None
+        if self.store.shared:
+            self._tail = StreamTail(
                 self.store,
                 self._lock,
                 self._subscribers,
@@ -143,9 +76,6 @@ class EventStream:
                 leave=self._finish,
                 sweep=self._lock.catch_up,
             )
-            if self.store.shared
-            else None
-        )
         self._append = self.store.append
         settles = type(self.store).settle is not EventStore.settle
         self._settle = self.store.settle if settles else None
@@ -189,9 +119,8 @@ class EventStream:
     ) -> Event:
         """Append an event of your own to a workflow's log; returns it as it was kept.
 
-        The first one begins the log, a terminal one ends it.  A signal handler
-        may call it: in the middle of its thread's own append, the event comes
-        right after that one, and what is returned has no id and offset 0.
+        The first one begins the log, a terminal one ends it.  Called by a signal
+        handler: see `RunLog.append`.
 
         Raises:
             ConfigError: there is no such type, it is no part of a log, or an id is no
@@ -227,7 +156,7 @@ class EventStream:
                 trouble = "has ended" if log.ended else "has another owner"
                 raise LogError(f"workflow {workflow_id!r} {trouble}: choose another id")
             self._recent[workflow_id] = log
-            if len(self._recent) > _MOST_LOGS:
+            while len(self._recent) > _MOST_LOGS:
                 self._recent.popitem(last=False)
         try:
             self._ask_how_far(log, fresh=True)
@@ -363,7 +292,11 @@ class EventStream:
             ConfigError: an argument makes no sense.
             LogError: the stream is closed, or no thread can be started.
         """
-        wanted = None if types is None else frozenset(_kinds(types))
+        wanted = (
+            None
+            if types is None
+            else frozenset(map(_kind, [types] if isinstance(types, str) else types))
+        )
         checks.whole("max_queue", max_queue, 1)
         checks.function("callback", callback, optional=True)
         if workflow_id is not None:
@@ -387,7 +320,26 @@ class EventStream:
         except BaseException:
             self._remove(mailbox)
             raise
-        return Subscription(self, mailbox, callback)
+        return Subscription(
+            mailbox,
+            callback,
+            unregister=functools.partial(self._remove, close=True),
+            forget=self._forget,
+        )
+
+    def _mailbox(
+        self,
+        types: Optional[Iterable[Union[EventType, str]]],
+        workflow_id: Optional[str],
+        max_queue: int,
+    ) -> Mailbox:
+        names = [types] if isinstance(types, str) else types
+        wanted = None if names is None else frozenset(map(_kind, names))
+        checks.whole("max_queue", max_queue, 1)
+        if workflow_id is not None:
+            check_id("workflow_id", workflow_id)
+        make = functools.partial(Mailbox, self.store, self._lock, self._remove)
+        return make(workflow_id=workflow_id, types=wanted, max_queue=max_queue)
 
     def _place(self, mailbox: Mailbox, after: Optional[int]) -> None:
         """Ask the store where a new mailbox begins, which is offered events already."""
@@ -418,12 +370,16 @@ class EventStream:
                 mailbox.finish()
             return True
 
+    def _forget(self, mailbox: Mailbox) -> None:
+        """Unregister it with the next append: its owner, the garbage collector, may not wait."""
+        self._lock.later.append(functools.partial(self._remove, mailbox))
+
     def _finish(self, mailbox: Mailbox) -> None:
         self._remove(mailbox, close=True)
 
     # --- the end ----------------------------------------------------------------------------
 
-    def close(self, timeout: float = _CLOSE_S) -> None:
+    def close(self, timeout: float = CLOSE_S) -> None:
         """Take no more events, deliver what is queued, end every subscription.  Idempotent.
 
         Waits up to `timeout` seconds for the callbacks; one that is stuck is
@@ -471,91 +427,9 @@ class EventStream:
             self._tail.after_fork()
 
 
-class Subscription(Iterator[Event]):
-    """A subscriber's end.  Iterate it, or leave it to its callback; `close` when done.
-
-    An iterator that is dropped closes itself.
-    """
-
-    def __init__(self, stream: EventStream, mailbox: Mailbox, callback: Optional[Callback]) -> None:
-        self._has_callback = callback is not None
-        self._stream = stream
-        self._mailbox = mailbox
-        if callback is not None:
-            mailbox.start(callback)
-
-    def __iter__(self) -> Subscription:
-        return self
-
-    def __next__(self) -> Event:
-        """The next event; waits for it.
-
-        Raises:
-            RuntimeError: the subscription has a callback, or another thread reads it.
-        """
-        try:
-            for seconds in threads.slices(None):
-                event = self._take(seconds)
-                if event is not None:
-                    return event
-        except Closed:
-            raise StopIteration from None
-        raise AssertionError("a wait without an end has ended")
-
-    def get(self, timeout: Optional[float] = None) -> Optional[Event]:
-        """The next event, or None if none came within `timeout` seconds.
-
-        Raises:
-            Closed: there are no more.
-            RuntimeError: the subscription has a callback, or another thread reads it.
-        """
-        return self._take(timeout)
-
-    def _take(self, timeout: Optional[float]) -> Optional[Event]:
-        if self._has_callback:
-            raise RuntimeError("this subscription has a callback: it cannot be iterated as well")
-        return self._mailbox.take(timeout)
-
-    @property
-    def errors(self) -> int:
-        """How often the callback raised."""
-        return self._mailbox.errors
-
-    @property
-    def missed(self) -> int:
-        """How many events the store had let go before they could be read."""
-        return self._mailbox.missed
-
-    def close(self, timeout: Optional[float] = _CLOSE_S) -> bool:
-        """Take no more events; those queued are still delivered.  Idempotent.
-
-        With a callback, waits up to `timeout` seconds until it has had them
-        all; called from the callback itself, it does not wait.  Returns False
-        if the callback is stuck and was left behind, or is still to be closed:
-        a signal handler that comes in the middle of its thread's own append
-        leaves that to it.
-        """
-        return self._stream._remove(self._mailbox, close=True) and self._mailbox.join(timeout)
-
-    def __enter__(self) -> Subscription:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if not self._has_callback:
-            self._mailbox.drop()
-            self._stream._lock.later.append(functools.partial(self._stream._remove, self._mailbox))
-
-
 def _kind(name: Union[EventType, str]) -> EventType:
     try:
         return EventType(name)
     except ValueError:
         known = ", ".join(t.value for t in EventType)
         raise ConfigError(f"unknown event type {name!r}: use one of {known}") from None
-
-
-def _kinds(types: Iterable[Union[EventType, str]]) -> Iterator[EventType]:
-    return map(_kind, [types] if isinstance(types, str) else types)

@@ -253,10 +253,7 @@ def tool(
         description: for the model; the docstring's if None.
         timeout: seconds a call may take; None for the agent's setting.
         strict: ask the server to keep to the schema (OpenAI's strict mode).
-        repeatable: the same call with the same result is no sign of a loop (a job's
-            state, say).
-        alone: nothing runs beside it: calls of one answer that come before it end
-            first, those after it wait.  For what writes.
+        repeatable, alone: as `Tool` has them.
 
     Raises ConfigError, naming the tool and the parameter, for what has no schema.
     Under `python -OO`, where there are no docstrings, a tool without `description`
@@ -278,14 +275,7 @@ def tool(
     _check_name(named)
     signature.check_function(function, named)
     read = signature.read(function, named)
-    said = description if description is not None else signature.summary(function)
-    if not said and description is None and sys.flags.optimize >= 2:
-        warnings.warn(
-            f"tool {named!r} has no description: Python runs without docstrings (-OO); "
-            "give one with @tool(description=...)",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+    said = _summary(function, named) if description is None else description
     made = Tool(
         named,
         said,
@@ -298,6 +288,18 @@ def tool(
     )
     made._shapes, made._defaults = read.shapes, read.defaults
     return made
+
+
+def _summary(function: Callable[..., Any], name: str) -> str:
+    said = signature.summary(function)
+    if not said and sys.flags.optimize >= 2:
+        warnings.warn(
+            f"tool {name!r} has no description: Python runs without docstrings (-OO); "
+            "give one with @tool(description=...)",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return said
 
 
 def as_tool(function: Union[Tool, Callable[..., Any]]) -> Tool:

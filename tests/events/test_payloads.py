@@ -30,7 +30,7 @@ from agentstream import (
     tool,
 )
 from agentstream.errors import AgentStreamError, Cancelled
-from agentstream.events import payloads
+from agentstream.events import accessors, payloads
 from agentstream.events.model import TERMINAL
 from agentstream.testing import Gate, ScriptedServer
 from agentstream.testing.pieces import DONE, chat_chunk
@@ -229,7 +229,7 @@ def test_what_is_missed(cast: Cast):
     for event in events:
         assert event is not None
         check(event)
-    assert payloads.gap_of(told(events)) is not None
+    assert accessors.gap_of(told(events)) is not None
 
 
 def told(events: List[Any]) -> Any:
@@ -244,9 +244,9 @@ def test_accessors_take_whatever_comes(odd: Any):
     data = dict.fromkeys(
         ("usage", "step", "agent", "chunk", "duration_ms", "will_retry", "first", "last"), odd
     )
-    assert payloads.tokens_of(data) is None
-    payloads.gap_of(data)
-    assert isinstance(payloads.text(data, "chunk"), str)
-    assert isinstance(payloads.seconds_of(data), float)
-    assert payloads.usage_of(data) is None or isinstance(odd, dict)
-    assert payloads.label_of(data) == (odd if isinstance(odd, str) else None)
+    assert accessors.tokens_of(data) is None
+    accessors.gap_of(data)
+    assert isinstance(accessors.text(data, "chunk"), str)
+    assert isinstance(accessors.seconds_of(data), float)
+    assert accessors.usage_of(data) is None or isinstance(odd, dict)
+    assert accessors.label_of(data) == (odd if isinstance(odd, str) else None)

@@ -239,15 +239,15 @@ PLANTS: List[Plant] = [
     Plant(
         "dropped iterators free themselves",
         STREAM,
-        "            self._stream._lock.later.append(functools.partial(self._stream._remove, self._mailbox))\n",
-        "            pass\n",
+        "        self._lock.later.append(functools.partial(self._remove, mailbox))\n\n",
+        "        pass\n\n",
         _BUS + "a_dropped_iterator_frees_itself",
     ),
     Plant(
         "dropping takes no lock",
         STREAM,
-        "            self._stream._lock.later.append(functools.partial(self._stream._remove, self._mailbox))\n",
-        "            self._stream._remove(self._mailbox)\n",
+        "        self._lock.later.append(functools.partial(self._remove, mailbox))\n\n",
+        "        self._remove(mailbox)\n\n",
         _BUS + "a_dropped_iterator_waits_for_no_lock",
     ),
     Plant(

@@ -10,7 +10,6 @@ import dataclasses
 import datetime
 import decimal
 import enum
-import importlib.util
 import json
 import pathlib
 import random
@@ -633,14 +632,6 @@ def test_a_context_is_a_mapping_whose_attributes_stay():
     assert list(context) == ["n"]
 
 
-def test_no_name_of_tools_is_both_a_module_and_a_function():
-    import agentstream.tools
-    from agentstream.tools import _tool
-
-    assert agentstream.tools.tool is tool is _tool.tool
-    assert importlib.util.find_spec("agentstream.tools.tool") is None
-
-
 @pytest.mark.parametrize(
     "raised", [ValueError("no"), StopIteration(1), SystemExit(3), KeyboardInterrupt(), ToolError()]
 )
@@ -838,3 +829,26 @@ def test_y11_without_docstrings_a_tool_without_a_description_is_told_of():
         "['RuntimeWarning'] True True",
         "['', 'B.', ''] hi",
     ]
+
+
+def test_the_module_and_the_decorator_go_by_one_name():
+    code = """
+import inspect
+import agentstream.tools.tool as module
+from agentstream import tool
+from agentstream.tools import tool as either
+
+assert inspect.ismodule(module) and module.Tool and callable(module.tool)
+assert inspect.isfunction(tool)
+
+@either
+def one(city: str) -> str:
+    "One."
+
+@either(timeout=5)
+def two(city: str) -> str:
+    "Two."
+
+assert (one.name, two.timeout) == ("one", 5)
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)

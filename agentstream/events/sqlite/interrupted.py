@@ -7,7 +7,7 @@ import sqlite3
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
-from agentstream.events import payloads
+from agentstream.events import accessors, payloads
 from agentstream.events.model import EventType
 from agentstream.events.sqlite import rows
 from agentstream.events.sqlite.leases import is_alive
@@ -86,7 +86,7 @@ def _said(connection: sqlite3.Connection, run: int) -> Tuple[Dict[str, Any], str
         "SELECT data FROM events WHERE run = ? AND offset > ? AND type = ? ORDER BY offset",
         (run, begun[0] if begun else 0, EventType.AGENT_LLM_STREAM_CHUNK.value),
     )
-    output = "".join(payloads.text(_object(row[0]), "chunk") for row in chunks)
+    output = "".join(accessors.text(_object(row[0]), "chunk") for row in chunks)
     return (_object(begun[1]) if begun else {}), output
 
 

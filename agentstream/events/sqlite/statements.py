@@ -8,7 +8,7 @@ import time
 from typing import Any, Dict, List, Optional, Tuple
 
 from agentstream.errors import LogError
-from agentstream.events import payloads
+from agentstream.events import accessors, payloads
 from agentstream.events.model import TERMINAL, Event, EventType
 from agentstream.events.sqlite import rows
 from agentstream.events.sqlite.leases import WriterLease
@@ -116,10 +116,10 @@ def _note_state(connection: sqlite3.Connection, run: Optional[int], event: Event
     if event.offset == 1:
         connection.execute(
             "UPDATE runs SET status = 'running', started = ?, name = ? WHERE id = ?",
-            (event.timestamp, payloads.text(event.data, "workflow"), run),
+            (event.timestamp, accessors.text(event.data, "workflow"), run),
         )
     if event.type in TERMINAL:
-        usage = payloads.usage_of(event.data)
+        usage = accessors.usage_of(event.data)
         connection.execute(
             "UPDATE runs SET status = ?, ended = ?, usage = ? WHERE id = ?",
             (

@@ -1,0 +1,81 @@
+"""RunLog: the writer of one workflow's events."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Mapping, Optional, Protocol
+
+from agentstream.events.model import Event, EventType
+
+__all__ = ["Publisher", "RunLog"]
+
+
+class Publisher(Protocol):
+    """What a log writes to: the event stream."""
+
+    _settle: Optional[Callable[[Event], object]]
+
+    def _publish(self, log: RunLog, kind: EventType, data: Mapping[str, Any]) -> Optional[Event]:
+        """Give the event its offset, keep it, and hand it to the subscribers."""
+
+    def open_log(self, workflow_id: str, parent_workflow_id: Optional[str] = None) -> RunLog:
+        """Begin another workflow's log."""
+
+
+class RunLog:
+    """The writer of one workflow's events; a workflow has one.
+
+    Any number of threads may append.  After the terminal event nothing is taken:
+    what comes late is dropped.
+
+    Attributes:
+        offset: of the event appended last; 0 for none.
+        has_many_writers: true for that of `EventStream.append`, which is nobody's own.
+        ended: true once the terminal event was appended.
+        unsure: true while only the store knows how far the log has come; then
+            `ended` is true as well, and whoever appends asks the store first.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_stream",
+        "ended",
+        "has_many_writers",
+        "offset",
+        "parent_workflow_id",
+        "unsure",
+        "workflow_id",
+    )
+
+    def __init__(
+        self, stream: Publisher, workflow_id: str, parent_workflow_id: Optional[str]
+    ) -> None:
+        self._stream = stream
+        self.workflow_id = workflow_id
+        self.parent_workflow_id = parent_workflow_id
+        self.offset = 0
+        self.ended = False
+        self.unsure = False
+        self.has_many_writers = False
+
+    def append(self, kind: EventType, data: Mapping[str, Any]) -> Optional[Event]:
+        """Append an event; returns it, or None if the workflow has ended.
+
+        Called by a signal handler in the middle of its thread's own append, it
+        is appended right after that one; the event returned has no id and offset 0.
+
+        Raises:
+            LogError: the store refused it, or the stream is closed.
+        """
+        stream = self._stream
+        event = stream._publish(self, kind, data)
+        if stream._settle is not None and event is not None and event[0] is not None:
+            stream._settle(event)
+        return event
+
+    def open_child(self, workflow_id: str) -> RunLog:
+        """Begin the log of a run within this one, whose events name this one as their parent.
+
+        Raises:
+            LogError: the stream has events of that workflow already.
+        """
+        return self._stream.open_log(workflow_id, self.workflow_id)
