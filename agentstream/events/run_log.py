@@ -12,7 +12,7 @@ __all__ = ["Publisher", "RunLog"]
 class Publisher(Protocol):
     """What a log writes to: the event stream."""
 
-    _settle: Optional[Callable[[Event], object]]
+    _settle: Optional[Callable[[Event], None]]
 
     def _publish(self, log: RunLog, kind: EventType, data: Mapping[str, Any]) -> Optional[Event]:
         """Give the event its offset, keep it, and hand it to the subscribers."""

@@ -292,25 +292,10 @@ class EventStream:
             ConfigError: an argument makes no sense.
             LogError: the stream is closed, or no thread can be started.
         """
-        wanted = (
-            None
-            if types is None
-            else frozenset(map(_kind, [types] if isinstance(types, str) else types))
-        )
-        checks.whole("max_queue", max_queue, 1)
         checks.function("callback", callback, optional=True)
-        if workflow_id is not None:
-            check_id("workflow_id", workflow_id)
         if after is not None:
             checks.whole("after", after)
-        mailbox = Mailbox(
-            self.store,
-            self._lock,
-            self._remove,
-            workflow_id=workflow_id,
-            types=wanted,
-            max_queue=max_queue,
-        )
+        mailbox = self._mailbox(types, workflow_id, max_queue)
         with self._lock:
             if self._closed:
                 raise LogError("the event stream is closed")
@@ -338,8 +323,14 @@ class EventStream:
         checks.whole("max_queue", max_queue, 1)
         if workflow_id is not None:
             check_id("workflow_id", workflow_id)
-        make = functools.partial(Mailbox, self.store, self._lock, self._remove)
-        return make(workflow_id=workflow_id, types=wanted, max_queue=max_queue)
+        return Mailbox(
+            self.store,
+            self._lock,
+            self._remove,
+            workflow_id=workflow_id,
+            types=wanted,
+            max_queue=max_queue,
+        )
 
     def _place(self, mailbox: Mailbox, after: Optional[int]) -> None:
         """Ask the store where a new mailbox begins, which is offered events already."""
