@@ -69,8 +69,9 @@ class Agent:
             `ChatRequest`; None for the server's default.
         fields: `extra`, as in `ChatRequest`; `parallel_tool_calls`: may the model
             make several calls at once, None for the server's default; with False
-            they are also run one after the other.  The limits by their old names,
-            as `max_rounds`, are taken until 0.3.
+            they are also run one after the other; `reasoning_effort`, as in
+            `ChatRequest`.  The limits by their old names, as `max_rounds`, are
+            taken until 0.3.
 
     Raises:
         ConfigError: a setting cannot be used.
@@ -112,6 +113,7 @@ class Agent:
             "extra": dict(more.get("extra") or {}),
             "tools": [tool.to_openai() for tool in self.tools.values()],
             "parallel_tool_calls": more.get("parallel_tool_calls"),
+            "reasoning_effort": more.get("reasoning_effort"),
         }
         self.settings  # noqa: B018 - what cannot be used is refused here
 

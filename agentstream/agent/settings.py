@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
         extra: Optional[Mapping[str, Any]]
         parallel_tool_calls: Optional[bool]
+        reasoning_effort: Optional[str]
         max_rounds: int
         repeat_limit: Optional[int]
         repeat_memory: Optional[int]
@@ -49,7 +50,7 @@ LIMIT_KEYS = {
     "tool_result_limit": "result_chars",
 }
 #: The fields of a `ChatRequest` that `Agent` takes besides those in its signature.
-_FIELDS = ("extra", "parallel_tool_calls")
+_FIELDS = ("extra", "parallel_tool_calls", "reasoning_effort")
 
 
 class ToolLimits(Frozen):

@@ -43,7 +43,11 @@ def chat(given: argparse.Namespace) -> int:
 
 
 def _sampling(given: argparse.Namespace) -> Dict[str, Any]:
-    return {"max_tokens": given.max_tokens, "temperature": given.temperature}
+    return {
+        "max_tokens": given.max_tokens,
+        "temperature": given.temperature,
+        "reasoning_effort": given.reasoning_effort,
+    }
 
 
 def _prompt(given: argparse.Namespace) -> str:

@@ -32,10 +32,9 @@ exit codes: 0 done, 1 failed, 2 usage error, 75 --lock is held,
             124 --deadline has passed, 130 Ctrl-C, 143 SIGTERM
 """
 _CHAT = """\
-Ask a model.  The answer streams to standard output; what is piped in is
-added to PROMPT, or is the prompt.  With PROMPT, a pipe that says nothing for
-2 s is not waited for.  The key comes from AGENTSTREAM_API_KEY or
-OPENAI_API_KEY, or from the config file.
+Ask a model, for PROMPT and what is piped in; beside a PROMPT, a pipe that says
+nothing for 2 s is not waited for.  The answer streams to standard output.  The
+key is in AGENTSTREAM_API_KEY, OPENAI_API_KEY or the config file.
 """
 _RUN = """\
 Run a workflow file.  On a terminal the agents' text streams; into a pipe
@@ -156,6 +155,7 @@ def _chat(add: Add) -> None:
     add("--system", metavar="TEXT", type=_text, help="instructions for the model")
     add("--max-tokens", metavar="N", type=_count, help="end the answer after so many")
     add("--temperature", metavar="T", type=_temperature, help="0 for the likeliest answer")
+    add("--effort", metavar="WORD", dest="reasoning_effort", help="of reasoning: none, low, high")
     _model(add)
     _output(add)
     _cron(add)

@@ -115,6 +115,8 @@ class ChatRequest(Frozen):
         model: overrides the client's.
         tools: tool descriptions in OpenAI's form.
         extra: further fields of the body, sent as they are; they win over ours.
+        reasoning_effort: how much the model reasons before it answers: "none", "low",
+            "medium", "high", or another word that the model knows; it is not checked.
     """
 
     messages: Sequence[MessageLike]
@@ -129,6 +131,7 @@ class ChatRequest(Frozen):
     tool_choice: Union[str, Mapping[str, Any], None] = None
     parallel_tool_calls: Optional[bool] = None
     extra: Mapping[str, Any] = {}
+    reasoning_effort: Optional[str] = None
 
     def __repr__(self) -> str:
         return f"ChatRequest({len(self.messages)} messages, model={self.model!r})"

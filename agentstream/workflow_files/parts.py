@@ -228,6 +228,7 @@ _AGENT = {
     "extra": JSON_TABLE,
     "tool_choice": TEXT_OR_TABLE,
     "parallel_tool_calls": FLAG,
+    "reasoning_effort": TEXT,
     "max_rounds": WHOLE,
     "repeat_limit": _BOUND,
     "repeat_memory": _BOUND,

@@ -572,12 +572,14 @@ def test_tool_choice_binds_the_first_request_only(server):
             tools=[add, counting("look", [])],
             tool_choice="required",
             parallel_tool_calls=False,
+            reasoning_effort="low",
         )
         agent.execute("go")
     first, second = (request.json for request in server.requests)
     assert first["tool_choice"] == "required"
     assert "tool_choice" not in second
     assert first["parallel_tool_calls"] is second["parallel_tool_calls"] is False
+    assert first["reasoning_effort"] == second["reasoning_effort"] == "low"
     assert len(first["tools"]) == len(second["tools"]) == 2
 
 

@@ -241,7 +241,7 @@ def test_on_a_terminal_text_streams_above_a_status_line(cli, server):
 
 def test_verbose_tells_what_happens_and_a_cut_answer_is_told_of(cli, here, server):
     server.default(*text_chunks("Hello ", "there", finish_reason="length"))
-    told = here("chat", "x", "-v", "--max-tokens", "2", "--temperature", "0.5")
+    told = here("chat", "x", "-v", "--max-tokens", "2", "--temperature", "0.5", "--effort", "low")
     assert told.out == "Hello there\n"
     assert [line[9:] for line in told.err.splitlines()[:2]] == [
         "workflow 'chat' begins",
@@ -250,6 +250,7 @@ def test_verbose_tells_what_happens_and_a_cut_answer_is_told_of(cli, here, serve
     assert told.err.endswith("agentstream: the answer of 'chat' was cut by a limit of tokens\n")
     sent = server.requests[0].json
     assert (sent["max_tokens"], sent["temperature"]) == (2, 0.5)
+    assert sent["reasoning_effort"] == "low"
     assert here("chat", "x", "--max-tokens", "2").err == ""  # nobody watches
     assert server.requests[1].json["max_tokens"] == 2
     watched = cli.start("chat", "x", terminal="stdin stdout stderr")

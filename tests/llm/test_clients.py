@@ -54,6 +54,7 @@ def test_body_of_a_whole_request(server):
         tool_choice="auto",
         parallel_tool_calls=False,
         extra={"min_p": 0.1},
+        reasoning_effort="low",
     )
     with client_of(server) as client:
         body = body_of(server, client, request)
@@ -76,6 +77,7 @@ def test_body_of_a_whole_request(server):
         "tools": [{"type": "function"}],
         "tool_choice": "auto",
         "parallel_tool_calls": False,
+        "reasoning_effort": "low",
         "min_p": 0.1,
         "stream_options": {"include_usage": True},
     }

@@ -251,7 +251,14 @@ class ChatDialect(Dialect):
 def to_body(request: ChatRequest, model: str) -> Dict[str, Any]:
     """The JSON body of a streaming request but for its messages, `model` being the client's."""
     body: Dict[str, Any] = {"model": request.model or model, "messages": [], "stream": True}
-    for name in ("temperature", "top_p", "max_tokens", "seed", "response_format"):
+    for name in (
+        "temperature",
+        "top_p",
+        "max_tokens",
+        "seed",
+        "response_format",
+        "reasoning_effort",
+    ):
         value = getattr(request, name)
         if value is not None:
             body[name] = value
