@@ -20,7 +20,7 @@ import logging
 import time
 import weakref
 from collections import OrderedDict
-from typing import Any, Iterable, Mapping, Optional, Union
+from typing import Any, Callable, Iterable, Mapping, Optional, Union
 
 from agentstream import checks, threads
 from agentstream.errors import ConfigError, LogError, OffsetGone
@@ -78,7 +78,7 @@ class EventStream:
             )
         self._append = self.store.append
         settles = type(self.store).settle is not EventStore.settle
-        self._settle = self.store.settle if settles else None
+        self._settle: Optional[Callable[[Event], None]] = self.store.settle if settles else None
         threads.after_fork(self)
         threads.after_fork(self.store)
         threads.at_exit(self)
