@@ -63,6 +63,7 @@ if TYPE_CHECKING:
         RunState as RunState,
     )
     from agentstream.events.stream import EventStream as EventStream, Subscription as Subscription
+    from agentstream.llm.anthropic.client import AnthropicClient as AnthropicClient
     from agentstream.llm.clients import (
         ChatClient as ChatClient,
         InsecureWarning as InsecureWarning,
@@ -135,6 +136,7 @@ _HOMES = {
     "agentstream.events.memory": ("MemoryStore",),
     "agentstream.events.store": ("EventStore", "RunState"),
     "agentstream.events.stream": ("EventStream", "Subscription"),
+    "agentstream.llm.anthropic.client": ("AnthropicClient",),
     "agentstream.llm.clients": (
         "ChatClient",
         "InsecureWarning",

@@ -9,12 +9,13 @@ in the message ("agent 'poet'"); with `optional`, None passes as it is.
 from __future__ import annotations
 
 import math
-from typing import Any, Iterable, Optional
+from typing import Any, Dict, Iterable, Mapping, Optional
 
 from agentstream.errors import ConfigError
 
 __all__ = [
     "LONGEST_S",
+    "fields",
     "flag",
     "function",
     "instance",
@@ -174,6 +175,17 @@ def function(name: str, value: Any, *, optional: bool = False, of: str = "") -> 
     if not callable(value):
         raise ConfigError.about(name, f"must be callable, not {type(value).__name__}", of)
     return value
+
+
+def fields(name: str, value: Optional[Mapping[str, Any]], *, of: str = "") -> Dict[str, Any]:
+    """A dict of `value`, which may be None for an empty one.
+
+    Raises:
+        ConfigError: it is no mapping.
+    """
+    if not isinstance(value, (Mapping, type(None))):
+        raise ConfigError.about(name, f"must be a dict, not {type(value).__name__}", of)
+    return dict(value or {})
 
 
 def _check_range(

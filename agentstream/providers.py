@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, NamedTuple, Optional, Tup
 from agentstream import checks
 from agentstream.llm.clients import ChatClient
 from agentstream.llm.settings import (
+    ANTHROPIC_MODEL,
+    ANTHROPIC_TIMEOUTS,
+    ANTHROPIC_URL,
     LLAMA_MODEL,
     LLAMA_TIMEOUTS,
     LLAMA_URL,
@@ -90,6 +93,16 @@ PROVIDERS: Dict[str, Provider] = {
         key_env="OPENAI_API_KEY",
         url_env="OPENAI_BASE_URL",
         own=("query",),
+    ),
+    "anthropic": Provider(
+        "agentstream.llm.anthropic.client:AnthropicClient",
+        base_url=ANTHROPIC_URL,
+        model=ANTHROPIC_MODEL,
+        title="Anthropic",
+        timeouts=ANTHROPIC_TIMEOUTS,
+        key_env="ANTHROPIC_API_KEY",
+        url_env="ANTHROPIC_BASE_URL",
+        own=("max_tokens", "cache"),
     ),
     EMBEDDED: _LLAMA._replace(title="embedded llama.cpp"),
 }

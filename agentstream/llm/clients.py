@@ -145,6 +145,7 @@ class HTTPClient(ChatClient):
         *,
         model: str,
         api_key: ApiKey = None,
+        key_header: str = "Authorization",
         headers: Optional[Mapping[str, str]] = None,
         body: Optional[Mapping[str, Any]] = None,
         verify: Verify = True,
@@ -160,10 +161,16 @@ class HTTPClient(ChatClient):
         checks.instance("timeouts", self.timeouts, Timeouts)
         checks.instance("retries", self.retries, Retries)
         checks.instance("limits", self.limits, Limits)
-        self._body = _fields("body", body)
-        headers = _fields("headers", headers)
+        self._body = checks.fields("body", body)
+        headers = checks.fields("headers", headers)
         self._transport = Transport(
-            url, api_key=api_key, headers=headers, verify=verify, cert=cert, limits=self.limits
+            url,
+            api_key=api_key,
+            key_header=key_header,
+            headers=headers,
+            verify=verify,
+            cert=cert,
+            limits=self.limits,
         )
         if verify is False:
             warnings.warn(
@@ -392,12 +399,6 @@ def _thinking(dialect: Dialect) -> Dialect:
     from agentstream.llm.chat.think import ThinkDialect  # noqa: PLC0415 - few need it
 
     return ThinkDialect(dialect)
-
-
-def _fields(name: str, given: Optional[Mapping[str, Any]]) -> Dict[str, Any]:
-    if not isinstance(given, (Mapping, type(None))):
-        raise ConfigError.about(name, f"must be a dict, not {type(given).__name__}")
-    return dict(given or {})
 
 
 def _place(url: str) -> str:

@@ -9,6 +9,9 @@ from agentstream import checks
 from agentstream.llm.frozen import Frozen
 
 __all__ = [
+    "ANTHROPIC_MODEL",
+    "ANTHROPIC_TIMEOUTS",
+    "ANTHROPIC_URL",
     "LLAMA_MODEL",
     "LLAMA_TIMEOUTS",
     "LLAMA_URL",
@@ -22,6 +25,7 @@ __all__ = [
 #: Where the clients ask, and for what, unless told otherwise; `agentstream.providers` has them
 #: by provider.
 OPENAI_URL, OPENAI_MODEL = "https://api.openai.com/v1", "gpt-6-luna"
+ANTHROPIC_URL, ANTHROPIC_MODEL = "https://api.anthropic.com", "claude-sonnet-5"
 LLAMA_URL, LLAMA_MODEL = "http://127.0.0.1:8080", "default"
 
 
@@ -126,3 +130,5 @@ class Limits(Frozen):
 
 #: Of a server of one's own: a long prompt on a CPU takes its time, and so does loading a model.
 LLAMA_TIMEOUTS = Timeouts(first_token=600.0, stall=120.0)
+#: Of models whose thinking may be hidden, and then comes before the first token.
+ANTHROPIC_TIMEOUTS = Timeouts(first_token=600.0)

@@ -19,6 +19,7 @@ from agentstream.llm.transport.urls import (
     check_header,
     check_url,
     display_url,
+    place_of,
     secrets_in,
 )
 
@@ -33,5 +34,6 @@ __all__ = [
     "check_header",
     "check_url",
     "display_url",
+    "place_of",
     "secrets_in",
 ]

@@ -27,13 +27,13 @@ from agentstream.llm.transport.problems import LOW_LEVEL, connect_error
 from agentstream.llm.transport.response import StreamResponse
 from agentstream.llm.transport.semaphore import FairSemaphore
 from agentstream.llm.transport.urls import (
-    authorization,
     check_certificate,
     check_header,
     check_url,
     display_url,
     is_loopback,
     secrets_in,
+    user_of,
 )
 
 __all__ = ["ApiKey", "Cert", "Transport", "Verify"]
@@ -44,22 +44,29 @@ Cert = Union[str, Tuple[str, str], None]
 
 
 class _Auth(requests.auth.AuthBase):
-    """Sets our Authorization and, by being there, keeps netrc's out.
+    """Sets the header of our key and, by being there, keeps netrc's out.
 
     Attributes:
+        header: its name.
         asks: the key is asked for anew for each request.
         keys: the latest keys that were asked for.
     """
 
-    def __init__(self, key: ApiKey, parts: urllib.parse.SplitResult) -> None:
+    def __init__(self, key: ApiKey, parts: urllib.parse.SplitResult, header: str) -> None:
         self.asks = callable(key)
         self.keys: Deque[str] = deque(maxlen=8)
         self._key = key
-        self._value = None if callable(key) else authorization(key, parts)
+        self._scheme = "Bearer " if header == "Authorization" else ""
+        self._value: Optional[str] = None
+        if key is None:
+            header, self._value = "Authorization", user_of(parts)
+        elif not callable(key):
+            self._value = self._scheme + check_header(key, "the API key")
+        self.header = header
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
         if self._value is not None:
-            request.headers["Authorization"] = self._value
+            request.headers[self.header] = self._value
         return request
 
     def ask(self) -> str:
@@ -76,7 +83,7 @@ class _Auth(requests.auth.AuthBase):
         except Exception as error:
             reason = f"could not be asked for: {type(error).__name__}"
             raise ConfigError.about("api_key", reason) from error
-        header = f"Bearer {check_header(key, 'the API key')}"
+        header = self._scheme + check_header(key, "the API key")
         if key not in self.keys:
             self.keys.append(key)
         return header
@@ -87,8 +94,9 @@ class Transport:
 
     Args:
         url: where requests are posted.
-        api_key: sent as a bearer token, or a function that gives it, called for
-            each request; None for none.
+        api_key: what is sent, or a function that gives it, called for each request;
+            None for none.
+        key_header: where it is sent; in Authorization, as a bearer token.
         headers: further headers of every request.
         verify: True, False, the path of a CA bundle or an `ssl.SSLContext`; what is
             not True wins over REQUESTS_CA_BUNDLE, which wins over SSL_CERT_FILE.
@@ -113,6 +121,7 @@ class Transport:
         verify: Verify,
         limits: Limits,
         cert: Cert = None,
+        key_header: str = "Authorization",
     ) -> None:
         self.url = url
         self.limits = limits
@@ -123,7 +132,7 @@ class Transport:
             check_bundle(verify)
         self._parts = parts = check_url(url)
         self._loopback = is_loopback(parts.hostname or "")
-        self._auth = _Auth(api_key, parts)
+        self._auth = _Auth(api_key, parts, key_header)
         self._headers = {
             "Accept": "text/event-stream, application/json",
             "Accept-Encoding": "identity",  # unflushed gzip would hold tokens back
@@ -285,7 +294,7 @@ class Transport:
         try:
             request = self._request(body, target, headers)
             if self._auth.asks:
-                request.headers["Authorization"] = self._auth.ask()
+                request.headers[self._auth.header] = self._auth.ask()
             settings = self._settings(request.url or target)
             # The adapter, not Session.send: that would read a redirect's body to its end.
             adapter: Any = self._session.get_adapter(target)

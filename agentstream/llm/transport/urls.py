@@ -18,14 +18,15 @@ from agentstream.llm.settings import LLAMA_URL
 
 __all__ = [
     "at_path",
-    "authorization",
     "check_certificate",
     "check_header",
     "check_url",
     "display_url",
     "is_address",
     "is_loopback",
+    "place_of",
     "secrets_in",
+    "user_of",
 ]
 
 _SECRET_FIELDS = ("key", "token", "secret", "sig", "password")
@@ -112,14 +113,22 @@ def check_certificate(cert: object) -> Union[str, Tuple[str, str], None]:
     return (paths[0], paths[1]) if len(paths) == 2 else str(paths[0])
 
 
-def authorization(api_key: Optional[str], parts: urllib.parse.SplitResult) -> Optional[str]:
-    if api_key is not None:
-        return "Bearer " + check_header(api_key, "the API key")
-    if parts.username is not None:
-        user = urllib.parse.unquote(parts.username)
-        basic = requests.auth._basic_auth_str(user, urllib.parse.unquote(parts.password or ""))
-        return str(basic)
-    return None
+def user_of(parts: urllib.parse.SplitResult) -> Optional[str]:
+    """The Authorization of the user that a URL names; None for none."""
+    if parts.username is None:
+        return None
+    user = urllib.parse.unquote(parts.username)
+    return str(requests.auth._basic_auth_str(user, urllib.parse.unquote(parts.password or "")))
+
+
+def place_of(url: str) -> str:
+    """Host and port of a URL, the port by the scheme where none is given; "" for what is none."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return ""  # it will be refused as a URL, which says more
+    return f"{host.rstrip('.')}:{port or parts.scheme}"
 
 
 def check_header(value: str, what: str) -> str:

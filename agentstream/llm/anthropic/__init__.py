@@ -1,0 +1,1 @@
+"""Messages: the dialect of Anthropic, and of everybody who serves it too."""
