@@ -158,6 +158,13 @@ def uses(path: pathlib.Path) -> Set[str]:
     return found
 
 
+#: What the clients read of the environment.
+VARIABLES = {
+    "llm/clients.py": ("OPENAI_API_KEY", "OPENAI_BASE_URL"),
+    "llm/anthropic/client.py": ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"),
+}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_each_thing_is_done_in_its_room(name: str) -> None:
     used = uses(PACKAGE / name)
@@ -180,21 +187,22 @@ def test_each_thing_is_done_in_its_room(name: str) -> None:
         }
     if not place.startswith(EDGE_ROOMS):
         forbidden |= {"print()", "sys.argv", "sys.stdout", "sys.stderr", "input()"}
-        # By convention: OPENAI_API_KEY and OPENAI_BASE_URL; SSL_CERT_FILE and the proxies'.
-        if place not in ("llm/clients.py", "llm/transport/environment.py"):
+        # By convention: a provider's key and URL; SSL_CERT_FILE and the proxies'.
+        if place not in (*VARIABLES, "llm/transport/environment.py"):
             forbidden |= {"os.environ", "os.getenv", "os.environb"}
     assert not used & forbidden, f"{name} uses {used & forbidden}"
 
 
-def test_the_client_reads_openais_variables_and_no_others() -> None:
-    tree = ast.parse((PACKAGE / "llm" / "clients.py").read_text("utf-8"))
+@pytest.mark.parametrize("name", VARIABLES)
+def test_a_client_reads_its_providers_variables_and_no_others(name: str) -> None:
+    text = (PACKAGE / name).read_text("utf-8")
     read = [
         node.args[0].value  # type: ignore[attr-defined]
-        for node in ast.walk(tree)
+        for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("os.environ")
     ]
-    assert sorted(read) == ["OPENAI_API_KEY", "OPENAI_BASE_URL"]
-    assert (PACKAGE / "llm" / "clients.py").read_text("utf-8").count("os.environ") == 2
+    assert tuple(sorted(read)) == VARIABLES[name]
+    assert text.count("os.environ") == len(read)
 
 
 # --- importing it ---------------------------------------------------------------------------

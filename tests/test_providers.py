@@ -17,8 +17,9 @@ PACKAGE = pathlib.Path(agentstream.__file__).parent
 
 @pytest.fixture(autouse=True)
 def _no_variables(monkeypatch):
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
+    for provider in PROVIDERS.values():
+        for name in filter(None, (provider.key_env, provider.url_env)):
+            monkeypatch.delenv(name, raising=False)
 
 
 def test_a_name_and_settings_become_a_client():
@@ -34,7 +35,9 @@ def test_a_name_and_settings_become_a_client():
         assert isinstance(client, LlamaClient)
     with pytest.raises(ConfigError, match="OPENAI_API_KEY"):
         make_client("openai")
-    with pytest.raises(ConfigError, match=r"provider must be one of llama, openai, embedded"):
+    with pytest.raises(
+        ConfigError, match=r"provider must be one of llama, openai, anthropic, embedded"
+    ):
         make_client("none")
 
 

@@ -10,7 +10,15 @@ import os
 import re
 from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
-__all__ = ["DONE", "chat_chunk", "recorded", "sse", "text_chunks", "tool_call_chunks"]
+__all__ = [
+    "DONE",
+    "chat_chunk",
+    "messages_chunks",
+    "recorded",
+    "sse",
+    "text_chunks",
+    "tool_call_chunks",
+]
 
 DONE = b"data: [DONE]\n\n"
 
@@ -120,6 +128,74 @@ def _envelope(model: str, choices: List[Dict[str, Any]]) -> Dict[str, Any]:
         "model": model,
         "choices": choices,
     }
+
+
+def messages_chunks(
+    *blocks: Union[str, Tuple[str, Union[str, Mapping[str, Any]]], Mapping[str, Any]],
+    stop_reason: Optional[str] = "",
+    usage: Union[bool, Mapping[str, Any]] = True,
+    done: bool = True,
+    model: str = "scripted",
+) -> List[bytes]:
+    """The events of an answer in Anthropic's Messages stream.
+
+    A block is a text (texts in a row are one block, a delta each), a call `(name,
+    arguments)` as `tool_call_chunks` has it, or a dict in Messages' own form: thinking
+    with its signature, say.  The calls' ids are "toolu_0", "toolu_1" ...
+
+    `stop_reason` "" says "tool_use" if there is a call, else "end_turn"; None leaves
+    message_delta out, and `done` False message_stop.  `usage` as `text_chunks` has it.
+    """
+    counts = {} if usage is False else {"input_tokens": 10, "output_tokens": 1}
+    start = {"id": "msg_scripted", "type": "message", "role": "assistant", "model": model}
+    pieces = [_named("message_start", message={**start, "content": [], "usage": counts})]
+    calls = 0
+    index = -1
+    before: Any = None
+    for block in blocks:
+        if not (isinstance(block, str) and isinstance(before, str)):
+            if before is not None:
+                pieces.append(_named("content_block_stop", index=index))
+            index += 1
+            started, deltas = _started(block, f"toolu_{calls}")
+            calls += started["type"] == "tool_use"
+            pieces.append(_named("content_block_start", index=index, content_block=started))
+        else:
+            deltas = [{"type": "text_delta", "text": block}]
+        pieces += [_named("content_block_delta", index=index, delta=delta) for delta in deltas]
+        before = block
+    if before is not None:
+        pieces.append(_named("content_block_stop", index=index))
+    if stop_reason is not None:
+        reason = {"stop_reason": stop_reason or ("tool_use" if calls else "end_turn")}
+        last = {"output_tokens": len(blocks)} if usage is True else usage or {}
+        pieces.append(_named("message_delta", delta=reason, usage=last))
+    if done:
+        pieces.append(_named("message_stop"))
+    return pieces
+
+
+def _named(kind: str, **fields: Any) -> bytes:
+    return sse({"type": kind, **fields}, event=kind)
+
+
+def _started(block: Any, call_id: str) -> Tuple[Dict[str, Any], List[Dict[str, Any]]]:
+    """How a block of Messages starts, and the deltas that fill it."""
+    if isinstance(block, str):
+        return {"type": "text", "text": ""}, [{"type": "text_delta", "text": block}]
+    if isinstance(block, tuple):
+        name, arguments = block
+        text = arguments if isinstance(arguments, str) else _json(arguments)
+        half = len(text) // 2
+        parts = [part for part in (text[:half], text[half:]) if part]
+        started: Dict[str, Any] = {"type": "tool_use", "id": call_id, "name": name, "input": {}}
+        return started, [{"type": "input_json_delta", "partial_json": part} for part in parts]
+    if block.get("type") == "thinking":
+        deltas = [{"type": "thinking_delta", "thinking": block["thinking"]}]
+        if "signature" in block:
+            deltas.append({"type": "signature_delta", "signature": block["signature"]})
+        return {**block, "thinking": "", "signature": ""}, deltas
+    return dict(block), []
 
 
 def recorded(source: Union[str, os.PathLike[str], bytes]) -> List[bytes]:

@@ -13,6 +13,7 @@ from agentstream.cli import main
 from agentstream.cli.parser import parse
 from agentstream.cli.settings import config_file, log_of, open_client, setting, token
 from agentstream.errors import ConfigError
+from agentstream.providers import NAMES
 from agentstream.testing import text_chunks
 from tests.kit.support import KEY, hunt
 
@@ -21,7 +22,7 @@ from tests.kit.support import KEY, hunt
 def home(tmp_path, monkeypatch):
     """A home without settings."""
     for name in list(os.environ):
-        if name.startswith(("AGENTSTREAM_", "OPENAI_", "XDG_")):
+        if name.startswith(("AGENTSTREAM_", "ANTHROPIC_", "OPENAI_", "XDG_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
@@ -99,7 +100,7 @@ def test_what_is_wrong_is_said_with_its_place(home, monkeypatch):
     configure(home, "retries = true\n")
     assert problem("retries") == f"{path}: retries must be a whole number"
     configure(home, 'provider = "lama"\n')
-    assert "must be one of llama, openai, embedded" in problem("provider")
+    assert f"must be one of {', '.join(NAMES)}" in problem("provider")
     configure(home, f'base_url = "me:{KEY}@host"\n')
     assert problem("base_url") == f"{path}: base_url must begin with http:// or https://"
     path.unlink()
