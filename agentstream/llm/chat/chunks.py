@@ -117,12 +117,14 @@ class ChunkReader:
             model = text_of(name)
         if choice is None:
             return Delta(usage=usage, model=model) if usage or model else None
-        finish = None
-        if choice.get("finish_reason") or choice.get("native_finish_reason") or "error" in choice:
-            finish = self._read_ending(choice)
         delta = choice.get("delta")
         if not isinstance(delta, dict):
             delta = {}
+        if "error" in delta and not choice.get("error"):
+            choice = {**choice, "error": delta["error"]}
+        finish = None
+        if choice.get("finish_reason") or choice.get("native_finish_reason") or "error" in choice:
+            finish = self._read_ending(choice)
         content = delta.get("content")
         reasoning = ""
         if content.__class__ is not str or len(delta) > 1:
@@ -192,9 +194,20 @@ class ChunkReader:
     def read_whole(self, body: Dict[str, Any]) -> Optional[Delta]:
         """The delta of an unstreamed answer (`choices[0].message`); None if it is none."""
         choice = _first_choice(body)
-        message = choice.get("message") if choice else None
-        if choice is None or not isinstance(message, dict):
+        if choice is None:
             return None
+        message = choice.get("message")
+        if not isinstance(message, dict):
+            if not choice.get("error") and ending_of(_word(choice.get("finish_reason"))) is not (
+                Ending.FAILED
+            ):
+                return None
+            message = {}
+        calls = message.get("tool_calls")
+        if isinstance(calls, list):  # each is whole, whatever its id and its index
+            told = [call for call in calls if isinstance(call, dict)]
+            numbered = [{**call, "index": place} for place, call in enumerate(told)]
+            message = {**message, "tool_calls": numbered}
         streamed = {"finish_reason": "stop", **choice, "delta": message, "index": 0}
         return self.read({**body, "choices": [streamed]})
 

@@ -6,6 +6,7 @@ What a chunk holds is chunks.py's, what a failure means failures.py's.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from agentstream.errors import AgentStreamError, ProtocolError, StatusError
@@ -19,6 +20,9 @@ from agentstream.llm.secrets import Redactor
 from agentstream.llm.sse import EventDecoder
 
 __all__ = ["ChatDialect", "ChatTraits", "to_body"]
+
+#: Events whose names say that they say nothing.
+_HEARTBEAT = re.compile("ping|heart-?beat|keep-?alive", re.IGNORECASE)
 
 
 class ChatTraits:
@@ -136,16 +140,21 @@ class ChatDialect(Dialect):
     def read(self, event: str, data: str) -> Optional[Delta]:
         """See `Dialect.read`."""
         try:
-            if event == "error":
-                return self._read_failure(data, event)
+            if event != "message":
+                if event == "error":
+                    return self._read_failure(data, event)
+                if _HEARTBEAT.fullmatch(event):
+                    return None
             if data[:1] != "{":
                 word = data.strip()
-                if word == "[DONE]":
+                if word.strip('"').upper() == "[DONE]":
                     self.ended = True
                     return None
                 if not word:
                     return None  # a heartbeat
             chunk = parse_chunk(data)
+            if chunk.__class__ is list and len(chunk) == 1:
+                chunk = chunk[0]  # Gemini's errors
             if chunk.__class__ is not dict:
                 return None  # null, a list, a number: some proxies send them, none means anything
             if "error" in chunk or not chunk.get("choices"):
@@ -210,6 +219,8 @@ class ChatDialect(Dialect):
         except ProtocolError:  # a stream, perhaps, before which a bare error stands
             self._look_for_error(text.lstrip().partition("\n")[0])
             return None
+        if isinstance(body, list) and len(body) == 1:
+            body = body[0]  # Gemini's errors
         if not isinstance(body, dict):
             return None
         if failures.is_error(body, begun=self._answer.begun):

@@ -78,7 +78,7 @@ def status_error(
         "phase": "headers",
         "request_id": _request_id(headers, payload, redact),
         "location": _shown(headers["location"], redact) if "location" in headers else None,
-        "retryable": is_retryable(status, headers, codes_of(payload), said),
+        "retryable": is_retryable(status, headers, payload, said),
     }
     if status in (401, 403):
         return AuthError(message, **common)
@@ -148,7 +148,7 @@ def stream_error(
             f"the server reported an error in an answer of status 200: {said}",
             status=status,
             retry_after=retry_after({}, payload, said, time.time()),
-            retryable=is_retryable(status, {}, codes_of(payload), said),
+            retryable=is_retryable(status, {}, payload, said),
             **common,
         )
     return ProviderStreamError(
@@ -173,9 +173,10 @@ def is_error(chunk: Mapping[str, Any], *, begun: bool = True) -> bool:
         return False
     if chunk.get("error_message") or (chunk.get("error_type") and chunk.get("message")):
         return True
-    is_chunk = any(name in chunk for name in ("choices", "usage", "object"))
-    told = any(chunk.get(name) for name in ("message", "detail", "code"))
-    return bool(told and not is_chunk and not begun)
+    outcome = chunk.get("base_resp")  # MiniMax: 0 is none
+    if isinstance(outcome, dict) and outcome.get("status_code"):
+        return True
+    return not (begun or chunk.get("usage")) and bool(chunk.get("code") or message_of(chunk))
 
 
 def wrong_content(content_type: str, body: str, *, redact: Redactor) -> ProtocolError:

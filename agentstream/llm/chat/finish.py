@@ -19,19 +19,21 @@ class Ending(enum.Enum):
 
 #: All of these without case, "_", "-" and blanks: MAX_TOKENS, maxTokens and max-tokens are one.
 _WHOLE = re.compile(
-    "stop(ped|sequences?|words?|token|criteria(met)?)?|eos(token)?|end(of(text|turn)|turn)?"
+    "stop(ped|sequences?|str(ing)?|words?|token|criteria(met)?)?|eos(token(id)?)?"
+    "|end(ed|of(text|turn)|turn)?"
     "|(tool|function)calls?|tooluse|completed?|done|finish(ed)?|final|success|succeeded|normal"
     "|pauseturn"
 )
 _FAILED = re.compile(
     "error|abort|cancel|fail|network|insufficient|malformed|unavailable|overload|timeout|timedout"
-    "|exception|interrupt|disconnect|ratelimit|unexpectedtool|toomanytool|missingthought|crash"
-    "|killed"
+    "|exception|interrupt|disconnect|connection|ratelimit|unexpectedtool|toomanytool"
+    "|missingthought|crash|killed|preempt|evict|busy|badgateway|nocapacity|deadline|invalidrequest"
 )
 _CUT = re.compile(
     "length|maxtoken|maxoutput|maxnewtoken|maxcompletion|maxmessage|limit|budget|contextwindow"
     "|truncat|filter|safety|sensitive|recitation|blocklist|blocked|prohibited|spii|moderation"
-    "|guardrail|repetition|refus"
+    "|guardrail|repetition|refus|policy|violat|unsafe|toxic|harm|copyright|censor|risk|exceeded"
+    "|exhaust|outoftoken|incomplete|partial"
 )
 
 

@@ -6,7 +6,7 @@ import email.utils
 import re
 from typing import Any, Mapping, Optional
 
-from agentstream.llm.chat.words import codes_of
+from agentstream.llm.chat.words import codes_of, holders_of
 
 __all__ = ["is_final", "is_retryable", "parse_retry_after", "retry_after", "status_of"]
 
@@ -14,19 +14,37 @@ __all__ = ["is_final", "is_retryable", "parse_retry_after", "retry_after", "stat
 _RETRYABLE = {408, 409, 425, 429}
 
 _NUMBER = r"\d{1,12}(?:\.\d{1,12})?"
-_SECONDS = {"ms": 0.001, "milli": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION = re.compile(rf"({_NUMBER})\s*(ms|milli|s|m|h)[a-z]*[\s,]*", re.IGNORECASE)
+_SECONDS = {"ms": 0.001, "milli": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(rf"({_NUMBER})\s*(ms|milli|s|m|h|d)[a-z]*[\s,]*", re.IGNORECASE)
 _AGAIN = re.compile(
-    rf"(?:try|retry)(?:\s+again)?\s+(?:in|after)\s+((?:{_NUMBER}\s*[a-z]+[\s,]*)+)", re.IGNORECASE
-)
-
-#: Money, not time, is what lacks.  In codes; in words.
-_BROKE = re.compile("insufficientquota|insufficientbalance|insufficientcredit|billing|payment")
-_BROKE_WORDS = re.compile(
-    "exceeded your current quota|billing|insufficient (balance|credit|quota)"
-    "|credit balance is too low|payment required",
+    r"(?:(?:again|try|retry|available|resets?)\s+(?:in|after)|wait(?:\s+for)?)"
+    r"\s+(?:(?:about|approximately|another|at\s+least)\s+)?"
+    rf"((?:{_NUMBER}\s*[a-z]+[\s,]*)+)",
     re.IGNORECASE,
 )
+#: Where a body may say how long, and the unit.
+_FIELDS = {
+    "retry_after": 1.0,
+    "retryAfter": 1.0,
+    "retry_after_seconds": 1.0,
+    "retryAfterSeconds": 1.0,
+    "retry_after_ms": 0.001,
+    "retryAfterMs": 0.001,
+}
+
+#: Money, not time, is what lacks.  In codes; in words.
+_BROKE = re.compile(
+    "insufficient(quota|balance|fund)|exceeded(your)?currentquota|credit|billing|payment|arrear"
+    "|spend(ing)?limit"
+)
+_BROKE_WORDS = re.compile(
+    "exceeded your current quota|billing|insufficient (account )?(balance|credit|quota|fund)"
+    "|credit balance is too low|(out of|no|not enough) (more )?credits?\\b|payment required"
+    "|credits? (is|are|has been|have been) (exhausted|depleted|used up)|spend(ing)? limit"
+    "|in arrears|overdue",
+    re.IGNORECASE,
+)
+_TOO_FAST = re.compile("ratelimit|toomanyrequest|throttl")
 
 #: What errors told within a 200 amount to.
 _KINDS = (
@@ -39,13 +57,13 @@ _KINDS = (
 _EMPTY_CODE = re.compile("error|none|null|unknown|unknownerror")
 
 
-def is_retryable(status: int, headers: Mapping[str, str], codes: Any, said: str) -> bool:
+def is_retryable(status: int, headers: Mapping[str, str], payload: Any, said: str) -> bool:
     """True if an answer of that status is worth another try.
 
     Args:
         status: the status code.
         headers: by names in lower case; `x-should-retry` decides before all else.
-        codes: the body's codes and types.
+        payload: the body's JSON, or what there is of it.
         said: the body's message.
     """
     wish = headers.get("x-should-retry", "").strip().lower()
@@ -53,19 +71,22 @@ def is_retryable(status: int, headers: Mapping[str, str], codes: Any, said: str)
         return wish == "true" and status >= 400
     if status < 500 and status not in _RETRYABLE:
         return False
-    if status == 429 and is_final(headers, codes, said):
+    if status == 429 and is_final(headers, payload, said):
         return False
     # llama.cpp's router: the model's file is broken, and stays so.
     return not (status == 500 and said.startswith("model name=") and "failed to load" in said)
 
 
-def is_final(headers: Mapping[str, str], codes: Any, said: str) -> bool:
+def is_final(headers: Mapping[str, str], payload: Any, said: str) -> bool:
     """True if a 429 is about money: no wait helps."""
-    if any(_BROKE.search(_bare(code)) for code in codes):
+    codes = [_bare(code) for code in codes_of(payload)]
+    if any(_BROKE.search(code) for code in codes):
         return True
-    # A server that says when to come back means it, whatever its words.
-    waits = "retry-after" in headers or "retry-after-ms" in headers or _in_words(said) is not None
-    return bool(_BROKE_WORDS.search(said)) and not waits
+    # A server that says when to come back, or that it was too fast, means it, whatever its words.
+    waits = "retry-after" in headers or "retry-after-ms" in headers
+    if waits or _in_details(payload) is not None or _in_words(said) is not None:
+        return False
+    return bool(_BROKE_WORDS.search(said)) and not any(map(_TOO_FAST.search, codes))
 
 
 def status_of(payload: Any, said: str) -> Optional[int]:
@@ -78,6 +99,8 @@ def status_of(payload: Any, said: str) -> Optional[int]:
                 return status
             telling = telling or 400 <= status < 500
             continue
+        if code.isdigit():
+            continue  # a number of the vendor's own
         bare = _bare(code)
         if _BROKE.search(bare):
             return 429
@@ -85,7 +108,9 @@ def status_of(payload: Any, said: str) -> Optional[int]:
         if found is not None:
             return found
         telling = telling or not _EMPTY_CODE.fullmatch(bare)
-    return None if telling else _kind_of(_bare(said))
+    if telling:
+        return None
+    return 429 if _BROKE_WORDS.search(said) else _kind_of(_bare(said))
 
 
 def _kind_of(bare: str) -> Optional[int]:
@@ -117,8 +142,8 @@ def parse_retry_after(headers: Mapping[str, str], *, now: float) -> Optional[flo
     if re.fullmatch(_NUMBER, text):
         delays.append(float(text) / 1000)
     text = headers.get("retry-after", "").strip()
-    if re.fullmatch(_NUMBER, text):
-        delays.append(float(text))
+    if re.fullmatch(_NUMBER + "s?", text):
+        delays.append(float(text.rstrip("s")))
     elif text:
         try:
             delays.append(max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now))
@@ -128,14 +153,19 @@ def parse_retry_after(headers: Mapping[str, str], *, now: float) -> Optional[flo
 
 
 def _in_details(payload: Any) -> Optional[float]:
-    """Google's delay: `error.details[].retryDelay`, "48.9s"."""
-    error = payload[0] if isinstance(payload, list) and payload else payload
-    error = error.get("error") if isinstance(error, dict) else None
-    details = error.get("details") if isinstance(error, dict) else None
-    for detail in details if isinstance(details, list) else []:
-        delay = detail.get("retryDelay") if isinstance(detail, dict) else None
-        if isinstance(delay, str) and re.fullmatch(rf"{_NUMBER}s", delay):
-            return float(delay[:-1])
+    """A field such as `retry_after`; Google's `error.details[].retryDelay`, "48.9s"."""
+    for holder in holders_of(payload):
+        metadata = holder.get("metadata")
+        for place in (holder, metadata if isinstance(metadata, dict) else {}):
+            for name, unit in _FIELDS.items():
+                value = place.get(name)
+                if not isinstance(value, bool) and re.fullmatch(_NUMBER, str(value)[:32]):
+                    return float(value) * unit
+        details = holder.get("details")
+        for detail in details if isinstance(details, list) else []:
+            delay = detail.get("retryDelay") if isinstance(detail, dict) else None
+            if isinstance(delay, str) and re.fullmatch(rf"{_NUMBER}s", delay):
+                return float(delay[:-1])
     return None
 
 

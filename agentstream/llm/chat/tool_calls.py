@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Dict, List, Set, Tuple
+from typing import Any, Dict, List, Optional, Set, Tuple
 
 from agentstream.errors import ProtocolError
 from agentstream.llm.messages import ToolCallDelta
@@ -18,9 +18,12 @@ from agentstream.text import SurrogateJoiner, replace_surrogates
 __all__ = ["ToolCallAssembler", "text_of"]
 
 #: Arguments that stand for none yet.
-_PLACEHOLDERS = ("{}", "null")
+_PLACEHOLDERS = ("{}", "null", "[]", '""', "None")
 #: What some servers write where an id is missing.
 _NO_ID = ("null", "none", "undefined")
+
+#: So many values one behind the other are looked at.
+_MOST_VALUES = 16
 
 #: Lenient about raw line breaks in strings, as the reading of arguments is.
 _LENIENT = json.JSONDecoder(strict=False)
@@ -58,14 +61,24 @@ class _Slot:
 
     def holds_placeholder(self) -> bool:
         """True if the arguments so far stand for none yet."""
-        return 0 < self.size <= 8 and "".join(self.text().split()) in _PLACEHOLDERS
+        return 0 < self.size <= 8 and _is_placeholder(self.text())
 
     def is_closed(self) -> bool:
-        """True if every bracket of the arguments so far is closed.  Looks at each piece once."""
+        """True if every bracket of the arguments so far is closed."""
+        self._scan()
+        return self._nesting.closed or self.holds_placeholder()
+
+    def takes_object(self) -> bool:
+        """True if an object may stand where the arguments end: as a value, or in a string."""
+        self._scan()
+        before = next((piece.rstrip() for piece in reversed(self.arguments) if piece.strip()), "")
+        return self._nesting.in_string or before[-1:] in ("", ":", "[", ",")
+
+    def _scan(self) -> None:
+        """Look at the pieces that came since the last time, at each once."""
         for piece in self.arguments[self._scanned :]:
             self._nesting.feed(piece)
         self._scanned = len(self.arguments)
-        return self._nesting.closed or self.holds_placeholder()
 
 
 class _Nesting:
@@ -75,14 +88,14 @@ class _Nesting:
     _OUTSIDE = re.compile(r'["{}\[\]]')
 
     def __init__(self) -> None:
+        self.in_string = False
         self._depth = 0
         self._opened = False
-        self._in_string = False
         self._escaped = False
 
     @property
     def closed(self) -> bool:
-        return self._opened and self._depth <= 0 and not self._in_string
+        return self._opened and self._depth <= 0 and not self.in_string
 
     def feed(self, text: str) -> None:
         at = 0
@@ -91,13 +104,13 @@ class _Nesting:
                 self._escaped = False
                 at += 1
                 continue
-            found = (self._IN_STRING if self._in_string else self._OUTSIDE).search(text, at)
+            found = (self._IN_STRING if self.in_string else self._OUTSIDE).search(text, at)
             if found is None:
                 return
             at = found.end()
             mark = found.group()
             if mark == '"':
-                self._in_string = not self._in_string
+                self.in_string = not self.in_string
             elif mark == "\\":
                 self._escaped = True
             else:
@@ -109,8 +122,8 @@ class ToolCallAssembler:
     """Assembles the calls of one answer.
 
     A piece goes to the call of its index, else to that of its id, else to the
-    last one.  A piece that has no name begins no call while there is one that
-    it can continue.
+    last one; where calls share an index, to that of its id.  A piece that has no
+    name begins no call while there is one that it can continue.
     """
 
     def __init__(self) -> None:
@@ -119,6 +132,7 @@ class ToolCallAssembler:
         self._by_id: Dict[str, _Slot] = {}
         #: Nameless pieces under an index of their own, with the call before them.
         self._nameless: List[Tuple[_Slot, _Slot]] = []
+        self._told: Set[str] = set()  # the ids that calls have
 
     def read(self, calls: Any) -> Tuple[ToolCallDelta, ...]:
         """The deltas of one chunk's `tool_calls`.
@@ -172,10 +186,12 @@ class ToolCallAssembler:
         function = call.get("function")
         if not isinstance(function, dict):
             function = {}
-        call_id = text_of(call.get("id"))
+        call_id = text_of(call.get("id")).strip()
         if call_id.lower() in _NO_ID:
             call_id = ""
         name = text_of(function.get("name"))
+        if name.isspace():
+            name = ""
         arguments = _arguments(function.get("arguments"))
         slot = self._find(call.get("index"), call_id, name, arguments, named)
         if call_id:
@@ -189,6 +205,10 @@ class ToolCallAssembler:
             self._slots.append(slot)
             self._nameless = [pair for pair in self._nameless if pair[0] is not slot]
             new_id, held = slot.id, slot.text()
+        if new_id in self._told:
+            new_id = ""  # another call has it: this one gets an id of its own
+        elif slot.place >= 0 and new_id:
+            self._told.add(new_id)
         if name:
             named.add(id(slot))
         if new_name == slot.name:
@@ -213,22 +233,23 @@ class ToolCallAssembler:
     # --- which call -------------------------------------------------------------------------
 
     def _find(self, index: Any, call_id: str, name: str, arguments: str, named: Set[int]) -> _Slot:
-        if isinstance(index, str) and index.isdecimal() and len(index) < 10:
-            index = int(index)
-        if isinstance(index, int) and not isinstance(index, bool):
-            slot = self._by_index.get(index)
+        known = self._by_id.get(call_id)
+        number = _number(index)
+        if number is not None:
+            slot = self._by_index.get(number)
+            if known is not None and (not name if slot is None else slot.id != call_id):
+                slot = known
             if slot is None:
                 slot = self._new(bool(name or not self._slots))
             elif self._is_next(slot, call_id, name, arguments, named):
                 slot = self._new(True)
-            self._by_index[index] = slot
+            self._by_index[number] = slot
             return slot
-        known = self._by_id.get(call_id)
         if known is not None:
             if self._is_next(known, call_id, name, arguments, named):
                 known = self._by_id[call_id] = self._new(True)
             return known
-        if self._slots and not name:
+        if self._slots and (not name or self._goes_on(call_id, name, arguments, named)):
             return self._slots[-1]
         if not (name or call_id):
             raise ProtocolError(
@@ -237,6 +258,15 @@ class ToolCallAssembler:
             )
         return self._new(True)
 
+    def _goes_on(self, call_id: str, name: str, arguments: str, named: Set[int]) -> bool:
+        """True if a named piece without an index, of a new id, belongs to the last call."""
+        last = self._slots[-1]
+        if id(last) in named or bool(call_id) != bool(last.id):
+            return False
+        if not call_id:  # a name in pieces
+            return not last.size and name != last.name
+        return bool(last.size) and not self._is_next(last, call_id, name, arguments, named)
+
     @staticmethod
     def _is_next(slot: _Slot, call_id: str, name: str, arguments: str, named: Set[int]) -> bool:
         """True if a piece that came to a call by its index or id begins another one."""
@@ -244,9 +274,9 @@ class ToolCallAssembler:
             return False
         afresh = arguments.lstrip()[:1] == "{"
         if call_id and slot.id and call_id != slot.id:
-            # An id a piece: what neither begins afresh nor finds an end goes on with the call.
-            goes_on = name == slot.name and arguments and not afresh and slot.size
-            return not (goes_on and not slot.is_closed())
+            # An id a piece: what may stand where the arguments so far end goes on with them.
+            goes_on = name == slot.name and arguments and slot.size and not slot.is_closed()
+            return not (goes_on and (not afresh or slot.takes_object()))
         if id(slot) in named and not call_id:
             return True  # two names in one chunk are two calls
         if name != slot.name:
@@ -281,19 +311,45 @@ def _joined_name(slot: _Slot, name: str) -> str:
 
 def _settled(pieces: List[str], text: str, cut: bool) -> str:
     """The arguments that `pieces` mean, `text` being their sum."""
-    if len(pieces) < 2 or not text.strip() or _is_json(text):
+    if not text.strip() or _is_json(text):
         return text
     last = pieces[-1]
     if pieces[0].lstrip()[:1] == "{" and all(
         after.startswith(before) for before, after in zip(pieces, pieces[1:])
     ):
-        if not cut or len(pieces) > 2 or _is_json(pieces[0]):
+        if len(pieces) > 2 or (len(pieces) == 2 and (not cut or _is_json(pieces[0]))):
             return last  # growing snapshots
-    if last.lstrip()[:1] == "{" and _is_json(last):
+    once = _said_once(text)
+    if once:
+        return once
+    if len(pieces) > 1 and last.lstrip()[:1] == "{" and _is_json(last):
         # Of an answer that was cut, an inner object may have come whole.
         if not cut or _is_json("".join(pieces[:-1])):
             return last
     return text
+
+
+def _said_once(text: str) -> str:
+    """The JSON value in a text that holds it twice, or beside placeholders; "" if there is none."""
+    found: List[str] = []
+    rest = text.strip()
+    while rest and len(found) < _MOST_VALUES:
+        placeholder = next((p for p in _PLACEHOLDERS if rest.startswith(p)), "")
+        try:
+            end = len(placeholder) or _LENIENT.raw_decode(rest)[1]
+        except (ValueError, RecursionError):
+            return ""
+        if not placeholder:
+            found.append(rest[:end])
+        rest = rest[end:].lstrip()
+    if rest or not found:
+        return "" if rest else "{}"
+    first = _LENIENT.decode(found[0])
+    return found[-1] if all(_LENIENT.decode(other) == first for other in found[1:]) else ""
+
+
+def _is_placeholder(text: str) -> bool:
+    return "".join(text.split()) in _PLACEHOLDERS
 
 
 def _may_be_half(arguments: str, is_last: bool) -> bool:
@@ -309,6 +365,15 @@ def _is_json(text: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return not text.lstrip()[end:].strip()
+
+
+def _number(index: Any) -> Optional[int]:
+    """A call's index as a number, in whatever type it came; None for none."""
+    if isinstance(index, str) and index.isdecimal() and len(index) < 10:
+        return int(index)
+    if isinstance(index, float) and index.is_integer():
+        return int(index)
+    return index if isinstance(index, int) and not isinstance(index, bool) else None
 
 
 def text_of(value: Any) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Iterator, Optional
+from typing import Any, Dict, Iterator, Optional
 
-__all__ = ["SNIPPET", "codes_of", "message_of", "page_text", "parse", "snippet"]
+__all__ = ["SNIPPET", "codes_of", "holders_of", "message_of", "page_text", "parse", "snippet"]
 
 #: The most characters of a server's words that an error carries.
 SNIPPET = 1024
@@ -17,13 +17,36 @@ _MESSAGES = (
     "error",
     "message",
     "error_message",
+    "error_msg",
+    "errorMessage",
+    "errorMsg",
     "detail",
     "msg",
     "error_description",
     "errors",
+    "err_msg",
+    "err",
+    "Message",
+    "status_msg",
+    "base_resp",
+    "fault",
+    "faultstring",
+    "reason",
     "title",
 )
-_CODES = ("code", "status_code", "status", "type", "error_type", "error_code")
+_CODES = (
+    "code",
+    "status_code",
+    "statusCode",
+    "http_status",
+    "http_code",
+    "httpCode",
+    "status",
+    "type",
+    "error_type",
+    "error_code",
+    "errorCode",
+)
 
 
 def snippet(text: str) -> str:
@@ -65,15 +88,24 @@ def message_of(payload: Any, depth: int = 0) -> str:
 
 def codes_of(payload: Any) -> Iterator[str]:
     """The codes and types in an error's payload, as texts, the most telling first."""
+    for holder in holders_of(payload):
+        for key in _CODES:
+            value = holder.get(key)
+            if isinstance(value, float) and value.is_integer():
+                value = int(value)
+            if value and isinstance(value, (str, int)) and not isinstance(value, bool):
+                yield str(value)
+
+
+def holders_of(payload: Any, depth: int = 0) -> Iterator[Dict[str, Any]]:
+    """The objects of an error's payload that may hold its code, the innermost first."""
     if isinstance(payload, list) and payload:  # Gemini
         payload = payload[0]
-    error = payload.get("error") if isinstance(payload, dict) else None
-    for holder in (error, payload):
-        if isinstance(holder, dict):
-            for key in _CODES:
-                value = holder.get(key)
-                if value and isinstance(value, (str, int)) and not isinstance(value, bool):
-                    yield str(value)
+    if not isinstance(payload, dict) or depth > 2:
+        return
+    for key in ("error", "errors", "base_resp"):
+        yield from holders_of(payload.get(key), depth + 1)
+    yield payload
 
 
 def page_text(body: str) -> str:

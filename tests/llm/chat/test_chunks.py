@@ -46,6 +46,11 @@ def chunk(delta=None, finish=None, **more):
         "data:\ndata:\n\n",
         "data: \t\n\n",
         "event: ping\ndata:\n\n",
+        "event: ping\ndata: 2024-01-01 00:00:00\n\n",
+        'event: ping\ndata: {"message": "alive"}\n\n',
+        "event: heartbeat\ndata: alive\n\n",
+        "event: keep-alive\ndata: ok\n\n",
+        "event: x\n\n",
     ],
 )
 def test_w07_blank_data_is_skipped(server, beat):
@@ -74,6 +79,11 @@ def test_w07_blank_data_is_skipped(server, beat):
         "model_length",
         "max_output_tokens",
         "refusal",
+        "content_policy_violation",
+        "unsafe",
+        "budget_exceeded",
+        "out_of_tokens",
+        "incomplete",
     ],
 )
 def test_w10_a_word_that_means_a_cut(word):
@@ -107,6 +117,9 @@ def test_w10_a_word_that_nobody_knows(word):
         "completed",
         "COMPLETE",
         "FINISH_REASON_STOP",
+        "FinishReason.STOP",
+        "stop_str",
+        "eos_token_id",
     ],
 )
 def test_w10_words_that_are_fine(word):

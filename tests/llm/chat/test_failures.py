@@ -15,7 +15,7 @@ from agentstream.llm.secrets import Redactor
 from agentstream.llm.settings import Retries
 from agentstream.runtime import Runtime
 from agentstream.testing import sse, text_chunks
-from agentstream.testing.pieces import DONE
+from agentstream.testing.pieces import DONE, chat_chunk
 from agentstream.workflow import Step, Workflow
 from tests.kit.support import KEY, ask, client_of, hunt
 
@@ -89,6 +89,27 @@ def test_w08_an_error_inside_the_choice(server, error, finish, content):
     assert result.error.partial.content == "Hello"
 
 
+@pytest.mark.parametrize("message", [None, {}, {"content": None}, {"error": "upstream died"}])
+def test_w08_in_an_answer_that_is_no_stream(server, message):
+    choice = {"index": 0, "message": message, "finish_reason": "error"}
+    choice["error"] = None if message and "error" in message else {"message": "upstream died"}
+    result = asked(
+        server,
+        json.dumps({"choices": [choice]}),
+        content_type="application/json",
+        retries=Retries(0),
+    )
+    assert type(result.error) is errors.ProviderStreamError
+    assert "upstream died" in str(result.error)
+    assert result.error.retryable
+
+
+def test_w08_an_error_inside_the_delta(server):
+    result = asked(server, *BEGINNING, chat_chunk({"error": {"message": "upstream died"}}), DONE)
+    assert type(result.error) is errors.ProviderStreamError
+    assert result.error.partial.content == "Hello"
+
+
 def test_w08_the_last_words_before_it_are_kept(server):
     result = asked(server, *BEGINNING, ending("error", content=", world"))
     assert type(result.error) is errors.ProviderStreamError
@@ -128,6 +149,17 @@ def test_w08_an_empty_error_is_none(server, error):
         {"code": 400, "message": "engine died"},
         {"message": "engine died"},
         {"detail": "engine died"},
+        {"errors": [{"message": "engine died"}]},
+        {"error_code": 17, "error_msg": "engine died"},
+        {"status": "error", "msg": "engine died"},
+        {"success": False, "msg": "engine died"},
+        {"base_resp": {"status_code": 1004, "status_msg": "engine died"}, "choices": None},
+        {"fault": {"faultstring": "engine died"}},
+        {"title": "engine died", "status": 400},
+        {"error": True, "reason": "engine died"},
+        {"object": "chat.completion", "choices": [], "code": 7, "message": "engine died"},
+        {"statusCode": 400, "message": ["engine died"]},
+        [{"error": {"code": 400, "message": "engine died", "status": "INVALID_ARGUMENT"}}],
         {"detail": [{"loc": ["body", "model"], "msg": "engine died"}]},
         {"status": "fail", "code": "E17", "message": "engine died", "data": None},
     ],
@@ -166,6 +198,16 @@ PASSING = {
     "code beside": ({"error": "no", "code": 502}, errors.ServerError),
     "no chunk": ({"code": 500, "message": "no"}, errors.ServerError),
     "status_code": ({"error": {"message": "no", "status_code": 529}}, errors.ServerError),
+    "statusCode": ({"statusCode": 429, "message": "no"}, errors.RateLimited),
+    "http_status": ({"error": {"http_status": 503, "message": "no"}}, errors.ServerError),
+    "a float": ({"error": {"code": 503.0, "message": "no"}}, errors.ServerError),
+    "nested": ({"error": {"error": {"code": 503, "message": "no"}}}, errors.ServerError),
+    "errors": ({"errors": [{"code": 503, "message": "no"}]}, errors.ServerError),
+    "a vendor's number": ({"code": 50505, "message": "Model overloaded."}, errors.ServerError),
+    "base_resp": (
+        {"base_resp": {"status_code": 1002, "status_msg": "rate limit"}},
+        errors.RateLimited,
+    ),
     "overloaded_error": (
         {"error": {"type": "overloaded_error", "message": "no"}},
         errors.ServerError,
@@ -240,6 +282,11 @@ QUOTA = [
     {"error": {"code": "billing_hard_limit_reached", "message": "no"}},
     {"error": {"message": "You exceeded your current quota, please check your plan and billing"}},
     {"error": {"message": "Insufficient balance"}},
+    {"error": {"message": "You have run out of credits"}},
+    {"error": {"type": "exceeded_current_quota_error", "message": "suspended"}},
+    {"error": {"code": "insufficient_funds", "message": "no"}},
+    {"error": {"message": "Monthly spend limit exceeded"}},
+    {"error": {"code": "Arrearage", "message": "no"}},
 ]
 
 
@@ -256,8 +303,9 @@ def test_w12_a_quota_that_is_used_up_is_no_wait(server, body):
     assert len(server.requests) == 1
 
 
-def test_w12_within_a_200_too(server):
-    result = asked(server, sse(QUOTA[0]))
+@pytest.mark.parametrize("body", QUOTA)
+def test_w12_within_a_200_too(server, body):
+    result = asked(server, sse(body))
     assert type(result.error) is errors.RateLimited
     assert not result.error.retryable
     assert len(server.requests) == 1
@@ -270,6 +318,16 @@ def test_w12_a_quota_of_the_minute_passes():
     assert error.retry_after == 48.9
 
 
+def test_w12_a_delay_or_a_rate_says_that_it_passes():
+    said = "You exceeded your current quota, check your plan and billing."
+    details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "2s"}]
+    error = status_error(429, {"error": {"message": said, "details": details}})
+    assert error.retryable
+    assert error.retry_after == 2.0
+    said = "Rate limit reached. See https://example.com/account/billing to add a payment method"
+    assert status_error(429, {"error": {"message": said, "code": "rate_limit_exceeded"}}).retryable
+
+
 # --- W13: when to ask again ---
 
 
@@ -278,6 +336,11 @@ def test_w12_a_quota_of_the_minute_passes():
     [
         ("Rate limit reached. Please try again in 7.66s. Visit", 7.66),
         ("try again in 350ms", 0.35),
+        ("Please wait 5 seconds", 5.0),
+        ("Please wait for 5 seconds before retrying", 5.0),
+        ("It will be available again in 3s", 3.0),
+        ("Please try again in about 3 seconds", 3.0),
+        ("try again in 2 days", 172_800.0),
         ("Try again in 20 seconds.", 20.0),
         ("Please retry after 2 minutes", 120.0),
         ("Please try again in 1m30.5s", 90.5),
@@ -300,6 +363,20 @@ def test_w13_headers_come_before_words():
     body = {"error": {"message": "try again in 7s"}}
     assert status_error(429, body, {"Retry-After-Ms": "1500"}).retry_after == 1.5
     assert status_error(429, body, {"retry-after": "3"}).retry_after == 3.0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"retry_after": 2.5},
+        {"error": {"retry_after": "2.5"}},
+        {"error": {"retryAfter": 2.5}},
+        {"error": {"retry_after_ms": 2500}},
+        {"error": {"metadata": {"retry_after_seconds": 2.5}}},
+    ],
+)
+def test_w13_the_wait_in_a_field(body):
+    assert status_error(429, body).retry_after == 2.5
 
 
 @pytest.mark.parametrize("status", [400, 404, 422, 425, 429, 500, 503])

@@ -65,6 +65,14 @@ A1, A2 = '{"a":1}', '{"a":2}'
         [c(0, "c1", "wipe", "null"), c(0, None, None, '{"p":"a"}')],
         [c(None, "c1", "wipe", "{}"), c(None, None, None, '{"p":"a"}')],
         [c(0, None, "wipe", "{}"), c(0, None, "wipe", '{"p":"a"}')],
+        [c(0, "c1", "wipe", "[]"), c(0, None, None, '{"p"'), c(0, None, None, ':"a"}')],
+        [c(0, "c1", "wipe", '""'), c(0, None, None, '{"p"'), c(0, None, None, ':"a"}')],
+        [c(0, "c1", "wipe", "{"), c(0, None, None, "}"), c(0, None, None, '{"p":"a"}')],
+        [c(0, "c1", "wipe", '{}{"p":"a"}')],
+        [c(0, "c1", "wipe", '{}{"p"'), c(0, None, None, ':"a"}')],
+        [c(0, "c1", "wipe", '{"p":"a"}'), c(0, None, None, "{}")],
+        [c(0, "c1", "wipe", '{"p":'), c(0, None, None, '"a"}'), c(0, "c1", "wipe", "{}")],
+        [c(0, "c1", "wipe", '{"p":"a"}'), c(0, None, None, "null")],
     ],
 )
 def test_w01_a_placeholder_is_replaced(pieces):
@@ -88,14 +96,29 @@ def test_w01_an_empty_object_that_nothing_follows_stays():
         [c(0, "null", "f", '{"a"'), c(0, "null", None, ":1}")],
         [c(0, "1", "f", '{"a"'), c(1, "2", None, ":"), c(2, "3", None, "1}")],
         [c(0, "1", "f", '{"a"'), c(0, "2", "f", ":"), c(0, "3", "f", "1}")],
+        [c(None, "1", "f", '{"a"'), c(None, "2", "f", ":"), c(None, "3", "f", "1}")],
+        [c(0, "1", "f", '{"a"'), c(0, "2", " ", ":1}")],
     ],
 )
 def test_w02_a_piece_without_a_name_goes_on_with_a_call(pieces):
     assert calls_of(*pieces) == [("f", A1)]
 
 
-def test_w02_the_text_null_is_no_id():
-    assert answer_to(c(0, "null", "f", A1)).tool_calls[0].id == ""
+@pytest.mark.parametrize("index", [0, None])
+def test_w02_an_id_and_the_name_with_each_character(index):
+    text = '{"a":{"b":[{"c":"{"}]}}'
+    pieces = [c(index, str(place), "f", character) for place, character in enumerate(text)]
+    assert calls_of(*pieces) == [("f", text)]
+
+
+@pytest.mark.parametrize("no_id", ["null", "None", "", " ", "undefined"])
+def test_w02_the_text_null_is_no_id(no_id):
+    assert answer_to(c(0, no_id, "f", A1)).tool_calls[0].id == ""
+
+
+def test_w02_a_new_index_and_no_name_goes_to_the_call_of_its_id():
+    first = [c(0, "c1", "f", '{"a"'), c(1, "c2", "g", '{"a"')]
+    assert calls_of(*first, c(2, "c1", None, ":1}"), c(3, "c2", None, ":2}")) == TWO
 
 
 def test_w02_new_ids_and_names_are_calls_all_the_same():
@@ -110,6 +133,7 @@ def test_w02_arguments_before_their_name():
 
 # --- W03: arguments twice, growing snapshots ---
 
+TWICE = ['{"a"', ":1}", '{"a"', ":1}"]
 SNAPSHOTS = ['{"a', '{"a":1', '{"a":1}']
 
 
@@ -122,13 +146,16 @@ SNAPSHOTS = ['{"a', '{"a":1', '{"a":1}']
         SNAPSHOTS,
         [*SNAPSHOTS, A1],
         ['{"a": 1}', A1],
+        TWICE,
+        [A1 + A1],
+        [A1 + "\n", '{"a": 1}\n'],
     ],
 )
 @pytest.mark.parametrize("id", [None, "c1"])
 @pytest.mark.parametrize("name", [None, "f"])
 def test_w03_what_came_twice_counts_once(arguments, id, name):
-    if name and not id and arguments[0] == '{"a": 1}':
-        return  # two named texts without ids that differ: two calls
+    if name and not id and arguments in (['{"a": 1}', A1], [A1 + "\n", '{"a": 1}\n'], TWICE):
+        return  # two named texts without ids: two calls
     pieces = [c(0, "c1", "f", arguments[0]), *[c(0, id, name, piece) for piece in arguments[1:]]]
     assert [json.loads(arguments) for _, arguments in calls_of(*pieces)] == [{"a": 1}]
 
@@ -179,6 +206,11 @@ def test_w04_the_name_with_the_first_arguments_and_after_them():
     assert calls_of(*pieces) == [("get_weather", A1)]
 
 
+def test_w04_a_name_in_pieces_without_index_and_id():
+    pieces = [c(None, None, "get_", None), c(None, None, "weather", None), c(None, None, None, A1)]
+    assert calls_of(*pieces) == [("get_weather", A1)]
+
+
 # --- W05: as many calls as were meant ---
 
 TWO = [("f", A1), ("g", A2)]
@@ -202,6 +234,19 @@ TWO = [("f", A1), ("g", A2)]
         [c(None, None, "f", A1), c(None, None, "g", A2)],
         [c(None, "c1", "f", A1), c(None, "c2", "g", '{"a"'), c(None, "c2", "g", ":2}")],
         [c(0, "0", "f", A1), c(0, "0", "g", A2)],
+        [c(0.0, "c1", "f", '{"a"'), c(1.0, "c2", "g", A2), c(0.0, None, None, ":1}")],
+        [
+            c(0, "c1", "f", ""),
+            c(0, "c2", "g", ""),
+            c(0, "c1", None, A1),
+            c(0, "c2", None, A2),
+        ],
+        [
+            c(0, "c1", "f", '{"a"'),
+            c(0, "c2", "g", '{"a"'),
+            c(0, "c1", "f", ":1}"),
+            c(0, "c2", "g", ":2}"),
+        ],
     ],
 )
 def test_w05_two_calls(pieces):
@@ -211,6 +256,26 @@ def test_w05_two_calls(pieces):
 def test_w05_two_calls_of_one_tool_without_ids():
     assert calls_of(c(0, None, "f", A1), c(0, None, "f", A2)) == [("f", A1), ("f", A2)]
     assert calls_of([c(0, None, "f", A1), c(0, None, "f", A1)]) == [("f", A1), ("f", A1)]
+
+
+def test_w05_two_calls_have_two_ids(server):
+    calls = [c(0, "same", "f", A1), c(1, "same", "g", A2)]
+    server.reply(chat_chunk({"tool_calls": calls}), chat_chunk({}, finish_reason="stop"), DONE)
+    with client_of(server) as client:
+        first, second = client.chat("hi").tool_calls
+    assert first.id == "same"
+    assert second.id not in ("", "same")
+
+
+@pytest.mark.parametrize("index", [None, 0])
+@pytest.mark.parametrize("id", [None, "", "same"])
+def test_w05_an_unstreamed_answers_calls_are_as_many_as_it_lists(index, id):
+    calls = [c(index, id, "f", "{}"), c(index, id, "f", A1)]
+    body = {"choices": [{"index": 0, "message": {"content": None, "tool_calls": calls}}]}
+    answer = Accumulator()
+    answer.add(ChunkReader().read_whole(body))
+    told = answer.response().tool_calls
+    assert [(call.name, call.arguments) for call in told] == [("f", "{}"), ("f", A1)]
 
 
 # --- W06: cut calls ---
