@@ -158,7 +158,7 @@ def _in_details(payload: Any) -> Optional[float]:
         metadata = holder.get("metadata")
         for place in (holder, metadata if isinstance(metadata, dict) else {}):
             for name, unit in _FIELDS.items():
-                value = place.get(name)
+                value: Any = place.get(name, "")
                 if not isinstance(value, bool) and re.fullmatch(_NUMBER, str(value)[:32]):
                     return float(value) * unit
         details = holder.get("details")
