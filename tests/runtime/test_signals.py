@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import signal
 import sys
-import threading
 from typing import Any
 
 import pytest
 
-from agentstream import Runtime, threads
-from agentstream.cancel import CancelToken
+from agentstream import Runtime
 from tests.kit.programs import run
 from tests.kit.signal_programs import EXITS, SHUTDOWNS, STOPS
 
@@ -96,48 +94,3 @@ def test_b13_exit_on_sigterm_is_not_lost_in_a_finalizer() -> None:
     )
     assert program.status == 143, program.errors  # type: ignore[attr-defined]
     assert not program.lines
-
-
-# --- what the main thread has another thread do ---------------------------------------------
-
-
-def test_aside_is_another_thread_for_the_main_thread_only() -> None:
-    main = threading.current_thread()
-    assert threads.aside("test", threading.current_thread, main) is not main
-    seen = []
-    thread = threading.Thread(
-        target=lambda: seen.append(threads.aside("test", threading.current_thread, main) is thread)
-    )
-    thread.start()
-    thread.join()
-    assert seen == [True]
-
-
-def test_aside_raises_what_the_work_does() -> None:
-    with pytest.raises(ZeroDivisionError):
-        threads.aside("test", lambda: 1 // 0, 0)
-
-
-def test_aside_waits_where_the_library_waits_and_not_within_it() -> None:
-    answers = []
-    done = threading.Event()
-
-    def handler(*_: Any) -> None:
-        answers.append(threads.aside("test", lambda: "waited", "not waited"))
-
-    before = signal.signal(signal.SIGUSR1, handler)
-    try:
-        signal.raise_signal(signal.SIGUSR1)  # user code
-        token = CancelToken()
-        main = threading.main_thread().ident
-        assert main is not None
-        timer = threading.Timer(0.05, lambda: signal.pthread_kill(main, signal.SIGUSR1))
-        timer.start()
-        token.wait(0.3)  # the library, at rest
-        timer.join()
-        token.add_callback(lambda: signal.raise_signal(signal.SIGUSR1))
-        token.cancel()  # within the library
-        done.set()
-    finally:
-        signal.signal(signal.SIGUSR1, before)
-    assert answers == ["waited", "waited", "not waited"]

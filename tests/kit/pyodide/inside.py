@@ -11,7 +11,15 @@ import warnings
 TESTS = [
     "tests/events/test_model.py",
     "tests/events/test_memory.py",
+    "tests/tools/test_annotations.py",
+    "tests/tools/test_arguments.py",
+    "tests/tools/test_docstring.py",
+    "tests/tools/test_scalars.py",
     "tests/tools/test_schema.py",
+    "tests/tools/test_signature.py",
+    "tests/tools/test_strict.py",
+    "tests/tools/test_tool.py",
+    "tests/tools/test_validate.py",
 ]
 #: Needs a package that is not here, or a system call that WebAssembly lacks.
 LEFT_OUT = ("web.app", "web.auth", "web.server", "web.streams", "testing.certificates", "cli.serve")
