@@ -77,6 +77,7 @@ if TYPE_CHECKING:
         Delta as Delta,
         ToolCallDelta as ToolCallDelta,
     )
+    from agentstream.llm.ollama.client import OllamaClient as OllamaClient
     from agentstream.llm.settings import Limits as Limits, Retries as Retries, Timeouts as Timeouts
     from agentstream.llm.sse import ServerSentEvent as ServerSentEvent
     from agentstream.results import (
@@ -145,6 +146,7 @@ _HOMES = {
         "TextStream",
     ),
     "agentstream.llm.messages": ("ChatMessage", "ChatRequest", "Delta", "ToolCallDelta"),
+    "agentstream.llm.ollama.client": ("OllamaClient",),
     "agentstream.llm.settings": ("Limits", "Retries", "Timeouts"),
     "agentstream.llm.sse": ("ServerSentEvent",),
     "agentstream.results": ("ChatResponse", "StepResult", "ToolCall", "Usage", "WorkflowRun"),

@@ -22,6 +22,8 @@ from agentstream.llm.settings import (
     LLAMA_MODEL,
     LLAMA_TIMEOUTS,
     LLAMA_URL,
+    OLLAMA_TIMEOUTS,
+    OLLAMA_URL,
     OPENAI_MODEL,
     OPENAI_URL,
     Timeouts,
@@ -38,7 +40,8 @@ class Provider(NamedTuple):
 
     Attributes:
         home: its client's class, "module:name".
-        base_url, model, timeouts: what its client takes where nothing is set.
+        base_url, model, timeouts: what its client takes where nothing is set; no model
+            (""): one must be named.
         title: what it is called where no URL is set.
         key_env, url_env: the environment's variables for its key and its URL; None
             for a provider that has none by convention.
@@ -103,6 +106,14 @@ PROVIDERS: Dict[str, Provider] = {
         key_env="ANTHROPIC_API_KEY",
         url_env="ANTHROPIC_BASE_URL",
         own=("max_tokens", "cache"),
+    ),
+    "ollama": Provider(
+        "agentstream.llm.ollama.client:OllamaClient",
+        base_url=OLLAMA_URL,
+        model="",
+        title=OLLAMA_URL,
+        timeouts=OLLAMA_TIMEOUTS,
+        own=("num_ctx", "think", "keep_alive", "options"),
     ),
     EMBEDDED: _LLAMA._replace(title="embedded llama.cpp"),
 }

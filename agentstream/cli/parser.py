@@ -251,7 +251,7 @@ def _model(add: Add) -> None:
         "--provider",
         metavar="NAME",
         type=_text,
-        help="llama, openai, or embedded: a small model of ours",
+        help="llama, openai, ollama, or embedded: a small model of ours",
     )
     add(
         "--model",

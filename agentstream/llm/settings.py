@@ -15,6 +15,8 @@ __all__ = [
     "LLAMA_MODEL",
     "LLAMA_TIMEOUTS",
     "LLAMA_URL",
+    "OLLAMA_TIMEOUTS",
+    "OLLAMA_URL",
     "OPENAI_MODEL",
     "OPENAI_URL",
     "Limits",
@@ -27,6 +29,7 @@ __all__ = [
 OPENAI_URL, OPENAI_MODEL = "https://api.openai.com/v1", "gpt-6-luna"
 ANTHROPIC_URL, ANTHROPIC_MODEL = "https://api.anthropic.com", "claude-sonnet-5"
 LLAMA_URL, LLAMA_MODEL = "http://127.0.0.1:8080", "default"
+OLLAMA_URL = "http://127.0.0.1:11434"
 
 
 class Timeouts(Frozen):
@@ -129,6 +132,6 @@ class Limits(Frozen):
 
 
 #: Of a server of one's own: a long prompt on a CPU takes its time, and so does loading a model.
-LLAMA_TIMEOUTS = Timeouts(first_token=600.0, stall=120.0)
+LLAMA_TIMEOUTS = OLLAMA_TIMEOUTS = Timeouts(first_token=600.0, stall=120.0)
 #: Of models whose thinking may be hidden, and then comes before the first token.
 ANTHROPIC_TIMEOUTS = Timeouts(first_token=600.0)

@@ -59,7 +59,14 @@ _TEXT_TABLE = Kind(
     "a table of texts", lambda v: TABLE.fits(v) and all(isinstance(x, str) for x in v.values())
 )
 #: The settings that one provider has and others do not.
-_OWN = {"query": _TEXT_TABLE, "tool_mode": TEXT}
+_OWN = {
+    "query": _TEXT_TABLE,
+    "tool_mode": TEXT,
+    "num_ctx": WHOLE,
+    "think": Kind("true, false or a text", lambda v: FLAG.fits(v) or TEXT.fits(v)),
+    "keep_alive": Kind("a number or a text", lambda v: NUMBER.fits(v) or TEXT.fits(v)),
+    "options": JSON_TABLE,
+}
 _EMBEDDED = {"n_ctx": WHOLE, "n_parallel": WHOLE, "threads": WHOLE, "chat_template": TEXT}
 _SECRET = ("auth", "key", "token", "secret", "cookie")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -81,6 +88,8 @@ def read_client(table: Table, name: str) -> Optional[ClientSpec]:
         kinds.update(base_url=TEXT, model=TEXT)
     kinds.update((key, _OWN[key]) for key in PROVIDERS[provider].own)
     settings = table.settings(kinds, _check_setting)
+    if not PROVIDERS[provider].model and not settings.get("model"):
+        table.refuse("model", f"is needed: {provider} has none of its own choice")
     if secrets_in(settings.get("base_url", "")):
         where = (*table.where, "base_url")
         table.problems.warn(where, "holds a secret: keep the file to yourself")
@@ -100,6 +109,8 @@ def _check_setting(**given: Any) -> None:
         check_url(given["base_url"])
     if "tool_mode" in given:
         checks.one_of("tool_mode", given["tool_mode"], TOOL_MODES)
+    if "num_ctx" in given:
+        checks.whole("num_ctx", given["num_ctx"], 1)
 
 
 def _positive(**given: Any) -> None:

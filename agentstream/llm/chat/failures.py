@@ -179,13 +179,14 @@ def is_error(chunk: Mapping[str, Any], *, begun: bool = True) -> bool:
     return not (begun or chunk.get("usage")) and bool(chunk.get("code") or message_of(chunk))
 
 
-def wrong_content(content_type: str, body: str, *, redact: Redactor) -> ProtocolError:
-    """A 200 whose body is neither a stream nor an answer."""
+def wrong_content(
+    content_type: str, body: str, *, redact: Redactor, expected: str = "an event stream"
+) -> ProtocolError:
+    """A 200 whose body is neither a stream, as `expected` calls it, nor an answer."""
     said = snippet(redact(page_text(body)))[:300]
     content_type = _shown(content_type, redact)
     return ProtocolError(
-        f"expected an event stream, got {content_type or 'no content type'}: "
-        f"{said or 'an empty body'}",
+        f"expected {expected}, got {content_type or 'no content type'}: {said or 'an empty body'}",
         raw=snippet(redact(body)),
         content_type=content_type,
         phase="headers",

@@ -1,0 +1,176 @@
+"""The dialect of Ollama's own API: what is sent, when an answer ends, which line is an error."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Dict, List, Mapping, Optional
+
+from agentstream.errors import AgentStreamError, ProtocolError, ProviderStreamError, StatusError
+from agentstream.llm.accumulator import Accumulator
+from agentstream.llm.chat import failures
+from agentstream.llm.chat.chunks import parse_chunk
+from agentstream.llm.dialect import Decoder, Dialect
+from agentstream.llm.messages import ChatRequest, Delta
+from agentstream.llm.ndjson import LineDecoder
+from agentstream.llm.ollama.lines import LineReader
+from agentstream.llm.ollama.request import DIALECT, Settings, to_body
+from agentstream.llm.secrets import Redactor
+
+__all__ = ["OllamaDialect"]
+
+#: A 400 for what the model itself cannot do.
+_CANNOT = re.compile(r"does not support (tools|thinking)", re.IGNORECASE)
+_HINTS = {
+    "tools": "the request has tools",
+    "thinking": "think= or reasoning_effort asks for it",
+}
+
+
+class OllamaDialect(Dialect):
+    """One answer of POST /api/chat.
+
+    Args:
+        request: what is asked.
+        settings: the client's.
+        redact: takes secrets out of what errors carry.
+
+    Raises:
+        ConfigError: the request holds what this API cannot express.
+    """
+
+    end_mark = '"done": true'
+    ended = False
+
+    def __init__(self, request: ChatRequest, settings: Settings, redact: Redactor) -> None:
+        self._origin = settings.origin
+        self._body = to_body(request, settings)
+        self._redact = redact
+        self._reader = LineReader()
+        self._answer = Accumulator()
+        self._failure: Optional[AgentStreamError] = None
+        self._unreadable = ""
+
+    # --- the request ------------------------------------------------------------------------
+
+    @property
+    def model(self) -> str:
+        """See `Dialect.model`."""
+        return str(self._body["model"])
+
+    def body(self) -> Dict[str, Any]:
+        """See `Dialect.body`."""
+        return self._body
+
+    # --- the stream -------------------------------------------------------------------------
+
+    def decoder(self, max_event: Optional[int]) -> Decoder:
+        """See `Dialect.decoder`."""
+        return LineDecoder(max_event=max_event)
+
+    def begin(self, answer: Accumulator) -> None:
+        """See `Dialect.begin`."""
+        self._reader = LineReader()
+        self._answer = answer
+        self._failure = None
+        self._unreadable = ""
+        self.ended = False
+
+    def read(self, event: str, data: str) -> Optional[Delta]:
+        """See `Dialect.read`.  A line that is no JSON is an error once another follows."""
+        if self._unreadable:
+            raise ProtocolError(
+                f"a line is not valid JSON: {self._unreadable[:200]}",
+                raw=self._unreadable,
+                phase="stream",
+            )
+        try:
+            line = parse_chunk(data)
+        except ProtocolError:
+            self._unreadable = failures.snippet(self._redact(data))
+            return None
+        if line.__class__ is not dict:
+            return None
+        if "error" in line and line["error"]:
+            self._fail(line, data)
+            return None
+        try:
+            delta = self._reader.read(line)
+        except ProtocolError as error:
+            raw = failures.snippet(self._redact(data))
+            raise ProtocolError(f"{error}: {raw[:200]}", raw=raw, phase="stream") from None
+        if self._reader.done:
+            self.ended = True
+            if self._reader.failed:
+                self._fail({"error": f"the answer ended: {self._reader.failed}"}, data)
+        return delta
+
+    def _fail(self, payload: Mapping[str, Any], data: str) -> None:
+        """Take a failure down: nothing follows it.
+
+        A line without a code is what the server would have answered with a status of 500,
+        had it not begun to answer.
+        """
+        begun = self._answer.begun
+        self.ended = True
+        error = failures.stream_error(payload, "error", data, redact=self._redact, begun=begun)
+        if isinstance(error, ProviderStreamError) and error.code is None:
+            error.retryable = not begun
+        self._failure = error
+
+    def flush(self, tail: str) -> Optional[Delta]:
+        """See `Dialect.flush`."""
+        rest = self._reader.flush()
+        if not self._reader.thinking:
+            return rest
+        fields = {"thinking": "".join(self._reader.thinking)}
+        state = {"dialect": DIALECT, "origin": self._origin, "fields": fields}
+        return (rest or Delta())._replace(provider_state=state)
+
+    def read_whole(self, text: str) -> Optional[Delta]:
+        """See `Dialect.read_whole`.  An answer is a line, whole or streamed: this is none."""
+        return None
+
+    def error(self) -> Optional[AgentStreamError]:
+        """See `Dialect.error`."""
+        return self._failure
+
+    @property
+    def cut(self) -> bool:
+        """See `Dialect.cut`."""
+        return self._reader.cut
+
+    def warnings(self) -> List[str]:
+        """See `Dialect.warnings`."""
+        return self._reader.oddities()
+
+    # --- failures ---------------------------------------------------------------------------
+
+    def status_error(self, status: int, headers: Mapping[str, str], text: str) -> AgentStreamError:
+        """See `Dialect.status_error`.
+
+        Of a model that is not there, or that cannot do what is asked, it says what to do.
+        """
+        if status == 407:
+            return failures.proxy_refused(text, redact=self._redact)
+        error = failures.status_error(status, headers, text, redact=self._redact)
+        hint = self._hint(error)
+        if hint:
+            error.args = (f"{error.args[0]} ({hint})",)
+        return error
+
+    def _hint(self, error: StatusError) -> str:
+        if error.status == 404:
+            if error.body.lstrip().startswith("{"):
+                return f"to fetch the model: ollama pull {self.model}"
+            return "is base_url that of Ollama, without a path?"
+        cannot = _CANNOT.search(error.body) if error.status == 400 else None
+        if cannot is None:
+            return ""
+        what = cannot.group(1).lower()
+        return f"{_HINTS[what]}; what a model can do: ollama show {self.model}"
+
+    def wrong_content(self, content_type: str, text: str) -> AgentStreamError:
+        """See `Dialect.wrong_content`."""
+        return failures.wrong_content(
+            content_type, text, redact=self._redact, expected="lines of JSON"
+        )
