@@ -4,6 +4,7 @@
     python demo.py "Good evening"               another greeting
     python demo.py --base-url http://host:8080  your own llama-server (--insecure: self-signed)
     python demo.py --provider openai            OpenAI, with OPENAI_API_KEY
+    python demo.py --provider ollama --model M  a model that Ollama has
 
 Read it from the bottom up: `main` picks a model, `run` streams the workflow,
 `build_workflow` says what the agents do.

@@ -9,7 +9,7 @@ import pathlib
 import pytest
 
 import agentstream
-from agentstream import ConfigError, LlamaClient, OpenAIClient, Timeouts
+from agentstream import ConfigError, LlamaClient, OllamaClient, OpenAIClient, Timeouts
 from agentstream.providers import EMBEDDED, NAMES, PROVIDERS, make_client
 
 PACKAGE = pathlib.Path(agentstream.__file__).parent
@@ -33,21 +33,28 @@ def test_a_name_and_settings_become_a_client():
         assert "http://127.0.0.1:8080" in repr(client)
     with make_client(EMBEDDED, base_url="http://127.0.0.1:9", tool_mode="auto") as client:
         assert isinstance(client, LlamaClient)
+    with make_client("ollama", model="m", num_ctx=8192) as client:
+        assert isinstance(client, OllamaClient)
+    with pytest.raises(ConfigError, match="ollama list"):
+        make_client("ollama")
     with pytest.raises(ConfigError, match="OPENAI_API_KEY"):
         make_client("openai")
-    with pytest.raises(
-        ConfigError, match=r"provider must be one of llama, openai, anthropic, embedded"
-    ):
+    with pytest.raises(ConfigError, match=r"provider must be one of llama, openai, .*embedded"):
         make_client("none")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_said_of_a_provider_is_what_its_client_does(name):
     provider = PROVIDERS[name]
-    with provider.make(api_key="k") as client:
+    named = {} if provider.model else {"model": "m"}
+    with provider.make(api_key="k", **named) as client:
         parameters = inspect.signature(type(client)).parameters
         assert set(provider.own) <= set(parameters)
-        assert client.model == provider.model == parameters["model"].default
+        default = parameters["model"].default
+        if provider.model:
+            assert client.model == provider.model == default
+        else:
+            assert default is inspect.Parameter.empty
         assert client.timeouts == provider.timeouts
         assert provider.base_url in repr(client)
 
@@ -68,7 +75,7 @@ def texts(path: pathlib.Path):
 
 
 def test_a_default_stands_once():
-    for default in ("127.0.0.1:8080", "api.openai.com/v1", "gpt-"):
+    for default in ("127.0.0.1:8080", "127.0.0.1:11434", "api.openai.com/v1", "gpt-"):
         files = [
             str(path.relative_to(PACKAGE))
             for path in PACKAGE.rglob("*.py")

@@ -22,7 +22,14 @@ from agentstream.testing.actions import (
 )
 from agentstream.testing.client import ScriptedClient
 from agentstream.testing.link import ScriptEnded
-from agentstream.testing.pieces import messages_chunks, recorded, sse, text_chunks, tool_call_chunks
+from agentstream.testing.pieces import (
+    messages_chunks,
+    ollama_chunks,
+    recorded,
+    sse,
+    text_chunks,
+    tool_call_chunks,
+)
 from agentstream.testing.replies import Reply
 from agentstream.testing.request import Headers, Request
 from agentstream.testing.server import ScriptedServer
@@ -48,6 +55,7 @@ __all__ = [
     "Stage",
     "StoreConformance",
     "messages_chunks",
+    "ollama_chunks",
     "recorded",
     "sse",
     "text_chunks",

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 __all__ = [
     "DONE",
     "chat_chunk",
     "messages_chunks",
+    "ollama_chunks",
     "recorded",
     "sse",
     "text_chunks",
@@ -196,6 +197,43 @@ def _started(block: Any, call_id: str) -> Tuple[Dict[str, Any], List[Dict[str, A
             deltas.append({"type": "signature_delta", "signature": block["signature"]})
         return {**block, "thinking": "", "signature": ""}, deltas
     return dict(block), []
+
+
+def ollama_chunks(
+    *texts: str,
+    thinking: Sequence[str] = (),
+    tool_calls: Sequence[Tuple[str, Mapping[str, Any]]] = (),
+    done_reason: Optional[str] = "stop",
+    usage: bool = True,
+    done: bool = True,
+    model: str = "scripted",
+) -> List[bytes]:
+    """The lines of a whole answer of Ollama's /api/chat: thinking, texts, calls, the end.
+
+    Each call is `(name, arguments)`.  `done` False leaves the last line out, `usage` False
+    its counts: 10 prompt tokens, and a completion token for each line before it.
+    """
+    messages: List[Dict[str, Any]] = [{"content": "", "thinking": text} for text in thinking]
+    messages += [{"content": text} for text in texts]
+    if tool_calls:
+        calls = [{"function": {"name": n, "arguments": given}} for n, given in tool_calls]
+        messages.append({"content": "", "tool_calls": calls})
+    pieces = [_ollama_line(model, message, done=False) for message in messages]
+    if done:
+        counts = {"prompt_eval_count": 10, "eval_count": len(pieces)} if usage else {}
+        reason = {} if done_reason is None else {"done_reason": done_reason}
+        pieces.append(_ollama_line(model, {"content": ""}, done=True, **reason, **counts))
+    return pieces
+
+
+def _ollama_line(model: str, message: Mapping[str, Any], **fields: Any) -> bytes:
+    line = {
+        "model": model,
+        "created_at": "2026-11-27T08:00:00.000000Z",
+        "message": {"role": "assistant", **message},
+        **fields,
+    }
+    return _json(line).encode() + b"\n"
 
 
 def recorded(source: Union[str, os.PathLike[str], bytes]) -> List[bytes]:

@@ -18,7 +18,7 @@ import pytest
 import demo
 from agentstream import InsecureWarning, Runtime
 from agentstream.errors import ConfigError, WorkflowFailed
-from agentstream.testing import ScriptedServer, text_chunks
+from agentstream.testing import ScriptedServer, ollama_chunks, text_chunks
 from agentstream.workflow_files import WorkflowFile, load_workflow
 from tests.kit.support import FunctionClient, events_of, saying
 
@@ -261,6 +261,13 @@ BAD = {
     "[clients.c]\ninsecure = true\nca_file = 'x'": ["ca_file: says nothing with insecure = true"],
     "[clients.c]\ntool_mode = 'x'": ["[clients.c] tool_mode: must be one of native, schema, auto"],
     "[clients.c]\nquery = {a = '1'}": ["[clients.c] query: unknown key"],
+    "[clients.c]\nprovider = 'ollama'": ["[clients.c] model: is needed"],
+    "[clients.c]\nprovider = 'ollama'\nmodel = 'm'\nnum_ctx = 0": [
+        "[clients.c] num_ctx: must be 1 or more"
+    ],
+    "[clients.c]\nprovider = 'ollama'\nmodel = 'm'\nthink = 1": [
+        "[clients.c] think: must be true, false or a text"
+    ],
     "[clients.c]\nprovider = 'embedded'\nn_ctx = 0": ["[clients.c] n_ctx: must be 1 or more"],
     "[clients.c]\nprovider = 'embedded'\nbase_url = 'http://x'": ["[clients.c] base_url: unknown"],
     "[[steps]]\nagent = 'aa'": ["[[steps]] 3 agent: there is no agent 'aa'; did you mean 'a'? The"],
@@ -976,6 +983,29 @@ def test_openai_takes_its_key_from_the_given_environment(
         runtime.run(workflow, "x")
     headers = {name.lower(): value for name, value in server.requests[0].headers.items()}
     assert headers["authorization"] == "Bearer sk-right"
+
+
+def test_a_client_of_ollama(write: Any, server: ScriptedServer) -> None:
+    server.default(*ollama_chunks("x"))
+    client = f"""
+        [clients.c]
+        provider = "ollama"
+        model = "m"
+        base_url = "{server.url}"
+        num_ctx = 8192
+        think = false
+        keep_alive = "10m"
+        options = {{top_k = 5}}
+        [agents.a]
+        temperature = 0.5
+        [[steps]]
+        agent = "a"
+    """
+    with load_workflow(write(client)).build(environ={}) as workflow, Runtime() as runtime:
+        assert runtime.run(workflow, "hi").output == "x"
+    body = server.requests[0].json
+    assert (body["model"], body["think"], body["keep_alive"]) == ("m", False, "10m")
+    assert body["options"] == {"num_ctx": 8192, "top_k": 5, "temperature": 0.5}
 
 
 def test_a_key_of_the_process_goes_nowhere_that_the_given_environment_does_not_say(

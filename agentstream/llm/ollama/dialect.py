@@ -90,7 +90,7 @@ class OllamaDialect(Dialect):
             return None
         if line.__class__ is not dict:
             return None
-        if "error" in line and line["error"]:
+        if line.get("error"):
             self._fail(line, data)
             return None
         try:
