@@ -142,7 +142,7 @@ def _format(wanted: Optional[Mapping[str, Any]]) -> Union[str, Mapping[str, Any]
 
 
 def _think(request: ChatRequest, settings: Settings) -> Union[bool, str, None]:
-    effort: Optional[str] = getattr(request, "reasoning_effort", None)
+    effort = request.reasoning_effort
     return settings.think if effort is None else _EFFORTS.get(effort, effort)
 
 

@@ -97,6 +97,14 @@ def test_think(server, think):
     assert sent(server, think=think)["think"] is think or think == "high"
 
 
+@pytest.mark.parametrize(
+    ("effort", "told"),
+    [("none", False), ("minimal", "low"), ("medium", "medium"), ("xhigh", "high"), ("odd", "odd")],
+)
+def test_reasoning_effort_wins(server, effort, told):
+    assert sent(server, asking(reasoning_effort=effort), think=True)["think"] == told
+
+
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
 
 
