@@ -2,7 +2,7 @@
 
 A loopback server replays answers that follow from the seed (soak_script.py),
 behind a proxy that spoils connections (toxics.py).  Every outcome is recorded as
-ok, failed or unknown and held against the invariants of FAULTS.md; exit code 1
+ok, failed or unknown and held against the invariants of docs/faults.rst; exit code 1
 if one is broken.  Threads, descriptors, pool slots and memory are compared at
 rest, every few minutes and at the end.
 

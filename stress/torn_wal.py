@@ -2,7 +2,7 @@
 
     python stress/torn_wal.py 10000
 
-Row D02 of FAULTS.md; the suite does it at sixty places with the same check.
+Row D02 of docs/faults.rst; the suite does it at sixty places with the same check.
 """
 
 from __future__ import annotations

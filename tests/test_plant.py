@@ -10,7 +10,7 @@ import pytest
 
 from tests.kit.plant import PLANTS, ROOT, Copy, Plant, main, occurrences
 
-#: What DESIGN.md, section 4, promises of the bus.
+#: What docs/design.rst, section 4, promises of the bus.
 RULES = {
     "order",
     "once",

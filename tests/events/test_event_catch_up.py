@@ -1,5 +1,5 @@
 """A subscriber that fell behind, or began in the past: back to the live events without a
-gap or a double, and told what the store no longer has.  DESIGN.md, section 4.
+gap or a double, and told what the store no longer has.  docs/design.rst, section 4.
 """
 
 from __future__ import annotations

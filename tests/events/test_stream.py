@@ -1,4 +1,4 @@
-"""The observer bus: order, each event once, isolation, closing.  DESIGN.md, section 4.
+"""The observer bus: order, each event once, isolation, closing.  docs/design.rst, section 4.
 
 How a subscriber that fell behind gets back is in test_event_catch_up.py; fork and
 exit are in test_event_process.py.  Every rule here has a fault in plant.py.

@@ -1,4 +1,4 @@
-"""FAULTS.md P09 to P11: answers that are no stream, tool calls in all their forms."""
+"""docs/faults.rst P09 to P11: answers that are no stream, tool calls in all their forms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FAULTS.md N04 to N07, N16, B14 and W07: the clocks of a call."""
+"""docs/faults.rst N04 to N07, N16, B14 and W07: the clocks of a call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FAULTS.md N09 to N13: how a body ends, and what may be said of the answer then.
+"""docs/faults.rst N09 to N13: how a body ends, and what may be said of the answer then.
 
 Truncation at every byte is in test_faults_truncation.py.
 """

@@ -1,4 +1,4 @@
-"""FAULTS.md P12 and P13: a server that sends more than anybody should hold.
+"""docs/faults.rst P12 and P13: a server that sends more than anybody should hold.
 
 What it costs is measured in a process of its own: the most memory it held in the flood
 (VmHWM, since ru_maxrss begins with the parent's), less what it held before it.
@@ -229,7 +229,7 @@ def test_p13_gzip_bomb(server, framing):
     assert (found["error"], found["limit"]) == ("LimitExceeded", "line")
     assert found["partial"] == "Hello"
     assert found["rss"] <= 16
-    assert found["cpu"] < 0.1 * 3  # FAULTS.md's 0.1 s, on a machine that is busy
+    assert found["cpu"] < 0.1 * 3  # docs/faults.rst's 0.1 s, on a machine that is busy
 
 
 def test_p13_gzip_bomb_of_short_lines(server):

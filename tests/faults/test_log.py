@@ -1,4 +1,4 @@
-"""FAULTS.md, group D, R03 and S10: what may happen to the log's file, and what must hold then."""
+"""docs/faults.rst, group D, R03 and S10: what may happen to the log's file, and what must hold then."""
 
 from __future__ import annotations
 

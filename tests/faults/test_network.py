@@ -1,4 +1,4 @@
-"""FAULTS.md N01 to N03, N08, N17, N18: names, connections, certificates, servers that hang up.
+"""docs/faults.rst N01 to N03, N08, N17, N18: names, connections, certificates, servers that hang up.
 
 Clocks are in test_faults_clocks.py, endings in test_faults_endings.py, promptness in
 test_faults_prompt.py, proxies in test_faults_proxy.py.

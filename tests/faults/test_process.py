@@ -1,4 +1,4 @@
-"""Group R of FAULTS.md: signals, exit, fork, no threads, no descriptors, closed pipes, odd
+"""Group R of docs/faults.rst: signals, exit, fork, no threads, no descriptors, closed pipes, odd
 encodings, a clock that is set.  Real processes, real signals.
 
 R03 (kill -9: the next start finds the run interrupted) needs a log on disk and is tested

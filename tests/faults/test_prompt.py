@@ -1,6 +1,6 @@
-"""FAULTS.md N14 and N15: the same events in every cut and framing, and each at once.
+"""docs/faults.rst N14 and N15: the same events in every cut and framing, and each at once.
 
-The delay is from the server's send to the delta in the caller's hands.  FAULTS.md asks
+The delay is from the server's send to the delta in the caller's hands.  docs/faults.rst asks
 for 5 ms at p99; a shared machine gets 50 here, which batching would still break (it
 costs 250 ms and more).
 """

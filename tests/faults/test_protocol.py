@@ -1,4 +1,4 @@
-"""FAULTS.md P01 to P08: lines, letters and JSON, right and wrong.
+"""docs/faults.rst P01 to P08: lines, letters and JSON, right and wrong.
 
 The framing cases of the corpus are in test_conformance.py; bodies that are no stream and
 tool calls in test_faults_answers.py; sizes in test_faults_limits.py.

@@ -1,4 +1,4 @@
-"""FAULTS.md V01 to V04: HTTP answers that are errors, and what is tried again."""
+"""docs/faults.rst V01 to V04: HTTP answers that are errors, and what is tried again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FAULTS.md V05 to V08: errors in the stream, odd endings, tool calls for ever, redirects."""
+"""docs/faults.rst V05 to V08: errors in the stream, odd endings, tool calls for ever, redirects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FAULTS.md N19: a proxy that refuses, or fails.  Loopback is never proxied, so the model's
+"""docs/faults.rst N19: a proxy that refuses, or fails.  Loopback is never proxied, so the model's
 host is a name that only the proxy would know.
 """
 

@@ -1,4 +1,4 @@
-"""FAULTS.md N08 to N11: an answer of about 2 KB, cut at every byte, in every framing.
+"""docs/faults.rst N08 to N11: an answer of about 2 KB, cut at every byte, in every framing.
 
 In the suite: every byte in memory, and a stride of them through real sockets.
 AGENTSTREAM_EXHAUSTIVE=1 takes every byte through real sockets, plain and TLS (minutes).

@@ -85,13 +85,13 @@ def _attributes() -> Iterator[str]:
 def _shared() -> Iterator[str]:
     for function in _SHARED:
         name = function.__name__.replace("_", " ")
-        yield from _title(name.capitalize(), "-")
+        yield from _title(name.capitalize(), "~")
         yield from (text_of(function), "", *_listed(function), "")
 
 
 def _types() -> Iterator[str]:
     for kind, (own, *others) in payloads.HOLDS.items():
-        yield from _title(kind.value, "-")
+        yield from _title(kind.value, "~")
         yield text_of(own)
         if kind in TERMINAL:
             yield "It is the run's last event."
@@ -106,9 +106,9 @@ def _types() -> Iterator[str]:
 def document() -> str:
     """The whole page."""
     parts = [_INTRO, "\n".join(_attributes()), "\n", _BETWEEN]
-    parts.append("\n".join([*_title("Keys that several types hold", "="), *_shared()]))
+    parts.append("\n".join([*_title("Keys that several types hold", "-"), *_shared()]))
     parts.append("\n")
-    parts.append("\n".join([*_title("The types", "="), *_types()]))
+    parts.append("\n".join([*_title("The types", "-"), *_types()]))
     text = re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", "".join(parts))
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
 

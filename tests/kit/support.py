@@ -1,5 +1,5 @@
 """What the tests of the fault matrix share: a marked client, one call read to its end, and
-the invariants of FAULTS.md that hold after every such call.
+the invariants of docs/faults.rst that hold after every such call.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""FAULTS.md, B01: `SqliteStore.bounds` counts what append took, committed or not."""
+"""docs/faults.rst, B01: `SqliteStore.bounds` counts what append took, committed or not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FAULTS.md, B07: what a log cannot hold is refused at the call, and no other run feels it."""
+"""docs/faults.rst, B07: what a log cannot hold is refused at the call, and no other run feels it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FAULTS.md, B19, Y01, Y02 and Y12: what a log's path may be, copies of it, and reading only."""
+"""docs/faults.rst, B19, Y01, Y02 and Y12: what a log's path may be, copies of it, and reading only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FAULTS.md, B16 and Y03: a log lets go in proportion, by its own time, and never more than asked."""
+"""docs/faults.rst, B16 and Y03: a log lets go in proportion, by its own time, and never more than asked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FAULTS.md, B13: a signal handler may append, stop and close, whatever it interrupts in the log."""
+"""docs/faults.rst, B13: a signal handler may append, stop and close, whatever it interrupts in the log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FAULTS.md W07, W10, W14, W16, B09, B17: what a chunk holds besides tool calls."""
+"""docs/faults.rst W07, W10, W14, W16, B09, B17: what a chunk holds besides tool calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FAULTS.md W08 to W13, B09, B12, B15, B17: what servers send when they fail."""
+"""docs/faults.rst W08 to W13, B09, B12, B15, B17: what servers send when they fail."""
 
 from __future__ import annotations
 

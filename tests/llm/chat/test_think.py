@@ -1,4 +1,4 @@
-"""FAULTS.md W15: reasoning between tags in the content."""
+"""docs/faults.rst W15: reasoning between tags in the content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FAULTS.md W01 to W06, B11, B17: the pieces of tool calls, as servers send them."""
+"""docs/faults.rst W01 to W06, B11, B17: the pieces of tool calls, as servers send them."""
 
 from __future__ import annotations
 
