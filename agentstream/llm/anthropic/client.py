@@ -36,12 +36,14 @@ class AnthropicClient(HTTPClient):
 
     A `ChatRequest` is said in Messages' words: what the system says apart, tools and
     their results as blocks, images and PDFs (`image_url` and `file` parts with https:
-    or data: URLs) too, `response_format` of a JSON schema as `output_config.format`.
-    Blocks and tools in Messages' own form may stand among them.  What comes back is in
-    chat completions' words, `finish_reason` as well; `usage.prompt_tokens` counts the
-    whole prompt, what came out of the cache included.  Thinking, redacted thinking and
-    the blocks of the server's own tools go back as they were, in later requests
-    (`ChatMessage.provider_state`).
+    or data: URLs) too, `response_format` of a JSON schema as `output_config.format`,
+    `reasoning_effort` as adaptive thinking of that effort, or none.  Blocks and tools in
+    Messages' own form may stand among them.
+
+    What comes back is in chat completions' words, `finish_reason` as well;
+    `usage.prompt_tokens` counts the whole prompt, what came out of the cache included.
+    Thinking, redacted thinking and the blocks of the server's own tools go back as they
+    were, in later requests (`ChatMessage.provider_state`).
 
     Args:
         model: the model's name.

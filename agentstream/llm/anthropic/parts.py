@@ -71,8 +71,7 @@ def _from_url(url: Any) -> Dict[str, Any]:
     media, parameters, text = data.groups()
     media = media.lower()
     if media.startswith("text/"):
-        raw = base64.b64decode(text) if _is_base64(parameters) else _unquoted(text)
-        words = raw.decode("utf-8", "replace")
+        words = _words(text, _is_base64(parameters))
         return _document({"type": "text", "media_type": "text/plain", "data": words})
     if not _is_base64(parameters):
         text = base64.b64encode(_unquoted(text)).decode()
@@ -82,6 +81,14 @@ def _from_url(url: Any) -> Dict[str, Any]:
     if media.startswith("image/"):
         return _image(source)
     raise ConfigError(f"Messages takes images, PDFs and texts, and no {media[:80] or 'such data'}")
+
+
+def _words(data: str, encoded: bool) -> str:
+    try:
+        raw = base64.b64decode(data) if encoded else _unquoted(data)
+    except ValueError:
+        raise ConfigError("a data: URL says base64 and holds none") from None
+    return raw.decode("utf-8", "replace")
 
 
 def _is_base64(parameters: str) -> bool:

@@ -11,6 +11,8 @@ from agentstream.llm.messages import ChatRequest
 __all__ = ["has_marks", "mark", "to_body"]
 
 _CHOICES = {"auto": "auto", "required": "any", "none": "none"}
+#: Words for an effort that Messages has another for.
+_EFFORTS = {"minimal": "low"}
 #: How a mark says that what stands before it is worth keeping.
 _EPHEMERAL = {"type": "ephemeral"}
 
@@ -47,15 +49,29 @@ def to_body(
     if request.stop is not None:
         stop = request.stop
         body["stop_sequences"] = [stop] if isinstance(stop, str) else list(stop)
-    output = _format(request.response_format)
-    if output:
-        body["output_config"] = {"format": output}
+    body.update(_output(request))
     if request.tools:
         body["tools"] = [_tool(tool) for tool in request.tools]
         choice = _choice(request)
         if choice:
             body["tool_choice"] = choice
     return body
+
+
+def _output(request: ChatRequest) -> Dict[str, Any]:
+    """What the answer is to be, and how much reasoning is to be before it."""
+    fields: Dict[str, Any] = {}
+    config: Dict[str, Any] = {}
+    wanted = _format(request.response_format)
+    if wanted:
+        config["format"] = wanted
+    effort = request.reasoning_effort
+    if effort == "none":
+        fields["thinking"] = {"type": "disabled"}
+    elif effort is not None:
+        config["effort"] = _EFFORTS.get(effort, effort)
+        fields["thinking"] = {"type": "adaptive", "display": "summarized"}
+    return {**fields, "output_config": config} if config else fields
 
 
 def _format(wanted: Optional[Mapping[str, Any]]) -> Optional[Dict[str, Any]]:

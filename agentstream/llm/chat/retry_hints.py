@@ -49,6 +49,7 @@ _TOO_FAST = re.compile("ratelimit|toomanyrequest|throttl")
 #: What errors told within a 200 amount to.
 _KINDS = (
     (429, re.compile("ratelimit|toomanyrequest|resourceexhausted|throttl|quota|concurrency")),
+    (529, re.compile("^overloadederror$")),  # as Anthropic's status has it
     (503, re.compile("overload|unavailable|capacity|busy")),
     (504, re.compile("timeout|timedout|deadlineexceeded")),
     (500, re.compile("servererror|internalerror|apierror|badgateway|^internal$")),
