@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Dict, List, Tuple
 
 from agentstream.llm.chat.tool_calls import text_of
@@ -16,9 +17,26 @@ _PLACES = (
     "thinking",
     "thinking_blocks",
     "reasoning_details",
+    "reasoningContent",
+    "reasoning_summary",
+    "thought",
 )
 #: Where an object that is reasoning may hold its words.
-_WORDS = ("text", "thinking", "summary", "content", "reasoning", "reasoning_content")
+_WORDS = (
+    "text",
+    "thinking",
+    "summary",
+    "content",
+    "reasoning",
+    "reasoning_content",
+    "reasoning_text",
+    "reasoningContent",
+    "reasoningText",
+    "value",
+)
+#: The types and the keys of parts that are reasoning; a "thought_signature" makes none.
+_TYPE = re.compile("reason|think|thought|summary_text", re.IGNORECASE)
+_KEY = re.compile("thinking|thought|reasoning(_?(content|text))?", re.IGNORECASE)
 
 
 def reasoning_of(delta: Dict[str, Any]) -> str:
@@ -42,12 +60,17 @@ def content_of(content: Any) -> Tuple[str, str]:
         if isinstance(part, str):
             text.append(part)
         elif isinstance(part, dict):
-            kind = text_of(part.get("type")).lower()
-            if "reason" in kind or "think" in kind or "thinking" in part:
+            if _is_reasoning(part):
                 reasoning.append(_words(part))
             else:
                 text.append(_words(part.get("text"), plain=True))
     return "".join(text), "".join(reasoning)
+
+
+def _is_reasoning(part: Dict[str, Any]) -> bool:
+    if _TYPE.search(text_of(part.get("type"))):
+        return True
+    return any(value and _KEY.fullmatch(name) for name, value in part.items())
 
 
 def _words(value: Any, depth: int = 0, *, plain: bool = False) -> str:

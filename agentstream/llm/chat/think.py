@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import List, Optional, Tuple
 
+from agentstream.errors import AgentStreamError
 from agentstream.llm.accumulator import Accumulator
 from agentstream.llm.dialect import Wrapped
 from agentstream.llm.messages import Delta
@@ -103,12 +104,35 @@ class ThinkDialect(Wrapped):
     def begin(self, answer: Accumulator) -> None:
         """See `Dialect.begin`."""
         self._splitter = ThinkSplitter()
+        self._failure: Optional[AgentStreamError] = None
         super().begin(answer)
 
     def read(self, event: str, data: str) -> Optional[Delta]:
-        """See `Dialect.read`."""
-        delta = super().read(event, data)
-        return None if delta is None else self._split(delta, self.ended)
+        """See `Dialect.read`.
+
+        What is held back goes out before a failure, unless that failure is one
+        that another attempt follows: to that one it would be in the way.
+        """
+        try:
+            delta = super().read(event, data)
+        except AgentStreamError as error:
+            self._failure = error
+            delta = None
+        failure = self.error()
+        if failure is not None:
+            if failure.retryable or not (delta or self.holds_back):
+                return delta
+            return self._split(delta or Delta(), True)
+        return None if delta is None else self._split(delta, super().ended)
+
+    @property
+    def ended(self) -> bool:
+        """See `Dialect.ended`."""
+        return self._failure is not None or super().ended
+
+    def error(self) -> Optional[AgentStreamError]:
+        """See `Dialect.error`."""
+        return self._failure or super().error()
 
     @property
     def holds_back(self) -> bool:

@@ -9,11 +9,25 @@ from agentstream.results import Usage
 
 __all__ = ["UsageReader"]
 
-#: Where each count stands, the first place that has it counting; a dot goes one level down.
+#: Where each count stands; the first place that has more than 0 counts, a dot goes one level down.
 _PLACES: Dict[str, Tuple[str, ...]] = {
-    "prompt_tokens": ("prompt_tokens", "input_tokens"),
-    "completion_tokens": ("completion_tokens", "output_tokens"),
-    "total_tokens": ("total_tokens",),
+    "prompt_tokens": (
+        "prompt_tokens",
+        "input_tokens",
+        "promptTokens",
+        "inputTokens",
+        "promptTokenCount",
+        "prompt_eval_count",
+    ),
+    "completion_tokens": (
+        "completion_tokens",
+        "output_tokens",
+        "completionTokens",
+        "outputTokens",
+        "candidatesTokenCount",
+        "eval_count",
+    ),
+    "total_tokens": ("total_tokens", "totalTokens", "totalTokenCount"),
     "cached_tokens": (
         "prompt_tokens_details.cached_tokens",
         "input_tokens_details.cached_tokens",
@@ -21,6 +35,7 @@ _PLACES: Dict[str, Tuple[str, ...]] = {
         "cached_tokens",
         "num_cached_tokens",
         "cache_read_input_tokens",
+        "cachedContentTokenCount",
     ),
     "cache_write_tokens": (
         "prompt_tokens_details.cache_write_tokens",
@@ -33,6 +48,7 @@ _PLACES: Dict[str, Tuple[str, ...]] = {
         "completion_tokens_details.reasoning_tokens",
         "output_tokens_details.reasoning_tokens",
         "reasoning_tokens",
+        "thoughtsTokenCount",
     ),
 }
 _COSTS = ("cost", "cost.total_cost", "total_cost", "estimated_cost")
@@ -53,7 +69,7 @@ class UsageReader:
 
         The last one counts, but counts win over a placeholder of zeros, and the
         top level over the places where some servers repeat it.  What a later one
-        leaves out stays as it was.
+        leaves out, or has as 0, stays as it was.
         """
         for rank, place in _holders(chunk, choice):
             usage = _usage_in(place)
@@ -63,12 +79,26 @@ class UsageReader:
             if weight < self._rank:
                 return None
             if weight == self._rank and self._usage is not None:
-                known = {name: n for name, n in usage._asdict().items() if n is not None}
-                usage = self._usage._replace(**known)
+                usage = _merged(self._usage, usage)
             self._rank = weight
             self._usage = usage
             return usage
         return None
+
+
+def _merged(before: Usage, usage: Usage) -> Usage:
+    """A later usage over an earlier one."""
+    known = {
+        name: count
+        for name, count in usage._asdict().items()
+        if count or getattr(before, name) is None
+    }
+    merged = before._replace(**known)
+    prompt, completion, total = merged[:3]
+    if total is not None and None not in (usage.total_tokens, prompt, completion):
+        # Each of them told one part and called that the total.
+        merged = merged._replace(total_tokens=max(total, (prompt or 0) + (completion or 0)))
+    return merged
 
 
 def _holders(
@@ -93,11 +123,13 @@ def _usage_in(place: Any) -> Optional[Usage]:
 
 
 def _first_count(place: Mapping[str, Any], names: Tuple[str, ...]) -> Optional[int]:
+    found: Optional[int] = None
     for name in names:
         number = _number(_at(place, name))
-        if number is not None:
+        if number:
             return round(number)
-    return None
+        found = found if number is None else 0
+    return found
 
 
 def _at(place: Mapping[str, Any], path: str) -> Any:

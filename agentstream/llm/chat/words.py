@@ -116,12 +116,8 @@ def page_text(body: str) -> str:
     title: Optional[re.Match[str]] = re.search(r"<title\b[^<>]*>([^<]*)", head, re.IGNORECASE)
     if title and title.group(1).strip():
         return _unescaped(title.group(1)).strip()
-    before, *pieces = head.split("<")
-    words = [before]
-    for piece in pieces:  # each a tag and what follows it; "<" alone is a word
-        _, closed, after = piece.partition(">")
-        words.append(after if closed else "<" + piece)
-    return " ".join(_unescaped(" ".join(words)).split())
+    # No tag has "<" within: so each character is looked at once, whatever the page.
+    return " ".join(_unescaped(re.sub("<[^<>]*>", " ", head)).split())
 
 
 def _unescaped(text: str) -> str:

@@ -164,6 +164,11 @@ REASONING = [
     {"content": [{"type": "reasoning_text", "text": "hm"}]},
     {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]},
     {"content": {"type": "reasoning", "reasoning": "hm"}},
+    {"content": [{"text": "hm", "thought": True}]},
+    {"content": [{"type": "summary_text", "text": "hm"}]},
+    {"content": [{"reasoningContent": {"reasoningText": {"text": "hm"}}}]},
+    {"reasoning_content": {"reasoning_text": "hm"}},
+    {"reasoning_content": {"type": "text", "value": "hm"}},
     {"reasoning": "hm", "reasoning_details": [{"text": "hm"}]},
     {"reasoning_content": "hm", "thinking_blocks": [{"thinking": "hm"}]},
 ]  # each says "hm", some twice
@@ -193,6 +198,7 @@ def test_w14_no_words(value):
         [{"type": "text", "text": {"value": "Yes."}}],
         [{"text": "Yes."}],
         [{"type": "output_text", "text": "Yes."}],
+        [{"type": "text", "text": "Yes.", "thought_signature": "zzz", "reasoning": None}],
     ],
 )
 def test_w14_parts_that_are_text(content):
@@ -247,11 +253,35 @@ USAGES = {
         },
         Usage(7, 3, cost=0.25),
     ),
+    "camel case": ({"promptTokens": 7, "completionTokens": 3, "totalTokens": 10}, Usage(7, 3, 10)),
+    "Ollama": ({"prompt_eval_count": 7, "eval_count": 3}, Usage(7, 3)),
+    "two spellings, one of zeros": (
+        {"prompt_tokens": 0, "completion_tokens": 0, "input_tokens": 7, "output_tokens": 3},
+        Usage(7, 3),
+    ),
+    "two caches, one of zeros": (
+        {
+            "prompt_tokens": 7,
+            "completion_tokens": 3,
+            "prompt_tokens_details": {"cached_tokens": 0},
+            "prompt_cache_hit_tokens": 5,
+        },
+        Usage(7, 3, cached_tokens=5),
+    ),
     "null details": (
         {"prompt_tokens": 7, "completion_tokens": 3, "prompt_tokens_details": None},
         Usage(7, 3),
     ),
 }
+
+
+def test_w16_a_zero_hides_no_count():
+    first = chunk({"content": "x"}, usage={"prompt_tokens": 7, "completion_tokens": 0})
+    last = {"prompt_tokens": 0, "completion_tokens": 3, "total_tokens": 3}
+    usage = answer_to(first, chunk(finish="stop", usage=last)).usage
+    assert usage == Usage(7, 3, 10)
+
+
 ZERO = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 
 

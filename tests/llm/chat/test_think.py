@@ -7,8 +7,9 @@ import pytest
 from agentstream import errors
 from agentstream.llm.chat.think import HELD, ThinkSplitter
 from agentstream.llm.clients import OpenAIClient
+from agentstream.llm.settings import Retries
 from agentstream.testing import Pause, text_chunks
-from agentstream.testing.pieces import chat_chunk
+from agentstream.testing.pieces import chat_chunk, sse
 from tests.kit.support import ask, client_of
 
 ANSWERS = {
@@ -74,6 +75,25 @@ def test_w15_only_if_it_was_asked_to(server):
     server.reply_text("<think>hm</think>Yes.")
     with OpenAIClient("m", base_url=server.url + "/v1", api_key="", think_tags=True) as client:
         assert client.chat("hi").reasoning == "hm"
+
+
+@pytest.mark.parametrize("failure", ['{"error": {"message": "engine died"}}', "{no JSON"])
+def test_w15_what_is_held_back_goes_out_before_a_failure(server, failure):
+    server.reply(*text_chunks("Hel", "lo", finish_reason=None, done=False), sse(failure))
+    with client_of(server, think_tags=True) as client:
+        result = ask(client)
+    assert result.error is not None
+    assert result.text == result.error.partial.content == "Hello"
+
+
+def test_w15_what_is_held_back_stops_no_further_attempt(server):
+    failure = sse({"error": {"message": "overloaded", "code": 503}})
+    server.reply(*text_chunks("Hello", finish_reason=None, done=False), failure)
+    server.reply_text("Good.")
+    with client_of(server, think_tags=True, retries=Retries(1, backoff=0.01)) as client:
+        result = ask(client)
+    assert result.error is None
+    assert result.text == "Good."
 
 
 def test_w15_an_answer_that_is_no_stream(server):
