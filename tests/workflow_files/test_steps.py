@@ -1,0 +1,38 @@
+"""Steps as a file describes them: the names that their prompts may use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agentstream.workflow_files import load_workflow
+from tests.kit.files_support import BASE, refusal
+
+
+def test_context_that_set_gives_is_known_to_prompts(write: Any) -> None:
+    path = write(BASE + "[[steps]]\nagent = 'a'\nprompt = '{context.tone}'\n")
+    assert "context.tone is set nowhere" in refusal(path)
+    assert load_workflow(path, set=[("context.tone", "warm")]).context == {"tone": "warm"}
+
+
+def test_a_function_may_set_what_a_prompt_names(write: Any) -> None:
+    file = load_workflow(
+        write(
+            BASE
+            + "[[steps]]\nfunction = 'm:f'\n[[steps]]\nagent = 'a'\nprompt = '{context.tone}'\n"
+        )
+    )
+    assert [text.partition(": ")[2] for text in file.warnings] == [
+        "[[steps]] 4 prompt: context.tone is set nowhere: write it into [context], "
+        "if no function sets it"
+    ]
+
+
+def test_a_name_that_only_a_program_can_give_is_a_warning(write: Any) -> None:
+    step = "[[steps]]\nagent = 'a'\nprompt = '{input.x}'\n"
+    path = write("[agents.a]\n" + step)
+    assert load_workflow(path).warnings == (
+        f"{path}: [[steps]] 1 prompt: {{input.x}}: the input has no names, unless a program gives "
+        "some",
+    )
+    outer = write("[[steps]]\nworkflow = 'demo.toml'\n", "outer.toml")
+    assert load_workflow(outer).warnings == ()
