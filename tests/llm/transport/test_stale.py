@@ -196,6 +196,7 @@ def test_n17_408_is_an_answer_on_a_new_connection_or_one_that_stays(headers):
         for _ in range(2):
             with transport.exchange(b"{}", CancelToken()) as exchange:
                 assert exchange.status == 408
+                assert exchange.read(10) == b""
         transport.close()
     assert server.requests == ([1, 2] if headers else [1, 1])
 
