@@ -47,6 +47,7 @@ WARNING = EventType.SYSTEM_WARNING
 #: Seconds without a signal being dealt with after which a child is taken for hung.
 _HUNG_S = 30.0
 _LOGS = 8
+_MOST = 2_000_000  # that a MemoryStore keeps; no child appends as many
 _DEEPEST = 3  # handlers that interrupt one another
 
 
@@ -94,7 +95,7 @@ def signals(handle: Callable[[int, int], None], seconds: float) -> Iterator[List
 def store_of(kind: str) -> Tuple[Any, Callable[[], Any]]:
     """A new store, and how to read it after its end."""
     if kind == "memory":
-        store = MemoryStore(2_000_000)
+        store = MemoryStore(_MOST)
         return store, lambda: store
     path = os.path.join(tempfile.mkdtemp(), "runs.db")
     durability = "full" if kind == "full" else "normal"
@@ -144,6 +145,9 @@ def act_append(kind: str, count: int) -> Dict[str, Any]:
     number = 0
     with signals(handle, 0.001) as took:
         while len(took) < count:
+            if number > 1000 + len(took) * (_MOST // 2 // count):  # it runs ahead of the signals
+                store.read(workflow_id="main", after=number // 2, limit=3)
+                continue
             mark = f"main {number}"
             stream.append(WARNING, "main", {"mark": mark})
             acknowledged.append(mark)
@@ -183,6 +187,9 @@ def act_store(kind: str, count: int) -> Dict[str, Any]:
     number = 0
     with signals(handle, 0.001) as took:
         while len(took) < count:
+            if number > 1000 + len(took) * (_MOST // 2 // count):
+                store.runs(limit=20)
+                continue
             append("main")
             number += 1
             if number % 50 == 0:

@@ -25,6 +25,7 @@ def serve(given: argparse.Namespace) -> int:
     try:
         from agentstream.web import server  # noqa: PLC0415 - the extra may be missing
         from agentstream.web.app import create_app  # noqa: PLC0415
+        from agentstream.web.auth import origin_of  # noqa: PLC0415
     except ImportError as error:
         say(f"{error.name} is missing: pip install 'agentstream[server]'")
         return FAILED
@@ -36,6 +37,7 @@ def serve(given: argparse.Namespace) -> int:
             f"without a token it listens on loopback only, not on {given.host}: "
             "use --token-file, or set AGENTSTREAM_TOKEN"
         )
+    origins = [origin_of(text) for text in given.origin]
     log = log_of(given, new=True)
     is_new = not os.path.exists(log)
     try:
@@ -43,7 +45,9 @@ def serve(given: argparse.Namespace) -> int:
     except OSError as error:
         raise OSError(f"cannot listen at {given.host}:{given.port}: {error.strerror}") from None
     try:
-        app = create_app(SqliteStore(log), secret, hosts=_hosts(given.host, given.name))
+        app = create_app(
+            SqliteStore(log), secret, hosts=_hosts(given.host, given.name), origins=origins
+        )
     except BaseException:
         sock.close()
         raise

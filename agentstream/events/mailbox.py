@@ -216,7 +216,7 @@ class Mailbox:
             self._reader = None
 
     def _next(self, timeout: Optional[float]) -> Optional[Event]:
-        end = None if timeout is None else time.monotonic() + timeout
+        end = None if timeout is None else time.monotonic() + threads.bounded(timeout)
         while not self._done:
             if self._page:
                 event: Any = self._page.popleft()
@@ -391,7 +391,7 @@ class Mailbox:
         thread = self.thread
         if thread is None or thread is threading.current_thread():
             return True
-        thread.join(timeout)
+        thread.join(None if timeout is None else threads.bounded(timeout))
         if thread.is_alive():
             logger.warning("a subscriber's callback did not come back; it is left behind")
         return not thread.is_alive()

@@ -11,9 +11,10 @@ import threading
 from collections import deque
 from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Tuple, TypeVar
 
-from agentstream import checks
+from agentstream import checks, threads
 from agentstream.events import accessors
-from agentstream.events.model import TERMINAL, Event, EventType, make_event
+from agentstream.events.entry import check_id, check_reason, check_size
+from agentstream.events.model import TERMINAL, Event, EventType, FrozenDict, make_event
 from agentstream.events.store import Bounds, EventStore, RunState
 
 __all__ = ["MemoryStore"]
@@ -70,16 +71,27 @@ class MemoryStore(EventStore):
 
     def claim(self, workflow_id: str, parent_workflow_id: Optional[str] = None) -> None:
         """See `EventStore.claim`; the run is known, as queued, from here on."""
+        check_id("workflow_id", workflow_id)
+        if parent_workflow_id is not None:
+            check_id("parent_workflow_id", parent_workflow_id)
         super().claim(workflow_id, parent_workflow_id)
         with self._lock:
             self._know(workflow_id, parent_workflow_id)
 
     def append(self, fields: Tuple[Any, ...]) -> Event:
-        """See `EventStore.append`; the position is given at once."""
+        """See `EventStore.append`; the position is given at once.
+
+        Raises:
+            ConfigError: the event's workflow id is no text of 1 to 256 characters.
+            LogError: the event is too large.
+        """
         event_id, offset, _, kind, workflow_id, parent, timestamp, data = fields
+        if data.__class__ is not FrozenDict:  # else a stream has looked at it
+            check_size(data)
         with self._lock:
             kept = self._workflows.get(workflow_id)
             if kept is None:
+                check_id("workflow_id", workflow_id)
                 kept = self._begin(make_event(fields))
             if offset <= kept.last:
                 return self._again(kept, make_event(fields))
@@ -203,7 +215,7 @@ class MemoryStore(EventStore):
         return self._steady(
             lambda: [
                 self._run_state(workflow_id, state)
-                for workflow_id, state in list(self._states.items())[-1 : -limit - 1 : -1]
+                for workflow_id, state in _newest(self._states, limit)
             ]
         )
 
@@ -226,12 +238,23 @@ class MemoryStore(EventStore):
             state.usage,
         )
 
+    def request_stop(self, workflow_id: str, reason: str) -> bool:
+        """See `EventStore.request_stop`: no other process runs anything in this log.
+
+        Raises:
+            ConfigError: an argument is no text, or too long.
+        """
+        check_id("workflow_id", workflow_id)
+        check_reason(reason)
+        return False
+
     def wait(self, after: int, timeout: float) -> bool:
         """See `EventStore.wait`."""
         with self._lock:
             self._waiting += 1
             try:
-                self._news.wait_for(lambda: self._position > after or self._closed, timeout)
+                seconds = threads.bounded(timeout)
+                self._news.wait_for(lambda: self._position > after or self._closed, seconds)
                 return self._position > after
             finally:
                 self._waiting -= 1
@@ -262,6 +285,11 @@ def _status(state: _State) -> str:
 def _forget_oldest(entries: Dict[str, Any], capacity: int) -> None:
     if len(entries) > capacity:
         del entries[next(iter(entries))]
+
+
+def _newest(states: Dict[str, _State], limit: int) -> List[Tuple[str, _State]]:
+    """The last `limit` items, of which no signal handler sees the middle."""
+    return list(itertools.islice(reversed(states.items()), max(limit, 0)))
 
 
 def _slice(events: Deque[Event], start: int, limit: int) -> List[Event]:

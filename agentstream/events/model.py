@@ -21,33 +21,15 @@ from typing import (
     Tuple,
 )
 
-from agentstream.errors import ConfigError, LogError
-from agentstream.text import is_encodable, replace_surrogates
+from agentstream.errors import LogError
+from agentstream.text import replace_surrogates
 
-__all__ = ["TERMINAL", "Event", "EventType", "check_id", "freeze", "new_id"]
+__all__ = ["TERMINAL", "Event", "EventType", "freeze", "new_id"]
 
 
 def new_id() -> str:
     """A new id, of a run or of a writer: 64 random bits as 16 hexadecimal digits."""
     return os.urandom(8).hex()
-
-
-_MOST_ID = 256
-
-
-def check_id(name: str, value: Any) -> None:
-    """Refuse what cannot be an id: of a workflow, or of what started it.
-
-    Raises:
-        ConfigError: it is no text of 1 to 256 characters that UTF-8 can hold.
-    """
-    if not isinstance(value, str):
-        raise ConfigError.about(name, f"must be a text, not {type(value).__name__}")
-    if not 0 < len(value) <= _MOST_ID:
-        reason = f"must have 1 to {_MOST_ID} characters, not {len(value)}"
-        raise ConfigError.about(name, reason)
-    if not value.isascii() and not is_encodable(value):
-        raise ConfigError.about(name, "must be a text that UTF-8 can hold: it has surrogates")
 
 
 class EventType(str, enum.Enum):

@@ -24,6 +24,7 @@ from typing import Any, Callable, Iterable, Mapping, Optional, Union
 
 from agentstream import checks, threads
 from agentstream.errors import ConfigError, LogError, OffsetGone
+from agentstream.events.entry import check_id, check_size
 from agentstream.events.lock import StreamLock
 from agentstream.events.mailbox import UNKNOWN, Callback, Mailbox
 from agentstream.events.memory import MemoryStore
@@ -32,7 +33,6 @@ from agentstream.events.model import (
     Event,
     EventType,
     FrozenDict,
-    check_id,
     freeze_mapping,
     make_event,
 )
@@ -168,7 +168,11 @@ class EventStream:
         return log
 
     def _publish(self, log: RunLog, kind: EventType, data: Mapping[str, Any]) -> Optional[Event]:
-        frozen = data if data.__class__ is FrozenDict else freeze_mapping(data)
+        if data.__class__ is FrozenDict:
+            frozen = data
+        else:
+            frozen = freeze_mapping(data)
+            check_size(frozen)
         workflow_id = log.workflow_id
         lock = self._lock
         event: Optional[Event] = None
@@ -385,7 +389,7 @@ class EventStream:
         with self._lock:
             self._closed = True
             mailboxes = self._subscribers.all()
-        until = time.monotonic() + timeout
+        until = time.monotonic() + threads.bounded(timeout)
         for mailbox in mailboxes:
             self._remove(mailbox, close=True)
         for mailbox in mailboxes:

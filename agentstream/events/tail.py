@@ -322,7 +322,8 @@ class LogReader:
     def _fill(self, timeout: Optional[float]) -> bool:
         tail = self._tail
         with tail.news:
-            tail.news.wait_for(lambda: self.closed or tail.position > self.cursor, timeout)
+            within = None if timeout is None else threads.bounded(timeout)
+            tail.news.wait_for(lambda: self.closed or tail.position > self.cursor, within)
             if self.closed:
                 raise Closed("the log is read no more")
             events = tail.recent(self.cursor) if tail.position > self.cursor else []

@@ -22,6 +22,7 @@ import weakref
 from types import TracebackType
 from typing import IO, Any, Dict, Optional, Tuple, Type, Union
 
+from agentstream import checks
 from agentstream.errors import ConfigError
 from agentstream.llm.settings import LLAMA_URL
 from agentstream.local.model import ALIAS, INSTEAD, Progress, fetch_model
@@ -32,6 +33,7 @@ PathLike = Union[str, "os.PathLike[str]"]
 
 CHILD = pathlib.Path(__file__).with_name("child.py")
 GRACE = 1.0  # seconds from "please end" to "end"
+_LONGEST_S = 86_400.0  # a longer wait is one of this: select takes no more than some weeks
 
 
 class LocalServer:
@@ -84,6 +86,7 @@ class LocalServer:
         startup_timeout: float = 60.0,
         progress: Optional[Progress] = None,
     ) -> None:
+        startup_timeout = min(checks.seconds("startup_timeout", startup_timeout), _LONGEST_S)
         _check_xllamacpp(sys.version_info[:2])
         path = fetch_model(progress) if model is None else _existing(model)
         self.model = alias or (ALIAS if model is None else path.stem)
@@ -264,11 +267,11 @@ def find_llama_server(
     """
     parts = urllib.parse.urlsplit(url)
     try:
-        connection = _connect(parts, connect)
+        connection = _connect(parts, min(connect, _LONGEST_S))
     except (OSError, ValueError):
         return None
     try:
-        connection.sock.settimeout(answer)
+        connection.sock.settimeout(min(answer, _LONGEST_S))
         connection.request("GET", parts.path.rstrip("/") + "/props")
         reply = connection.getresponse()
         if reply.status != 200:

@@ -18,6 +18,7 @@ from typing import Any, Callable, Deque, Dict, List, Optional, Type
 from agentstream import threads
 from agentstream.cancel import CancelToken
 from agentstream.errors import AgentStreamError, Cancelled
+from agentstream.events.entry import check_reason
 from agentstream.events.stream import RunLog
 from agentstream.results import WorkflowRun
 from agentstream.runtime.host import Place, set_place
@@ -83,7 +84,12 @@ class RunHandle(Future[WorkflowRun]):
         return self.done() and isinstance(self._error, Cancelled)
 
     def cancel(self, reason: str = "RunHandle.cancel()") -> bool:
-        """Stop the run, from any thread; returns at once.  False if it had ended already."""
+        """Stop the run, from any thread; returns at once.  False if it had ended already.
+
+        Raises:
+            ConfigError: the reason is no text of up to 100,000 characters.
+        """
+        check_reason(reason)
         if self.done():
             return False
         self._token.cancel(reason)

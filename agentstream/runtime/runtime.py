@@ -21,6 +21,7 @@ from agentstream import checks, threads
 from agentstream.agent.agent import Agent
 from agentstream.cancel import CancelToken
 from agentstream.errors import AgentStreamError, ConfigError, ConnectError, LogError
+from agentstream.events.entry import check_id, check_reason
 from agentstream.events.model import Event, new_id
 from agentstream.events.stream import EventStream
 from agentstream.results import WorkflowRun
@@ -260,7 +261,13 @@ class Runtime:
 
         A run that another process runs is stopped by that one, at the request
         of this: with a store that they share, such as `SqliteStore`.
+
+        Raises:
+            ConfigError: the id is none (`EventStream.append`), or the reason no text of up
+                to 100,000 characters.
         """
+        check_id("workflow_id", workflow_id)
+        check_reason(reason)
         if self._stop(workflow_id, reason):
             return True
         store = self.event_stream.store

@@ -166,7 +166,9 @@ class Gate(Action):
     def wait_reached(self, timeout: float = 5.0, count: int = 1) -> bool:
         """True once scripts have come here `count` times; False after `timeout` seconds."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._reached >= count, timeout)
+            return self._changed.wait_for(
+                lambda: self._reached >= count, min(timeout, threading.TIMEOUT_MAX)
+            )
 
     def open(self) -> None:
         """Let every script go on that waits here or will come here.  Idempotent."""

@@ -23,6 +23,7 @@ __all__ = ["Link", "ScriptEnded", "Signal"]
 
 # Linux tells of a client's FIN even while bytes of it lie unread before the FIN.
 _HANGUP = getattr(select, "POLLRDHUP", 0)
+_LONGEST_S = 2e6  # poll and epoll take milliseconds of 31 bits
 
 _LINGER_0 = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
 
@@ -156,13 +157,15 @@ class Link:
 
 def _ready(sock: socket.socket, signals: List[Signal], seconds: Optional[float]) -> Set[int]:
     """The descriptors with news within `seconds`: signals that are set, a client that left."""
+    if seconds is not None:
+        seconds = min(max(seconds, 0.0), _LONGEST_S)
     if not _HANGUP:
         return _ready_portable(sock, signals, seconds)
     poller = select.poll()
     poller.register(sock, _HANGUP)
     for signal in signals:
         poller.register(signal, select.POLLIN)
-    return {fd for fd, _ in poller.poll(None if seconds is None else max(0.0, seconds * 1000))}
+    return {fd for fd, _ in poller.poll(None if seconds is None else seconds * 1000)}
 
 
 def _ready_portable(

@@ -242,7 +242,7 @@ class ScriptedServer:
 
     def _wait(self, predicate: Callable[[], bool], timeout: float) -> bool:
         with self._changed:
-            return self._changed.wait_for(predicate, timeout)
+            return self._changed.wait_for(predicate, min(timeout, threading.TIMEOUT_MAX))
 
     # --- the threads ---
 

@@ -9,7 +9,7 @@ from agentstream.threads.aside import aside, interrupted
 from agentstream.threads.clock import Alarm, arm, look_again
 from agentstream.threads.lifecycle import after_fork, at_exit, exiting
 from agentstream.threads.pool import NoThread, WorkerPool
-from agentstream.threads.start import NEVER, get_within, slices, start_thread
+from agentstream.threads.start import NEVER, bounded, get_within, slices, start_thread
 
 __all__ = [
     "NEVER",
@@ -21,6 +21,7 @@ __all__ = [
     "arm",
     "aside",
     "at_exit",
+    "bounded",
     "exiting",
     "get_within",
     "interrupted",

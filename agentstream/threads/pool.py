@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, Optional, Tuple, TypeVar
 
 from agentstream.cancel import CancelToken
 from agentstream.threads.lifecycle import after_fork, exiting
-from agentstream.threads.start import NEVER, new_thread, slices
+from agentstream.threads.start import NEVER, bounded, new_thread, slices
 
 __all__ = ["NoThread", "WorkerPool"]
 
@@ -152,7 +152,7 @@ class WorkerPool:
                 self._queue.put(None)
                 self._closed = True
         hurry = CancelToken() if hurry is None else hurry
-        until = NEVER if join is None else time.monotonic() + join
+        until = NEVER if join is None else time.monotonic() + bounded(join)
         while True:
             ended = self._thread_ended  # before the look: the next one to end cancels this one
             if self._has_ended():

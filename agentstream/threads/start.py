@@ -7,7 +7,7 @@ import threading
 import time
 from typing import Any, Callable, Iterator, Optional, TypeVar
 
-__all__ = ["NEVER", "get_within", "new_thread", "slices", "start_thread"]
+__all__ = ["NEVER", "bounded", "get_within", "new_thread", "slices", "start_thread"]
 
 T = TypeVar("T")
 #: Later than any moment of `time.monotonic`.
@@ -15,6 +15,11 @@ NEVER = float("inf")
 #: The longest wait at a stretch, some thirty years.  Python refuses one of three hundred, and on
 #: some systems one of fifty days.
 LONGEST_WAIT_S = min(threading.TIMEOUT_MAX, 1e9)
+
+
+def bounded(timeout: float) -> float:
+    """`timeout` as Python's waits take it: from 0 to `LONGEST_WAIT_S`."""
+    return min(max(timeout, 0.0), LONGEST_WAIT_S)
 
 
 def new_thread(name: str, target: Callable[..., object], *args: Any) -> threading.Thread:
@@ -49,7 +54,7 @@ def slices(timeout: Optional[float]) -> Iterator[Optional[float]]:
     elif timeout is None or timeout <= stretch:
         yield timeout
         return
-    until = NEVER if timeout is None else time.monotonic() + timeout
+    until = NEVER if timeout is None else time.monotonic() + bounded(timeout)
     left = until - time.monotonic()
     while left > stretch:
         yield stretch
@@ -71,4 +76,4 @@ def get_within(source: queue.SimpleQueue[T], timeout: Optional[float]) -> T:
         return source.get()
     if timeout <= 0:
         return source.get_nowait()
-    return source.get(timeout=min(max(timeout, 0.005), LONGEST_WAIT_S))
+    return source.get(timeout=max(bounded(timeout), 0.005))

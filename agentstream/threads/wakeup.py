@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Optional
 
+from agentstream.threads.start import bounded
+
 __all__ = ["Wakeup"]
 
 
@@ -30,4 +32,4 @@ class Wakeup:
         """Wait up to `timeout` seconds, None for no bound; True if `set` was called."""
         if timeout is None:
             return self._gate.acquire()
-        return self._gate.acquire(timeout=max(0.0, min(timeout, threading.TIMEOUT_MAX)))
+        return self._gate.acquire(timeout=bounded(timeout))

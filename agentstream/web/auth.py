@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import re
 import urllib.parse
 from typing import Iterable, Optional, Tuple
 
@@ -17,7 +18,7 @@ from werkzeug.wrappers import Request, Response
 
 from agentstream.errors import ConfigError
 
-__all__ = ["LOOPBACK", "Guard", "cookie_name", "nothing"]
+__all__ = ["LOOPBACK", "Guard", "cookie_name", "nothing", "origin_of"]
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -49,8 +50,8 @@ class Guard:
             raise ConfigError("the token must have at least 8 characters")
         self._token = None if token is None else token.encode()
         self._hosts = {host.lower().strip("[]") for host in (*LOOPBACK, *hosts)}
-        self._cors = {_origin(origin) for origin in cors}
-        self._own = {_origin(origin) for origin in origins}
+        self._cors = {origin_of(origin) for origin in cors}
+        self._own = {origin_of(origin) for origin in origins}
         self._hosts |= {_name(origin.partition("://")[2]) for origin in self._own}
 
     @property
@@ -139,16 +140,23 @@ def cookie_name(request: Request) -> str:
     return f"agentstream-{port}" if port.isdigit() else "agentstream"
 
 
-def _origin(text: str) -> str:
+def origin_of(text: str) -> str:
     """An origin as it is compared.
 
     Raises:
         ConfigError: it is none.
     """
-    scheme, _, host = text.rstrip("/").lower().partition("://")
-    if scheme not in ("http", "https") or not _name(host) or "/" in host:
-        raise ConfigError(f"an origin looks like https://host or http://host:port, not {text!r}")
-    return f"{scheme}://{host}"
+    scheme, _, place = text.rstrip("/").lower().partition("://")
+    usual = {"http": 80, "https": 443}.get(scheme)
+    try:
+        parts = urllib.parse.urlsplit(f"//{place}")
+        port, name = parts.port, (parts.hostname or "").encode("idna").decode()
+    except ValueError:  # of a port, an address or a name that is none
+        name, port = "", None
+    if usual is None or not name or parts.netloc != place or re.search(r"[@\s]", place):
+        raise ConfigError("an origin looks like https://host or http://host:port, and no more")
+    shown = f"[{name}]" if ":" in name else name
+    return f"{scheme}://{shown}" if port in (None, usual) else f"{scheme}://{shown}:{port}"
 
 
 def _unauthorized() -> HTTPException:

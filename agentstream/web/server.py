@@ -106,7 +106,7 @@ class Server:
 
     def __init__(self, app: App, sock: socket.socket, *, grace: float = 5.0) -> None:
         self._app = app
-        self._grace = grace
+        self._grace = threads.bounded(grace)
         self._stopping = False
         self._stopped = False
         host, port = sock.getsockname()[:2]

@@ -6,6 +6,7 @@ import threading
 import time
 from typing import Collection, Dict, FrozenSet, Iterator, List, Optional, Protocol, Set, Tuple
 
+from agentstream import threads
 from agentstream.errors import Closed, OffsetGone
 from agentstream.events.mailbox import missed_event
 from agentstream.events.model import Event
@@ -137,7 +138,7 @@ class Streams:
         for stream in streams:
             stream.end()
         with self._changed:
-            return self._changed.wait_for(lambda: not self._open, wait)
+            return self._changed.wait_for(lambda: not self._open, threads.bounded(wait))
 
 
 class SSEStream:
@@ -199,7 +200,7 @@ class SSEStream:
         """The events that are there, waiting for the first; b"" if none came in time."""
         pieces: List[bytes] = []
         size = 0
-        until = time.monotonic() + self._streams.heartbeat
+        until = time.monotonic() + threads.bounded(self._streams.heartbeat)
         while size < _MOST_AT_ONCE:
             try:
                 # A client that has much to catch up gets it in few writes.

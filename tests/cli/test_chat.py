@@ -519,24 +519,3 @@ def test_y09_a_lock_is_the_same_in_any_environment(cli, server, env):
     holder.send(signal.SIGTERM)
     assert holder.finish() == 143
     path.unlink()
-
-
-# --- files ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("how", [(), ("--json",), ("--jsonl",)])
-def test_files_go_with_the_question(here, cli, server, how):
-    server.default(*text_chunks("A dot."))
-    (cli.folder / "a.txt").write_bytes(b"\x89PNG\r\n\x1a\n")
-    (cli.folder / "b").write_bytes(b"%PDF-1.7")
-    done = here("chat", "What is it?", "-a", "a.txt", "--attach", "b", *how)
-    assert "A dot." in done.out
-    content = asked(server)[-1]["content"]
-    assert [part["type"] for part in content] == ["text", "image_url", "file"]
-
-
-def test_a_file_that_is_none_is_told_before_anything_is_sent(here, cli, server):
-    (cli.folder / "words").write_bytes(b"words")
-    done = here("chat", "What is it?", "-a", "words", code=2)
-    assert "words is no picture" in done.err
-    assert server.requests == []

@@ -10,6 +10,7 @@ from typing import Any, Iterator
 import pytest
 
 from agentstream import (
+    Cancelled,
     Closed,
     ConfigError,
     Event,
@@ -17,8 +18,11 @@ from agentstream import (
     EventType,
     LogError,
     MemoryStore,
+    Runtime,
     SqliteStore,
+    Workflow,
 )
+from agentstream.events import entry
 from agentstream.events.stream import RunLog
 
 ODD_IDS = ["", "\ud800", "run \udfff", b"run", None, 7, uuid.UUID(int=7), "x" * 257, ["run"]]
@@ -56,6 +60,75 @@ def test_b07_any_other_text_is_an_id(stream: EventStream, good: str) -> None:
     stream.append("system_warning", good, {"n": 1})
     assert stream.append("workflow_completed", good, {"n": 2}).offset == 2
     assert [e.offset for e in stream.subscribe(workflow_id=good, after=0)] == [1, 2]
+
+
+ODD_REASONS = ["\ud800", b"why", None, 7, uuid.UUID(int=7), "x" * 100_001, ["why"]]
+
+
+@pytest.mark.parametrize("odd", ODD_REASONS, ids=lambda odd: repr(odd)[:20])
+def test_b07_a_reason_that_cannot_be_kept_is_refused_at_the_call(
+    stream: EventStream, odd: Any
+) -> None:
+    with Runtime(event_stream=stream) as runtime:
+        handle = runtime.submit(Workflow("slow", [_until_stopped]), 1, workflow_id="run")
+        for refused in (
+            lambda: runtime.stop_generation("run", odd),
+            lambda: runtime.stop_generation("nobody", odd),
+            lambda: handle.cancel(odd),
+            lambda: stream.store.request_stop("run", odd),
+        ):
+            with pytest.raises(ConfigError, match="reason"):
+                refused()
+        assert not handle.done()
+        assert runtime.stop_generation("run", "x" * 100_000) is True
+        with pytest.raises(Cancelled):
+            handle.result(10)
+    assert stream.store.run("run").status == "cancelled"  # type: ignore[union-attr]
+
+
+def _until_stopped(_: Any, context: Any) -> None:
+    context.cancel.wait(30)
+
+
+@pytest.mark.parametrize("odd", ODD_IDS, ids=repr)
+def test_b07_an_id_that_cannot_be_is_stopped_by_nobody(stream: EventStream, odd: Any) -> None:
+    with Runtime(event_stream=stream) as runtime, pytest.raises(ConfigError):
+        runtime.stop_generation(odd, "why")
+
+
+BIG = "x" * 600
+TOO_LARGE = [
+    {"text": BIG + BIG},
+    {"a": BIG, "b": BIG},
+    {BIG: BIG},
+    {"text": "\u00e9" * 600},
+    {"text": "\x00" * 200},
+    {"list": ["y" * 60] * 20},
+    {"list": [0.5] * 400},
+    {"deep": {"deeper": {"text": BIG + BIG}}},
+    {"bytes": b"x" * 1000},
+]
+
+
+@pytest.mark.parametrize("data", TOO_LARGE, ids=lambda data: repr(data)[:20])
+def test_b07_an_event_that_is_too_large_is_refused_at_the_call(
+    stream: EventStream, data: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entry, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(entry, "_SURELY_SMALL", 1000 // 6)
+    monkeypatch.setattr(entry, "_SHORT", 100)
+    monkeypatch.setattr(entry, "_MOST_PLAIN", 5)
+    log = stream.open_log("run")
+    for append in (
+        lambda: log.append(EventType.SYSTEM_WARNING, data),
+        lambda: stream.append("system_warning", "own", data),
+        lambda: stream.store.append(("s:1", 1, None, EventType.SYSTEM_WARNING, "s", None, 0, data)),
+    ):
+        with pytest.raises(LogError, match="more than 1,000 bytes"):
+            append()
+    assert log.append(EventType.SYSTEM_WARNING, {"n": 1}).offset == 1  # type: ignore[union-attr]
+    assert stream.append("system_warning", "own", {"n": 1}).offset == 1
+    assert stream.append("system_warning", "other", {"n": 1}).offset == 1
 
 
 @pytest.mark.parametrize("odd", [7, "text", [1], True, 0, None, {"completion_tokens": "x"}])

@@ -197,15 +197,15 @@ PLANTS: List[Plant] = [
     Plant(
         "close is bounded",
         MAILBOX,
-        "        thread.join(timeout)\n",
+        "        thread.join(None if timeout is None else threads.bounded(timeout))\n",
         "        thread.join()\n",
         _BUS + "u02_close_does_not_wait_for_ever_for_a_stuck_callback",
     ),
     Plant(
         "calls from inside a callback",
         STREAM,
-        "        frozen = data if data.__class__ is FrozenDict else freeze_mapping(data)\n",
-        "        with self._lock:\n            frozen = freeze_mapping(data)\n",
+        "            frozen = freeze_mapping(data)\n",
+        "            with self._lock:\n                frozen = freeze_mapping(data)\n",
         _BUS + "u03_no_lock_is_held_while_a_value_is_written_down",
     ),
     Plant(

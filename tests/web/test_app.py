@@ -257,6 +257,75 @@ def test_serve_shows_a_log_and_stops_on_sigterm(tmp_path):
         writer.close()
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="POSIX signals")
+@pytest.mark.parametrize("events_at_first", [0, 40])
+def test_b02_a_server_that_was_suspended_tells_its_streams_what_retention_took(
+    tmp_path, events_at_first: int
+):
+    log = str(tmp_path / "runs.db")
+    writer = EventStream(SqliteStore(log, max_events=100))
+    chunks(writer, "run", 1)
+    chunks(writer, "other", 1)
+    writer.store.flush()
+    with contextlib.ExitStack() as stack:
+        stack.callback(writer.close)
+        served = stack.enter_context(Serve("--log", log, "--port", "0"))
+        paths = ("/workflows/run/stream", "/events/stream", "/workflows/other/stream")
+        streams = [stack.enter_context(SSE(served.url, path, after=0)) for path in paths]
+        chunks(writer, "run", events_at_first)
+        had = [
+            [stream.event() for _ in range(count)]
+            for stream, count in zip(streams, (events_at_first + 1, events_at_first + 2, 1))
+        ]
+        served.process.send_signal(signal.SIGSTOP)
+        for _ in range(20):
+            chunks(writer, "other", 20)
+            chunks(writer, "run", 100)
+            writer.store.flush()
+        wait_until(lambda: writer.store.bounds().first > 1500, 20)
+        served.process.send_signal(signal.SIGCONT)
+        finish(writer, "run")
+        finish(writer, "other")
+        writer.store.flush()
+        last = writer.store.bounds().last
+        ends = (events_at_first + 2002, last, 402)
+        for stream, seen, end in zip(streams, had, ends):
+            while without_a_gap(seen) < end:
+                seen.append(stream.event())
+            assert any(sent.event == "events_missed" for sent in seen)
+
+
+def without_a_gap(seen) -> int:
+    """The last place of what was sent; each before it was sent once, or told to be missed."""
+    reached = 0
+    for sent in seen:
+        if sent.event == "events_missed":
+            assert sent.data["data"]["first"] == reached + 1
+            reached = sent.data["data"]["last"]
+        else:
+            assert int(sent.id) == reached + 1
+            reached = int(sent.id)
+    return reached
+
+
+def test_b02_a_client_that_reads_too_slowly_is_told_what_retention_took(tmp_path):
+    with EventStream(SqliteStore(tmp_path / "runs.db", max_events=100)) as writer:
+        chunks(writer, "run", 1)
+        with site(SqliteStore(tmp_path / "runs.db")) as it, contextlib.ExitStack() as stack:
+            paths = ("/workflows/run/stream", "/events/stream")
+            streams = [stack.enter_context(SSE(it.url, path, after=0)) for path in paths]
+            for _ in range(30):
+                chunks(writer, "run", 100, "x" * 20_000)
+                writer.store.flush()
+            finish(writer, "run")
+            for stream in streams:
+                seen = [stream.event()]
+                while without_a_gap(seen) < 3002:
+                    seen.append(stream.event())
+                assert any(sent.event == "events_missed" for sent in seen)
+            it.app.close()
+
+
 def test_serve_takes_its_token_from_the_environment_and_ends_with_ctrl_c(tmp_path):
     with Serve("--log", str(tmp_path / "runs.db"), "--port", "0", AGENTSTREAM_TOKEN=TOKEN) as it:
         assert requests.get(it.url + "/healthz").json() == {"status": "ok", "token": True}
@@ -407,10 +476,71 @@ def test_y05_behind_a_proxy_that_ends_tls():
         assert refused.status_code == 403
 
 
-@pytest.mark.parametrize("origin", ["", "runs.example.org", "ftp://x", "https://", "https://x/y"])
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *(
+            "",
+            "runs.example.org",
+            "ftp://x",
+            "https://",
+            "https://x/y",
+            "https://x?y",
+            "https://x#y",
+        ),
+        *("https://me:secret@x", "https://x:99999", "https://x:y", "https://a b", "https://[::1"),
+    ],
+)
 def test_y05_what_is_no_origin_is_refused(origin: str):
     with Runtime() as runtime, pytest.raises(ConfigError, match="origin"):
         create_app(runtime, origins=[origin])
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ("https://RUNS.example.org/", "https://runs.example.org"),
+        ("https://runs.example.org:443", "https://runs.example.org"),
+        ("http://runs.example.org:8080", "http://runs.example.org:8080"),
+        ("https://bücher.example", "https://xn--bcher-kva.example"),
+        ("http://[::1]:80", "http://[::1]"),
+    ],
+)
+def test_y05_an_origin_as_browsers_write_it(given: str, sent: str):
+    with site(token=TOKEN, origins=[given]) as it:
+        headers = {"Host": sent.partition("://")[2], "Origin": sent}
+        answer = requests.post(it.url + "/login", json={"token": TOKEN}, headers=headers)
+        assert answer.status_code == 204
+        assert ("; Secure" in answer.headers["Set-Cookie"]) == sent.startswith("https:")
+
+
+def test_y05_serve_is_told_its_origins(tmp_path):
+    arguments = ["--log", str(tmp_path / "runs.db"), "--port", "0"]
+    for name in ("https://runs.example.org", "http://other.example:81"):
+        arguments += ["--origin", name]
+    with Serve(*arguments, AGENTSTREAM_TOKEN=TOKEN) as served:
+        for origin, status in (
+            ("https://runs.example.org", 204),
+            ("http://other.example:81", 204),
+            ("https://other.example", 403),
+        ):
+            headers = {"Host": origin.partition("://")[2], "Origin": origin}
+            answer = requests.post(served.url + "/login", json={"token": TOKEN}, headers=headers)
+            assert answer.status_code == status, origin
+            if status == 204:
+                assert ("; Secure" in answer.headers["Set-Cookie"]) == origin.startswith("https")
+
+
+@pytest.mark.parametrize("origin", ["runs.example.org", "https://", "https://me:secret@x"])
+def test_y05_serve_refuses_what_is_no_origin(tmp_path, capsys, origin: str):
+    log = str(tmp_path / "runs.db")
+    assert main(["serve", "--log", log, "--port", "0", "--origin", origin]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "origin" in printed.err
+    assert printed.err.count("\n") == 1
+    assert "secret" not in printed.err
+    assert not os.path.exists(log)
 
 
 def test_y05_two_servers_on_one_host_do_not_log_each_other_out():

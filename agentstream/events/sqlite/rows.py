@@ -7,6 +7,7 @@ import sqlite3
 from typing import Any, Dict, List, Optional, Tuple
 
 from agentstream.errors import LogError
+from agentstream.events.entry import encode
 from agentstream.events.model import Event, EventType, FrozenDict, freeze_mapping, make_event
 
 __all__ = ["COLUMNS", "encode", "events_from", "runs_of", "value_of"]
@@ -18,9 +19,6 @@ COLUMNS = "run, offset, position, type, timestamp, data"
 _TYPES: Dict[str, EventType] = {kind.value: kind for kind in EventType}
 _NAMES: Dict[EventType, str] = {kind: kind.value for kind in EventType}
 
-_encode = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False
-).encode
 # The scanner itself: `decode` would look for white space around what we wrote ourselves.
 _scan: Any = json.JSONDecoder(object_hook=FrozenDict).scan_once  # type: ignore[attr-defined,unused-ignore]
 
@@ -28,21 +26,6 @@ _scan: Any = json.JSONDecoder(object_hook=FrozenDict).scan_once  # type: ignore[
 def value_of(kind: EventType) -> str:
     """The type's name as the log has it."""
     return _NAMES[kind]
-
-
-def encode(data: Any) -> str:
-    """An event's data as JSON text that can be encoded as UTF-8."""
-    try:
-        text = _encode(data)
-        if text.isascii():
-            return text
-        text.encode()
-    except (TypeError, ValueError, RecursionError):  # it did not come through an EventStream
-        try:
-            return _encode(freeze_mapping(data))
-        except (LogError, AttributeError) as error:
-            return _encode({"error": "LogError", "message": f"could not be kept: {error}"})
-    return text
 
 
 def events_from(

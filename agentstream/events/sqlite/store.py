@@ -14,11 +14,11 @@ from typing import Any, List, Optional, Tuple, Union
 
 from agentstream import checks, threads
 from agentstream.errors import LogError, OffsetGone
+from agentstream.events.entry import check_id, check_reason, check_size
 from agentstream.events.model import Event, make_event
 from agentstream.events.sqlite import interrupted, schema, statements
 from agentstream.events.sqlite.commit import Committer
 from agentstream.events.sqlite.contents import Contents
-from agentstream.events.sqlite.entry import check_id, check_reason, check_size
 from agentstream.events.sqlite.files import LogFile
 from agentstream.events.sqlite.high_water import HighWaterMark
 from agentstream.events.sqlite.housekeeping import Housekeeping
@@ -297,7 +297,7 @@ class SqliteStore(EventStore):
 
     def wait(self, after: int, timeout: float) -> bool:
         """See `EventStore.wait`; looks at the file every 25 ms."""
-        end = time.monotonic() + timeout
+        end = time.monotonic() + threads.bounded(timeout)
         while not self._closed:
             if self._reader.last_position() > after:
                 return True

@@ -11,7 +11,6 @@ it.  What the bytes mean is for others to know.
 
 from __future__ import annotations
 
-import http
 from types import TracebackType
 from typing import Callable, Iterator, List, Mapping, Optional, Protocol, Type
 
@@ -79,10 +78,9 @@ class Exchange:
         places: the pool's.
         stop: cancels the exchange from any thread, wherever it is.
         timer: default: none, and so no deadlines.
-        resend: send the request again, once and over a new connection, if the
-            connection had lain idle and turns out to be stale: closed, closing with a
-            408 (RFC 9110, 15.5.9), or with bytes in it that are no answer.  Nobody's
-            failure, but the server may have seen the request.
+        resend: send the request again, once, if the connection had lain idle
+            and turns out to be closed: nobody's failure, but the server may
+            have seen the request.
 
     Attributes:
         broken: what ended the body too soon, in words; "" if nothing did.
@@ -108,7 +106,6 @@ class Exchange:
         self._stop = stop
         self._timer = _Unbounded() if timer is None else timer
         self._resend = resend
-        self._stale = False
         self._placed = False
         self._link: Optional[Link] = None
         self._response: Optional[StreamResponse] = None
@@ -140,33 +137,17 @@ class Exchange:
     def _try(self) -> Optional[StreamResponse]:
         """The response; None if the request is to be sent again."""
         until = self._timer.connecting()
-        link = Link(self._stop, until, self._timer.connected, fresh=self._stale)
-        self._link = link
-        response: Optional[StreamResponse] = None
+        link = self._link = Link(self._stop, until, self._timer.connected)
         try:
-            response = self._send(link)
+            return self._send(link)
         except AgentStreamError as error:
             self._check_stop(link.phase)
-            unanswered = isinstance(error, ConnectError) and error.outcome == "unknown"
-            self._stale = link.foreign or (unanswered and not link.answered)
-            if not self._sends_again(link):
+            stale = link.reused and not link.answered and error.outcome == "unknown"
+            if not (stale and self._resend and isinstance(error, ConnectError)):
                 raise
-        else:
-            self._stale = _says_idle(response)
-            if not self._sends_again(link):
-                return response
         link.release()
-        if response is not None:
-            response.close()
+        self._resend = False
         return None
-
-    def _sends_again(self, link: Link) -> bool:
-        """True if a stale connection has failed the request; of those sent, true once."""
-        if not (link.reused and self._stale and (self._resend or not link.sent)):
-            return False
-        if link.sent:
-            self._resend = False
-        return True
 
     def _check_stop(self, phase: str) -> None:
         if self._stop.cancelled:
@@ -255,9 +236,3 @@ class Exchange:
                 return b""
 
         return safe
-
-
-def _says_idle(response: StreamResponse) -> bool:
-    """True if a server closes a connection because no request came for too long."""
-    closes = "close" in response.headers.get("connection", "").lower()
-    return closes and response.status_code == http.HTTPStatus.REQUEST_TIMEOUT

@@ -12,7 +12,7 @@ import pytest
 
 from agentstream import EventStream, EventType, LogError, SqliteStore
 from agentstream.errors import ConfigError
-from agentstream.events.sqlite import entry
+from agentstream.events import entry
 from agentstream.testing.stores import event
 
 CHUNK = EventType.AGENT_LLM_STREAM_CHUNK

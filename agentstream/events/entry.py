@@ -5,14 +5,15 @@ Checked at the call, so that whoever gives something else is told, and nobody el
 
 from __future__ import annotations
 
+import json
 from typing import Any, Mapping
 
 from agentstream import checks
 from agentstream.errors import ConfigError, LogError
-from agentstream.events.sqlite import rows
+from agentstream.events.model import freeze_mapping
 from agentstream.text import is_encodable
 
-__all__ = ["check_id", "check_reason", "check_size"]
+__all__ = ["check_id", "check_reason", "check_size", "encode"]
 
 _MOST_ID = 256  # characters
 _MOST_REASON = 100_000
@@ -21,6 +22,11 @@ _MOST_BYTES = 999_000_000  # SQLite takes no row above 10^9
 _SURELY_SMALL = _MOST_BYTES // 6
 _SHORT = 10_000  # characters of a value, so that up to ...
 _MOST_PLAIN = 1000  # ... so many of them need no adding up
+
+
+_encode = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False
+).encode
 
 
 def check_id(name: str, value: Any) -> None:
@@ -56,10 +62,25 @@ def check_size(data: Mapping[str, Any]) -> None:
     except AttributeError:
         raise LogError(f"an event's data must be a mapping, not {type(data).__name__}") from None
     if size <= _MOST_BYTES:
-        text = rows.encode(data)
+        text = encode(data)
         size = len(text) if text.isascii() or len(text) > _MOST_BYTES else len(text.encode())
     if size > _MOST_BYTES:
         raise LogError(f"an event of more than {_MOST_BYTES:,} bytes cannot be kept")
+
+
+def encode(data: Any) -> str:
+    """An event's data as JSON text that can be encoded as UTF-8."""
+    try:
+        text = _encode(data)
+        if text.isascii():
+            return text
+        text.encode()
+    except (TypeError, ValueError, RecursionError):  # it did not come through an EventStream
+        try:
+            return _encode(freeze_mapping(data))
+        except (LogError, AttributeError) as error:
+            return _encode({"error": "LogError", "message": f"could not be kept: {error}"})
+    return text
 
 
 def _is_flat(data: Mapping[str, Any]) -> bool:
