@@ -23,12 +23,12 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 suppress_warnings = ["ref.python"]  # `name` is an attribute of many
 
-_NAME = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+_NAME = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 
 
 def _as_code(app, what, name, obj, options, lines):
     """A docstring's `name` as literal text, also in the plural (`Event`s)."""
-    lines[:] = [_NAME.sub(r"``\1``\\ ", line) for line in lines]
+    lines[:] = _NAME.sub(r"``\1``\\ ", "\n".join(lines)).split("\n")
 
 
 def setup(app):
