@@ -1,17 +1,10 @@
-"""The endpoint's answers over a socket, and the command that serves it."""
+"""The endpoint's answers over a socket: runs started, listed, shown, stopped."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import re
 import signal
-import socket
-import stat
-import subprocess
-import sys
 import threading
-import time
 import urllib.parse
 from typing import Any
 
@@ -20,13 +13,12 @@ import requests
 
 import agentstream.web
 from agentstream import Agent, EventStream, Runtime, Workflow
-from agentstream.cli import main
 from agentstream.errors import Cancelled, ConfigError
 from agentstream.events.sqlite import SqliteStore
 from agentstream.web import create_app
-from agentstream.web.server import Server, is_loopback, listen
+from tests.kit.serve import Serve
 from tests.kit.support import FunctionClient, saying, wait_until
-from tests.kit.web_support import SSE, TOKEN, chunks, finish, site
+from tests.kit.web_support import SSE, chunks, finish, site
 
 
 def workflow(name: str, client: Any) -> Workflow:
@@ -136,54 +128,6 @@ def test_a_run_of_another_process_is_stopped(tmp_path):
             assert requests.post(it.url + "/workflows/far/stop", json={}).status_code == 409
 
 
-def test_heartbeats_and_head():
-    with site(heartbeat=0.05) as it:
-        chunks(it.events, "run", 1)
-        with SSE(it.url, "/workflows/run/stream?after=1") as stream:
-            first = [stream.block() for _ in range(3)]
-            assert first[0] == (None, None, None, None, "agentstream")
-            assert first[1] == first[2] == (None, None, None, None, "")
-        assert requests.head(it.url + "/workflows/run/stream").status_code == 200
-        wait_until(lambda: it.app.open_streams == 0)
-
-
-def test_all_runs_from_now_on_begin_with_their_place():
-    with site() as it:
-        chunks(it.events, "old", 5)
-        with SSE(it.url, "/events/stream") as stream:
-            assert stream.response.getheader("Last-Event-ID") == "5"
-            chunks(it.events, "new", 1)
-            sent = stream.event()
-            assert (sent.id, sent.data["workflow_id"]) == ("6", "new")
-
-
-def test_all_runs_of_a_log_that_others_write(tmp_path):
-    writer = EventStream(SqliteStore(tmp_path / "runs.db"))
-    try:
-        with site(SqliteStore(tmp_path / "runs.db")) as it:
-            chunks(writer, "one", 700)  # more than a page
-            writer.store.flush()
-            with SSE(it.url, "/events/stream", after=0) as late:
-                with SSE(it.url, "/events/stream") as live:
-                    assert live.response.getheader("Last-Event-ID") == "700"
-                    chunks(writer, "two", 1200)  # more than is kept in memory
-                    finish(writer, "two")
-                    assert [int(live.event().id) for _ in range(1201)] == list(range(701, 1902))
-                assert [int(late.event().id) for _ in range(1901)] == list(range(1, 1902))
-    finally:
-        writer.close()
-
-
-def test_streams_end_when_their_runtime_shuts_down():
-    with site() as it:
-        chunks(it.events, "run", 1)
-        with SSE(it.url, "/workflows/run/stream") as one, SSE(it.url, "/events/stream") as two:
-            one.event()
-            it.runtime.shutdown()
-            assert one.events() == two.events() == []
-        assert requests.get(it.url + "/events/stream").status_code == 503
-
-
 def test_settings_that_make_no_sense():
     with Runtime() as runtime:
         store = runtime.event_stream.store
@@ -201,60 +145,6 @@ def test_settings_that_make_no_sense():
         assert create_app(runtime).max_streams == 300
     with pytest.raises(AttributeError):
         agentstream.web.nothing  # noqa: B018
-
-
-# --- agentstream serve ----------------------------------------------------------------------
-
-
-class Serve:
-    """`agentstream serve` as a process, with the address it printed."""
-
-    def __init__(self, *arguments: str, **environment: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "agentstream", "serve", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **environment},
-        )
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        found = re.search(r"http://\S+", line)
-        assert found, (line, self.process.communicate(timeout=10))
-        self.url = found[0]
-
-    def __enter__(self) -> Serve:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.communicate(timeout=10)
-
-
-def test_serve_shows_a_log_and_stops_on_sigterm(tmp_path):
-    token = tmp_path / "token"
-    token.write_text(TOKEN + "\n")
-    log = str(tmp_path / "runs.db")
-    writer = EventStream(SqliteStore(log))
-    try:
-        chunks(writer, "run", 2)
-        writer.store.flush()
-        with Serve("--log", log, "--port", "0", "--token-file", str(token)) as served:
-            assert stat.S_IMODE(os.stat(log).st_mode) == 0o600
-            assert requests.get(served.url + "/workflows").status_code == 401
-            page = requests.get(served.url + "/")
-            assert "script-src 'sha256-" in page.headers["Content-Security-Policy"]
-            assert "unsafe" not in page.headers["Content-Security-Policy"]
-            with SSE(served.url, "/workflows/run/stream", token=TOKEN) as stream:
-                assert [stream.event().id for _ in range(2)] == ["1", "2"]
-                served.process.send_signal(signal.SIGTERM)
-                assert [block.retry for block in stream.blocks()] == ["1000"]
-            assert served.process.wait(6.0) == 0
-            _, errors = served.process.communicate(timeout=5)
-            assert "Traceback" not in errors
-            assert "MARKEDKEY" not in errors
-    finally:
-        writer.close()
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="POSIX signals")
@@ -326,106 +216,6 @@ def test_b02_a_client_that_reads_too_slowly_is_told_what_retention_took(tmp_path
             it.app.close()
 
 
-def test_serve_takes_its_token_from_the_environment_and_ends_with_ctrl_c(tmp_path):
-    with Serve("--log", str(tmp_path / "runs.db"), "--port", "0", AGENTSTREAM_TOKEN=TOKEN) as it:
-        assert requests.get(it.url + "/healthz").json() == {"status": "ok", "token": True}
-        assert requests.get(it.url + "/workflows").status_code == 401
-        it.process.send_signal(signal.SIGINT)
-        assert it.process.wait(6.0) == 0
-
-
-def test_serve_says_in_one_sentence_what_is_wrong(tmp_path, monkeypatch, capsys):
-    monkeypatch.delenv("AGENTSTREAM_TOKEN", raising=False)
-    empty = tmp_path / "empty"
-    empty.write_text("\n")
-    log = str(tmp_path / "runs.db")
-    not_a_log = tmp_path / "text.db"
-    not_a_log.write_text("no database" * 1000)
-    with listen("127.0.0.1", 0) as taken:
-        port = str(taken.getsockname()[1])
-        for arguments, code in (
-            (["--log", log, "--host", "0.0.0.0"], 2),
-            (["--log", log, "--host", "::"], 2),
-            (["--log", log, "--token-file", str(empty)], 2),
-            (["--log", log, "--token-file", str(tmp_path / "none")], 2),
-            (["--log", log, "--host", "no.such.host.invalid"], 2),
-            (["--log", log, "--port", port], 1),
-            (["--log", str(not_a_log), "--port", "0"], 1),
-            ([], 2),
-        ):
-            assert main(["serve", *arguments]) == code, arguments
-            printed = capsys.readouterr()
-            assert printed.out == ""
-            assert printed.err.startswith("agentstream: ")
-            assert printed.err.count("\n") == 1, printed.err
-    assert not os.path.exists(log)
-    for arguments in (
-        [],
-        ["serve", "--log", log, "--port", "70000"],
-        ["serve", "--log", log, "--token", TOKEN],
-    ):
-        with pytest.raises(SystemExit) as left:
-            main(arguments)
-        assert left.value.code == 2
-    capsys.readouterr()
-
-
-@pytest.mark.parametrize("command", [[], ["serve"]])
-def test_the_help_fits_a_small_terminal(command, monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "80")
-    with pytest.raises(SystemExit) as left:
-        main([*command, "--help"])
-    assert left.value.code == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) <= 24
-    assert max(map(len, lines)) <= 80
-
-
-def test_loopback_is_told_from_elsewhere():
-    assert is_loopback("127.0.0.1")
-    assert is_loopback("localhost")
-    assert is_loopback("::1")
-    assert not is_loopback("0.0.0.0")
-    assert not is_loopback("192.0.2.1")
-    with pytest.raises(ConfigError, match="no address"):
-        is_loopback("no.such.host.invalid")
-
-
-def test_a_server_is_stopped_twice_and_its_port_is_free_again():
-    with Runtime() as runtime:
-        sock = listen("127.0.0.1", 0)
-        port = sock.getsockname()[1]
-        server = Server(create_app(runtime, max_streams=2), sock).start()
-        assert requests.get(server.url + "/healthz").status_code == 200
-        assert server.stop()
-        assert server.stop()
-        listen("127.0.0.1", port).close()
-        with pytest.raises(requests.ConnectionError):
-            requests.get(server.url + "/healthz")
-
-
-def test_y13_a_streams_prelude_is_comments_only():
-    # httpx-sse and others take a block of `retry` or `id` alone for an event.
-    with site() as it:
-        chunks(it.events, "run", 2)
-        for path in ("/workflows/run/stream", "/events/stream?after=0"):
-            with SSE(it.url, path) as stream:
-                blocks = [stream.block() for _ in range(3)]
-            assert blocks[0] == (None, None, None, None, "agentstream")
-            assert [block.retry for block in blocks[1:]] == ["1000", None]
-            assert all(block.data is not None for block in blocks[1:])
-
-
-def test_y04_nothing_on_the_way_may_change_a_stream():
-    with site() as it:
-        chunks(it.events, "run", 1)
-        for path in ("/workflows/run/stream", "/events/stream"):
-            with SSE(it.url, path) as stream:
-                control = stream.response.getheader("Cache-Control")
-                assert set(control.split(", ")) == {"no-store", "no-transform"}
-                assert stream.response.getheader("X-Accel-Buffering") == "no"
-
-
 @pytest.mark.parametrize(
     "run", ["team/42", "a/b/c", "/led", "trailed/", "a//b", "ä/ö", "1/stream/2"]
 )
@@ -438,154 +228,3 @@ def test_b07_a_run_whose_id_has_slashes_is_shown(run: str):
         with SSE(it.url, path) as stream:
             assert stream.event().data["workflow_id"] == run
         assert requests.post(address + "/stop", json={}).status_code == 409
-
-
-def test_only_some_runs_of_all():
-    with site(heartbeat=0.1) as it:
-        for run in ("a", "b", "c", "a"):
-            chunks(it.events, run, 1)
-        with SSE(it.url, "/events/stream?after=0&run=a&run=c") as stream:
-            assert [stream.event().data["workflow_id"] for _ in range(3)] == ["a", "c", "a"]
-            chunks(it.events, "b", 1)
-            assert stream.block() == (None, None, None, None, "")  # heartbeats go on
-            chunks(it.events, "c", 1)
-            assert stream.event().id == "6"
-
-
-HTTPS = {"Host": "runs.example.org", "Origin": "https://runs.example.org"}
-
-
-def test_y05_behind_a_proxy_that_ends_tls():
-    with site(token=TOKEN, origins=["https://runs.example.org"]) as it:
-        answer = requests.post(it.url + "/login", json={"token": TOKEN}, headers=HTTPS)
-        assert answer.status_code == 204
-        assert "; Secure" in answer.headers["Set-Cookie"]
-        cookie = answer.headers["Set-Cookie"].partition(";")[0]
-        chunks(it.events, "run", 1)
-        headers = {**HTTPS, "Cookie": cookie}
-        assert requests.get(it.url + "/workflows", headers=headers).status_code == 200
-        stop = requests.post(it.url + "/workflows/run/stop", json={}, headers=headers)
-        assert stop.status_code == 409
-        for origin in ("https://evil.example.org", "http://runs.example.org", "null"):
-            refused = requests.post(
-                it.url + "/login", json={"token": TOKEN}, headers={**HTTPS, "Origin": origin}
-            )
-            assert refused.status_code == 403, origin
-    with site(token=TOKEN) as it:
-        refused = requests.post(it.url + "/login", json={"token": TOKEN}, headers=HTTPS)
-        assert refused.status_code == 403
-
-
-@pytest.mark.parametrize(
-    "origin",
-    [
-        *(
-            "",
-            "runs.example.org",
-            "ftp://x",
-            "https://",
-            "https://x/y",
-            "https://x?y",
-            "https://x#y",
-        ),
-        *("https://me:secret@x", "https://x:99999", "https://x:y", "https://a b", "https://[::1"),
-    ],
-)
-def test_y05_what_is_no_origin_is_refused(origin: str):
-    with Runtime() as runtime, pytest.raises(ConfigError, match="origin"):
-        create_app(runtime, origins=[origin])
-
-
-@pytest.mark.parametrize(
-    ("given", "sent"),
-    [
-        ("https://RUNS.example.org/", "https://runs.example.org"),
-        ("https://runs.example.org:443", "https://runs.example.org"),
-        ("http://runs.example.org:8080", "http://runs.example.org:8080"),
-        ("https://bücher.example", "https://xn--bcher-kva.example"),
-        ("http://[::1]:80", "http://[::1]"),
-    ],
-)
-def test_y05_an_origin_as_browsers_write_it(given: str, sent: str):
-    with site(token=TOKEN, origins=[given]) as it:
-        headers = {"Host": sent.partition("://")[2], "Origin": sent}
-        answer = requests.post(it.url + "/login", json={"token": TOKEN}, headers=headers)
-        assert answer.status_code == 204
-        assert ("; Secure" in answer.headers["Set-Cookie"]) == sent.startswith("https:")
-
-
-def test_y05_serve_is_told_its_origins(tmp_path):
-    arguments = ["--log", str(tmp_path / "runs.db"), "--port", "0"]
-    for name in ("https://runs.example.org", "http://other.example:81"):
-        arguments += ["--origin", name]
-    with Serve(*arguments, AGENTSTREAM_TOKEN=TOKEN) as served:
-        for origin, status in (
-            ("https://runs.example.org", 204),
-            ("http://other.example:81", 204),
-            ("https://other.example", 403),
-        ):
-            headers = {"Host": origin.partition("://")[2], "Origin": origin}
-            answer = requests.post(served.url + "/login", json={"token": TOKEN}, headers=headers)
-            assert answer.status_code == status, origin
-            if status == 204:
-                assert ("; Secure" in answer.headers["Set-Cookie"]) == origin.startswith("https")
-
-
-@pytest.mark.parametrize("origin", ["runs.example.org", "https://", "https://me:secret@x"])
-def test_y05_serve_refuses_what_is_no_origin(tmp_path, capsys, origin: str):
-    log = str(tmp_path / "runs.db")
-    assert main(["serve", "--log", log, "--port", "0", "--origin", origin]) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert "origin" in printed.err
-    assert printed.err.count("\n") == 1
-    assert "secret" not in printed.err
-    assert not os.path.exists(log)
-
-
-def test_y05_two_servers_on_one_host_do_not_log_each_other_out():
-    with site(token=TOKEN) as one, site(token=TOKEN + "2") as two:
-        session = requests.Session()
-        for it, token in ((one, TOKEN), (two, TOKEN + "2")):
-            assert session.post(it.url + "/login", json={"token": token}).status_code == 204
-        for it in (one, two):
-            assert session.get(it.url + "/workflows").status_code == 200
-
-
-def test_b22_idle_and_half_open_connections_keep_nobody_out(monkeypatch):
-    monkeypatch.setattr("agentstream.web.server._IDLE_S", 1)
-    monkeypatch.setattr("agentstream.web.server._CLEANUP_S", 1)
-    with site(max_streams=2) as it, contextlib.ExitStack() as stack:
-        host, port = urllib.parse.urlsplit(it.url).netloc.split(":")
-        for number in range(520):
-            sock = stack.enter_context(socket.create_connection((host, int(port)), timeout=10))
-            if number % 2:
-                sock.sendall(b"GET / HTTP/1.1\r\nHost: 127")
-        assert requests.get(it.url + "/healthz", timeout=15).status_code == 200
-
-
-def test_b22_out_of_descriptors_it_waits_and_says_so_once(caplog):
-    resource = pytest.importorskip("resource")
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with site() as it, contextlib.ExitStack() as stack:
-        assert requests.get(it.url + "/healthz", timeout=5).status_code == 200
-        used = len(os.listdir("/proc/self/fd"))
-        socks = [socket.socket() for _ in range(8)]
-        for sock in socks:
-            stack.enter_context(sock)
-            sock.setblocking(False)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (used + 8, hard))
-        try:
-            address = urllib.parse.urlsplit(it.url)
-            for sock in socks:
-                sock.connect_ex((address.hostname, address.port))
-            spent = time.process_time()
-            wait_until(lambda: "no connection can be taken" in caplog.text)
-            threading.Event().wait(1.0)
-            assert time.process_time() - spent < 0.5
-            assert caplog.text.count("no connection can be taken") == 1
-            assert "Traceback" not in caplog.text
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        stack.close()
-        assert requests.get(it.url + "/healthz", timeout=5).status_code == 200

@@ -26,9 +26,9 @@ from agentstream.events.sqlite import SqliteStore
 from agentstream.llm.sse import encode_event
 from agentstream.testing import Hang, Pause, ScriptedServer
 from agentstream.web import follow, runs
+from tests.kit.serve import Serve
 from tests.kit.support import Task, free_port, wait_until
 from tests.kit.web_support import TOKEN, chunks, finish, site
-from tests.web.test_app import Serve
 from tests.web.test_servers import wsgiref_server
 
 STREAM = {"Content-Type": "text/event-stream"}

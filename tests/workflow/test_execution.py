@@ -1,33 +1,188 @@
-"""Workflows: each output the next input, what steps and runs carry, and how they end."""
+"""A run and its steps' attempts: results, retries, failures, its one end."""
 
 from __future__ import annotations
 
 import json
+import threading
+import time
 from typing import Any, Iterator, List
 
 import pytest
 
-from agentstream import Agent, CancelToken, EventType, Runtime, Workflow
-from agentstream.errors import Cancelled, ConfigError, StreamTruncated, WorkflowFailed
-from agentstream.llm.messages import Delta
+from agentstream import Agent, CancelToken, EventType, Parallel, Retries, Runtime, Step, Workflow
+from agentstream.errors import (
+    AuthError,
+    BadRequest,
+    Cancelled,
+    ConfigError,
+    RateLimited,
+    StreamTruncated,
+    WorkflowFailed,
+)
 from agentstream.results import Usage
-from agentstream.testing import Gate, ScriptedServer, text_chunks
-from tests.kit.support import FunctionClient, Task, client_of, events_of, saying, words_of
+from agentstream.testing import Gate, Reply, ScriptedServer, text_chunks
+from agentstream.workflow import execution
+from tests.kit.support import FunctionClient, Task, client_of, events_of, saying
+from tests.kit.workflow_runs import failure_of, run_one, two_steps
+from tests.kit.workflow_support import Cast, cut, step_events, told
 
 
-def upper(request: Any, cancel: CancelToken) -> Iterator[Any]:
-    yield words_of(request).upper()
-    yield Delta(usage=Usage(1, 2, 3))
+@pytest.fixture
+def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execution, "_WAITS", Retries(backoff=0.0))
 
 
-def louder(request: Any, cancel: CancelToken) -> Iterator[Any]:
-    yield words_of(request) + "!"
-    yield Delta(usage=Usage(10, 20, 30))
+def test_a_cut_answer_is_asked_for_again(cast: Cast, runtime: Runtime, no_waits: None) -> None:
+    agent = cast.plays("a", cut("half ", "of it"), Reply.text("all ", "of it"))
+    run = run_one(runtime, Step(agent, retries=2), workflow_id="w")
+    assert run.output == "all of it"
+    assert [s.output for s in run.steps] == ["all of it"]
+    assert run.usage.completion_tokens == 4
+    kinds = [
+        (kind, data.get("attempt"), data.get("will_retry"))
+        for kind, data in step_events(runtime, "w", "0")
+    ]
+    assert kinds == [
+        ("started", None, None),
+        ("failed", 1, True),
+        ("started", 2, None),
+        ("completed", None, None),
+    ]
+    failed = step_events(runtime, "w", "0")[1][1]
+    assert (failed["error"], failed["delay_s"]) == ("StreamTruncated", 0.0)
+    assert len(cast.asked["a"]) == 2
 
 
-def two_steps() -> Workflow:
-    first = Agent("upper", client=FunctionClient(upper))
-    return Workflow("shout", [first, Agent("loud", client=FunctionClient(louder))])
+def test_the_last_failure_counts(cast: Cast, runtime: Runtime, no_waits: None) -> None:
+    agent = cast.plays("a", cut("one"), cut("two ", "and more"))
+    failed = failure_of(runtime, Step(agent, retries=1), workflow_id="w")
+    assert isinstance(failed.__cause__, StreamTruncated)
+    assert failed.run is not None
+    assert failed.run.output == "two and more"
+    assert failed.run.usage.completion_tokens == 3
+    once = ["started 0", "failed 0"]
+    assert told(runtime, "w") == ["started", *once, *once, "failed"]
+    assert "will_retry" not in step_events(runtime, "w", "0")[-1][1]
+
+
+def test_whole_shapes_are_tried_again(cast: Cast, runtime: Runtime, no_waits: None) -> None:
+    calls: List[str] = []
+
+    def sometimes(input: Any) -> str:
+        calls.append(input)
+        if len(calls) < 3:
+            raise OSError("not yet")
+        return "at last"
+
+    inner = Workflow("inner", [cast.says("a", "said"), sometimes])
+    run = run_one(runtime, Parallel({"in": inner}, retries=2), workflow_id="w")
+    assert run.output == {"in": "at last"}
+    assert run.usage == Usage(30, 3, 33)
+    assert len(run.steps[0].steps) == 1
+    started = [data for kind, data in step_events(runtime, "w", "0.in") if kind == "started"]
+    assert len({data["run"] for data in started}) == 3
+    ends = [events_of(runtime.event_stream, data["run"])[-1].type.value for data in started]
+    assert ends == ["workflow_failed", "workflow_failed", "workflow_completed"]
+
+
+def test_a_timeout_holds_for_each_attempt(cast: Cast, runtime: Runtime, no_waits: None) -> None:
+    cast.halts("a", Gate(), "half", "never")
+    agent = cast.says("a", "whole")
+    run = run_one(runtime, Step(agent, timeout=0.3, retries=1))
+    assert run.output == "whole"
+    assert run.steps[0].duration_ms > 290
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [(Reply.json({}, status=400), BadRequest), (Reply.json({}, status=401), AuthError)],
+)
+def test_what_will_fail_again_is_not_tried_again(
+    cast: Cast, runtime: Runtime, reply: Reply, error: Any
+) -> None:
+    for step in (
+        Step(cast.plays("a", reply), retries=5),
+        Step(Workflow("inner", [cast.plays("a", reply)]), retries=5),
+    ):
+        failed = failure_of(runtime, step)
+        cause = failed.__cause__
+        assert isinstance(cause.__cause__ if isinstance(cause, WorkflowFailed) else cause, error)
+    assert len(cast.asked["a"]) == 2
+
+
+def test_a_wrong_prompt_and_an_exit_are_not_tried_again(cast: Cast, runtime: Runtime) -> None:
+    calls: List[Any] = []
+
+    def leave(input: Any) -> None:
+        calls.append(input)
+        raise SystemExit
+
+    failure_of(runtime, Step(leave, retries=5))
+    assert len(calls) == 1
+    agent = Step(cast.says("a", "x"), prompt="{input.name}", retries=5)
+    assert isinstance(failure_of(runtime, agent).__cause__, ConfigError)
+    assert cast.asked == {}
+
+
+def test_a_stop_ends_the_wait_before_a_further_attempt(cast: Cast, runtime: Runtime) -> None:
+    agent = cast.plays("a", Reply.json({}, status=429, headers={"Retry-After": "30"}))
+    step = Parallel({"a": Step(agent, retries=3), "b": cast.says("b", "fine")})
+    ends = ["workflow_step_failed", "workflow_step_completed"]
+    with runtime.event_stream.subscribe(workflow_id="w", types=ends) as events:
+        handle = runtime.submit(Workflow("w", [step]), "x", workflow_id="w")
+        both = {event.data["step"]: event.data for event in (next(events), next(events))}
+    failed = both["0.a"]
+    assert failed["will_retry"]
+    assert failed["delay_s"] == 30.0  # as the server asked
+    began = time.monotonic()
+    handle.cancel("enough")
+    with pytest.raises(Cancelled) as caught:
+        handle.result(5)
+    assert time.monotonic() - began < 1
+    assert caught.value.run is not None
+    assert [s.status for s in caught.value.run.steps[0].steps] == ["cancelled", "completed"]
+
+
+def test_a_branch_that_waits_to_retry_is_told_that_another_failed(
+    cast: Cast, runtime: Runtime
+) -> None:
+    waiting = threading.Event()
+
+    def broken(input: Any) -> None:
+        assert waiting.wait(5)
+        raise ZeroDivisionError
+
+    agent = cast.plays("a", Reply.json({}, status=429, headers={"Retry-After": "30"}))
+    runtime.event_stream.subscribe(lambda event: waiting.set(), types=["workflow_step_failed"])
+    parallel = Parallel({"a": Step(agent, retries=3), "b": broken})
+    failed = failure_of(runtime, parallel, workflow_id="w")
+    assert isinstance(failed.__cause__, ZeroDivisionError)
+    last = step_events(runtime, "w", "0.a")[-1]
+    assert (last[0], last[1]["error"], last[1].get("will_retry")) == ("failed", "Cancelled", None)
+
+
+def test_a_server_that_asks_for_too_long_a_wait_is_not_asked_again(
+    cast: Cast, runtime: Runtime
+) -> None:
+    agent = cast.plays("a", Reply.json({}, status=429, headers={"Retry-After": "3600"}))
+    failed = failure_of(runtime, Step(Workflow("inner", [agent]), retries=3))
+    assert isinstance(failed.__cause__.__cause__, RateLimited)
+    assert len(cast.asked["a"]) == 1
+
+
+def test_a_strangers_retry_after_is_not_looked_at(runtime: Runtime, no_waits: None) -> None:
+    class Strange(Exception):
+        retry_after = "soon"
+
+    calls: List[Any] = []
+
+    def sometimes(input: Any) -> str:
+        calls.append(input)
+        if len(calls) < 2:
+            raise Strange
+        return "fine"
+
+    assert run_one(runtime, Step(sometimes, retries=1)).output == "fine"
 
 
 def test_each_output_is_the_next_input(server: ScriptedServer, runtime: Runtime) -> None:
@@ -42,37 +197,6 @@ def test_each_output_is_the_next_input(server: ScriptedServer, runtime: Runtime)
     assert inputs == ["the question", "first answer", "second answer"]
     assert run.output == "third answer"
     assert [step.output for step in run.steps] == ["first answer", "second answer", "third answer"]
-
-
-def test_a_run_and_its_steps_carry_what_happened(runtime: Runtime) -> None:
-    run = runtime.run(two_steps(), "hello", workflow_id="w")
-    assert (run.workflow_id, run.status, run.output) == ("w", "completed", "HELLO!")
-    assert run.usage == Usage(11, 22, 33, False)
-    assert [(s.name, s.kind, s.status, s.output) for s in run.steps] == [
-        ("upper", "Agent", "completed", "HELLO"),
-        ("loud", "Agent", "completed", "HELLO!"),
-    ]
-    assert [step.usage for step in run.steps] == [Usage(1, 2, 3), Usage(10, 20, 30)]
-    assert all(step.duration_ms >= 0 for step in run.steps)
-
-
-def test_a_step_has_its_pace(server: ScriptedServer, runtime: Runtime) -> None:
-    first, *rest = text_chunks(*"abcdef")[1:]
-    gate = Gate()
-    server.reply(first, gate, *rest)
-    with client_of(server) as client:
-        handle = runtime.submit(Agent("a", client=client), "x")
-        assert gate.wait_reached()
-        gate.open()
-        step = handle.result(5).steps[0]
-    assert step.tokens_per_second is not None
-    assert 5 / (step.duration_ms / 1000) < step.tokens_per_second < 1e6
-
-
-def test_usage_of_estimated_and_given_counts_is_estimated(runtime: Runtime) -> None:
-    agents = [Agent("a", client=saying("one ", "two")), Agent("b", client=FunctionClient(louder))]
-    run = runtime.run(Workflow("w", agents), "x")
-    assert run.usage == Usage(10, 22, 30, True)
 
 
 def test_the_events_of_a_workflow_and_their_data(runtime: Runtime) -> None:
@@ -215,23 +339,3 @@ def test_a_stop_between_two_steps_begins_no_further_one(runtime: Runtime) -> Non
     assert [(step.name, step.status) for step in error.run.steps] == [("a", "completed")]
     assert error.run.output == "done"
     assert asked == []
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        ("", [Agent("a", client=saying("x"))]),
-        ("w", []),
-        ("w", Agent("a", client=saying("x"))),
-        ("w", ["agent"]),
-        ("w", None),
-        (None, [Agent("a", client=saying("x"))]),
-    ],
-)
-def test_a_workflow_refuses_what_cannot_work(wrong: Any) -> None:
-    with pytest.raises(ConfigError):
-        Workflow(*wrong)
-
-
-def test_a_workflow_shows_its_steps() -> None:
-    assert repr(two_steps()) == "<Workflow 'shout': upper -> loud>"

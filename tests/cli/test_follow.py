@@ -1,4 +1,4 @@
-"""agentstream runs, follow and stop: what other processes run, from a log or over HTTP."""
+"""agentstream follow: a run that others run, from its log or over HTTP."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ import pytest
 
 from agentstream.events.model import TERMINAL, Event, EventType
 from agentstream.llm.sse import encode_event
-from agentstream.testing import Gate, Hang, Reply, text_chunks
-from tests.kit.cli_support import last_events
-from tests.kit.support import free_port
+from agentstream.testing import Gate, Reply, text_chunks
+from tests.kit.cli_runs import begin, listed
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes and signals of POSIX")
-
-FLOW = 'name = "verse"\n[agents.poet]\n[[steps]]\nagent = "poet"\n'
 TOKEN = "token-MARKEDKEY-0123456789abcdefgh"
 
 
@@ -26,28 +23,6 @@ def halting(server, *texts):
     chunks = text_chunks(*texts, "the end.")
     server.reply(*chunks[: len(texts) + 1], gate, *chunks[len(texts) + 1 :])
     return gate
-
-
-def listed(here, cli):
-    return here("runs", "--json", "--log", cli.log).events
-
-
-def begin(cli, server, workflow_id, *more, shows="text"):
-    """A run under way, with events to tell that it is."""
-    run = cli.start(
-        "run",
-        cli.write("verse.toml", FLOW),
-        "--input",
-        "x",
-        "--id",
-        workflow_id,
-        "--log",
-        cli.log,
-        "--jsonl",
-        *more,
-    )
-    run.expect(shows)
-    return run
 
 
 def bare(events):
@@ -109,61 +84,6 @@ def test_a_follower_that_leaves_stops_nobody(cli, here, server):
     data = here("follow", "aa", "--log", cli.log, "--json")
     assert data.events[0]["data"]["output"] == "textthe end."
     assert listed(here, cli)[0]["status"] == "completed"
-
-
-def test_the_runs_of_a_log(cli, here, server, monkeypatch):
-    server.reply_text("Fine.")
-    server.reply_json({"error": {"message": "no such model"}}, status=404)
-    flow = cli.write("verse.toml", FLOW)
-    log = {"AGENTSTREAM_LOG": cli.log}
-    monkeypatch.setenv("AGENTSTREAM_LOG", cli.log)
-    here("run", flow, "--input", "x", "--id", "good")
-    here("run", flow, "--input", "x", "--id", "bad", code=1)
-    table = cli("runs", env=log)
-    assert table.err == ""
-    head, bad, good = table.out.splitlines()
-    assert head.split() == ["ID", "STATUS", "STARTED", "TOOK", "TOKENS", "WORKFLOW"]
-    when = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
-    assert re.match(rf"bad +failed +{when} +\d+\.\d s +0  verse: HTTP 404: no such model$", bad)
-    assert re.match(r"good +completed .* s +1  verse$", good)
-    assert len(here("runs", "-n", "1").out.splitlines()) == 2
-    assert len(here("runs", "--active").out.splitlines()) == 1
-    first = cli.script("$A runs --log $LOG | head -1")
-    assert first.finish() == 0
-    assert first.err == ""
-    failed = here("follow", "bad", code=1)
-    assert failed.out == ""
-    assert "step 'poet'" in failed.line
-    assert "no such model" in failed.line
-    assert set(last_events(cli.log)) == {"good", "bad"}
-
-
-def test_a_run_whose_process_was_killed(cli, here, server):
-    server.default(*text_chunks("text")[:2], Hang())
-    run = begin(cli, server, "aa")
-    follower = cli.start("follow", "aa", "--log", cli.log, "--jsonl")
-    follower.expect("text")
-    run.process.send_signal(signal.SIGKILL)
-    run.finish()
-    assert follower.finish() == 1
-    assert follower.events[-1]["type"] == "workflow_failed"
-    assert follower.line.startswith("run aa ")
-    (state,) = listed(here, cli)
-    assert state["status"] == "failed"
-
-
-def test_what_is_not_there(cli, here):
-    assert "which log?" in here("runs", code=2).line
-    for words in (["runs"], ["follow"], ["stop", "x"]):
-        none = here(*words, "--log", "none.db", code=2)
-        assert none.line.startswith("there is no log none.db")
-    assert not (cli.folder / "none.db").exists()
-    cli.write("text.db", "no database " * 1000)
-    assert here("runs", "--log", "text.db", code=1).line
-    where = f"http://127.0.0.1:{free_port()}"
-    assert "does not list its runs: " in here("follow", "--url", where, code=1).line
-    assert "http://" in here("follow", "--url", where[7:], code=2).line
-    assert cli("follow", "x", "--url", where, "--deadline", "0.8", code=124).line
 
 
 @pytest.mark.parametrize("data", [{}, {"chunk": 5, "usage": 7, "duration_ms": "x", "kind": None}])

@@ -1,4 +1,4 @@
-"""Steps: functions, the context they share, timeouts, retries, and what agents are asked."""
+"""What is done for each kind of step; and a step's timeout."""
 
 from __future__ import annotations
 
@@ -10,49 +10,12 @@ from typing import Any, List
 
 import pytest
 
-from agentstream import (
-    Agent,
-    Branch,
-    Context,
-    Parallel,
-    Repeat,
-    Retries,
-    Runtime,
-    Step,
-    Workflow,
-    threads,
-)
-from agentstream.errors import (
-    AuthError,
-    BadRequest,
-    Cancelled,
-    ConfigError,
-    DeadlineExceeded,
-    RateLimited,
-    StreamTruncated,
-    WorkflowFailed,
-)
-from agentstream.results import Usage
+from agentstream import Agent, Branch, Context, Parallel, Repeat, Runtime, Step, Workflow, threads
+from agentstream.errors import Cancelled, ConfigError, DeadlineExceeded, WorkflowFailed
 from agentstream.testing import Gate, Reply
-from agentstream.workflow import execution
-from tests.kit.support import KEY, PROMPT, events_of, hunt, saying
+from tests.kit.support import events_of, saying
+from tests.kit.workflow_runs import failure_of, run_one
 from tests.kit.workflow_support import Cast, cut, step_events, told, tree
-
-
-@pytest.fixture
-def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execution, "_WAITS", Retries(backoff=0.0))
-
-
-def run_one(runtime: Runtime, step: Any, input: Any = "x", **options: Any) -> Any:
-    return runtime.run(Workflow("w", [step]), input, **options)
-
-
-def failure_of(runtime: Runtime, step: Any, input: Any = "x", **options: Any) -> WorkflowFailed:
-    with pytest.raises(WorkflowFailed) as caught:
-        run_one(runtime, step, input, **options)
-    return caught.value
-
 
 # --- functions and their context ------------------------------------------------------------
 
@@ -201,18 +164,6 @@ def test_an_error_that_cannot_be_told_ends_the_run_all_the_same(runtime: Runtime
     assert events_of(runtime.event_stream, "w")[-1].data["error"] == "Untellable"
     run = run_one(runtime, Parallel(broken, len, fail_fast=False))
     assert run.output["broken"] == {"error": "Untellable", "message": ""}
-
-
-def test_nothing_for_an_agent_is_an_error_that_says_so(cast: Cast, runtime: Runtime) -> None:
-    def forgetful(input: Any) -> None:
-        pass
-
-    for agent in cast.says("a", "x"), Step(cast.says("a", "x"), prompt="Say: {input}"):
-        with pytest.raises(WorkflowFailed) as caught:
-            runtime.run(Workflow("w", [forgetful, agent]), "x")
-        assert isinstance(caught.value.__cause__, ConfigError)
-        assert "given nothing (None)" in str(caught.value)
-    assert cast.asked == {}
 
 
 class Unwilling:
@@ -368,216 +319,6 @@ def test_steps_in_time_are_left_alone(runtime: Runtime) -> None:
     assert links[0] == links[1]  # nothing of them waits for a stop any more
     alarms = [a for a in gc.get_objects() if isinstance(a, threads.Alarm) and a.grain == 61.7]
     assert all(alarm.stopped for alarm in alarms)
-
-
-# --- retries --------------------------------------------------------------------------------
-
-
-def test_a_cut_answer_is_asked_for_again(cast: Cast, runtime: Runtime, no_waits: None) -> None:
-    agent = cast.plays("a", cut("half ", "of it"), Reply.text("all ", "of it"))
-    run = run_one(runtime, Step(agent, retries=2), workflow_id="w")
-    assert run.output == "all of it"
-    assert [s.output for s in run.steps] == ["all of it"]
-    assert run.usage.completion_tokens == 4
-    kinds = [
-        (kind, data.get("attempt"), data.get("will_retry"))
-        for kind, data in step_events(runtime, "w", "0")
-    ]
-    assert kinds == [
-        ("started", None, None),
-        ("failed", 1, True),
-        ("started", 2, None),
-        ("completed", None, None),
-    ]
-    failed = step_events(runtime, "w", "0")[1][1]
-    assert (failed["error"], failed["delay_s"]) == ("StreamTruncated", 0.0)
-    assert len(cast.asked["a"]) == 2
-
-
-def test_the_last_failure_counts(cast: Cast, runtime: Runtime, no_waits: None) -> None:
-    agent = cast.plays("a", cut("one"), cut("two ", "and more"))
-    failed = failure_of(runtime, Step(agent, retries=1), workflow_id="w")
-    assert isinstance(failed.__cause__, StreamTruncated)
-    assert failed.run is not None
-    assert failed.run.output == "two and more"
-    assert failed.run.usage.completion_tokens == 3
-    once = ["started 0", "failed 0"]
-    assert told(runtime, "w") == ["started", *once, *once, "failed"]
-    assert "will_retry" not in step_events(runtime, "w", "0")[-1][1]
-
-
-def test_whole_shapes_are_tried_again(cast: Cast, runtime: Runtime, no_waits: None) -> None:
-    calls: List[str] = []
-
-    def sometimes(input: Any) -> str:
-        calls.append(input)
-        if len(calls) < 3:
-            raise OSError("not yet")
-        return "at last"
-
-    inner = Workflow("inner", [cast.says("a", "said"), sometimes])
-    run = run_one(runtime, Parallel({"in": inner}, retries=2), workflow_id="w")
-    assert run.output == {"in": "at last"}
-    assert run.usage == Usage(30, 3, 33)
-    assert len(run.steps[0].steps) == 1
-    started = [data for kind, data in step_events(runtime, "w", "0.in") if kind == "started"]
-    assert len({data["run"] for data in started}) == 3
-    ends = [events_of(runtime.event_stream, data["run"])[-1].type.value for data in started]
-    assert ends == ["workflow_failed", "workflow_failed", "workflow_completed"]
-
-
-def test_a_timeout_holds_for_each_attempt(cast: Cast, runtime: Runtime, no_waits: None) -> None:
-    cast.halts("a", Gate(), "half", "never")
-    agent = cast.says("a", "whole")
-    run = run_one(runtime, Step(agent, timeout=0.3, retries=1))
-    assert run.output == "whole"
-    assert run.steps[0].duration_ms > 290
-
-
-@pytest.mark.parametrize(
-    ("reply", "error"),
-    [(Reply.json({}, status=400), BadRequest), (Reply.json({}, status=401), AuthError)],
-)
-def test_what_will_fail_again_is_not_tried_again(
-    cast: Cast, runtime: Runtime, reply: Reply, error: Any
-) -> None:
-    for step in (
-        Step(cast.plays("a", reply), retries=5),
-        Step(Workflow("inner", [cast.plays("a", reply)]), retries=5),
-    ):
-        failed = failure_of(runtime, step)
-        cause = failed.__cause__
-        assert isinstance(cause.__cause__ if isinstance(cause, WorkflowFailed) else cause, error)
-    assert len(cast.asked["a"]) == 2
-
-
-def test_a_wrong_prompt_and_an_exit_are_not_tried_again(cast: Cast, runtime: Runtime) -> None:
-    calls: List[Any] = []
-
-    def leave(input: Any) -> None:
-        calls.append(input)
-        raise SystemExit
-
-    failure_of(runtime, Step(leave, retries=5))
-    assert len(calls) == 1
-    agent = Step(cast.says("a", "x"), prompt="{input.name}", retries=5)
-    assert isinstance(failure_of(runtime, agent).__cause__, ConfigError)
-    assert cast.asked == {}
-
-
-def test_a_stop_ends_the_wait_before_a_further_attempt(cast: Cast, runtime: Runtime) -> None:
-    agent = cast.plays("a", Reply.json({}, status=429, headers={"Retry-After": "30"}))
-    step = Parallel({"a": Step(agent, retries=3), "b": cast.says("b", "fine")})
-    ends = ["workflow_step_failed", "workflow_step_completed"]
-    with runtime.event_stream.subscribe(workflow_id="w", types=ends) as events:
-        handle = runtime.submit(Workflow("w", [step]), "x", workflow_id="w")
-        both = {event.data["step"]: event.data for event in (next(events), next(events))}
-    failed = both["0.a"]
-    assert failed["will_retry"]
-    assert failed["delay_s"] == 30.0  # as the server asked
-    began = time.monotonic()
-    handle.cancel("enough")
-    with pytest.raises(Cancelled) as caught:
-        handle.result(5)
-    assert time.monotonic() - began < 1
-    assert caught.value.run is not None
-    assert [s.status for s in caught.value.run.steps[0].steps] == ["cancelled", "completed"]
-
-
-def test_a_branch_that_waits_to_retry_is_told_that_another_failed(
-    cast: Cast, runtime: Runtime
-) -> None:
-    waiting = threading.Event()
-
-    def broken(input: Any) -> None:
-        assert waiting.wait(5)
-        raise ZeroDivisionError
-
-    agent = cast.plays("a", Reply.json({}, status=429, headers={"Retry-After": "30"}))
-    runtime.event_stream.subscribe(lambda event: waiting.set(), types=["workflow_step_failed"])
-    parallel = Parallel({"a": Step(agent, retries=3), "b": broken})
-    failed = failure_of(runtime, parallel, workflow_id="w")
-    assert isinstance(failed.__cause__, ZeroDivisionError)
-    last = step_events(runtime, "w", "0.a")[-1]
-    assert (last[0], last[1]["error"], last[1].get("will_retry")) == ("failed", "Cancelled", None)
-
-
-def test_a_server_that_asks_for_too_long_a_wait_is_not_asked_again(
-    cast: Cast, runtime: Runtime
-) -> None:
-    agent = cast.plays("a", Reply.json({}, status=429, headers={"Retry-After": "3600"}))
-    failed = failure_of(runtime, Step(Workflow("inner", [agent]), retries=3))
-    assert isinstance(failed.__cause__.__cause__, RateLimited)
-    assert len(cast.asked["a"]) == 1
-
-
-def test_a_strangers_retry_after_is_not_looked_at(runtime: Runtime, no_waits: None) -> None:
-    class Strange(Exception):
-        retry_after = "soon"
-
-    calls: List[Any] = []
-
-    def sometimes(input: Any) -> str:
-        calls.append(input)
-        if len(calls) < 2:
-            raise Strange
-        return "fine"
-
-    assert run_one(runtime, Step(sometimes, retries=1)).output == "fine"
-
-
-# --- what agents are asked ------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("value", "asked"),
-    [
-        ("text", "text"),
-        ({"a": "one", "b": {"c": 2}}, "## a\n\none\n\n## b\n\n## c\n\n2"),
-        ({"a": {"error": "StallTimeout", "message": "5 s"}}, "## a\n\n(failed: StallTimeout: 5 s)"),
-        ([1, "zwei ü", None], '[1, "zwei ü", null]'),
-        (0, "0"),
-        ([{"type": "text", "text": "hi"}], [{"type": "text", "text": "hi"}]),
-    ],
-)
-def test_an_agent_is_asked(cast: Cast, runtime: Runtime, value: Any, asked: Any) -> None:
-    runtime.run(Workflow("w", [cast.says("a", "x")]), value)
-    assert cast.asked["a"] == [asked]
-
-
-def test_a_prompt_has_places_for_input_results_and_context(cast: Cast, runtime: Runtime) -> None:
-    prompt = "{input.two words}|{input.b}|{context.language}|{ input }|{x}|{{input.b}}|{context}|{}"
-    step = Step(cast.says("a", "x"), prompt=prompt)
-    value = {"two words": "{input.b} is not a place in here", "b": [1]}
-    run_one(runtime, step, value, context={"language": "German"})
-    assert cast.asked["a"] == [
-        "{input.b} is not a place in here|[1]|German|{ input }|{x}|{[1]}|{context}|{}"
-    ]
-
-
-@pytest.mark.parametrize("prompt", ["{input.c}", "{context.c}"])
-def test_a_name_that_is_not_there_fails_and_shows_no_value(
-    cast: Cast, runtime: Runtime, prompt: str
-) -> None:
-    step = Step(cast.says("a", "x"), prompt=prompt)
-    failed = failure_of(runtime, step, {"a": PROMPT}, context={"key": KEY}, workflow_id="w")
-    assert isinstance(failed.__cause__, ConfigError)
-    assert prompt in str(failed)
-    hunt(str(failed))
-    events_of(runtime.event_stream, "w")
-    assert isinstance(failure_of(runtime, step, "a text").__cause__, ConfigError)
-
-
-def test_no_event_shows_what_was_asked_or_the_key(cast: Cast, runtime: Runtime) -> None:
-    steps: List[Any] = [
-        Parallel(cast.says("a", "x"), cast.breaks("b", "y"), fail_fast=False),
-        lambda results: PROMPT + results["a"],
-    ]
-    workflow = Workflow("w", [Branch(bool, steps[0]), cast.says("c", "fine")])
-    runtime.run(workflow, PROMPT, workflow_id="w", context={"key": KEY})
-    assert PROMPT in cast.asked["a"]
-    assert cast.server.requests[0].headers["authorization"] == f"Bearer {KEY}"
-    events_of(runtime.event_stream, "w")  # it hunts
 
 
 def test_usage_of_a_failed_step_counts_all_its_requests(cast: Cast, runtime: Runtime) -> None:

@@ -1,0 +1,98 @@
+"""agentstream serve: a log over HTTP, from its start to its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+
+import pytest
+import requests
+
+from agentstream import EventStream
+from agentstream.cli import main
+from agentstream.events.sqlite import SqliteStore
+from agentstream.web.server import listen
+from tests.kit.serve import Serve
+from tests.kit.web_support import SSE, TOKEN, chunks
+
+
+def test_serve_shows_a_log_and_stops_on_sigterm(tmp_path):
+    token = tmp_path / "token"
+    token.write_text(TOKEN + "\n")
+    log = str(tmp_path / "runs.db")
+    writer = EventStream(SqliteStore(log))
+    try:
+        chunks(writer, "run", 2)
+        writer.store.flush()
+        with Serve("--log", log, "--port", "0", "--token-file", str(token)) as served:
+            assert stat.S_IMODE(os.stat(log).st_mode) == 0o600
+            assert requests.get(served.url + "/workflows").status_code == 401
+            page = requests.get(served.url + "/")
+            assert "script-src 'sha256-" in page.headers["Content-Security-Policy"]
+            assert "unsafe" not in page.headers["Content-Security-Policy"]
+            with SSE(served.url, "/workflows/run/stream", token=TOKEN) as stream:
+                assert [stream.event().id for _ in range(2)] == ["1", "2"]
+                served.process.send_signal(signal.SIGTERM)
+                assert [block.retry for block in stream.blocks()] == ["1000"]
+            assert served.process.wait(6.0) == 0
+            _, errors = served.process.communicate(timeout=5)
+            assert "Traceback" not in errors
+            assert "MARKEDKEY" not in errors
+    finally:
+        writer.close()
+
+
+def test_serve_takes_its_token_from_the_environment_and_ends_with_ctrl_c(tmp_path):
+    with Serve("--log", str(tmp_path / "runs.db"), "--port", "0", AGENTSTREAM_TOKEN=TOKEN) as it:
+        assert requests.get(it.url + "/healthz").json() == {"status": "ok", "token": True}
+        assert requests.get(it.url + "/workflows").status_code == 401
+        it.process.send_signal(signal.SIGINT)
+        assert it.process.wait(6.0) == 0
+
+
+def test_serve_says_in_one_sentence_what_is_wrong(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("AGENTSTREAM_TOKEN", raising=False)
+    empty = tmp_path / "empty"
+    empty.write_text("\n")
+    log = str(tmp_path / "runs.db")
+    not_a_log = tmp_path / "text.db"
+    not_a_log.write_text("no database" * 1000)
+    with listen("127.0.0.1", 0) as taken:
+        port = str(taken.getsockname()[1])
+        for arguments, code in (
+            (["--log", log, "--host", "0.0.0.0"], 2),
+            (["--log", log, "--host", "::"], 2),
+            (["--log", log, "--token-file", str(empty)], 2),
+            (["--log", log, "--token-file", str(tmp_path / "none")], 2),
+            (["--log", log, "--host", "no.such.host.invalid"], 2),
+            (["--log", log, "--port", port], 1),
+            (["--log", str(not_a_log), "--port", "0"], 1),
+            ([], 2),
+        ):
+            assert main(["serve", *arguments]) == code, arguments
+            printed = capsys.readouterr()
+            assert printed.out == ""
+            assert printed.err.startswith("agentstream: ")
+            assert printed.err.count("\n") == 1, printed.err
+    assert not os.path.exists(log)
+    for arguments in (
+        [],
+        ["serve", "--log", log, "--port", "70000"],
+        ["serve", "--log", log, "--token", TOKEN],
+    ):
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+        assert left.value.code == 2
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("command", [[], ["serve"]])
+def test_the_help_fits_a_small_terminal(command, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as left:
+        main([*command, "--help"])
+    assert left.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
