@@ -17,7 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.faults.test_log import TORN, check_torn, run
+from tests.faults.test_log import TORN, check_torn
+from tests.kit.log_support import run
 
 
 def main(places: int) -> None:

@@ -13,7 +13,7 @@ from typing import Dict
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE, TESTS = ROOT / "agentstream", ROOT / "tests"
-SHARE = 0.2
+SHARE = 0.6
 
 
 def mirrored() -> Dict[str, pathlib.Path]:

@@ -13,7 +13,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any, Iterator, List
@@ -25,10 +24,8 @@ from agentstream.errors import ConfigError
 from agentstream.events import sqlite as module
 from agentstream.events.model import Event
 from agentstream.testing.stores import event
-from tests.kit.support import Task, wait_until
-
-ROOT = Path(__file__).resolve().parents[2]
-CHUNK = EventType.AGENT_LLM_STREAM_CHUNK
+from tests.kit.log_support import CHUNK, ROOT, run
+from tests.kit.support import wait_until
 
 
 @pytest.fixture
@@ -36,39 +33,10 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "runs.db"
 
 
-def run(script: str, *arguments: Any, ok: bool = True) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=60,
-    )
-    assert not ok or done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
 def fill(stream: EventStream, workflow_id: str, count: int) -> None:
     log = stream.open_log(workflow_id)
     for number in range(1, count + 1):
         log.append(CHUNK, {"chunk": f"{workflow_id} {number} " + "x" * 200})
-
-
-class Locked:
-    """Another writer in the midst of its transaction."""
-
-    def __init__(self, path: Path) -> None:
-        self._connection = sqlite3.connect(
-            str(path), isolation_level=None, timeout=5.0, check_same_thread=False
-        )
-        self._connection.execute("BEGIN IMMEDIATE")
-
-    def __enter__(self) -> Locked:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.execute("ROLLBACK")
-        self._connection.close()
 
 
 # --- D01 -------------------------------------------------------------------------------------
@@ -270,113 +238,6 @@ def test_d03_errors_at_every_nth_write_until_none(
             stream.close()
 
 
-# --- D04 -------------------------------------------------------------------------------------
-
-
-def test_d04_a_commit_that_was_told_as_failed_is_not_done_twice(path: Path) -> None:
-    store = SqliteStore(path, durability="full")
-    stream = EventStream(store)
-    log = stream.open_log("run")
-    log.append(CHUNK, {"n": 0})
-    mark, told = store._mark.raise_to, []
-
-    def fail(position: int) -> None:  # after the COMMIT
-        store._mark.raise_to = mark  # type: ignore[method-assign]
-        told.append(position)
-        raise OSError("the answer was lost")
-
-    store._mark.raise_to = fail  # type: ignore[method-assign]
-    with pytest.raises(LogError, match="answer was lost"):
-        log.append(CHUNK, {"n": 1})
-    assert told == [2]
-    wait_until(lambda: store._writer.failure is None)
-    log.append(CHUNK, {"n": 2})
-    for one in store.read():
-        store.append(one)  # by workflow and offset: they are there
-    store.flush()
-    assert [e.data["n"] for e in store.read()] == [0, 1, 2]
-    assert [e.position for e in store.read()] == [1, 2, 3]
-    stream.close()
-
-
-# --- D05, D06 --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("durability", ["normal", "full"])
-def test_d05_locked_by_another_process(path: Path, durability: str) -> None:
-    store = SqliteStore(path, durability=durability, busy_timeout=0.3)
-    stream = EventStream(store)
-    log = stream.open_log("run")
-    with Locked(path):
-        began = time.monotonic()
-        with pytest.raises(LogError, match="locked by another process") as caught:
-            log.append(CHUNK, {"n": 1})
-            store.flush()
-        assert 0.2 < time.monotonic() - began < 5.0
-        assert caught.value.retryable
-        with pytest.raises(LogError):
-            stream.open_log("another")
-        # Readers are not held up.
-        assert store.runs()[0].workflow_id == "run"
-        assert [e.offset for e in store.read(workflow_id="run")] == [1]
-    wait_until(lambda: store._writer.failure is None)
-    log.append(CHUNK, {"n": 2})
-    store.flush()
-    assert [e.position for e in store.read()] == [1, 2]
-    stream.close()
-
-
-def test_d05_a_short_lock_is_waited_for(path: Path) -> None:
-    with SqliteStore(path) as store:
-        stream = EventStream(store)
-        log = stream.open_log("run")
-        with Locked(path):
-            log.append(CHUNK, {"n": 1})
-            task = Task(store.flush)
-            threading.Event().wait(0.2)
-        task.result()
-        assert store.bounds() == (1, 1)
-        stream.close()
-
-
-def test_d06_two_stores_write_one_run(path: Path) -> None:
-    with SqliteStore(path) as one, SqliteStore(path) as other:
-        one.claim("run")
-        with pytest.raises(LogError, match=f"another owner, process {os.getpid()}"):
-            other.claim("run")
-        with pytest.raises(LogError, match="another owner"):
-            other.append(event("run", 1))
-        one.append(event("run", 1))
-        one.flush()
-        assert [e.offset for e in other.read(workflow_id="run")] == [1]
-
-
-def test_d06_an_owner_that_was_given_up_is_fenced_off(path: Path) -> None:
-    """Its run was closed as interrupted meanwhile: it writes nothing after the end."""
-    with SqliteStore(path) as store:
-        stream = EventStream(store)
-        log = stream.open_log("run")
-        log.append(CHUNK, {})
-        store.flush()
-        for lock in path.parent.glob("runs.db-owner-*"):
-            lock.rename(lock.with_suffix(".gone"))
-        connection = sqlite3.connect(str(path))
-        with connection:
-            connection.execute("UPDATE owners SET started = 'long ago'")
-        connection.close()
-        with SqliteStore(path) as other:
-            assert other.has_ended("run")
-        log.append(CHUNK, {})
-        with pytest.raises(LogError):
-            while True:
-                log.append(CHUNK, {})
-                store.flush()
-        assert [e.type for e in store.read(after=0)] == [CHUNK, EventType.WORKFLOW_FAILED]
-        stream.close()
-    for gone in path.parent.glob("*.gone"):
-        gone.unlink()
-
-
 # --- D07 -------------------------------------------------------------------------------------
 
 
@@ -404,143 +265,6 @@ def test_d07_a_reader_left_open_is_told_of(
         wait_until(lambda: (stream.store.flush(), os.stat(f"{path}-wal").st_size < 2**25)[1])
         assert stream.store.bounds("run") == (1, 10_000)
         assert all(not r.workflow_id.startswith("log-") for r in stream.store.runs())
-
-
-# --- D08 -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("how", ["moved", "deleted", "replaced"])
-def test_d08_the_file_is_not_there_any_more(path: Path, how: str) -> None:
-    store = SqliteStore(path)
-    stream = EventStream(store)
-    log = stream.open_log("run")
-    log.append(CHUNK, {"n": 1})
-    store.flush()
-    aside = path.parent / "aside"
-    aside.mkdir()
-    os.rename(path, aside / "runs.db")
-    if how == "deleted":
-        (aside / "runs.db").unlink()
-    elif how == "replaced":
-        path.touch()
-    log.append(CHUNK, {"n": 2})
-    with pytest.raises(LogError, match="moved, deleted or replaced"):
-        store.flush()
-    with pytest.raises(LogError, match="moved, deleted or replaced"):
-        log.append(CHUNK, {"n": 3})
-    with pytest.raises(LogError, match="moved, deleted or replaced"):
-        store.bounds()
-    if how == "moved":
-        os.rename(aside / "runs.db", path)
-        wait_until(lambda: store._writer.failure is None)
-        log.append(CHUNK, {"n": 4})
-        assert [e.data["n"] for e in store.read()] == [1, 2, 4]
-    stream.close()
-    if how == "replaced":
-        assert path.read_bytes() == b""
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [(b"this is no database, whatever else it is" * 100, "not an SQLite database"), (None, "file")],
-)
-def test_d08_not_a_database(path: Path, content: Any, said: str) -> None:
-    if content is None:
-        path.mkdir()
-    else:
-        path.write_bytes(content)
-    with pytest.raises(LogError, match=said) as caught:
-        SqliteStore(path)
-    assert str(path) in str(caught.value)
-    assert content is None or path.read_bytes() == content
-
-
-def test_d08_somebody_elses_database(path: Path) -> None:
-    connection = sqlite3.connect(str(path))
-    connection.execute("CREATE TABLE t (x)")
-    connection.commit()
-    connection.close()
-    with pytest.raises(LogError, match="no log of agentstream"):
-        SqliteStore(path)
-
-
-def test_d08_there_is_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(LogError, match="No such file or directory"):
-        SqliteStore(tmp_path / "none" / "runs.db")
-
-
-READ_ONLY = """
-import os, sys
-from agentstream import *
-SqliteStore
-if os.geteuid() == 0:
-    os.setuid(65534)
-try:
-    SqliteStore(sys.argv[1])
-except LogError as error:
-    print(error)
-"""
-
-
-@pytest.mark.skipif(os.name != "posix", reason="modes")
-def test_d08_read_only(path: Path) -> None:
-    SqliteStore(path).close()
-    for folder in (path.parent, path.parent.parent):
-        os.chmod(folder, 0o755)
-    os.chmod(path, 0o444)
-    said = run(READ_ONLY, path)
-    assert "read-only" in said or "Permission denied" in said, said
-
-
-def test_d08_a_damaged_row_is_told(path: Path) -> None:
-    with SqliteStore(path) as store:
-        store.claim("run")
-        store.append(event("run", 1))
-        store.flush()
-        connection = sqlite3.connect(str(path))
-        with connection:
-            connection.execute("UPDATE events SET data = '{\"chunk'")
-        connection.close()
-        with pytest.raises(LogError, match="position 1 of the log is damaged"):
-            store.read()
-
-
-# --- D09 -------------------------------------------------------------------------------------
-
-
-def test_d09_a_slow_disk_delays_no_token(path: Path) -> None:
-    with EventStream(SqliteStore(path)) as stream:
-        log = stream.open_log("run")
-        times: List[float] = []
-        with Locked(path):  # as a commit that takes a second
-            end = time.monotonic() + 1.0
-            while time.monotonic() < end:
-                began = time.perf_counter()
-                log.append(CHUNK, {"n": len(times)})
-                times.append(time.perf_counter() - began)
-                threading.Event().wait(0.002)
-        times.sort()
-        assert len(times) > 50
-        assert times[len(times) * 99 // 100] < 0.02
-        stream.store.flush()
-        assert stream.store.bounds("run") == (1, len(times))
-
-
-def test_d09_the_queue_is_bounded(path: Path) -> None:
-    store = SqliteStore(path, max_queue=50, busy_timeout=0.5)
-    with EventStream(store) as stream:
-        log = stream.open_log("run")
-        with Locked(path):
-            began = time.monotonic()
-            with pytest.raises(LogError) as caught:
-                for n in range(100):
-                    log.append(CHUNK, {"n": n})
-            assert 0.2 < time.monotonic() - began < 5.0
-            assert caught.value.retryable
-            assert log.offset <= 51
-        wait_until(lambda: store._writer.failure is None)
-        log.append(CHUNK, {"n": log.offset})
-        assert [e.data["n"] for e in store.read()] == list(range(log.offset))
 
 
 # --- D10 -------------------------------------------------------------------------------------
@@ -631,36 +355,6 @@ def test_d11_a_value_that_contains_itself(path: Path) -> None:
         store.flush()
         assert "could not be kept" in store.read(workflow_id="raw")[0].data["message"]
         assert store.read(workflow_id="run")[0].offset == 1
-
-
-# --- D12 -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("version", "age"), [(99, "newer"), (0, "older")])
-def test_d12_another_version_is_named(path: Path, version: int, age: str) -> None:
-    SqliteStore(path).close()
-    connection = sqlite3.connect(str(path))
-    connection.execute(f"PRAGMA user_version={version}")
-    connection.commit()
-    connection.close()
-    with pytest.raises(LogError, match=f"version {version} of the tables, {age} than 1"):
-        SqliteStore(path)
-
-
-def test_d12_an_older_version_is_migrated(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with SqliteStore(path) as store:
-        store.claim("run")
-        store.append(event("run", 1))
-    schema = module.store.schema
-    monkeypatch.setattr(schema, "VERSION", 3)
-    monkeypatch.setattr(
-        schema,
-        "_STEPS",
-        {1: "CREATE TABLE two (x)", 2: "CREATE TABLE three (x); INSERT INTO three VALUES (3)"},
-    )
-    with SqliteStore(path) as store:
-        assert store._reader.one("SELECT x FROM three") == (3,)
-        assert [e.offset for e in store.read()] == [1]
 
 
 # --- S10 -------------------------------------------------------------------------------------

@@ -1,0 +1,139 @@
+"""When a server wants to be asked again: quotas (W12), and waits in headers, fields and words (W13)."""
+
+from __future__ import annotations
+
+import pytest
+
+from agentstream import errors
+from agentstream.agent import Agent
+from agentstream.llm.settings import Retries
+from agentstream.runtime import Runtime
+from agentstream.testing import sse
+from agentstream.workflow import Step, Workflow
+from tests.kit.failures import TWICE, asked, status_error
+from tests.kit.support import ask, client_of
+
+# --- W12: money ---
+
+QUOTA = [
+    {"error": {"code": "insufficient_quota", "message": "no"}},
+    {"error": {"type": "insufficient_quota", "message": "no"}},
+    {"error": {"code": "billing_hard_limit_reached", "message": "no"}},
+    {"error": {"message": "You exceeded your current quota, please check your plan and billing"}},
+    {"error": {"message": "Insufficient balance"}},
+    {"error": {"message": "You have run out of credits"}},
+    {"error": {"type": "exceeded_current_quota_error", "message": "suspended"}},
+    {"error": {"code": "insufficient_funds", "message": "no"}},
+    {"error": {"message": "Monthly spend limit exceeded"}},
+    {"error": {"code": "Arrearage", "message": "no"}},
+]
+
+
+@pytest.mark.parametrize("body", QUOTA)
+def test_w12_a_quota_that_is_used_up_is_no_wait(server, body):
+    for _ in range(4):
+        server.reply_json(body, status=429)
+    with Runtime() as runtime, client_of(server, retries=TWICE) as client:
+        workflow = Workflow("w", [Step(Agent("a", client=client), retries=2)])
+        with pytest.raises(errors.WorkflowFailed) as info:
+            runtime.run(workflow, "hi")
+    assert type(info.value.__cause__) is errors.RateLimited
+    assert not info.value.__cause__.retryable
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("body", QUOTA)
+def test_w12_within_a_200_too(server, body):
+    result = asked(server, sse(body))
+    assert type(result.error) is errors.RateLimited
+    assert not result.error.retryable
+    assert len(server.requests) == 1
+
+
+def test_w12_a_quota_of_the_minute_passes():
+    said = "You exceeded your current quota, check your plan and billing. Please retry in 48.9s."
+    error = status_error(429, {"error": {"message": said, "status": "RESOURCE_EXHAUSTED"}})
+    assert error.retryable
+    assert error.retry_after == 48.9
+
+
+def test_w12_a_delay_or_a_rate_says_that_it_passes():
+    said = "You exceeded your current quota, check your plan and billing."
+    details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "2s"}]
+    error = status_error(429, {"error": {"message": said, "details": details}})
+    assert error.retryable
+    assert error.retry_after == 2.0
+    said = "Rate limit reached. See https://example.com/account/billing to add a payment method"
+    assert status_error(429, {"error": {"message": said, "code": "rate_limit_exceeded"}}).retryable
+
+
+# --- W13: when to ask again ---
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("Rate limit reached. Please try again in 7.66s. Visit", 7.66),
+        ("try again in 350ms", 0.35),
+        ("Please wait 5 seconds", 5.0),
+        ("Please wait for 5 seconds before retrying", 5.0),
+        ("It will be available again in 3s", 3.0),
+        ("Please try again in about 3 seconds", 3.0),
+        ("try again in 2 days", 172_800.0),
+        ("Try again in 20 seconds.", 20.0),
+        ("Please retry after 2 minutes", 120.0),
+        ("Please try again in 1m30.5s", 90.5),
+        ("try again in 6m0s", 360.0),
+        ("Please retry in 48.939935699s.", 48.939935699),
+        ("try again in 1 hour", 3600.0),
+        ("try again in 500 milliseconds", 0.5),
+        ("try again in a while", None),
+        ("try again later", None),
+    ],
+)
+def test_w13_the_wait_in_words(said, seconds):
+    for status in (429, 503):
+        assert status_error(status, {"error": {"message": said}}).retry_after == (
+            seconds if seconds is None else pytest.approx(seconds)
+        )
+
+
+def test_w13_headers_come_before_words():
+    body = {"error": {"message": "try again in 7s"}}
+    assert status_error(429, body, {"Retry-After-Ms": "1500"}).retry_after == 1.5
+    assert status_error(429, body, {"retry-after": "3"}).retry_after == 3.0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"retry_after": 2.5},
+        {"error": {"retry_after": "2.5"}},
+        {"error": {"retryAfter": 2.5}},
+        {"error": {"retry_after_ms": 2500}},
+        {"error": {"metadata": {"retry_after_seconds": 2.5}}},
+    ],
+)
+def test_w13_the_wait_in_a_field(body):
+    assert status_error(429, body).retry_after == 2.5
+
+
+@pytest.mark.parametrize("status", [400, 404, 422, 425, 429, 500, 503])
+@pytest.mark.parametrize("wish", ["true", "false", "True", "junk", None])
+def test_w13_x_should_retry_decides(status, wish):
+    headers = {} if wish is None else {"X-Should-Retry": wish}
+    usual = status in (425, 429, 500, 503)
+    expected = {"true": True, "false": False}.get((wish or "").lower(), usual)
+    assert status_error(status, "", headers).retryable == expected
+
+
+def test_w13_they_are_obeyed(server):
+    server.reply_json({"error": "odd"}, status=422, headers={"x-should-retry": "true"})
+    server.reply_json({"error": "early"}, status=425)
+    server.reply_json({"error": "busy"}, status=429, headers={"retry-after-ms": "120"})
+    server.reply_text("Good.")
+    with client_of(server, retries=Retries(3, backoff=0.01)) as client:
+        result = ask(client)
+    assert result.text == "Good."
+    assert len(server.requests) == 4
+    assert result.retries[-1].delay_s >= 0.12
