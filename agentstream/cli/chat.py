@@ -29,13 +29,13 @@ def chat(given: argparse.Namespace) -> int:
     """Answer; returns the exit code."""
     system = setting(given, "system") or ""
     with hold(given.lock), contextlib.ExitStack() as stack:
-        prompt = _prompt(given)
+        question = ChatMessage.user(_prompt(given), given.files)
         client = open_client(given, stack, resume=True)
         try:
             if given.jsonl or setting(given, "log") or _is_watched(given):
-                return _as_a_run(given, client, system, prompt)
+                return _as_a_run(given, client, system, question.content)
             messages = [ChatMessage.system(system)] if system else []
-            messages.append(ChatMessage.user(prompt))
+            messages.append(question)
             return _plain(client, ChatRequest(messages, **_sampling(given)), given.json)
         except AgentStreamError as error:
             advise(error, given)
@@ -95,10 +95,10 @@ def _as_dict(response: ChatResponse) -> Dict[str, Any]:
     return {**fields, "tool_calls": calls, "usage": response.usage.to_dict()}
 
 
-def _as_a_run(given: argparse.Namespace, client: Any, system: str, prompt: str) -> int:
+def _as_a_run(given: argparse.Namespace, client: Any, system: str, content: Any) -> int:
     """The same as a run of one agent: with events, and so with a log and a status line."""
     from agentstream.agent.agent import Agent  # noqa: PLC0415
     from agentstream.cli.execute import execute  # noqa: PLC0415
 
     agent = Agent("chat", client=client, system_prompt=system, **_sampling(given))
-    return execute(given, agent, prompt, log=setting(given, "log"), plain=True)
+    return execute(given, agent, content, log=setting(given, "log"), plain=True)

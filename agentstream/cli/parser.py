@@ -32,9 +32,8 @@ exit codes: 0 done, 1 failed, 2 usage error, 75 --lock is held,
             124 --deadline has passed, 130 Ctrl-C, 143 SIGTERM
 """
 _CHAT = """\
-Ask a model, for PROMPT and what is piped in; beside a PROMPT, a pipe that says
-nothing for 2 s is not waited for.  The answer streams to standard output.  The
-key is in AGENTSTREAM_API_KEY, OPENAI_API_KEY or the config file.
+Ask a model, for PROMPT and what is piped in (beside a PROMPT, within 2 s).  The
+key is in AGENTSTREAM_API_KEY, the provider's variable or the config file.
 """
 _RUN = """\
 Run a workflow file.  On a terminal the agents' text streams; into a pipe
@@ -155,6 +154,16 @@ Add = Callable[..., Any]
 
 def _chat(add: Add) -> None:
     add("prompt", metavar="PROMPT", nargs="?", type=_text, help=argparse.SUPPRESS)
+    add(
+        "-a",
+        "--attach",
+        metavar="FILE",
+        dest="files",
+        action="append",
+        default=[],
+        type=_path,
+        help="a picture or PDF to ask about; may be repeated",
+    )
     add("--system", metavar="TEXT", type=_text, help="instructions for the model")
     add("--max-tokens", metavar="N", type=_count, help="end the answer after so many")
     add("--temperature", metavar="T", type=_temperature, help="0 for the likeliest answer")
@@ -262,7 +271,7 @@ def _model(add: Add) -> None:
         "--provider",
         metavar="NAME",
         type=_text,
-        help="llama, openai, ollama, or embedded: a small model of ours",
+        help="llama, openai, anthropic, ollama, embedded",
     )
     add(
         "--model",

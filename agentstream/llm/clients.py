@@ -27,7 +27,7 @@ from agentstream import checks
 from agentstream.cancel import CancelToken
 from agentstream.errors import ConfigError
 from agentstream.llm.call import Call
-from agentstream.llm.chat.dialect import ChatDialect, ChatTraits
+from agentstream.llm.chat.dialect import ChatTraits
 from agentstream.llm.dialect import Dialect
 from agentstream.llm.llama.dialect import LlamaDialect
 from agentstream.llm.messages import ChatMessage, ChatRequest, Delta, Prompt, as_request
@@ -57,6 +57,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from agentstream.llm.llama.tools import Template
+    from agentstream.llm.responses.choice import Apis
 
 TOOL_MODES = ("native", "schema", "auto")
 
@@ -214,7 +215,7 @@ class HTTPClient(ChatClient):
 
 
 class OpenAIClient(HTTPClient):
-    """OpenAI, or any server that speaks its chat-completions stream.
+    """OpenAI, or any server that speaks its Responses API or its chat completions.
 
     Args:
         model: the model's name.
@@ -222,8 +223,8 @@ class OpenAIClient(HTTPClient):
             request; "" for none at all.  Default: the environment's OPENAI_API_KEY,
             where OpenAI or the environment's own OPENAI_BASE_URL is asked and
             `headers` holds no Authorization.
-        base_url: requests go to base_url/chat/completions, its query behind that; default: the
-            environment's OPENAI_BASE_URL, else OpenAI's own.
+        base_url: requests go to base_url/responses or base_url/chat/completions, its query
+            behind that; default: the environment's OPENAI_BASE_URL, else OpenAI's own.
         headers, query, body: further headers, query fields and body fields of
             every request ("api-version" for Azure, say).
         verify: True, False, the path of a CA bundle, or an `ssl.SSLContext`.
@@ -234,6 +235,13 @@ class OpenAIClient(HTTPClient):
         think_tags: the model writes its reasoning into its answer, between <think>
             and </think>: take it for reasoning.  An answer without tags is held
             back for up to 65,536 characters, until it is clear that none come.
+        api: "responses", "chat" for chat completions, or "auto": the Responses API at
+            OpenAI's own host, chat completions elsewhere, and of a request without
+            tools that has a field only chat completions knows (`stop`, `seed`,
+            "logit_bias", "n").  A server that refuses a request with the words to use
+            the other one, or another name for `max_tokens`, is asked so once more.
+        store: the provider may keep what it answers.  Without it, nothing is kept
+            there: a model's reasoning comes encrypted, and goes back with the history.
 
     Raises:
         ConfigError: a setting cannot be used, or OpenAI's own server is meant
@@ -257,6 +265,8 @@ class OpenAIClient(HTTPClient):
         retries: Optional[Retries] = None,
         limits: Optional[Limits] = None,
         think_tags: bool = False,
+        api: str = "auto",
+        store: bool = False,
     ) -> None:
         own_url = os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
         base_url = own_url if base_url is None else checks.text("base_url", base_url, empty=True)
@@ -269,8 +279,13 @@ class OpenAIClient(HTTPClient):
                 "OpenAI needs a key: set OPENAI_API_KEY or pass api_key= "
                 "(or base_url= for a server of your own)"
             )
+        at_home = _place(base_url) == OPENAI
+        chat, responses = (
+            at_path(base_url, path, query) for path in ("/chat/completions", "/responses")
+        )
+        checks.one_of("api", api, ("auto", "responses", "chat"))
         super().__init__(
-            at_path(base_url, "/chat/completions", query),
+            responses if api == "responses" or (api == "auto" and at_home) else chat,
             model=model,
             api_key=api_key or None,
             headers=headers,
@@ -281,16 +296,19 @@ class OpenAIClient(HTTPClient):
             retries=retries,
             limits=limits,
         )
-        self._traits = ChatTraits(display_url(self._transport.url))
+        self._settings: Dict[str, Any] = {"api": api, "at_home": at_home, "store": store}
+        checks.flag("store", store)
+        self._urls = chat, responses
+        self._apis: Optional[Apis] = None
         self._think_tags = think_tags
 
     def _dialect(self, request: ChatRequest) -> Dialect:
-        dialect = ChatDialect(
-            request,
-            model=self.model,
-            fields=self._body,
-            redact=self._redactor(request),
-            traits=self._traits,
+        if self._apis is None:
+            from agentstream.llm.responses.choice import Apis  # noqa: PLC0415 - for the first call
+
+            self._apis = Apis(*self._urls, **self._settings)
+        dialect = self._apis.dialect(
+            request, model=self.model, fields=self._body, redact=self._redactor(request)
         )
         return _thinking(dialect) if self._think_tags else dialect
 

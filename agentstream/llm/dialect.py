@@ -184,7 +184,8 @@ class Wrapped(Dialect):
         self.end_mark = inner.end_mark
 
     def prepare(self, ask: Ask) -> Dialect:
-        self._inner = self._inner.prepare(ask)
+        self._inner = inner = self._inner.prepare(ask)
+        self.url, self.headers, self.end_mark = inner.url, inner.headers, inner.end_mark
         return self
 
     @property

@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 
 from agentstream import checks
 from agentstream.errors import ConfigError
+from agentstream.llm.files import FilePath, file_parts
 from agentstream.llm.frozen import Frozen
 from agentstream.results import ChatResponse, ToolCall, Usage
 
@@ -67,9 +68,23 @@ class ChatMessage(Frozen):
         return cls("system", content)
 
     @classmethod
-    def user(cls, content: Content) -> ChatMessage:
-        """A user's message: text, or a list of parts for images."""
-        return cls("user", content)
+    def user(cls, content: Content, files: Sequence[FilePath] = ()) -> ChatMessage:
+        """A user's message: a text, or a list of parts.
+
+        Args:
+            content: the text or the parts.
+            files: paths of pictures (PNG, JPEG, GIF, WebP) and PDFs, which are read now
+                and stand behind the content as parts; what each is, its content says.
+
+        Raises:
+            ConfigError: a file cannot be read, is too large, or is of another kind.
+        """
+        if not files:
+            return cls("user", content)
+        parts = content
+        if isinstance(content, str):
+            parts = [{"type": "text", "text": content}] if content else []
+        return cls("user", [*parts, *file_parts(files)])
 
     @classmethod
     def assistant(

@@ -80,3 +80,24 @@ def test_json_and_jsonl(cli, here, server):
     assert kinds[0] == "workflow_started"
     assert kinds[-1] == "workflow_completed"
     assert kinds.count("agent_llm_stream_chunk") == 2
+
+
+# --- files ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [(), ("--json",), ("--jsonl",)])
+def test_files_go_with_the_question(here, cli, server, how):
+    server.default(*text_chunks("A dot."))
+    (cli.folder / "a.txt").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (cli.folder / "b").write_bytes(b"%PDF-1.7")
+    done = here("chat", "What is it?", "-a", "a.txt", "--attach", "b", *how)
+    assert "A dot." in done.out
+    content = asked(server)[-1]["content"]
+    assert [part["type"] for part in content] == ["text", "image_url", "file"]
+
+
+def test_a_file_that_is_none_is_told_before_anything_is_sent(here, cli, server):
+    (cli.folder / "words").write_bytes(b"words")
+    done = here("chat", "What is it?", "-a", "words", code=2)
+    assert "words is no picture" in done.err
+    assert server.requests == []

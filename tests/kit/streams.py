@@ -6,7 +6,7 @@ from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 from agentstream.errors import AgentStreamError
 from agentstream.llm.chat.dialect import ChatDialect, ChatTraits
-from agentstream.llm.clients import LlamaClient
+from agentstream.llm.clients import HTTPClient, LlamaClient
 from agentstream.llm.messages import ChatMessage, ChatRequest, Delta, as_request
 from agentstream.llm.secrets import Redactor
 from agentstream.llm.transport.response import StreamResponse
@@ -48,10 +48,17 @@ class PlayingClient(LlamaClient):
 
 
 def play(
-    pieces: Iterable[bytes], **settings: Any
+    pieces: Iterable[bytes], client: Optional[HTTPClient] = None, **settings: Any
 ) -> Tuple[List[Delta], Any, Optional[AgentStreamError]]:
-    """All deltas, the response, and the error that ended the stream if one did."""
-    client = PlayingClient(pieces, **settings)
+    """All deltas, the response, and the error that ended the stream if one did.
+
+    Args:
+        client: whose server the pieces take the place of; it is closed.  None for a
+            LlamaClient with these settings.
+    """
+    if client is None:
+        client = PlayingClient(pieces, **settings)
+    client._transport._send = lambda *_: response_of(pieces)  # type: ignore[method-assign]
     stream = client.stream_deltas(as_request("hi"))
     deltas: List[Delta] = []
     try:

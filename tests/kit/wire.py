@@ -55,6 +55,7 @@ class WireServer:
     Attributes:
         requests: the number of the connection each request came on, from 1.
         heads: each request's head.
+        answered: how many requests it is done with.
     """
 
     def __init__(self, answer: Callable[[bytes, bytes], Answer], *, tls: bool = False) -> None:
@@ -63,6 +64,7 @@ class WireServer:
         self.requests: List[int] = []
         self.heads: List[bytes] = []
         self.connections = 0
+        self.answered = 0
         self._threads: List[threading.Thread] = []
         self._socks: List[socket.socket] = []
         self._undo = contextlib.ExitStack()
@@ -131,19 +133,28 @@ class WireServer:
                         return
                     self.requests.append(number)
                     self.heads.append(head)
-                    for piece in self._answer(head, reader.read(length)):
-                        if piece is None:
+                    try:
+                        if not self._send(sock, self._answer(head, reader.read(length))):
                             return
-                        if isinstance(piece, float):
-                            self._closing.wait(piece)
-                        else:
-                            sock.sendall(piece)
+                    finally:
+                        self.answered += 1
         except (OSError, ValueError):
             pass
         finally:
             sock.close()
             with contextlib.suppress(ValueError):
                 self._socks.remove(plain)
+
+    def _send(self, sock: socket.socket, answer: Answer) -> bool:
+        """Send an answer; False if it hangs up."""
+        for piece in answer:
+            if piece is None:
+                return False
+            if isinstance(piece, float):
+                self._closing.wait(piece)
+            else:
+                sock.sendall(piece)
+        return True
 
 
 def _head(reader: Any) -> Any:

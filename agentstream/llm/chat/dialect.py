@@ -33,10 +33,19 @@ class ChatTraits:
         takes_stream_options: False once it has refused the field.
         refused: fields of an answer's provider state that a model refused to be sent
             back: (model, field).
+        url: where requests go; None for the transport's own URL.
+        most: the field that says how long an answer may become: max_tokens, or
+            max_completion_tokens.
+        most_of: that field by model, where a model takes another.
     """
 
-    def __init__(self, origin: str = "") -> None:
+    def __init__(
+        self, origin: str = "", *, url: Optional[str] = None, most: str = "max_tokens"
+    ) -> None:
         self.origin = origin
+        self.url = url
+        self.most = most
+        self.most_of: Dict[str, str] = {}
         self.takes_stream_options = True
         self.refused: Set[Tuple[str, str]] = set()
 
@@ -68,8 +77,11 @@ class ChatDialect(Dialect):
         self._messages: Sequence[Any] = () if own else request.messages
         self._redact = redact
         self._traits = traits
+        self.url = traits.url
         self._body: Dict[str, Any] = {**to_body(request, model), **fields, **request.extra}
         self._without: Set[str] = set()  # fields of provider state that this call leaves out
+        self._most_changed = False
+        self._most = self._renamed_most(fields, request.extra)
         self._put_back()
         self._asked_for_usage = False
         self._state = StateCollector()
@@ -101,10 +113,25 @@ class ChatDialect(Dialect):
         if self._asked_for_usage and failures.refuses_stream_options(error):
             self._traits.takes_stream_options = False
             return True
+        if self._most and not self._most_changed:
+            other = failures.renamed(error, self._most)
+            if other is not None:
+                self._body[other] = self._body.pop(self._most)
+                self._most, self._most_changed = other, True
+                return True
         refused = {name for name in self._sent_back if failures.names_field(error, name)}
         self._without |= refused
         self._put_back()
         return bool(refused)
+
+    def _renamed_most(self, *given: Mapping[str, Any]) -> str:
+        """The field in which the request's own `max_tokens` goes out; "" if there is none."""
+        if "max_tokens" not in self._body or any("max_tokens" in fields for fields in given):
+            return ""
+        name = self._traits.most_of.get(self.model, self._traits.most)
+        most = self._body.pop("max_tokens")
+        self._body.setdefault(name, most)
+        return name
 
     def _put_back(self) -> None:
         """Write the messages, each with its provider state as far as the server takes it."""
@@ -130,6 +157,8 @@ class ChatDialect(Dialect):
     def begin(self, answer: Accumulator) -> None:
         """See `Dialect.begin`."""
         self._traits.refused |= {(self.model, name) for name in self._without}
+        if self._most_changed:
+            self._traits.most_of[self.model] = self._most
         if not answer.begun:  # or what came before the break is part of the answer's state
             self._state = StateCollector()
         self._reader = ChunkReader(self._state)
@@ -252,7 +281,7 @@ class ChatDialect(Dialect):
         """See `Dialect.status_error`."""
         if status == 407:
             return failures.proxy_refused(text, redact=self._redact)
-        return failures.status_error(status, headers, text, redact=self._redact)
+        return failures.status_error(status, headers, text, redact=self._redact, model=self.model)
 
     def wrong_content(self, content_type: str, text: str) -> AgentStreamError:
         """See `Dialect.wrong_content`."""

@@ -6,10 +6,12 @@ dialect seen in the wild.  A new way of failing is a new rule here.
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any, Dict, Mapping, Optional, Type, Union
 
 from agentstream.errors import (
+    AgentStreamError,
     AuthError,
     BadRequest,
     ConnectError,
@@ -25,7 +27,7 @@ from agentstream.llm.chat.retry_hints import (
     retry_after,
     status_of,
 )
-from agentstream.llm.chat.words import codes_of, message_of, page_text, parse, snippet
+from agentstream.llm.chat.words import SNIPPET, codes_of, message_of, page_text, parse, snippet
 from agentstream.llm.secrets import Redactor
 from agentstream.text import replace_surrogates, strip_controls
 
@@ -35,9 +37,11 @@ __all__ = [
     "parse_retry_after",
     "proxy_refused",
     "refuses_stream_options",
+    "renamed",
     "snippet",
     "status_error",
     "stream_error",
+    "wants_responses",
     "wrong_content",
 ]
 
@@ -50,6 +54,26 @@ _REQUEST_ID_HEADERS = (
 )
 
 
+#: The two names of one field.
+_BOTH = ("max_tokens", "max_completion_tokens")
+_UNKNOWN = re.compile(
+    "unknown|unsupported|not supported|unrecognized|unexpected|extra|not permitted|forbidden"
+    "|not allowed",
+    re.IGNORECASE,
+)
+#: Where a model is named.
+_ANOTHER = "another is set by model=, --model, AGENTSTREAM_MODEL or a workflow file's model"
+_GONE_CODES = re.compile(
+    "model_?(not_?found|decommissioned|deprecated|retired|gone)", re.IGNORECASE
+)
+_GONE = re.compile(
+    r"\bmodel\b.{0,200}\b(does not exist|doesn't exist|not found|no longer|decommissioned"
+    r"|been deprecated|been (shut|retired)|not available)\b|model not found|unknown model"
+    r"|invalid model name|no such model",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
 def status_error(
     status: int,
     headers: Mapping[str, str],
@@ -57,6 +81,7 @@ def status_error(
     *,
     redact: Redactor,
     now: Optional[float] = None,
+    model: str = "",
 ) -> StatusError:
     """The error an HTTP answer means.
 
@@ -66,6 +91,8 @@ def status_error(
         body: as much of the body as was read, as text.
         redact: takes secrets out of what the error will carry.
         now: Unix time that an HTTP date in Retry-After counts from.
+        model: the model that was asked; an error that says there is none of that
+            name says where another one is set.
     """
     headers = {name.lower(): value for name, value in headers.items()}
     payload = parse(body)
@@ -80,6 +107,8 @@ def status_error(
         "location": _shown(headers["location"], redact) if "location" in headers else None,
         "retryable": is_retryable(status, headers, payload, said),
     }
+    if model and status in (400, 404, 410, 422) and _is_gone(payload, said):
+        message += f" (no model {_shown(model, redact)} is served, or no longer; {_ANOTHER})"
     if status in (401, 403):
         return AuthError(message, **common)
     kind = _kind_of(status)
@@ -89,6 +118,13 @@ def status_error(
         return BadRequest(message, **common)
     delay = retry_after(headers, payload, said, time.time() if now is None else now)
     return kind(message, retry_after=delay, **common)
+
+
+def _is_gone(payload: Any, said: str) -> bool:
+    """True if an error says that the model that was asked is not there, or not any more."""
+    if any(_GONE_CODES.fullmatch(code) for code in codes_of(payload)):
+        return True
+    return bool(_GONE.search(said[:SNIPPET]))
 
 
 def _kind_of(status: int) -> Optional[Type[Union[RateLimited, ServerError]]]:
@@ -112,6 +148,24 @@ def refuses_stream_options(error: StatusError) -> bool:
     return error.status in (400, 422) and (
         "stream_options" in error.body or "include_usage" in error.body
     )
+
+
+def wants_responses(error: AgentStreamError) -> bool:
+    """True if the server's complaint says to ask the Responses API."""
+    return (
+        isinstance(error, StatusError)
+        and error.status in (400, 404, 422)
+        and ("v1/responses" in error.body)
+    )
+
+
+def renamed(error: StatusError, sent: str) -> Optional[str]:
+    """The field to say `sent` in, max_tokens or max_completion_tokens, by a server's complaint."""
+    other = _BOTH[1 - _BOTH.index(sent)]
+    if names_field(error, other) and sent in error.body:
+        return other
+    unknown = names_field(error, sent) and _UNKNOWN.search(error.body)
+    return other if unknown else None
 
 
 def names_field(error: StatusError, name: str) -> bool:

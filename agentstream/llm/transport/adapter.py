@@ -16,8 +16,9 @@ from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from agentstream.llm.transport.head import HTTPResponse
+from agentstream.llm.transport.head import HTTPResponse, Unasked
 from agentstream.llm.transport.link import current
+from agentstream.llm.transport.poll import readable
 from agentstream.llm.transport.response import StreamResponse
 from agentstream.text import strip_controls
 
@@ -45,16 +46,20 @@ class _Linked:
             if self.sock is None:
                 self.connect()  # here rather than inside, so that the clocks know
             link.serving(self)
+            if link.reused and readable(self.sock, 0):
+                raise Unasked  # they came since the pool looked
             link.sent = True
         super().request(*args, **kwargs)  # type: ignore[misc]
 
 
-class _Releasing:
-    """What both pools add: a connection comes back without the link of the call it served.
+class _LinkedPool:
+    """What both pools add: a connection has the link of the call it serves, of no other."""
 
-    urllib3 takes it back as soon as the body has been read to its end, which
-    may be long before the call is over: a cancel must not find it there.
-    """
+    def _get_conn(self, timeout: Any = None) -> Any:
+        conn = super()._get_conn(timeout)  # type: ignore[misc]
+        if current.link is not None and current.link.fresh:
+            conn.close()  # it will connect anew
+        return conn
 
     def _put_conn(self: Any, conn: Any) -> None:
         link = None if conn is None else conn.__dict__.pop("_link", None)
@@ -83,11 +88,11 @@ class _TLSConnection(_Linked, HTTPSConnection):
             raise
 
 
-class _Pool(_Releasing, HTTPConnectionPool):
+class _Pool(_LinkedPool, HTTPConnectionPool):
     ConnectionCls = _Connection
 
 
-class _TLSPool(_Releasing, HTTPSConnectionPool):
+class _TLSPool(_LinkedPool, HTTPSConnectionPool):
     ConnectionCls = _TLSConnection
 
     def _validate_conn(self, conn: Any) -> None:

@@ -11,6 +11,7 @@ it.  What the bytes mean is for others to know.
 
 from __future__ import annotations
 
+import http
 from types import TracebackType
 from typing import Callable, Iterator, List, Mapping, Optional, Protocol, Type
 
@@ -78,9 +79,10 @@ class Exchange:
         places: the pool's.
         stop: cancels the exchange from any thread, wherever it is.
         timer: default: none, and so no deadlines.
-        resend: send the request again, once, if the connection had lain idle
-            and turns out to be closed: nobody's failure, but the server may
-            have seen the request.
+        resend: send the request again, once and over a new connection, if the
+            connection had lain idle and turns out to be stale: closed, closing with a
+            408 (RFC 9110, 15.5.9), or with bytes in it that are no answer.  Nobody's
+            failure, but the server may have seen the request.
 
     Attributes:
         broken: what ended the body too soon, in words; "" if nothing did.
@@ -106,6 +108,7 @@ class Exchange:
         self._stop = stop
         self._timer = _Unbounded() if timer is None else timer
         self._resend = resend
+        self._stale = False
         self._placed = False
         self._link: Optional[Link] = None
         self._response: Optional[StreamResponse] = None
@@ -137,17 +140,33 @@ class Exchange:
     def _try(self) -> Optional[StreamResponse]:
         """The response; None if the request is to be sent again."""
         until = self._timer.connecting()
-        link = self._link = Link(self._stop, until, self._timer.connected)
+        link = Link(self._stop, until, self._timer.connected, fresh=self._stale)
+        self._link = link
+        response: Optional[StreamResponse] = None
         try:
-            return self._send(link)
+            response = self._send(link)
         except AgentStreamError as error:
             self._check_stop(link.phase)
-            stale = link.reused and not link.answered and error.outcome == "unknown"
-            if not (stale and self._resend and isinstance(error, ConnectError)):
+            unanswered = isinstance(error, ConnectError) and error.outcome == "unknown"
+            self._stale = link.foreign or (unanswered and not link.answered)
+            if not self._sends_again(link):
                 raise
+        else:
+            self._stale = _says_idle(response)
+            if not self._sends_again(link):
+                return response
         link.release()
-        self._resend = False
+        if response is not None:
+            response.close()
         return None
+
+    def _sends_again(self, link: Link) -> bool:
+        """True if a stale connection has failed the request; of those sent, true once."""
+        if not (link.reused and self._stale and (self._resend or not link.sent)):
+            return False
+        if link.sent:
+            self._resend = False
+        return True
 
     def _check_stop(self, phase: str) -> None:
         if self._stop.cancelled:
@@ -236,3 +255,9 @@ class Exchange:
                 return b""
 
         return safe
+
+
+def _says_idle(response: StreamResponse) -> bool:
+    """True if a server closes a connection because no request came for too long."""
+    closes = "close" in response.headers.get("connection", "").lower()
+    return closes and response.status_code == http.HTTPStatus.REQUEST_TIMEOUT

@@ -5,11 +5,12 @@ RFC 9110, section 15.2 (interim answers), RFC 9112, section 6.3 (a body's length
 
 from __future__ import annotations
 
+import email.errors
 import http
 import http.client
 from typing import IO, Any, List, Tuple
 
-__all__ = ["HTTPResponse", "UnclearHead"]
+__all__ = ["CutHead", "HTTPResponse", "NotHTTP", "Unasked", "UnclearHead"]
 
 #: Interim answers before the real one: so many, and so many bytes of headers together.
 _MOST_INTERIM = 64
@@ -17,6 +18,24 @@ _MOST_BYTES = 65536
 
 
 _BLANK = (b"\r\n", b"\n")
+#: What the parser says of a line among the headers that is none.
+_NO_HEADER = (
+    email.errors.MissingHeaderBodySeparatorDefect,
+    email.errors.FirstHeaderLineIsContinuationDefect,
+    email.errors.MisplacedEnvelopeHeaderDefect,
+)
+
+
+class NotHTTP(http.client.HTTPException):
+    """Bytes that are no head of an answer; its text says what is wrong with them."""
+
+
+class CutHead(http.client.HTTPException):
+    """The head of an answer that ended with its connection."""
+
+
+class Unasked(http.client.HTTPException):
+    """Bytes that were there before the request was sent."""
 
 
 class UnclearHead(http.client.HTTPException):
@@ -33,18 +52,37 @@ class HTTPResponse(http.client.HTTPResponse):
     def _read_status(self) -> Tuple[str, int, str]:
         skipped = 0
         for _ in range(_MOST_INTERIM):
-            try:
-                version, status, reason = super()._read_status()  # type: ignore[misc]
-            except http.client.RemoteDisconnected:
-                if not skipped:
-                    raise
-                raise http.client.BadStatusLine("cut after an interim answer") from None
+            version, status, reason = self._status_line(skipped > 0)
             if status >= 200:
                 return version, status, reason
             if status == http.HTTPStatus.SWITCHING_PROTOCOLS:
                 raise UnclearHead("101: it switches to a protocol nobody asked for")
             skipped = self._skip_headers(skipped)
         raise UnclearHead("interim answers without end")
+
+    def _status_line(self, begun: bool) -> Tuple[str, int, str]:
+        """One status line; `begun` if an interim answer has come before it.
+
+        Raises:
+            http.client.RemoteDisconnected: the connection ended before any byte.
+            CutHead: it ended later; NotHTTP: what came is no status line.
+        """
+        try:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+        except http.client.RemoteDisconnected:
+            if not begun:
+                raise
+        except http.client.BadStatusLine as error:
+            line = str(error)
+            if line.endswith("\n") or line[:5] != "HTTP/"[: len(line)]:
+                raise NotHTTP("no status line") from None
+        except http.client.LineTooLong:
+            raise NotHTTP("a line without end") from None
+        else:
+            if not version.startswith(("HTTP/1.", "HTTP/0.9")):
+                raise NotHTTP("another version of it")
+            return version, status, reason
+        raise CutHead("cut in its first line")
 
     def _skip_headers(self, skipped: int) -> int:
         """Skip the headers of an interim answer; returns the bytes skipped until now."""
@@ -56,13 +94,15 @@ class HTTPResponse(http.client.HTTPResponse):
             if line in _BLANK:
                 return skipped
             if not line.endswith(b"\n"):
-                raise http.client.BadStatusLine("cut in an interim answer")
+                raise CutHead("cut in an interim answer")
 
     def begin(self) -> None:
         """Read the head.
 
         Raises:
-            http.client.BadStatusLine: it was cut off.
+            http.client.RemoteDisconnected: the connection ended before any byte.
+            CutHead: it was cut off.
+            NotHTTP: there is none.
             UnclearHead: it does not say where the body ends, or twice.
         """
         fp = self.fp
@@ -71,7 +111,10 @@ class HTTPResponse(http.client.HTTPResponse):
         super().begin()
         self.fp = fp
         if lines.last not in _BLANK:  # http.client takes the end for a blank line
-            raise http.client.BadStatusLine("cut in its headers")
+            raise CutHead("cut in its headers")
+        if any(isinstance(defect, _NO_HEADER) for defect in self.headers.defects):
+            # http.client has dropped that line and all that follow.
+            raise NotHTTP("a line among the headers is none")
         codings = [c for c in self._values("transfer-encoding") if c != "identity"]
         lengths = self._values("content-length")
         if codings:

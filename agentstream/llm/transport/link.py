@@ -33,9 +33,16 @@ class Link:
     """
 
     def __init__(
-        self, stop: CancelToken, connect_until: float, on_connected: Callable[[], object]
+        self,
+        stop: CancelToken,
+        connect_until: float,
+        on_connected: Callable[[], object],
+        *,
+        fresh: bool = False,
     ) -> None:
         self.stop = stop
+        #: No connection that has served before will do.
+        self.fresh = fresh
         self.connect_until = connect_until
         #: A connection that had served before is used again.
         self.reused = False
@@ -43,8 +50,10 @@ class Link:
         self.phase = "connect"
         #: The request may have reached the server.
         self.sent = False
-        #: Bytes of an answer have come, though not a whole status line.
+        #: Bytes of an answer have come, though not a whole head.
         self.answered = False
+        #: What has come answers no request of ours.
+        self.foreign = False
         self._on_connected = on_connected
         self._duplicates: List[socket.socket] = []
         self._connection: Optional[HTTPConnection] = None

@@ -12,7 +12,7 @@ import requests
 import urllib3.exceptions
 
 from agentstream.errors import AgentStreamError, ConnectError, ProtocolError
-from agentstream.llm.transport.head import UnclearHead
+from agentstream.llm.transport.head import CutHead, NotHTTP, Unasked, UnclearHead
 
 if TYPE_CHECKING:
     from agentstream.llm.transport.link import Link
@@ -71,21 +71,21 @@ def connect_error(error: BaseException, link: Link, url: str) -> AgentStreamErro
         )
     if link.sent:
         return _unanswered(chain, link, place)
+    link.foreign = _find(chain, Unasked) is not None
     reason = _reason(problem) if problem is not None else type(chain[-1]).__name__
     return ConnectError(f"cannot connect to {place}: {reason}", **common)
 
 
 def _unanswered(chain: List[BaseException], link: Link, place: str) -> AgentStreamError:
     """The request was sent, and no status line came back."""
-    garbage = _find(chain, http.client.HTTPException)
-    if isinstance(garbage, http.client.BadStatusLine) and not str(garbage).endswith("\n"):
-        link.answered = not isinstance(garbage, ConnectionError)  # cut in its first line
-    elif isinstance(garbage, UnclearHead):
-        return ProtocolError(f"the answer of {place} is unclear: {garbage}", phase="headers")
-    elif garbage is not None and not isinstance(garbage, ConnectionError):
+    trouble = _find(chain, http.client.HTTPException)
+    link.answered = isinstance(trouble, (CutHead, UnclearHead))
+    link.foreign = isinstance(trouble, NotHTTP)
+    if isinstance(trouble, UnclearHead):
+        return ProtocolError(f"the answer of {place} is unclear: {trouble}", phase="headers")
+    if trouble is not None and not isinstance(trouble, (CutHead, ConnectionError)):
         return ProtocolError(
-            f"{place} answered something that is not HTTP ({type(garbage).__name__})",
-            phase="headers",
+            f"{place} answered something that is not HTTP ({trouble})", phase="headers"
         )
     return ConnectError(
         f"{place} took the request and hung up without an answer",

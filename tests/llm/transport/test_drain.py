@@ -77,8 +77,8 @@ def test_b05_what_the_drain_finds_behind_the_end(extra, apart):
         return [HEAD + ANSWER, 0.005, *([end + extra] if not apart else [end, extra])]
 
     with WireServer(answer) as server, client_of(server) as client:
-        for _ in range(3):
+        for number in range(3):
             assert ask(client).text == "Hello"
             wait_until(lambda: not drains(), 1.0)
-            threading.Event().wait(0.02 if apart else 0)  # else it comes after the next request
+            wait_until(lambda n=number: server.answered > n)
         assert server.requests == [1, 2, 3]
