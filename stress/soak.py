@@ -6,9 +6,9 @@ ok, failed or unknown and held against the invariants of docs/faults.rst; exit c
 if one is broken.  Threads, descriptors, pool slots and memory are compared at
 rest, every few minutes and at the end.
 
-What it leaves out: I5, the log after kill -9.  Worker processes are killed here,
-and what they had reported is checked, but a log that outlives them needs the
-SQLite store.
+With --log FILE the events go to an SQLite log, a server hands them out over HTTP, and a
+remote follower reads every run of it as it goes; at the end the log is opened again and
+held against what subscribers had been given (I5).  Killed logs are kill9.py's.
 """
 
 from __future__ import annotations
@@ -54,12 +54,15 @@ from agentstream import (  # noqa: E402, I001 - this tree's, whatever is install
     OpenAIClient,
     Retries,
     Runtime,
+    SqliteStore,
     StallTimeout,
     StreamTruncated,
     Timeouts,
     Workflow,
     WorkflowFailed,
 )
+from agentstream.web import create_app, follow  # noqa: E402
+from agentstream.web.server import Server, listen  # noqa: E402
 from soak_script import (  # noqa: E402
     HEADER,
     KEY,
@@ -177,11 +180,13 @@ class Seen:
 class Checker:
     """Sees all events, in order, each once: I1, I4, I7."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, by_run: bool) -> None:
         self.record = record
+        self.by_run = by_run
         self.changed = threading.Condition()
         self.seen: Dict[str, Seen] = {}
         self.over: Dict[str, None] = {}
+        self.ended: Dict[str, Tuple[int, str]] = {}  # each run's last offset, and how it ended
         self.position = 0
         self.events = 0
 
@@ -197,9 +202,11 @@ class Checker:
             with self.changed:
                 self.seen.clear()  # what is known of them has holes
             return
-        if event.position != self.position + 1:
-            self.record.break_("I4 position", f"{event.id}: {self.position} -> {event.position}")
-        self.position = event.position
+        if not self.by_run:  # else a position comes with the commit
+            if event.position != self.position + 1:
+                where = f"{event.id}: {self.position} -> {event.position}"
+                self.record.break_("I4 position", where)
+            self.position = event.position
         with self.changed:
             self._take(event)
             self.changed.notify_all()
@@ -222,6 +229,7 @@ class Checker:
             seen.retries += 1
         elif event.type.value in ENDS:
             seen.end = event.type.value
+            self.ended[name] = seen.last, seen.end
             self.over[name] = None
             if len(self.over) > 4000:
                 del self.over[next(iter(self.over))]
@@ -239,11 +247,59 @@ class Checker:
             return self.seen.pop(name, None)
 
 
+class Remote:
+    """Follows all runs over HTTP, as another machine would: I4 once more."""
+
+    def __init__(self, record: Record, store: Any) -> None:
+        self.record = record
+        self.last: Dict[str, int] = {}
+        self.ended: Dict[str, Tuple[int, str]] = {}
+        self.cancel = CancelToken()
+        self.server = Server(create_app(store), listen("127.0.0.1", 0)).start()
+        self.thread = threading.Thread(target=self._read, name="soak-remote", daemon=True)
+        self.thread.start()
+
+    def _read(self) -> None:
+        try:
+            for event in follow(self.server.url, after=0, cancel=self.cancel):
+                self._take(event)
+        except Cancelled:
+            pass
+
+    def _take(self, event: Any) -> None:
+        if event.type is EventType.EVENTS_MISSED:
+            self.record.break_("I4 remote", f"missed {dict(event.data)}")
+            return
+        name = event.workflow_id
+        if event.offset != self.last.get(name, 0) + 1:
+            self.record.break_("I4 remote", f"{event.id}: {self.last.get(name, 0)}")
+        self.last[name] = event.offset
+        if event.type.value in ENDS:
+            self.ended[name] = event.offset, event.type.value
+
+    def close(self, wanted: Dict[str, Tuple[int, str]]) -> None:
+        """Wait for what is still to come, compare, stop."""
+        until = time.monotonic() + 20.0
+        while time.monotonic() < until and set(wanted) - set(self.ended):
+            threading.Event().wait(0.05)
+        for name, end in wanted.items():
+            if self.ended.get(name) != end:
+                self.record.break_("I4 remote", f"{name}: {self.ended.get(name)}, not {end}")
+        self.record.count("runs followed over HTTP", len(self.ended))
+        self.cancel.cancel("the soak is over")
+        self.thread.join(10.0)
+        self.server.stop()
+
+
 class Rough:
     """A subscriber that is slow, raises or is stuck; it checks order and what it missed."""
 
-    def __init__(self, record: Record, name: str, seed: str, halt: threading.Event) -> None:
+    def __init__(
+        self, record: Record, name: str, seed: str, halt: threading.Event, by_run: bool
+    ) -> None:
         self.record = record
+        self.by_run = by_run
+        self.last: Dict[str, int] = {}
         self.name = name
         self.rng = random.Random(f"{seed}:{name}")
         self.halt = halt
@@ -263,9 +319,7 @@ class Rough:
             self.missed += last - first + 1
             self.position = last
             return
-        if self.position is not None and event.position != self.position + 1:
-            self.record.break_("I4 order", f"{self.name}: {self.position} -> {event.position}")
-        self.position = event.position
+        self._check_order(event)
         if self.name == "slow":
             self.halt.wait(0.004)
         elif self.name == "stuck" and self.rng.random() < 0.0005:
@@ -274,6 +328,17 @@ class Rough:
         elif self.name == "raising" and self.rng.random() < 0.02:
             self.raised += 1
             raise RuntimeError("soak means to")
+
+    def _check_order(self, event: Any) -> None:
+        if self.by_run:  # of a log that is committed later, positions come with what is read back
+            last = self.last.get(event.workflow_id)
+            if last is not None and event.offset != last + 1:
+                self.record.break_("I4 order", f"{self.name}: {event.id} after {last}")
+            self.last[event.workflow_id] = event.offset
+            return
+        if self.position is not None and event.position != self.position + 1:
+            self.record.break_("I4 order", f"{self.name}: {self.position} -> {event.position}")
+        self.position = event.position
 
 
 # --- cases ---------------------------------------------------------------------------------
@@ -1001,7 +1066,11 @@ def be_worker(options: argparse.Namespace) -> None:
 class Soak:
     """The parts, the pace, and the times of rest."""
 
-    def __init__(self, seed: str, streams: int, *, worker: bool = False) -> None:
+    def __init__(
+        self, seed: str, streams: int, *, worker: bool = False, log: Optional[str] = None
+    ) -> None:
+        self.log = log
+        self.remote: Optional[Remote] = None
         self.record = Record(seed)
         self.streams = streams
         self.operations = [("plain", 40), ("deltas", 15), ("agent", 15), ("workflow", 30)]
@@ -1070,10 +1139,13 @@ class Soak:
         self.open_runtime()
 
     def open_runtime(self) -> None:
-        self.events = EventStream(MemoryStore(3000))
-        self.checker = Checker(self.record)
+        self.events = EventStream(SqliteStore(self.log) if self.log else MemoryStore(3000))
+        if self.log:
+            self.remote = Remote(self.record, SqliteStore(self.log))
+        self.checker = Checker(self.record, bool(self.log))
         self.rough = [
-            Rough(self.record, n, self.record.seed, self.halt) for n in ("slow", "raising", "stuck")
+            Rough(self.record, n, self.record.seed, self.halt, bool(self.log))
+            for n in ("slow", "raising", "stuck")
         ]
         self.subscriptions = [self.events.subscribe(self.checker, max_queue=100_000)]
         for rough in self.rough:
@@ -1169,6 +1241,9 @@ class Soak:
             self.record.count(f"{rough.name} subscriber: events", rough.taken)
         if not self.runtime.shutdown(timeout=10.0):
             self.record.break_("I6 workers left", "Runtime.shutdown")
+        if self.remote is not None:
+            self.remote.close(self.checker.ended)
+            self.reopen()
         for rough, subscription in zip(self.rough, self.subscriptions[1:]):
             if subscription.errors != rough.raised:
                 self.record.break_("U01 errors counted", f"{subscription.errors}, {rough.raised}")
@@ -1179,6 +1254,17 @@ class Soak:
             config.client.close()
         for part in (*self.proxies, *self.servers, self.canceller):
             part.close()
+
+    def reopen(self) -> None:
+        """I5: the log holds what subscribers had been given."""
+        assert self.log is not None
+        with SqliteStore(self.log) as store:
+            for name, (last, end) in self.checker.ended.items():
+                events = store.read(workflow_id=name, after=0, limit=last + 10)
+                offsets = [event.offset for event in events]
+                if offsets != list(range(1, last + 1)) or events[-1].type.value != end:
+                    self.record.break_("I5 the log", f"{name}: {offsets[-3:]}, not {last} {end}")
+        self.record.count("runs read again from the log", len(self.checker.ended))
 
 
 def rss_mib() -> float:
@@ -1338,7 +1424,8 @@ def summary(soak: Soak, seconds: float, cpu: float) -> None:
     for name, count in sorted(record.counts.items()):
         print(f"  {name:34} {count:8}")
     print(f"  rss at rest, MiB: {[round(r, 1) for r in soak.rss][:: max(1, len(soak.rss) // 12)]}")
-    print("  not in it: I5, the log after kill -9, which waits for the SQLite store")
+    if soak.log is None:
+        print("  not in it: I5 and the remote follower; see --log")
     print(f"\ninvariants broken: {sum(record.broken.values())}")
     for name, count in record.broken.most_common():
         print(f"  {name:34} {count:7}")
@@ -1350,6 +1437,7 @@ def main() -> int:
     parser.add_argument("minutes", type=float, nargs="?", default=1.0)
     parser.add_argument("--seed", default=str(int(time.time())))
     parser.add_argument("--streams", type=int, default=12)
+    parser.add_argument("--log", help="an SQLite log to be made, served and followed")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--ports", type=int, nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--ca", help=argparse.SUPPRESS)
@@ -1361,7 +1449,7 @@ def main() -> int:
     os.environ.pop("OPENAI_API_KEY", None)
     threads, descriptors = set(threading.enumerate()), fds()
     begun, cpu = time.monotonic(), cpu_s()
-    soak = Soak(options.seed, min(options.streams, 64))
+    soak = Soak(options.seed, min(options.streams, 64), log=options.log)
     note(f"seed {options.seed}, pid {os.getpid()}, {options.minutes} min")
     soak.open()
     soak.idle_fds = fds() + 8  # type: ignore[attr-defined]
