@@ -158,8 +158,11 @@ def instance(name: str, value: Any, kind: type, *, optional: bool = False, of: s
     if value is None and optional:
         return None
     if not isinstance(value, kind):
-        article = "an" if kind.__name__[:1] in "AEIOU" else "a"
-        reason = f"must be {article} {kind.__name__}, not {type(value).__name__}"
+        kind_name = (
+            getattr(kind, "__name__", "") or str(kind).rpartition(".")[2]
+        )  # typing's, on 3.9
+        article = "an" if kind_name[:1] in "AEIOU" else "a"
+        reason = f"must be {article} {kind_name}, not {type(value).__name__}"
         raise ConfigError.about(name, reason, of)
     return value
 

@@ -216,7 +216,10 @@ def _evaluated(function: Callable[..., Any], parameter: inspect.Parameter) -> An
 def _injected(annotation: Any) -> Optional[Injected]:
     if typing.get_origin(annotation) is typing.Annotated:
         return _injected(annotation.__origin__)
-    if isinstance(annotation, type) and issubclass(annotation, _INJECTED):
+    # A list[str] passes for a class on Python 3.9.
+    if typing.get_origin(annotation) is None and isinstance(annotation, type):
+        if not issubclass(annotation, _INJECTED):
+            return None
         return Injected(CancelToken if issubclass(annotation, CancelToken) else RunContext, False)
     members = typing.get_args(annotation)
     if is_union(annotation) and len(members) == 2 and type(None) in members:
