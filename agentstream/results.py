@@ -17,7 +17,8 @@ class Usage(NamedTuple):
     `estimated` marks counts that are ours: the server sent none, so
     `completion_tokens` counts the deltas and `prompt_tokens` is None.
     `cached_tokens` and `cache_write_tokens` are parts of the prompt,
-    `reasoning_tokens` of the completion; `cost` is the server's own figure.
+    `reasoning_tokens` of the completion; `cost` is the server's own figure, else that of
+    the client's `Prices`.
     """
 
     prompt_tokens: Optional[int] = None

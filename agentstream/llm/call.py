@@ -27,6 +27,7 @@ from agentstream.llm.accumulator import Accumulator
 from agentstream.llm.deadlines import Deadlines
 from agentstream.llm.dialect import Decoder, Dialect
 from agentstream.llm.messages import Delta, RetryNotice
+from agentstream.llm.prices import Prices
 from agentstream.llm.settings import Limits, Retries, Timeouts
 from agentstream.llm.transport import Exchange, Transport
 
@@ -47,7 +48,7 @@ class Call:
     Args:
         transport: where it goes.
         dialect: the request, and how its answer is read.
-        timeouts, retries, limits: the client's.
+        timeouts, retries, limits, prices: the client's.
 
     Attributes:
         answer: the sum of what has come.
@@ -61,12 +62,14 @@ class Call:
         timeouts: Timeouts,
         retries: Retries,
         limits: Limits,
+        prices: Optional[Prices] = None,
     ) -> None:
         self._transport = transport
         self._dialect = dialect
         self._timeouts = timeouts
         self._retries = retries
         self._limits = limits
+        self._prices = prices
         self._cancel = CancelToken()
         self.answer = Accumulator(dialect.model)
         self._tries = 0  # that counted as retries
@@ -247,8 +250,7 @@ class Call:
                 break
             delta = read(event, data)
             if delta is not None:
-                self._take(delta)
-                yield delta
+                yield self._take(delta)
                 idle_until = 0.0
             else:
                 idle_until = self._deadlines.idle(idle_until)
@@ -279,8 +281,7 @@ class Call:
         text = b"\n".join(pieces).decode("utf-8", "replace")
         delta = self._dialect.read_whole(text)
         if delta is not None:
-            self._take(delta)
-            yield delta
+            yield self._take(delta)
         self._raise_failure()
         if delta is None:
             raise self._dialect.wrong_content(content_type, text)
@@ -294,11 +295,13 @@ class Call:
     def _flush(self, tail: str) -> Iterator[Delta]:
         rest = self._dialect.flush(tail)
         if rest is not None:
-            self._take(rest)
-            yield rest
+            yield self._take(rest)
 
-    def _take(self, delta: Delta) -> None:
-        """Hold the delta against the limits, add it to the answer, move from clock to clock."""
+    def _take(self, delta: Delta) -> Delta:
+        """Hold the delta against the limits, add it to the answer, move from clock to clock.
+
+        Returns it, its usage with what it cost.
+        """
         self._size += len(delta[0]) + len(delta[1])
         if self._limits.answer is not None and self._size > self._limits.answer:
             self._exceeded("answer", self._limits.answer, "characters")
@@ -307,11 +310,14 @@ class Call:
             most = self._limits.tool_arguments
             if most is not None and self._arguments > most:
                 self._exceeded("tool_arguments", most, "characters")
+        if delta[4] is not None and self._prices is not None:
+            delta = delta._replace(usage=self._prices.priced(self._dialect.model, delta[4]))
         self.answer.add(delta)
         if not self._deadlines.streaming and (self.answer.begun or self._dialect.holds_back):
             self._deadlines.begin_stream()
         if delta[3]:
             self._deadlines.begin_tail()
+        return delta
 
     @staticmethod
     def _exceeded(limit: str, most: int, unit: str) -> NoReturn:

@@ -31,6 +31,7 @@ from agentstream.llm.chat.dialect import ChatTraits
 from agentstream.llm.dialect import Dialect
 from agentstream.llm.llama.dialect import LlamaDialect
 from agentstream.llm.messages import ChatMessage, ChatRequest, Delta, Prompt, as_request
+from agentstream.llm.prices import Prices
 from agentstream.llm.secrets import Redactor
 from agentstream.llm.settings import (
     LLAMA_MODEL,
@@ -154,6 +155,7 @@ class HTTPClient(ChatClient):
         timeouts: Timeouts,
         retries: Optional[Retries] = None,
         limits: Optional[Limits] = None,
+        prices: Optional[Prices] = None,
     ) -> None:
         self.model = checks.text("model", model, empty=True)
         self.timeouts = timeouts
@@ -162,6 +164,8 @@ class HTTPClient(ChatClient):
         checks.instance("timeouts", self.timeouts, Timeouts)
         checks.instance("retries", self.retries, Retries)
         checks.instance("limits", self.limits, Limits)
+        self.prices = prices
+        checks.instance("prices", prices, Prices, optional=True)
         self._body = checks.fields("body", body)
         headers = checks.fields("headers", headers)
         self._transport = Transport(
@@ -194,6 +198,7 @@ class HTTPClient(ChatClient):
             timeouts=self.timeouts,
             retries=self.retries,
             limits=self.limits,
+            prices=self.prices,
         )
         return DeltaStream(call.answer, call.run, cancel)
 
@@ -232,6 +237,7 @@ class OpenAIClient(HTTPClient):
         timeouts: default `Timeouts()`: 10 s to connect, 120 s to the first
             token, 60 s of silence, no deadline: for a hosted model.
         retries, limits: default `Retries()` and `Limits()`.
+        prices: what its models' tokens cost, for `usage.cost`.
         think_tags: the model writes its reasoning into its answer, between <think>
             and </think>: take it for reasoning.  An answer without tags is held
             back for up to 65,536 characters, until it is clear that none come.
@@ -264,6 +270,7 @@ class OpenAIClient(HTTPClient):
         timeouts: Optional[Timeouts] = None,
         retries: Optional[Retries] = None,
         limits: Optional[Limits] = None,
+        prices: Optional[Prices] = None,
         think_tags: bool = False,
         api: str = "auto",
         store: bool = False,
@@ -295,6 +302,7 @@ class OpenAIClient(HTTPClient):
             timeouts=timeouts or Timeouts(),
             retries=retries,
             limits=limits,
+            prices=prices,
         )
         self._settings: Dict[str, Any] = {"api": api, "at_home": at_home, "store": store}
         checks.flag("store", store)
@@ -328,6 +336,7 @@ class LlamaClient(HTTPClient):
             prompt on a CPU takes its time, and so does loading a model), 120 s
             of silence, no deadline.
         retries, limits: default `Retries()` and `Limits()`.
+        prices: what its models' tokens cost, for `usage.cost`.
         tool_mode: how a model is given tools.  "native": by its chat template;
             if that knows none, a request with tools is a ConfigError (llama.cpp
             would drop them in silence; its /props is asked once).  "schema": by
@@ -356,6 +365,7 @@ class LlamaClient(HTTPClient):
         timeouts: Optional[Timeouts] = None,
         retries: Optional[Retries] = None,
         limits: Optional[Limits] = None,
+        prices: Optional[Prices] = None,
         tool_mode: str = "native",
         think_tags: bool = False,
     ) -> None:
@@ -371,6 +381,7 @@ class LlamaClient(HTTPClient):
             timeouts=timeouts or LLAMA_TIMEOUTS,
             retries=retries,
             limits=limits,
+            prices=prices,
         )
         self._traits = ChatTraits(display_url(self._transport.url))
         self._think_tags = think_tags

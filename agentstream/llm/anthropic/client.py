@@ -12,6 +12,7 @@ from agentstream.llm.anthropic.dialect import MessagesDialect, MessagesTraits
 from agentstream.llm.clients import HTTPClient
 from agentstream.llm.dialect import Dialect
 from agentstream.llm.messages import ChatRequest
+from agentstream.llm.prices import Prices
 from agentstream.llm.settings import (
     ANTHROPIC_MODEL,
     ANTHROPIC_TIMEOUTS,
@@ -63,6 +64,7 @@ class AnthropicClient(HTTPClient):
         timeouts: default: 10 s to connect, 600 s to the first token (thinking may be
             hidden, and then comes before it), 60 s of silence, no deadline.
         retries, limits: default `Retries()` and `Limits()`.
+        prices: what its models' tokens cost, for `usage.cost`.
 
     Raises:
         ConfigError: a setting cannot be used, or Anthropic's own server is meant and
@@ -86,6 +88,7 @@ class AnthropicClient(HTTPClient):
         timeouts: Optional[Timeouts] = None,
         retries: Optional[Retries] = None,
         limits: Optional[Limits] = None,
+        prices: Optional[Prices] = None,
     ) -> None:
         own_url = os.environ.get("ANTHROPIC_BASE_URL") or ANTHROPIC_URL
         base_url = own_url if base_url is None else checks.text("base_url", base_url, empty=True)
@@ -111,6 +114,7 @@ class AnthropicClient(HTTPClient):
             timeouts=timeouts or ANTHROPIC_TIMEOUTS,
             retries=retries,
             limits=limits,
+            prices=prices,
         )
         self._max_tokens = checks.whole("max_tokens", max_tokens, 1)
         self._cache = cache is not None and checks.one_of("cache", cache, ("auto",)) == "auto"

@@ -12,6 +12,7 @@ from agentstream.llm.dialect import Dialect
 from agentstream.llm.messages import ChatRequest
 from agentstream.llm.ollama.dialect import OllamaDialect
 from agentstream.llm.ollama.request import Settings
+from agentstream.llm.prices import Prices
 from agentstream.llm.settings import OLLAMA_TIMEOUTS, OLLAMA_URL, Limits, Retries, Timeouts
 from agentstream.llm.transport import ApiKey, Cert, Verify, at_path, display_url
 
@@ -44,6 +45,7 @@ class OllamaClient(HTTPClient):
         timeouts: default: 10 s to connect, 600 s to the first token (the model is
             loaded meanwhile), 120 s of silence, no deadline.
         retries, limits: default `Retries()` and `Limits()`.
+        prices: what its models' tokens cost, for `usage.cost`.
 
     A request's `response_format` becomes `format`; `temperature`, `top_p`, `seed`, `stop`
     and `max_tokens` become options.  Pictures go as data: URLs only.
@@ -71,6 +73,7 @@ class OllamaClient(HTTPClient):
         timeouts: Optional[Timeouts] = None,
         retries: Optional[Retries] = None,
         limits: Optional[Limits] = None,
+        prices: Optional[Prices] = None,
     ) -> None:
         if not checks.text("model", model, empty=True):
             raise ConfigError.about(
@@ -88,6 +91,7 @@ class OllamaClient(HTTPClient):
             timeouts=timeouts or OLLAMA_TIMEOUTS,
             retries=retries,
             limits=limits,
+            prices=prices,
         )
         checks.instance("options", options, Mapping, optional=True)
         checks.whole("num_ctx", num_ctx, 1, optional=True)
