@@ -12,6 +12,7 @@ from agentstream import checks
 from agentstream.agent.settings import LIMIT_KEYS, as_choice, limits_of
 from agentstream.errors import ConfigError
 from agentstream.llm.clients import TOOL_MODES
+from agentstream.llm.prices import Prices
 from agentstream.llm.settings import Limits, Retries, Timeouts
 from agentstream.llm.transport import check_header, check_url, secrets_in
 from agentstream.providers import DEFAULT, EMBEDDED, PROVIDERS
@@ -79,7 +80,7 @@ def read_client(table: Table, name: str) -> Optional[ClientSpec]:
         table.refuse("provider", table.problems.missing("provider", provider, PROVIDERS))
         _key_env(table, DEFAULT, {})
         return None
-    kinds: Dict[str, Kind] = {"body": JSON_TABLE}
+    kinds: Dict[str, Kind] = {"body": JSON_TABLE, "prices": TABLE}
     server: Dict[str, Any] = {}
     if provider == EMBEDDED:
         server = table.settings({"model": TEXT}, lambda model: None)
@@ -93,6 +94,8 @@ def read_client(table: Table, name: str) -> Optional[ClientSpec]:
     if secrets_in(settings.get("base_url", "")):
         where = (*table.where, "base_url")
         table.problems.warn(where, "holds a secret: keep the file to yourself")
+    if "prices" in settings:
+        settings["prices"] = Prices(settings["prices"])
     settings.update(_clocks(table, PROVIDERS[provider].timeouts))
     key_env = header_envs = ca_file = None
     if provider != EMBEDDED:
@@ -109,6 +112,8 @@ def _check_setting(**given: Any) -> None:
         check_url(given["base_url"])
     if "tool_mode" in given:
         checks.one_of("tool_mode", given["tool_mode"], TOOL_MODES)
+    if "prices" in given:
+        Prices(given["prices"])
     if "num_ctx" in given:
         checks.whole("num_ctx", given["num_ctx"], 1)
 

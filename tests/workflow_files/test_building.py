@@ -170,13 +170,15 @@ def test_a_client_of_ollama(write: Any, server: ScriptedServer) -> None:
         think = false
         keep_alive = "10m"
         options = {{top_k = 5}}
+        prices = {{m = [1, 1, 1e6]}}
         [agents.a]
         temperature = 0.5
         [[steps]]
         agent = "a"
     """
     with load_workflow(write(client)).build(environ={}) as workflow, Runtime() as runtime:
-        assert runtime.run(workflow, "hi").output == "x"
+        run = runtime.run(workflow, "hi")
+        assert (run.output, run.usage.cost) == ("x", pytest.approx(1.00001))
     body = server.requests[0].json
     assert (body["model"], body["think"], body["keep_alive"]) == ("m", False, "10m")
     assert body["options"] == {"num_ctx": 8192, "top_k": 5, "temperature": 0.5}

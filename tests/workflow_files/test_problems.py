@@ -77,6 +77,9 @@ BAD = {
     "[clients.c]\ninsecure = true\nca_file = 'x'": ["ca_file: says nothing with insecure = true"],
     "[clients.c]\ntool_mode = 'x'": ["[clients.c] tool_mode: must be one of native, schema, auto"],
     "[clients.c]\nquery = {a = '1'}": ["[clients.c] query: unknown key"],
+    "[clients.c]\nprices = {m = [1, 2]}": [
+        "[clients.c] prices: must be (input, cached, output), each for a million tokens"
+    ],
     "[clients.c]\nprovider = 'ollama'": ["[clients.c] model: is needed"],
     "[clients.c]\nprovider = 'ollama'\nmodel = 'm'\nnum_ctx = 0": [
         "[clients.c] num_ctx: must be 1 or more"
