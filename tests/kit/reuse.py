@@ -2,7 +2,7 @@
 
 A `Plan` says how a server answers one request, and what it sends besides and when; a
 `Reuser` makes the calls of a client, one after the other, and checks each.  Bytes that
-form a whole answer and meet a request that is out already cannot be told from its own
+form an answer and meet a request that is out already cannot be told from its own
 (HTTP/1.1 numbers no answers): such a plan is made only for bytes that come earlier.
 """
 
@@ -43,8 +43,8 @@ SURPLUS = {
     "done": b"data: [DONE]\n\n",
     "much": b"x" * 70_000,
 }
-#: Those that are a whole answer.
-_WHOLE = ("forged", "forged-empty")
+#: Those that are a whole answer, or make the head behind them an interim one's.
+_CLAIMING = ("forged", "forged-empty", "half-interim")
 #: With the answer; right behind it; when the call is over; as the next request is sent.
 WHEN = ("with", "behind", "idle", "sending")
 FRAMINGS = ("length", "chunked", "small-chunks", "trailers", "drip", "close", "cut")
@@ -65,7 +65,7 @@ class Plan(NamedTuple):
         """This plan without bytes that nobody can tell from an answer's own."""
         if self.framing in ("close", "cut"):
             return self._replace(surplus="none", when="with")
-        if self.when == "sending" and self.surplus in _WHOLE:
+        if self.when == "sending" and self.surplus in _CLAIMING:
             return self._replace(when="idle")
         return self
 

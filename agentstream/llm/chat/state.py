@@ -112,7 +112,8 @@ def _is_piece(last: Any, entry: Any) -> bool:
         return False
     same = all(entry.get(key) in (None, last.get(key)) for key in ("index", "id", "format"))
     numbered = kind == "thinking" or entry.get("index") is not None
-    return same and numbered and isinstance(last.get(words) or "", str)
+    are_texts = all(isinstance(part.get(words) or "", str) for part in (last, entry))
+    return same and numbered and are_texts
 
 
 def _appended(last: Dict[str, Any], entry: Dict[str, Any]) -> Dict[str, Any]:
