@@ -74,7 +74,8 @@ def readable(call: ToolCall) -> ToolCall:
 def as_message(response: ChatResponse, calls: Sequence[ToolCall]) -> ChatMessage:
     """An answer as a later request tells it; `calls` are its calls."""
     told = [readable(call) for call in calls]
-    return ChatMessage.assistant(response.content or None, told, response.provider_state)
+    content = response.content if response.content.strip() else None
+    return ChatMessage.assistant(content, told, response.provider_state)
 
 
 def with_readable_calls(message: ChatMessage) -> ChatMessage:

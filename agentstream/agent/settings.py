@@ -116,6 +116,19 @@ class AgentSettings(Frozen):
         checks.instance("tool_limits", self.limits, ToolLimits, of=of)
         checks.function("approve", self.approve, optional=True, of=of)
 
+    @property
+    def one_at_a_time(self) -> bool:
+        """True if no two calls of an answer may run beside each other.
+
+        However the request says so: by its own field, by `extra`, by the client's body.
+        """
+        extra = self.request.get("extra") or {}
+        said = (
+            extra.get("parallel_tool_calls", self.client.parallel_tool_calls),
+            self.request.get("parallel_tool_calls"),
+        )
+        return any(word is False for word in said)
+
     def of_round(self, number: int) -> Mapping[str, Any]:
         """What a run's request number `number`, from 1, says besides its messages."""
         if number == 1 and self.tool_choice is not None:

@@ -302,7 +302,7 @@ class _Batch:
         """True if the next call in order may run beside those that run now."""
         if not self._running:
             return True
-        if self._agent.request.get("parallel_tool_calls") is False:
+        if self._agent.one_at_a_time:
             return False
         if any(_is_alone(other) for other in (task, *self._running)):
             return False
@@ -392,7 +392,7 @@ def _unknown(name: str, tools: Mapping[str, Tool]) -> ToolError:
 def _cut(name: str) -> ToolError:
     return ToolError(
         "your answer was cut at its limit of length, or by a filter, before this call was whole:"
-        " it was not made",
+        " it was not made.",
         tool=name,
     )
 

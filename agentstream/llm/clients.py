@@ -64,7 +64,7 @@ TOOL_MODES = ("native", "schema", "auto")
 
 _Self = TypeVar("_Self", bound="ChatClient")
 #: The end of a llama.cpp server's base URL that may be given or left out.
-_V1 = re.compile(r"/v1/*(?=\?|$)")
+_V1 = re.compile(r"/v1/*(?=[?#]|$)")
 #: OpenAI's own host; of others, only their users know what key they take.
 OPENAI = "api.openai.com"
 
@@ -82,10 +82,12 @@ class ChatClient(ABC):
     Attributes:
         model: the model's name, sent with requests that name none.
         provider: who serves it, "openai" for example.
+        parallel_tool_calls: what each of its requests says of them; None if nothing.
     """
 
     model: str = ""
     provider: str = ""
+    parallel_tool_calls: Optional[bool] = None
 
     @abstractmethod
     def stream_deltas(
@@ -167,6 +169,7 @@ class HTTPClient(ChatClient):
         self.prices = prices
         checks.instance("prices", prices, Prices, optional=True)
         self._body = checks.fields("body", body)
+        self.parallel_tool_calls = self._body.get("parallel_tool_calls")
         headers = checks.fields("headers", headers)
         self._transport = Transport(
             url,

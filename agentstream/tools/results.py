@@ -41,15 +41,22 @@ _BYTES = (bytes, bytearray, memoryview)
 
 def refuse_async(result: object) -> None:
     """Raise TypeError for what only an event loop can give: a coroutine, an async generator."""
-    asynchronous = inspect.isawaitable(result) or isinstance(result, collections.abc.AsyncIterable)
-    if not asynchronous or isinstance(result, type):
+    if not _is_async(result):
         return
-    if isinstance(result, types.CoroutineType):
-        result.close()  # or Python warns that nobody awaited it
     raise TypeError(
         f"it returned {type(result).__name__}, which is async: tools are called in threads of"
         " their own, without an event loop; return the value itself"
     )
+
+
+def _is_async(value: object) -> bool:
+    """True for what only an event loop can give, which is closed."""
+    asynchronous = inspect.isawaitable(value) or isinstance(value, collections.abc.AsyncIterable)
+    if not asynchronous or isinstance(value, type):
+        return False
+    if isinstance(value, types.CoroutineType):
+        value.close()  # or Python warns that nobody awaited it
+    return True
 
 
 def to_text(result: object, limit: int = DEFAULT_LIMIT) -> str:
@@ -176,6 +183,8 @@ class _Pruner:
             self._above.discard(key)
         if top:
             raise _NotJson
+        if _is_async(value):
+            return self._text(f"{type(value).__name__}, which is async: it was not awaited")
         return self._text(_repr(value, max(self._room, 0) + 1))
 
     def _items(self, values: Any) -> List[Any]:

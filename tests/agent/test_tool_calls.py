@@ -23,8 +23,8 @@ from agentstream import (
     Workflow,
     tool,
 )
-from agentstream.testing import ScriptedClient
-from tests.kit.support import wait_until
+from agentstream.testing import ScriptedClient, tool_call_chunks
+from tests.kit.support import client_of, wait_until
 from tests.kit.tool_runs import Ran, call, run, sent_back, told
 
 BOUND = 10.0
@@ -209,6 +209,20 @@ def test_t07_without_parallel_calls_they_run_one_after_the_other():
     run(calls, "done", tools=[traffic.tool("read")], parallel_tool_calls=False)
     assert traffic.most == {"read": 1}
     assert traffic.ended == [f"read {n}" for n in range(5)]
+
+
+@pytest.mark.parametrize("place", ["extra", "body"])
+def test_t07_however_the_request_says_so(server, place):
+    traffic = Traffic()
+    field = {"parallel_tool_calls": False}
+    calls = [("read", {"n": n}) for n in range(4)]
+    server.reply(*tool_call_chunks(*calls))
+    server.reply_text("done")
+    with client_of(server, **({"body": field} if place == "body" else {})) as client:
+        settings = {"extra": field} if place == "extra" else {}
+        Agent("a", client=client, tools=[traffic.tool("read")], **settings).execute("go")
+    assert server.requests[0].json["parallel_tool_calls"] is False
+    assert traffic.most == {"read": 1}
 
 
 def test_t07_a_tool_that_is_alone_has_nothing_beside_it_and_keeps_its_place():

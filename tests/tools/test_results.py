@@ -152,6 +152,15 @@ def test_t08_what_is_async_is_an_error_that_says_so(make):
         refuse_async(plain)
 
 
+@pytest.mark.parametrize("make", [coroutine, agenerator, Future], ids=lambda f: f.__name__)
+def test_t08_what_is_async_within_a_result_is_named(make):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for result in ({"a": make()}, [make()]):
+            assert "async" in to_text(result)
+            assert " at 0x" not in to_text(result)
+
+
 def test_t08_numpy():
     numpy = pytest.importorskip("numpy")
     assert to_text(numpy.int64(5)) == "5"

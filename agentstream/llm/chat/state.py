@@ -29,6 +29,9 @@ _SIGNED = "extra_content"  # the one that calls may have too
 #: Where the words of an entry stand that comes in pieces, by its type.
 _PIECES = {"reasoning.text": "text", "reasoning.summary": "summary", "thinking": "thinking"}
 
+#: Where the words of a field that is an object stand; they come in pieces.
+_SAID = ("text", "content", "summary", "thinking", "reasoning")
+
 #: Characters that are kept of one answer.
 _MOST = 8_000_000
 
@@ -98,8 +101,13 @@ def _joined(before: Any, value: Any) -> Any:
                 joined.append(entry)
         return joined
     if isinstance(before, dict) and isinstance(value, dict):
-        return {**before, **value}
+        told = {key: before[key] + value[key] for key in _SAID if _both(before, value, key)}
+        return {**before, **value, **told}
     return value
+
+
+def _both(before: Dict[str, Any], value: Dict[str, Any], key: str) -> bool:
+    return isinstance(before.get(key), str) and isinstance(value.get(key), str)
 
 
 def _is_piece(last: Any, entry: Any) -> bool:

@@ -80,6 +80,12 @@ def test_t03_details_go_back_unchanged_and_in_order(server, at_once):
     assert second_request(server, calling(*states))["reasoning_details"] == DETAILS
 
 
+def test_t03_an_object_in_pieces_keeps_all_its_words(server):
+    pieces = [{"text": "Let me ", "signature": "s=="}, {"text": "see."}]
+    asked = second_request(server, calling(*[{"reasoning_content": piece} for piece in pieces]))
+    assert asked["reasoning_content"] == {"text": "Let me see.", "signature": "s=="}
+
+
 def test_t03_pieces_of_one_detail_are_one(server):
     pieces: List[Dict[str, Any]] = [
         {"type": "reasoning.text", "text": "Let me ", "index": 0, "format": "anthropic"},
