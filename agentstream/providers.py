@@ -78,7 +78,7 @@ _LLAMA = Provider(
     model=LLAMA_MODEL,
     title=LLAMA_URL,
     timeouts=LLAMA_TIMEOUTS,
-    own=("tool_mode",),
+    own=("tool_mode", "think_tags"),
     resumes=True,
 )
 
@@ -95,7 +95,7 @@ PROVIDERS: Dict[str, Provider] = {
         title="OpenAI",
         key_env="OPENAI_API_KEY",
         url_env="OPENAI_BASE_URL",
-        own=("query",),
+        own=("query", "think_tags"),
     ),
     "anthropic": Provider(
         "agentstream.llm.anthropic.client:AnthropicClient",

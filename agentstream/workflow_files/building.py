@@ -16,6 +16,7 @@ from agentstream.cancel import CancelToken
 from agentstream.errors import ConfigError
 from agentstream.llm.clients import ChatClient
 from agentstream.llm.messages import ChatRequest, Delta
+from agentstream.llm.transport import place_of
 from agentstream.providers import EMBEDDED, PROVIDERS, start_server
 from agentstream.tools import Tool, tool
 from agentstream.workflow.definition import Step, Workflow, takes_two
@@ -167,10 +168,10 @@ class Builder:
             settings.setdefault("tool_mode", "auto")  # the small model's template knows no tools
             return self.stack.enter_context(provider.make(**settings))
         # No key and no URL but those: else the process's own environment would be asked.
-        settings["api_key"] = self.environ.get(spec.key_env or provider.key_env or "", "")
         if provider.url_env is not None:
             url = self.environ.get(provider.url_env) or provider.base_url
             settings.setdefault("base_url", url)
+        settings["api_key"] = self.environ.get(self._key_env(spec, settings) or "", "")
         if spec.header_envs:
             headers = {name: self.environ[env] for name, env in spec.header_envs.items()}
             settings["headers"] = {**settings.get("headers", {}), **headers}
@@ -179,6 +180,19 @@ class Builder:
         if provider.key_env is None:
             settings["api_key"] = settings["api_key"] or None
         return self.stack.enter_context(provider.make(**settings))
+
+    def _key_env(self, spec: ClientSpec, settings: Mapping[str, Any]) -> Optional[str]:
+        """The variable that holds a client's key.
+
+        The provider's own, where the file names none, is for the provider's host, and
+        for the one that the environment puts in its place.
+        """
+        provider = PROVIDERS[spec.provider]
+        if spec.key_env is not None or provider.url_env is None:
+            return spec.key_env
+        own = (provider.base_url, self.environ.get(provider.url_env) or "")
+        asked = place_of(settings["base_url"])
+        return provider.key_env if asked in map(place_of, filter(None, own)) else None
 
     def _server(self, spec: ClientSpec, folder: str) -> Any:
         """The embedded server of a client; those that want the same share it."""

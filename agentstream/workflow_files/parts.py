@@ -63,6 +63,9 @@ _TEXT_TABLE = Kind(
 _OWN = {
     "query": _TEXT_TABLE,
     "tool_mode": TEXT,
+    "think_tags": FLAG,
+    "max_tokens": WHOLE,
+    "cache": TEXT,
     "num_ctx": WHOLE,
     "think": Kind("true, false or a text", lambda v: FLAG.fits(v) or TEXT.fits(v)),
     "keep_alive": Kind("a number or a text", lambda v: NUMBER.fits(v) or TEXT.fits(v)),
@@ -114,8 +117,9 @@ def _check_setting(**given: Any) -> None:
         checks.one_of("tool_mode", given["tool_mode"], TOOL_MODES)
     if "prices" in given:
         Prices(given["prices"])
-    if "num_ctx" in given:
-        checks.whole("num_ctx", given["num_ctx"], 1)
+    for name in ("num_ctx", "max_tokens"):
+        if name in given:
+            checks.whole(name, given[name], 1)
 
 
 def _positive(**given: Any) -> None:

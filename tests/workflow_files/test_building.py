@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from typing import Any, List
 
 import pytest
 
 from agentstream import InsecureWarning, Runtime
-from agentstream.errors import ConfigError
+from agentstream.errors import ConfigError, WorkflowFailed
 from agentstream.testing import ScriptedServer, ollama_chunks, text_chunks
 from agentstream.workflow_files import load_workflow
 from tests.kit.files_support import BASE, TOOLS, asked, start
@@ -159,6 +160,15 @@ def test_openai_takes_its_key_from_the_given_environment(
     assert headers["authorization"] == "Bearer sk-right"
 
 
+@pytest.mark.parametrize("provider", ["openai", "llama"])
+def test_w15_think_tags_in_a_file(write: Any, server: ScriptedServer, provider: str) -> None:
+    server.default(*text_chunks("<think>hm</think>", "Yes."))
+    client = f"[clients.c]\nprovider = '{provider}'\nbase_url = '{server.url}'\nthink_tags = true\n"
+    file = load_workflow(write(client + "[agents.a]\n[[steps]]\nagent = 'a'\n"))
+    with file.build(environ={}) as workflow, Runtime() as runtime:
+        assert runtime.run(workflow, "x").output == "Yes."
+
+
 def test_a_client_of_ollama(write: Any, server: ScriptedServer) -> None:
     server.default(*ollama_chunks("x"))
     client = f"""
@@ -194,6 +204,29 @@ def test_a_key_of_the_process_goes_nowhere_that_the_given_environment_does_not_s
     with file.build(environ={}) as workflow, Runtime() as runtime:
         runtime.run(workflow, "x")
     assert "authorization" not in {name.lower() for name in server.requests[0].headers}
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+def test_e05_the_environments_key_stays_from_a_host_that_the_file_names(
+    write: Any, server: ScriptedServer, provider: str
+) -> None:
+    server.default(*text_chunks("x"))
+    client = f"[clients.c]\nprovider = '{provider}'\nmodel = 'm'\nbase_url = '{server.url}'\n"
+    rest = "[agents.a]\n[[steps]]\nagent = 'a'\n"
+    name = f"{provider.upper()}_API_KEY"
+    environ = {name: "sk-environment"}
+
+    def keys_sent(text: str, **more: str) -> List[str]:
+        file = load_workflow(write(text + rest))
+        with file.build(environ={**environ, **more}) as workflow, Runtime() as runtime:
+            with contextlib.suppress(WorkflowFailed):  # a stream of chat completions, for either
+                runtime.run(workflow, "x")
+        headers = server.requests[-1].headers.items()
+        return [value for _, value in headers if "sk-environment" in value]
+
+    assert keys_sent(client) == []
+    assert len(keys_sent(client + f"api_key_env = '{name}'\n")) == 1
+    assert len(keys_sent(client, **{f"{provider.upper()}_BASE_URL": server.url})) == 1
 
 
 def test_an_insecure_client_warns_when_it_is_built(write: Any) -> None:

@@ -69,6 +69,6 @@ def _variable(proxy: str, scheme: str) -> str:
     """The variable that names this proxy."""
     for name in (f"{scheme}_proxy", "all_proxy"):
         for spelling in (name, name.upper()):
-            if os.environ.get(spelling, "").strip() == proxy.strip():
+            if spelling in os.environ and os.environ[spelling].strip() == proxy.strip():
                 return spelling
     return "the system's proxy"
