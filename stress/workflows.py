@@ -1,6 +1,6 @@
 """Random workflows against a reference interpreter: `python -m stress.workflows [N]` (5,000).
 
-Half of them over a MemoryStore, half over a SqliteStore.  The suite runs some hundred of each.
+Half of them over a MemoryStore, half over a SqliteStore.  The suite runs sixty of each.
 """
 
 from __future__ import annotations
@@ -10,21 +10,17 @@ import sys
 import tempfile
 from typing import Any, List
 
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from agentstream import EventStream, MemoryStore, Runtime, SqliteStore
+from tests.kit.profiles import LONG
 from tests.kit.workflow_model import check, plans
 
 
 def run(runtime: Runtime, count: int) -> None:
     """Run `count` random workflows; raises AssertionError with the smallest that is wrong."""
 
-    @settings(
-        max_examples=count,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @settings(LONG, max_examples=count)
     @given(plan=plans(), input=st.integers(-5, 20))
     def each(plan: List[Any], input: int) -> None:
         check(runtime, plan, input)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Callable, Iterator
 
 import pytest
 
 from tests.kit.cli_support import Shell
 from tests.kit.support import hunt
+from tests.kit.warm import Warm
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="arguments of POSIX are bytes")
 
@@ -17,23 +19,42 @@ BYTES = os.fsdecode(b"caf\xe9")  # latin-1, as a shell hands it on
 FLOW = '[agents.a]\n[[steps]]\nagent = "a"\n'
 
 
-def refused(cli: Shell, *words: str, code: int = 2, **env: str) -> str:
-    """Run it, to its one line of refusal."""
-    done = subprocess.run(
-        [sys.executable, "-m", "agentstream", *words],
-        env=cli.environment(**env),
-        cwd=cli.folder,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=30,
-    )
-    told = done.stderr.decode("utf-8", "replace")
-    assert done.returncode == code, told
-    assert told.startswith("agentstream: ")
-    assert told.count("\n") == 1, told
-    assert done.stdout == b""
-    hunt(told)
-    return told
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    warm = Warm(tmp_path_factory.mktemp("warm"))
+    yield warm
+    warm.close()
+
+
+@pytest.fixture
+def refused(cli: Shell, warm: Warm) -> Callable[..., str]:
+    """Runs a command to its one line of refusal, which it returns."""
+
+    def run(*words: str, code: int = 2, **env: str) -> str:
+        done = warm(words, cli.environment(**env), cli.folder)
+        told = done.stderr.decode("utf-8", "replace")
+        assert done.returncode == code, told
+        assert told.startswith("agentstream: ")
+        assert told.count("\n") == 1, told
+        assert done.stdout == b""
+        hunt(told)
+        return told
+
+    return run
+
+
+def test_b19_a_process_of_its_own_says_the_same(cli: Shell, refused: Callable[..., str]) -> None:
+    for words in (["chat", BYTES], ["follow", "--url", BYTES], ["runs", "--log", BYTES]):
+        done = subprocess.run(
+            [sys.executable, "-m", "agentstream", *words],
+            env=cli.environment(),
+            cwd=cli.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=30,
+        )
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert done.stderr.decode("utf-8", "replace") == refused(*words)
 
 
 @pytest.mark.parametrize(
@@ -65,27 +86,27 @@ def refused(cli: Shell, *words: str, code: int = 2, **env: str) -> str:
     ],
     ids=lambda words: " ".join(words).encode("ascii", "replace").decode(),
 )
-def test_b19_arguments_that_are_not_utf8(cli, words):
+def test_b19_arguments_that_are_not_utf8(refused: Callable[..., str], cli, words):
     cli.write("flow.toml", FLOW)
-    refused(cli, *words)
+    refused(*words)
 
 
 @pytest.mark.parametrize("name", ["MODEL", "SYSTEM", "LOG", "BASE_URL", "PROVIDER"])
-def test_b19_variables_that_are_not_utf8(cli, name):
-    refused(cli, "chat", "x", **{f"AGENTSTREAM_{name}": "http://" + BYTES})
+def test_b19_variables_that_are_not_utf8(refused: Callable[..., str], cli, name):
+    refused("chat", "x", **{f"AGENTSTREAM_{name}": "http://" + BYTES})
 
 
 @pytest.mark.parametrize(
     "url",
     ["http://[::1", "http://", "http://:80", "http://h:99999", "http://h:x", "host", "ftp://h", ""],
 )
-def test_b19_urls_that_are_none(cli, url):
-    refused(cli, "follow", "--url", url)
-    refused(cli, "follow", "some", "--url", url)
-    refused(cli, "chat", "x", "--base-url", url)
-    refused(cli, "chat", "x", "--base-url", url, "--provider", "openai")
+def test_b19_urls_that_are_none(refused: Callable[..., str], cli, url):
+    refused("follow", "--url", url)
+    refused("follow", "some", "--url", url)
+    refused("chat", "x", "--base-url", url)
+    refused("chat", "x", "--base-url", url, "--provider", "openai")
     if url:
-        refused(cli, "chat", "x", AGENTSTREAM_BASE_URL=url)
+        refused("chat", "x", AGENTSTREAM_BASE_URL=url)
 
 
 @pytest.mark.parametrize(
@@ -114,9 +135,9 @@ def test_b19_urls_that_are_none(cli, url):
     ],
     ids=lambda text: text[:24],
 )
-def test_b19_config_files(cli, text):
+def test_b19_config_files(refused: Callable[..., str], cli, text):
     cli.write("config.toml", text)
-    refused(cli, "chat", "x", AGENTSTREAM_CONFIG="config.toml", AGENTSTREAM_BASE_URL="")
+    refused("chat", "x", AGENTSTREAM_CONFIG="config.toml", AGENTSTREAM_BASE_URL="")
 
 
 @pytest.mark.parametrize(
@@ -130,15 +151,15 @@ def test_b19_config_files(cli, text):
         ("PROVIDER", ["none", "9" * 5000]),
     ],
 )
-def test_b19_variables(cli, name, values):
+def test_b19_variables(refused: Callable[..., str], cli, name, values):
     for value in values:
         flags = [] if name == "LOG" else ["--log", "r.db"]
-        told = refused(cli, "chat", "x", *flags, **{f"AGENTSTREAM_{name}": value})
+        told = refused("chat", "x", *flags, **{f"AGENTSTREAM_{name}": value})
         assert len(told) < 300
 
 
 @pytest.mark.parametrize("log", ["", ":memory:", "file:runs.db", "file::memory:?cache=shared"])
-def test_b19_logs_that_are_no_file(cli, log):
+def test_b19_logs_that_are_no_file(refused: Callable[..., str], cli, log):
     cli.write("flow.toml", FLOW)
     for words in (
         ["chat", "x"],
@@ -148,15 +169,15 @@ def test_b19_logs_that_are_no_file(cli, log):
         ["stop", "x"],
         ["serve", "--port", "0"],
     ):
-        refused(cli, *words, "--log", log)
+        refused(*words, "--log", log)
     assert sorted(os.listdir(cli.folder)) == ["flow.toml", "home"]
 
 
-def test_b19_a_folder_is_no_log(cli):
+def test_b19_a_folder_is_no_log(refused: Callable[..., str], cli):
     for words in (["runs"], ["follow"], ["stop", "x"], ["chat", "x"], ["serve", "--port", "0"]):
-        refused(cli, *words, "--log", str(cli.home), code=1)
+        refused(*words, "--log", str(cli.home), code=1)
 
 
 @pytest.mark.parametrize("host", ["x" * 300, "no such host", "a..b", "999.1.1.1"])
-def test_b19_hosts_that_are_none(cli, host):
-    refused(cli, "serve", "--log", "runs.db", "--host", host, AGENTSTREAM_TOKEN="t" * 20)
+def test_b19_hosts_that_are_none(refused: Callable[..., str], cli, host):
+    refused("serve", "--log", "runs.db", "--host", host, AGENTSTREAM_TOKEN="t" * 20)

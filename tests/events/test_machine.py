@@ -12,7 +12,7 @@ import threading
 from typing import Any, Dict, List, Optional
 
 import pytest
-from hypothesis import HealthCheck, settings, strategies as st
+from hypothesis import settings, strategies as st
 from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
@@ -24,6 +24,7 @@ from hypothesis.stateful import (
 
 from agentstream import EventStream, EventType, MemoryStore, SqliteStore
 from agentstream.events.store import EventStore
+from tests.kit.profiles import SUITE
 
 CHUNK = EventType.AGENT_LLM_STREAM_CHUNK
 END = EventType.WORKFLOW_COMPLETED
@@ -136,13 +137,7 @@ class Bus(RuleBasedStateMachine):
             assert missing == reader.subscription.missed == 0
 
 
-SETTINGS = settings(
-    max_examples=12,
-    stateful_step_count=30,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    print_blob=True,
-)
+SETTINGS = settings(SUITE, max_examples=12)
 
 
 def run(make_store: Any, *, keeps_all: bool, bounded: settings = SETTINGS) -> None:

@@ -6,18 +6,13 @@ import pathlib
 from typing import Any, List
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from agentstream import EventStream, MemoryStore, Runtime, SqliteStore
+from tests.kit.profiles import SUITE
 from tests.kit.workflow_model import check, plans
 
-RUNS = settings(
-    max_examples=120,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
+RUNS = settings(SUITE, derandomize=True)
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
