@@ -2,8 +2,9 @@
 
 A handler runs between two lines of its thread.  Where that thread is inside the
 lock, the handler may not wait for anybody who needs it, nor change what the
-thread has half read: it leaves such things to be done (`later`), and the thread
-does them as it lets go.
+thread has half read: it leaves such things to be done (`defer`), and the thread
+does them as it lets go.  That thread and no other: one that took them might come
+after the stream's end.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from typing import Callable, Deque
+from typing import Callable, Deque, Dict
 
 from agentstream.errors import LogError
 
@@ -25,18 +26,22 @@ class StreamLock:
 
     Attributes:
         lock: the lock itself, for whoever is in a hurry and calls `catch_up` afterwards.
-        later: what to do, in order.  Anybody may add to it: a `__del__`, too, which may
-            run inside any line and so must take no lock.
+        later: what any thread may do, in order.  Anybody may add to it: a `__del__`, too,
+            which may run inside any line and so must take no lock.
+        deferred: what one thread is to do, by its number.
     """
 
-    __slots__ = ("_condition", "later", "lock")
+    __slots__ = ("_condition", "deferred", "later", "lock")
 
     def __init__(self) -> None:
         self.later: Deque[Callable[[], object]] = deque()
+        self.deferred: Dict[int, Deque[Callable[[], object]]] = {}
         self.renew()
 
     def renew(self) -> None:
-        """Begin anew, in a forked child."""
+        """Begin anew, in a forked child: what other threads had to do, the parent's do."""
+        mine = self.deferred.get(threading.get_ident())
+        self.deferred = {} if mine is None else {threading.get_ident(): mine}
         self.lock = threading.RLock()
         self._condition = threading.Condition(self.lock)
 
@@ -45,8 +50,12 @@ class StreamLock:
 
     def __exit__(self, *_: object) -> None:
         self.lock.release()
-        if self.later:
+        if self.later or self.deferred:
             self.catch_up()
+
+    def defer(self, act: Callable[[], object]) -> None:
+        """Have this thread, which is inside the lock, do `act` once it is free."""
+        self.deferred.setdefault(threading.get_ident(), deque()).append(act)
 
     def is_mine(self) -> bool:
         """True if this thread holds it."""
@@ -58,9 +67,17 @@ class StreamLock:
 
     def catch_up(self) -> None:
         """Do what was left to be done, unless this thread still holds the lock."""
-        while self.later and not self.is_mine():
+        mine = self.deferred.get(threading.get_ident())
+        if mine is not None:
+            self._do(mine)
+            if not mine and not self.is_mine():  # outside the lock nothing is deferred
+                self.deferred.pop(threading.get_ident(), None)
+        self._do(self.later)
+
+    def _do(self, acts: Deque[Callable[[], object]]) -> None:
+        while acts and not self.is_mine():
             try:
-                act = self.later.popleft()
+                act = acts.popleft()
             except IndexError:  # another thread did it
                 return
             try:

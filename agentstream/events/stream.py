@@ -217,7 +217,7 @@ class EventStream:
         except BaseException as error:
             self._recover(log, refused=isinstance(error, LogError))
             raise
-        if lock.later:
+        if lock.later or lock.deferred:
             lock.catch_up()
         if event is None:
             if log.unsure:
@@ -228,7 +228,7 @@ class EventStream:
 
     def _publish_later(self, log: RunLog, kind: EventType, data: FrozenDict) -> Event:
         """For a signal handler that came in the middle of its thread's own append."""
-        self._lock.later.append(functools.partial(self._publish, log, kind, data))
+        self._lock.defer(functools.partial(self._publish, log, kind, data))
         return make_event(
             (None, 0, None, kind, log.workflow_id, log.parent_workflow_id, time.time(), data)
         )
@@ -357,7 +357,7 @@ class EventStream:
     def _remove(self, mailbox: Mailbox, *, close: bool = False) -> bool:
         """Unregister it; with `close`, also enqueue the end marker.  False: that comes later."""
         if self._lock.is_mine():
-            self._lock.later.append(functools.partial(self._remove, mailbox, close=close))
+            self._lock.defer(functools.partial(self._remove, mailbox, close=close))
             return False
         with self._lock:
             self._subscribers.remove(mailbox)
@@ -383,7 +383,7 @@ class EventStream:
         stream when it is through.
         """
         if self._lock.is_mine():
-            self._lock.later.append(functools.partial(self.close, timeout))
+            self._lock.defer(functools.partial(self.close, timeout))
             return
         self._lock.catch_up()
         with self._lock:
