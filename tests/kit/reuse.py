@@ -126,14 +126,20 @@ class Reuser:
         """Make one call whose answer is `plan`'s, and look at what came of it."""
         number = self._begin(plan)
         transport = self.client._transport
+        stop = CancelToken()
+        watchdog = threading.Timer(5.0, stop.cancel)
+        watchdog.start()
         try:
-            with transport.exchange(b"%d" % number, CancelToken()) as exchange:
+            with transport.exchange(b"%d" % number, stop) as exchange:
                 text = exchange.read(10**6).decode()
                 broken = exchange.broken
         except errors.AgentStreamError as error:
             self._end(number, type(error).__name__)
         else:
             self._end(number, "broken" if broken else "", text.partition("\n")[0])
+        finally:
+            watchdog.cancel()
+            watchdog.join()
 
     def chat(self, plan: Plan) -> None:
         """As `call`, of a chat completion that ends in [DONE]."""
