@@ -95,7 +95,7 @@ PROVIDERS: Dict[str, Provider] = {
         title="OpenAI",
         key_env="OPENAI_API_KEY",
         url_env="OPENAI_BASE_URL",
-        own=("query", "think_tags"),
+        own=("query", "think_tags", "api", "store"),
     ),
     "anthropic": Provider(
         "agentstream.llm.anthropic.client:AnthropicClient",

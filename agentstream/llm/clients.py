@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from agentstream.llm.llama.tools import Template
     from agentstream.llm.responses.choice import Apis
 
+APIS = ("auto", "responses", "chat")
 TOOL_MODES = ("native", "schema", "auto")
 
 _Self = TypeVar("_Self", bound="ChatClient")
@@ -293,7 +294,7 @@ class OpenAIClient(HTTPClient):
         chat, responses = (
             at_path(base_url, path, query) for path in ("/chat/completions", "/responses")
         )
-        checks.one_of("api", api, ("auto", "responses", "chat"))
+        checks.one_of("api", api, APIS)
         super().__init__(
             responses if api == "responses" or (api == "auto" and at_home) else chat,
             model=model,

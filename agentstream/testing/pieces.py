@@ -16,6 +16,7 @@ __all__ = [
     "messages_chunks",
     "ollama_chunks",
     "recorded",
+    "responses_chunks",
     "sse",
     "text_chunks",
     "tool_call_chunks",
@@ -197,6 +198,118 @@ def _started(block: Any, call_id: str) -> Tuple[Dict[str, Any], List[Dict[str, A
             deltas.append({"type": "signature_delta", "signature": block["signature"]})
         return {**block, "thinking": "", "signature": ""}, deltas
     return dict(block), []
+
+
+def responses_chunks(
+    *items: Union[str, Tuple[str, Union[str, Mapping[str, Any]]], Mapping[str, Any]],
+    incomplete: Optional[str] = None,
+    usage: Union[bool, Mapping[str, Any]] = True,
+    done: bool = True,
+    model: str = "scripted",
+) -> List[bytes]:
+    """The events of an answer of OpenAI's Responses API.
+
+    An item is a text (texts in a row are one message, a delta each), a call `(name,
+    arguments)` as `tool_call_chunks` has it, or a dict in the API's own form: reasoning
+    with its encrypted_content, say, whose summary then comes as deltas.  The calls' ids
+    are "call_0", "call_1" ...; those of items "item_0" ...
+
+    `incomplete` is the reason of an answer that was cut, and `done` False leaves out the
+    event that ends it.  `usage` True says 10 input tokens and an output token an item.
+    """
+    written = _Items()
+    for item in items:
+        written.add(item)
+    written.close()
+    response = {"id": "resp_scripted", "object": "response", "model": model}
+    status = "completed" if incomplete is None else "incomplete"
+    if usage is True:
+        counts = {"input_tokens": 10, "output_tokens": len(items)}
+        usage = {**counts, "total_tokens": 10 + len(items)}
+    ended = {
+        **response,
+        "status": status,
+        "output": written.items,
+        "incomplete_details": incomplete and {"reason": incomplete},
+        "usage": usage or None,
+    }
+    running: Dict[str, Any] = {**response, "status": "in_progress", "output": []}
+    events: List[Tuple[str, Dict[str, Any]]] = [
+        ("created", {"response": running}),
+        ("in_progress", {"response": running}),
+    ]
+    events += written.events
+    if done:
+        events.append((status, {"response": ended}))
+    return [
+        _named(f"response.{kind}", **fields, sequence_number=number)
+        for number, (kind, fields) in enumerate(events)
+    ]
+
+
+class _Items:
+    """The items of a response as they are written, and the events that tell of them."""
+
+    def __init__(self) -> None:
+        self.items: List[Dict[str, Any]] = []
+        self.events: List[Tuple[str, Dict[str, Any]]] = []
+        self._message: Optional[Dict[str, Any]] = None
+        self._calls = 0
+
+    def add(self, item: Any) -> None:
+        """Write one: a text, a call, or an item as it is."""
+        if isinstance(item, str):
+            self._say(item)
+            return
+        self.close()
+        if isinstance(item, tuple):
+            name, given = item
+            text = given if isinstance(given, str) else _json(given)
+            call = {"type": "function_call", "call_id": f"call_{self._calls}", "name": name}
+            self._calls += 1
+            call = self._open({**call, "arguments": ""})
+            half = len(text) // 2
+            for part in filter(None, (text[:half], text[half:])):
+                self._tell("function_call_arguments.delta", delta=part)
+            self._tell("function_call_arguments.done", arguments=text)
+            self._done({**call, "arguments": text, "status": "completed"})
+            return
+        whole = self._open({**item, **({"summary": []} if "summary" in item else {})})
+        for index, part in enumerate(item.get("summary", ())):
+            self._tell("reasoning_summary_text.delta", summary_index=index, delta=part["text"])
+        self._done({**whole, **item})
+
+    def close(self) -> None:
+        """End the message that is being written, if there is one."""
+        message, self._message = self._message, None
+        if message is not None:
+            text = message["content"][0]["text"]
+            self._tell("output_text.done", content_index=0, text=text)
+            self._done({**message, "status": "completed"})
+
+    def _say(self, text: str) -> None:
+        if self._message is None:
+            message = {"type": "message", "role": "assistant", "content": []}
+            part = {"type": "output_text", "text": "", "annotations": []}
+            self._message = {**self._open(message), "content": [part]}
+            self._tell("content_part.added", content_index=0, part=dict(part))
+        self._message["content"][0]["text"] += text
+        self._tell("output_text.delta", content_index=0, delta=text)
+
+    def _open(self, item: Dict[str, Any]) -> Dict[str, Any]:
+        number = len(self.items)
+        item = {"id": f"item_{number}", **item, "status": "in_progress"}
+        self.events.append(("output_item.added", {"output_index": number, "item": item}))
+        return item
+
+    def _tell(self, kind: str, **fields: Any) -> None:
+        number = len(self.items)
+        place = {"output_index": number, "item_id": f"item_{number}"}
+        self.events.append((kind, {**place, **fields}))
+
+    def _done(self, item: Dict[str, Any]) -> None:
+        self.events.append(("output_item.done", {"output_index": len(self.items), "item": item}))
+        self.items.append(item)
 
 
 def ollama_chunks(

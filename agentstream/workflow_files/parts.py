@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 from agentstream import checks
 from agentstream.agent.settings import LIMIT_KEYS, as_choice, limits_of
 from agentstream.errors import ConfigError
-from agentstream.llm.clients import TOOL_MODES
+from agentstream.llm.clients import APIS, TOOL_MODES
 from agentstream.llm.prices import Prices
 from agentstream.llm.settings import Limits, Retries, Timeouts
 from agentstream.llm.transport import check_header, check_url, secrets_in
@@ -62,6 +62,8 @@ _TEXT_TABLE = Kind(
 #: The settings that one provider has and others do not.
 _OWN = {
     "query": _TEXT_TABLE,
+    "api": TEXT,
+    "store": FLAG,
     "tool_mode": TEXT,
     "think_tags": FLAG,
     "max_tokens": WHOLE,
@@ -113,6 +115,8 @@ def _check_setting(**given: Any) -> None:
     """What the clients' own checks say of a setting, without a client."""
     if "base_url" in given:
         check_url(given["base_url"])
+    if "api" in given:
+        checks.one_of("api", given["api"], APIS)
     if "tool_mode" in given:
         checks.one_of("tool_mode", given["tool_mode"], TOOL_MODES)
     if "prices" in given:

@@ -26,14 +26,14 @@ __all__ = ["ResponsesDialect", "ResponsesTraits"]
 
 #: What is asked of a server beyond the request, and what a complaint about it says.
 _OURS = {
-    "include": (["reasoning.encrypted_content"], re.compile("include|encrypted")),
+    "include": (["reasoning.encrypted_content"], re.compile(r"\binclude\b|[Ee]ncrypted")),
     "stream_options": (
         {"include_obfuscation": False},
         re.compile("stream_options|include_obfuscation"),
     ),
 }
 #: A complaint about what an earlier answer left.
-_STATE = re.compile(r"encrypted|\breasoning\b.*\bitem|Item with id|rs_\w")
+_STATE = re.compile(r"[Ee]ncrypted|\breasoning\b.*\bitem|Item with id|rs_\w")
 
 
 class ResponsesTraits:

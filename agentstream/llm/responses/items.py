@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
+from agentstream.llm.chat.tool_calls import text_of
 from agentstream.llm.messages import ChatMessage
 from agentstream.llm.responses.request import instructions_of, to_items
 from agentstream.results import ToolCall
 from agentstream.text import is_encodable, replace_surrogates
 
-__all__ = ["DIALECT", "ItemCollector", "Written", "text_of_item", "write"]
+__all__ = ["DIALECT", "ItemCollector", "Written", "call_id_of", "text_of_item", "write"]
 
 #: What a provider state of this dialect says that it is.
 DIALECT = "responses"
@@ -84,6 +85,11 @@ def text_of_item(item: Mapping[str, Any]) -> str:
     )
 
 
+def call_id_of(item: Mapping[str, Any]) -> str:
+    """What a result names its call by; the item's own id where the server gave no other."""
+    return text_of(item.get("call_id")) or text_of(item.get("id"))
+
+
 def _list(value: Any) -> Sequence[Any]:
     return value if isinstance(value, list) else ()
 
@@ -140,7 +146,7 @@ def _handed_back(message: ChatMessage, origin: str) -> Optional[List[Dict[str, A
     items: List[Dict[str, Any]] = [item for item in state["items"] if isinstance(item, dict)]
     said = "".join(text_of_item(item) for item in items if item.get("type") == "message")
     calls = [item for item in items if item.get("type") == "function_call"]
-    same_calls = [item.get("call_id") for item in calls] == [call.id for call in message.tool_calls]
+    same_calls = [call_id_of(item) for item in calls] == [call.id for call in message.tool_calls]
     if said != (message.content or "") or not same_calls:
         return None
     items, whole = _usable(items, stored=bool(state.get("stored")))
@@ -177,9 +183,10 @@ def _usable(items: List[Dict[str, Any]], *, stored: bool) -> Tuple[List[Dict[str
 
 def _as_told(item: Dict[str, Any], call: ToolCall) -> Dict[str, Any]:
     """The item of a call; as the message tells it, where that was made readable."""
-    if (item.get("name"), item.get("arguments") or "{}") == (call.name, call.arguments or "{}"):
-        return item
-    return {**item, "name": call.name, "arguments": call.arguments or "{}"}
+    told = {"name": call.name, "arguments": call.arguments or "{}", "call_id": call.id}
+    said = {name: item.get(name) for name in told}
+    said["arguments"] = said["arguments"] or "{}"
+    return item if said == told else {**item, **told}
 
 
 class _CallIds:

@@ -14,7 +14,7 @@ from agentstream.llm.chat.finish import Ending, ending_of
 from agentstream.llm.chat.tool_calls import ToolCallAssembler, text_of
 from agentstream.llm.chat.usage import UsageReader
 from agentstream.llm.messages import Delta, ToolCallDelta
-from agentstream.llm.responses.items import ItemCollector, text_of_item
+from agentstream.llm.responses.items import ItemCollector, call_id_of, text_of_item
 from agentstream.text import SurrogateJoiner, is_encodable, strip_controls
 
 __all__ = ["EventReader"]
@@ -243,7 +243,7 @@ class EventReader:
             if not self._done:
                 self._items.add(index, item, len(str(item)))
             if kind == "function_call":
-                if more_calls and item.get("call_id") not in self._ids:
+                if more_calls and call_id_of(item) not in self._ids:
                     if self._done:
                         self._items.add(len(items) + index, item, len(str(item)))
                     found.append(self._read_whole_item(("end", index), item))
@@ -280,7 +280,7 @@ class EventReader:
         self, place: Any, item: Mapping[str, Any], arguments: str
     ) -> Tuple[ToolCallDelta, ...]:
         """The pieces that an item's words on a call add to it."""
-        call_id = text_of(item.get("call_id"))
+        call_id = call_id_of(item)
         index = self._calls.get(place)
         if index is None:
             if call_id and call_id in self._ids:
