@@ -141,8 +141,10 @@ def main() -> int:
     parser.add_argument("greeting", nargs="?", default=GREETING, help="what the greeter answers")
     parser.add_argument("--base-url", help="a server of your own")
     parser.add_argument("--insecure", action="store_true", help="do not verify its certificate")
-    parser.add_argument("--provider", choices=["llama", "openai", "ollama"], default="llama")
-    parser.add_argument("--model", help="for --provider openai or ollama")
+    parser.add_argument(
+        "--provider", choices=["llama", "openai", "anthropic", "ollama"], default="llama"
+    )
+    parser.add_argument("--model", help="of a provider other than llama")
     options = parser.parse_args()
     console = Console()
     try:

@@ -9,7 +9,14 @@ from typing import Any, Dict, List
 
 import pytest
 
-from agentstream import AnthropicClient, ChatMessage, ConfigError, Conversation
+from agentstream import (
+    AnthropicClient,
+    BadRequest,
+    ChatMessage,
+    ConfigError,
+    Conversation,
+    OpenAIClient,
+)
 from agentstream.llm import files as files_module
 from agentstream.testing import messages_chunks, ollama_chunks, text_chunks
 from tests.kit.support import client_of
@@ -162,3 +169,16 @@ def test_a_conversation_keeps_them(write, tmp_path):
     conversation.save(tmp_path / "c.json")
     (message,) = Conversation.load(tmp_path / "c.json").messages
     assert message == conversation.messages[0]
+
+
+def test_responses_take_items(server, write):
+    message = ChatMessage.user("a", files=[write("a", PNG), write("b.pdf", PDF)])
+    server.reply_json({"error": {"message": "seen"}}, status=400)
+    with OpenAIClient("m", api="responses", api_key="k", base_url=server.url) as client:
+        with pytest.raises(BadRequest, match="seen"):
+            client.chat([message])
+    text, image, document = server.requests[0].json["input"][0]["content"]
+    assert text == {"type": "input_text", "text": "a"}
+    assert (image["type"], image["image_url"]) == ("input_image", url_of("image/png", PNG))
+    assert (document["type"], document["filename"]) == ("input_file", "b.pdf")
+    assert document["file_data"] == url_of("application/pdf", PDF)
