@@ -32,8 +32,8 @@ exit codes: 0 done, 1 failed, 2 usage error, 75 --lock is held,
             124 --deadline has passed, 130 Ctrl-C, 143 SIGTERM
 """
 _CHAT = """\
-Ask a model, for PROMPT and what is piped in (beside a PROMPT, within 2 s).  The
-key is in AGENTSTREAM_API_KEY, the provider's variable or the config file.
+Ask a model, for PROMPT and what is piped in; a pipe that says nothing for 2 s
+is not waited for beside a PROMPT.  Key: AGENTSTREAM_API_KEY or the config file.
 """
 _RUN = """\
 Run a workflow file.  On a terminal the agents' text streams; into a pipe

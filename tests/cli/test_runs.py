@@ -28,7 +28,7 @@ def test_the_runs_of_a_log(cli, here, server, monkeypatch):
     head, bad, good = table.out.splitlines()
     assert head.split() == ["ID", "STATUS", "STARTED", "TOOK", "TOKENS", "WORKFLOW"]
     when = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
-    assert re.match(rf"bad +failed +{when} +\d+\.\d s +0  verse: HTTP 404: no such model$", bad)
+    assert re.match(rf"bad +failed +{when} +\d+\.\d s +0  verse: HTTP 404: no such model", bad)
     assert re.match(r"good +completed .* s +1  verse$", good)
     assert len(here("runs", "-n", "1").out.splitlines()) == 2
     assert len(here("runs", "--active").out.splitlines()) == 1

@@ -319,7 +319,7 @@ def stop_tasks(folder: pathlib.Path, model: ScriptedServer) -> None:
         "[('output', 'Hello'), ('status', 'cancelled')]",
         "limited workflow_cancelled Hello",
     ]
-    assert re.fullmatch(r"failed WorkflowFailed .* HTTP 404: no such model", driver.lines[3])
+    assert re.fullmatch(r"failed WorkflowFailed .* HTTP 404: no such model.*", driver.lines[3])
     assert driver.lines[4:] == [
         "shutting down",
         "[('output', 'Hello world!'), ('status', 'completed')]",
