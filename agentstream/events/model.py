@@ -140,6 +140,9 @@ class FrozenDict(Dict[str, Any]):
         return dict(self)
 
 
+#: One for all: of `{}`, three bytes of JSON, a list may hold millions.
+EMPTY = FrozenDict()
+
 _MOST_DEPTH = 64
 _MOST_BITS = 2048  # more than that, and Python may refuse to print it
 
@@ -167,7 +170,7 @@ def freeze(value: Any, depth: int = 0) -> Any:
     if kind is float:
         return value if math.isfinite(value) else None
     if kind is dict or isinstance(value, Mapping):
-        return freeze_mapping(value, depth)
+        return freeze_mapping(value, depth) or EMPTY
     if isinstance(value, (list, tuple, set, frozenset)):
         return tuple(freeze(item, depth + 1) for item in value)
     return freeze(_by_rule(value), depth + 1)

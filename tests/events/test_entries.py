@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import pathlib
+import tracemalloc
 import uuid
 from typing import Any, Iterator
 
@@ -185,6 +186,25 @@ def test_b16_what_a_memory_store_keeps_is_bounded() -> None:
         assert len(kept) == 10
         assert len(store.runs(limit=1000)) == 10
         assert {run.status for run in store.runs()} == {"completed"}
+
+
+@pytest.mark.parametrize("piece", [{}, [], "", (), [{}]], ids=repr)
+def test_b16_a_list_of_empty_values_is_kept_in_proportion(stream: EventStream, piece: Any) -> None:
+    count = 50_000
+    data = {"list": [piece] * count}
+    log = stream.open_log("run")
+    tracemalloc.start()
+    try:
+        log.append(EventType.SYSTEM_WARNING, data)
+        stream.store.flush()
+        (event,) = stream.store.read(workflow_id="run")
+        kept, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(event.data["list"]) == count
+    assert event.data["list"][7] == (tuple(piece) if isinstance(piece, list) else piece)
+    assert most < count * (40 if piece == {} else 180)
+    assert kept <= most
 
 
 def test_get_ends_with_an_exception_that_a_generator_may_let_out(stream: EventStream) -> None:

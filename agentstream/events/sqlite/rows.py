@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from agentstream.errors import LogError
 from agentstream.events.entry import encode
-from agentstream.events.model import Event, EventType, FrozenDict, freeze_mapping, make_event
+from agentstream.events.model import EMPTY, Event, EventType, FrozenDict, freeze_mapping, make_event
 
 __all__ = ["COLUMNS", "encode", "events_from", "runs_of", "value_of"]
 
@@ -21,6 +21,8 @@ _NAMES: Dict[EventType, str] = {kind: kind.value for kind in EventType}
 
 # The scanner itself: `decode` would look for white space around what we wrote ourselves.
 _scan: Any = json.JSONDecoder(object_hook=FrozenDict).scan_once  # type: ignore[attr-defined,unused-ignore]
+# A list may hold millions of empty objects.
+_decode_list: Any = json.JSONDecoder(object_hook=lambda found: found or EMPTY).decode
 
 
 def value_of(kind: EventType) -> str:
@@ -42,7 +44,7 @@ def events_from(
         workflow_id, parent = runs[run]
         try:
             # Lists within become tuples; without any, the scanner makes it all immutable.
-            data = freeze_mapping(json.loads(text)) if "[" in text else _scan(text, 0)[0]
+            data = freeze_mapping(_decode_list(text)) if "[" in text else _scan(text, 0)[0]
             add(
                 make_event(
                     (
