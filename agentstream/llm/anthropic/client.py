@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any, Mapping, Optional
+from typing import Any, Mapping, Optional, Union
 
 from agentstream import checks
 from agentstream.errors import ConfigError
@@ -56,7 +56,8 @@ class AnthropicClient(HTTPClient):
             Default: the environment's ANTHROPIC_BASE_URL, else Anthropic's own.
         max_tokens: the most tokens of an answer whose request names no number.
         cache: "auto" marks tools, the system's words and the last two user turns for
-            the server's cache, where a request has no marks of its own; None does not.
+            the server's cache, where a request has no marks of its own; None or False
+            does not.
         headers, body: further headers and body fields of every request
             ("anthropic-beta", or "thinking", say).
         verify: True, False, the path of a CA bundle, or an `ssl.SSLContext`.
@@ -80,7 +81,7 @@ class AnthropicClient(HTTPClient):
         api_key: ApiKey = None,
         base_url: Optional[str] = None,
         max_tokens: int = 32_000,
-        cache: Optional[str] = "auto",
+        cache: Union[str, bool, None] = "auto",
         headers: Optional[Mapping[str, str]] = None,
         body: Optional[Mapping[str, Any]] = None,
         verify: Verify = True,
@@ -117,7 +118,7 @@ class AnthropicClient(HTTPClient):
             prices=prices,
         )
         self._max_tokens = checks.whole("max_tokens", max_tokens, 1)
-        self._cache = cache is not None and checks.one_of("cache", cache, ("auto",)) == "auto"
+        self._cache = checks.one_of("cache", cache or None, ("auto", None)) is not None
         self._traits = MessagesTraits(display_url(self._transport.url))
 
     def _dialect(self, request: ChatRequest) -> Dialect:

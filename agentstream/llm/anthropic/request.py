@@ -149,7 +149,19 @@ def mark(body: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def _with_mark(blocks: List[Any]) -> List[Any]:
-    return [*blocks[:-1], {**blocks[-1], "cache_control": _EPHEMERAL}]
+    """The blocks, or tools, with a mark on the last one that takes it."""
+    for place in reversed(range(len(blocks))):
+        if _takes_mark(blocks[place]):
+            marked = {**blocks[place], "cache_control": _EPHEMERAL}
+            return [*blocks[:place], marked, *blocks[place + 1 :]]
+    return blocks
+
+
+def _takes_mark(block: Any) -> bool:
+    """False for a tool that is loaded when it is found, and for blank text: a 400 each."""
+    if not isinstance(block, Mapping) or block.get("defer_loading"):
+        return False
+    return block.get("type") != "text" or bool(str(block.get("text", "")).strip())
 
 
 def _markable(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -120,7 +120,7 @@ def test_settings_that_cannot_be_used():
 def test_fields_of_the_client_and_of_the_request_win(server):
     server.default(*messages_chunks("a"))
     body = {"max_tokens": 5, "metadata": {"user_id": "u"}, "top_k": 3}
-    with client_of(server, body=body, cache=None) as client:
+    with client_of(server, body=body, cache=False) as client:
         client.chat(ChatRequest([ChatMessage.user("hi")], extra={"top_k": None}))
         own = [{"role": "user", "content": "mine"}]
         client.chat(ChatRequest([ChatMessage.user("hi")], extra={"messages": own}))

@@ -373,6 +373,16 @@ def test_marks_stand_on_tools_system_and_the_last_two_user_turns():
     assert not has_marks(body)
 
 
+def test_marks_stand_only_where_they_can():
+    body = body_of(
+        ChatMessage.user([text("5"), text(" ")]), tools=[TOOL, {**SEARCH, "defer_loading": True}]
+    )
+    marked = mark(body)
+    assert ["cache_control" in tool for tool in marked["tools"]] == [True, False]
+    assert ["cache_control" in b for b in marked["messages"][0]["content"]] == [True, False]
+    assert not has_marks(mark(body_of(ChatMessage.user(" "))))
+
+
 def test_marks_of_ones_own():
     own = {**text("hi"), "cache_control": {"type": "ephemeral", "ttl": "1h"}}
     assert has_marks(body_of(ChatMessage.user([own])))
