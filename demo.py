@@ -4,6 +4,7 @@
     python demo.py "Good evening"               another greeting
     python demo.py --base-url http://host:8080  your own llama-server (--insecure: self-signed)
     python demo.py --provider openai            OpenAI, with OPENAI_API_KEY
+    python demo.py --provider anthropic         Anthropic, with ANTHROPIC_API_KEY
     python demo.py --provider ollama --model M  a model that Ollama has
 
 Read it from the bottom up: `main` picks a model, `run` streams the workflow,
@@ -15,7 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from typing import Iterator, Tuple
+from typing import Any, Dict, Iterator, Tuple
 
 try:
     from agentstream import (
@@ -70,16 +71,11 @@ def build_workflow(client: ChatClient) -> Workflow:
     """Each agent is a model with a task; each one's answer is the next one's input."""
 
     def agent(name: str, system_prompt: str, **penalties: float) -> Agent:
-        return Agent(
-            name,
-            client=client,
-            system_prompt=system_prompt,
-            temperature=0,
-            seed=1,
-            max_tokens=100,
-            stop=["\n"],
-            extra=penalties,
-        )
+        # What keeps a small model to its line; Anthropic's need and take none of it.
+        steady: Dict[str, Any] = {"temperature": 0, "seed": 1, "stop": ["\n"], "extra": penalties}
+        if client.provider == "anthropic":
+            steady = {}
+        return Agent(name, client=client, system_prompt=system_prompt, max_tokens=100, **steady)
 
     greeter = agent("greeter", GREETER, frequency_penalty=0.5)
     analyzer = agent("analyzer", ANALYZER, frequency_penalty=0.5)
