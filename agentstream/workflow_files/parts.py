@@ -67,7 +67,7 @@ _OWN = {
     "tool_mode": TEXT,
     "think_tags": FLAG,
     "max_tokens": WHOLE,
-    "cache": TEXT,
+    "cache": Kind('"auto" or false', lambda v: v == "auto" or v is False),
     "num_ctx": WHOLE,
     "think": Kind("true, false or a text", lambda v: FLAG.fits(v) or TEXT.fits(v)),
     "keep_alive": Kind("a number or a text", lambda v: NUMBER.fits(v) or TEXT.fits(v)),

@@ -32,11 +32,10 @@ def write_file(path: str, text: str) -> str:
     return f"{len(text)} characters written to {path}"
 
 
-@pytest.mark.parametrize(
-    ("max_tokens", "question"), [*zip([16, 20, 24, 16], QUESTIONS), (24, QUESTIONS[0])]
-)
+@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("max_tokens", [16, 20, 24])
 def test_t01_an_agent_whose_answers_are_cut_ends_in_an_answer_or_a_limit(
-    llama_tool_server: LocalServer, max_tokens: int, question: str
+    llama_tool_server: LocalServer, question: str, max_tokens: int
 ) -> None:
     conversation = Conversation()
     with LlamaClient(llama_tool_server.url) as client:
@@ -47,7 +46,7 @@ def test_t01_an_agent_whose_answers_are_cut_ends_in_an_answer_or_a_limit(
             tool_choice="required",  # a small model would rather talk
             max_tokens=max_tokens,
             temperature=0.0,
-            tool_limits=ToolLimits(max_rounds=4),
+            tool_limits=ToolLimits(max_rounds=6),
         )
         try:
             output = agent.execute(question, conversation=conversation)

@@ -9,7 +9,7 @@ import pytest
 
 from agentstream import InsecureWarning, Runtime
 from agentstream.errors import ConfigError, WorkflowFailed
-from agentstream.testing import ScriptedServer, ollama_chunks, text_chunks
+from agentstream.testing import ScriptedServer, messages_chunks, ollama_chunks, text_chunks
 from agentstream.workflow_files import load_workflow
 from tests.kit.files_support import BASE, TOOLS, asked, start
 from tests.kit.support import FunctionClient, saying
@@ -192,6 +192,34 @@ def test_a_client_of_ollama(write: Any, server: ScriptedServer) -> None:
     body = server.requests[0].json
     assert (body["model"], body["think"], body["keep_alive"]) == ("m", False, "10m")
     assert body["options"] == {"num_ctx": 8192, "top_k": 5, "temperature": 0.5}
+
+
+def test_a_client_of_anthropic(write: Any, server: ScriptedServer) -> None:
+    server.default(*messages_chunks("x"))
+    client = """
+        [clients.c]
+        provider = "anthropic"
+        model = "m"
+        max_tokens = 500
+        cache = false
+        [agents.a]
+        reasoning_effort = "none"
+        [[steps]]
+        agent = "a"
+    """
+    environ = {"ANTHROPIC_API_KEY": "sk-right", "ANTHROPIC_BASE_URL": server.url}
+    with load_workflow(write(client)).build(environ=environ) as workflow, Runtime() as runtime:
+        assert runtime.run(workflow, "hi").output == "x"
+    request = server.requests[0]
+    assert request.path == "/v1/messages"
+    assert request.headers["x-api-key"] == "sk-right"
+    assert request.json == {
+        "model": "m",
+        "max_tokens": 500,
+        "stream": True,
+        "thinking": {"type": "disabled"},
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}],
+    }
 
 
 def test_a_key_of_the_process_goes_nowhere_that_the_given_environment_does_not_say(

@@ -87,6 +87,8 @@ BAD = {
     "[clients.c]\nprovider = 'ollama'\nmodel = 'm'\nthink = 1": [
         "[clients.c] think: must be true, false or a text"
     ],
+    "[clients.c]\nprovider = 'anthropic'\nmax_tokens = 0": ["max_tokens: must be 1 or more"],
+    "[clients.c]\nprovider = 'anthropic'\ncache = 'x'": ['cache: must be "auto" or false'],
     "[clients.c]\nprovider = 'embedded'\nn_ctx = 0": ["[clients.c] n_ctx: must be 1 or more"],
     "[clients.c]\nprovider = 'embedded'\nbase_url = 'http://x'": ["[clients.c] base_url: unknown"],
     "[[steps]]\nagent = 'aa'": ["[[steps]] 3 agent: there is no agent 'aa'; did you mean 'a'? The"],
