@@ -13,14 +13,15 @@ __all__ = ["is_final", "is_retryable", "parse_retry_after", "retry_after", "stat
 #: 425: too early, which TLS early data brings about.
 _RETRYABLE = {408, 409, 425, 429}
 
+# Patterns are compiled when the first error needs them: importing this costs nothing.
 _NUMBER = r"\d{1,12}(?:\.\d{1,12})?"
 _SECONDS = {"ms": 0.001, "milli": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(rf"({_NUMBER})\s*(ms|milli|s|m|h|d)[a-z]*[\s,]*", re.IGNORECASE)
-_AGAIN = re.compile(
+_DURATION = "(?i)" rf"({_NUMBER})\s*(ms|milli|s|m|h|d)[a-z]*[\s,]*"
+_AGAIN = (
+    "(?i)"
     r"(?:(?:again|try|retry|available|resets?)\s+(?:in|after)|wait(?:\s+for)?)"
     r"\s+(?:(?:about|approximately|another|at\s+least)\s+)?"
-    rf"((?:{_NUMBER}\s*[a-z]+[\s,]*)+)",
-    re.IGNORECASE,
+    rf"((?:{_NUMBER}\s*[a-z]+[\s,]*)+)"
 )
 #: Where a body may say how long, and the unit.
 _FIELDS = {
@@ -33,29 +34,29 @@ _FIELDS = {
 }
 
 #: Money, not time, is what lacks.  In codes; in words.
-_BROKE = re.compile(
+_BROKE = (
     "insufficient(quota|balance|fund)|exceeded(your)?currentquota|credit|billing|payment|arrear"
     "|spend(ing)?limit"
 )
-_BROKE_WORDS = re.compile(
+_BROKE_WORDS = (
+    "(?i)"
     "exceeded your current quota|billing|insufficient (account )?(balance|credit|quota|fund)"
     "|credit balance is too low|(out of|no|not enough) (more )?credits?\\b|payment required"
     "|credits? (is|are|has been|have been) (exhausted|depleted|used up)|spend(ing)? limit"
-    "|in arrears|overdue",
-    re.IGNORECASE,
+    "|in arrears|overdue"
 )
-_TOO_FAST = re.compile("ratelimit|toomanyrequest|throttl")
+_TOO_FAST = "ratelimit|toomanyrequest|throttl"
 
 #: What errors told within a 200 amount to.
 _KINDS = (
-    (429, re.compile("ratelimit|toomanyrequest|resourceexhausted|throttl|quota|concurrency")),
-    (529, re.compile("^overloadederror$")),  # as Anthropic's status has it
-    (503, re.compile("overload|unavailable|capacity|busy")),
-    (504, re.compile("timeout|timedout|deadlineexceeded")),
-    (500, re.compile("servererror|internalerror|apierror|badgateway|^internal$")),
+    (429, "ratelimit|toomanyrequest|resourceexhausted|throttl|quota|concurrency"),
+    (529, "^overloadederror$"),  # as Anthropic's status has it
+    (503, "overload|unavailable|capacity|busy"),
+    (504, "timeout|timedout|deadlineexceeded"),
+    (500, "servererror|internalerror|apierror|badgateway|^internal$"),
 )
 #: A code that says nothing of the kind.
-_EMPTY_CODE = re.compile("error|none|null|unknown|unknownerror")
+_EMPTY_CODE = "error|none|null|unknown|unknownerror"
 
 
 def is_retryable(status: int, headers: Mapping[str, str], payload: Any, said: str) -> bool:
@@ -81,13 +82,15 @@ def is_retryable(status: int, headers: Mapping[str, str], payload: Any, said: st
 def is_final(headers: Mapping[str, str], payload: Any, said: str) -> bool:
     """True if a 429 is about money: no wait helps."""
     codes = [_bare(code) for code in codes_of(payload)]
-    if any(_BROKE.search(code) for code in codes):
+    if any(re.search(_BROKE, code) for code in codes):
         return True
     # A server that says when to come back, or that it was too fast, means it, whatever its words.
     waits = "retry-after" in headers or "retry-after-ms" in headers
     if waits or _in_details(payload) is not None or _in_words(said) is not None:
         return False
-    return bool(_BROKE_WORDS.search(said)) and not any(map(_TOO_FAST.search, codes))
+    return bool(re.search(_BROKE_WORDS, said)) and not any(
+        re.search(_TOO_FAST, code) for code in codes
+    )
 
 
 def status_of(payload: Any, said: str) -> Optional[int]:
@@ -103,19 +106,19 @@ def status_of(payload: Any, said: str) -> Optional[int]:
         if code.isdigit():
             continue  # a number of the vendor's own
         bare = _bare(code)
-        if _BROKE.search(bare):
+        if re.search(_BROKE, bare):
             return 429
         found = _kind_of(bare)
         if found is not None:
             return found
-        telling = telling or not _EMPTY_CODE.fullmatch(bare)
+        telling = telling or not re.fullmatch(_EMPTY_CODE, bare)
     if telling:
         return None
-    return 429 if _BROKE_WORDS.search(said) else _kind_of(_bare(said))
+    return 429 if re.search(_BROKE_WORDS, said) else _kind_of(_bare(said))
 
 
 def _kind_of(bare: str) -> Optional[int]:
-    return next((status for status, words in _KINDS if words.search(bare)), None)
+    return next((status for status, words in _KINDS if re.search(words, bare)), None)
 
 
 def _bare(word: str) -> str:
@@ -172,8 +175,8 @@ def _in_details(payload: Any) -> Optional[float]:
 
 def _in_words(said: str) -> Optional[float]:
     """The wait in words such as "try again in 7.66s", "in 1m30s", "after 350 ms"."""
-    found = _AGAIN.search(said[:4096])
+    found = re.search(_AGAIN, said[:4096])
     if found is None:
         return None
-    parts = _DURATION.findall(found.group(1))
+    parts = re.findall(_DURATION, found.group(1))
     return sum(float(n) * _SECONDS[unit.lower()] for n, unit in parts) if parts else None
