@@ -57,20 +57,30 @@ def install(version, python):
 def run(version, inside):
     """True if the suite passes; its last line is printed, and all of it where it does not."""
     started = time.monotonic()
-    suite = subprocess.run(
-        [inside, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", WITHOUT],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    command = [inside, "-m", "pytest", "-q", "-o", "cache_dir=.venvs/cache-" + version]
+    suite = _suite([*command, "-m", WITHOUT])
+    if suite.returncode == 1:
+        # Two suites share two cores here: what failed gets a second look, alone, and is named.
+        print("matrix: Python %s: a second look at:" % version)
+        print("\n".join(x for x in suite.stdout.splitlines() if x.startswith("FAILED")), flush=True)
+        suite = _suite([*command, "-m", WITHOUT, "--lf"])
     lines = suite.stdout.strip().splitlines() or [""]
     took = time.monotonic() - started
     print("matrix: Python %s: %s (%.0f s)" % (version, lines[-1].strip("= "), took), flush=True)
     if suite.returncode:
         print(suite.stdout[-20000:])
     return suite.returncode == 0
+
+
+def _suite(command):
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
 
 
 def main(wanted):
