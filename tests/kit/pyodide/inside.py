@@ -15,7 +15,7 @@ TESTS = [
     "tests/tools/test_arguments.py",
     "tests/tools/test_docstring.py",
     "tests/tools/test_scalars.py",
-    "tests/tools/test_schema.py",
+    "tests/llm/chat/test_usage.py",
     "tests/tools/test_signature.py",
     "tests/tools/test_strict.py",
     "tests/tools/test_tool.py",
