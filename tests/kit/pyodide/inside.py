@@ -7,20 +7,6 @@ import pkgutil
 import sys
 import warnings
 
-#: Need nothing that pyodide lacks.
-TESTS = [
-    "tests/events/test_model.py",
-    "tests/events/test_memory.py",
-    "tests/tools/test_annotations.py",
-    "tests/tools/test_arguments.py",
-    "tests/tools/test_docstring.py",
-    "tests/tools/test_scalars.py",
-    "tests/llm/chat/test_usage.py",
-    "tests/tools/test_signature.py",
-    "tests/tools/test_strict.py",
-    "tests/tools/test_tool.py",
-    "tests/tools/test_validate.py",
-]
 #: Needs a package that is not here, or a system call that WebAssembly lacks.
 LEFT_OUT = ("web.app", "web.auth", "web.server", "web.streams", "testing.certificates", "cli.serve")
 
@@ -42,7 +28,4 @@ def main():
         importlib.import_module(module.name)
         count += 1
     print("Python %d.%d: %d modules imported without a warning" % (*sys.version_info[:2], count))
-    import pytest
-
-    options = ["-q", "-p", "no:cacheprovider", "-p", "no:faulthandler", "--noconftest"]
-    return int(pytest.main([*options, *[test for test in TESTS if os.path.exists(test)]]))
+    return 0
