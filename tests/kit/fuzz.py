@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import pathlib
 import random
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, Iterator, List
 
 from agentstream.errors import AgentStreamError
 from agentstream.llm.anthropic.client import AnthropicClient
@@ -128,13 +128,15 @@ def _bend_json(text: bytes, chance: random.Random) -> bytes:
         return text
 
 
-def _places(value: Any) -> Any:
-    """Each (dict or list, key) within a value."""
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, inner in list(items):
-        yield value, key
-        if isinstance(inner, (dict, list)):
-            yield from _places(inner)
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Each (dict or list, key) within a value; a stack of its own, since values nest deeply."""
+    rest = [value]
+    while rest:
+        outer = rest.pop()
+        for key, inner in outer.items() if isinstance(outer, dict) else enumerate(outer):
+            yield outer, key
+            if isinstance(inner, (dict, list)):
+                rest.append(inner)
 
 
 def client_of(protocol: str) -> HTTPClient:
