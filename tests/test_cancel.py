@@ -280,7 +280,10 @@ def test_x05_signal_handler_cancels_the_run_whose_events_are_iterated(server):
     with client_of(server) as client, Runtime() as runtime:
         handler = Cancelling(lambda: runtime.stop_generation("w"))
         with alarm(handler, 0.05):
-            events = list(runtime.stream(Agent("one", client=client), PROMPT, workflow_id="w"))
+            stream = runtime.stream(Agent("one", client=client), PROMPT, workflow_id="w")
+            events = []
+            with pytest.raises(Cancelled):
+                events.extend(stream)
         handler.check()
         assert events[-1].type is EventType.WORKFLOW_CANCELLED
 

@@ -226,12 +226,17 @@ class Runtime:
         *,
         workflow_id: Optional[str] = None,
         context: Optional[Dict[str, Any]] = None,
+        raise_on_failure: bool = True,
     ) -> Generator[Event, None, None]:
         """Run, and yield the run's events; the terminal one is the last.  As in `submit`.
 
-        A run that fails raises nothing here: its terminal event says so.
         Leaving the loop early stops the run.  It is submitted when the first
         event is asked for, with the contextvars of the call.
+
+        Raises:
+            WorkflowFailed, Cancelled: after the terminal event, with `run`; with
+                `raise_on_failure=False` that event is all that tells of it.
+            RuntimeError, ConfigError, LogError: as `submit`.
         """
         variables = contextvars.copy_context()
 
@@ -240,10 +245,10 @@ class Runtime:
                 self.submit, workflow, input, workflow_id=workflow_id, context=context
             )
 
-        return self._follow(workflow_id or new_id(), submit)
+        return self._follow(workflow_id or new_id(), submit, raise_on_failure)
 
     def _follow(
-        self, workflow_id: str, submit: Callable[[str], RunHandle]
+        self, workflow_id: str, submit: Callable[[str], RunHandle], raise_on_failure: bool
     ) -> Generator[Event, None, None]:
         with self.event_stream.subscribe(workflow_id=workflow_id) as events:
             handle = submit(workflow_id)
@@ -251,6 +256,11 @@ class Runtime:
                 yield from events
             finally:
                 handle.cancel("its events are no longer read")
+            if raise_on_failure:
+                try:
+                    handle.result()
+                finally:
+                    del handle  # no cycle through an error's traceback
 
     def stop_generation(self, workflow_id: str, reason: str = "stop_generation()") -> bool:
         """Stop a run, from any thread; returns at once.  True if it was running or queued.

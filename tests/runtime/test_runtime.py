@@ -62,11 +62,37 @@ def test_stream_yields_the_runs_events_and_the_terminal_one_last(runtime: Runtim
     assert [e.data["chunk"] for e in events if "chunk" in e.data] == ["Hel", "lo"]
 
 
-def test_stream_of_a_run_that_fails_raises_nothing(runtime: Runtime) -> None:
-    client = FunctionClient(lambda request, cancel: [1 // 0])
-    events = list(runtime.stream(Agent("a", client=client), "x"))
+def test_stream_raises_what_the_run_failed_with_after_the_terminal_event(runtime: Runtime) -> None:
+    agent = Agent("a", client=FunctionClient(lambda request, cancel: [1 // 0]))
+    events = []
+    with pytest.raises(WorkflowFailed, match="ZeroDivisionError") as caught:
+        for event in runtime.stream(agent, "x"):
+            events.append(event)  # noqa: PERF402 - it raises
     check_events(events)
     assert events[-1].type is EventType.WORKFLOW_FAILED
+    assert caught.value.run is not None and caught.value.run.status == "failed"
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    *_, last = runtime.stream(agent, "x", raise_on_failure=False)
+    assert last.type is EventType.WORKFLOW_FAILED
+
+
+def test_stream_of_a_run_that_is_stopped_raises_cancelled(runtime: Runtime) -> None:
+    def stop(_: str) -> None:
+        runtime.stop_generation("w", "enough")
+
+    events = []
+    with pytest.raises(Cancelled, match="enough") as caught:
+        for event in runtime.stream(Workflow("flow", [stop]), "x", workflow_id="w"):
+            events.append(event)  # noqa: PERF402 - it raises
+    assert events[-1].type is EventType.WORKFLOW_CANCELLED
+    assert caught.value.run is not None and caught.value.run.workflow_id == "w"
+
+
+def test_leaving_a_stream_at_its_terminal_event_raises_nothing(runtime: Runtime) -> None:
+    agent = Agent("a", client=FunctionClient(lambda request, cancel: [1 // 0]))
+    for event in runtime.stream(agent, "x"):
+        if event.type is EventType.WORKFLOW_FAILED:
+            break
 
 
 def test_leaving_a_stream_early_stops_the_run(runtime: Runtime, server: ScriptedServer) -> None:
