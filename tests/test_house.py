@@ -26,12 +26,12 @@ NAMES = [path.relative_to(PACKAGE).as_posix() for path in FILES]
 #: function and those for annotations only too.
 ROOMS: List[str] = [
     *("_version", "results", "text", "errors", "cancel", "checks", "threads"),
-    *("tools", "llm", "events", "agent", "workflow", "runtime"),
+    *("schema", "tools", "llm", "events", "agent", "workflow", "runtime"),
     *("local", "providers", "workflow_files", "console", "web", "cli", "testing"),
     *("config", "__main__", "__init__"),
 ]
 #: Neighbours that know nothing of each other.
-STRANGERS = {("llm", "tools"), ("events", "llm"), ("events", "tools")}
+STRANGERS = {("llm", "tools"), ("events", "llm"), ("events", "tools"), ("events", "schema")}
 
 
 def imports(path: pathlib.Path) -> Iterator[Tuple[str, int]]:

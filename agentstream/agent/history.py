@@ -13,7 +13,7 @@ from typing import Collection, List, Sequence
 from agentstream.llm.chat.finish import Ending, ending_of
 from agentstream.llm.messages import ChatMessage
 from agentstream.results import ChatResponse, ToolCall
-from agentstream.tools.arguments import as_object
+from agentstream.schema.parse import as_object
 
 __all__ = ["UNREADABLE", "as_message", "made_by", "named", "readable", "with_readable_calls"]
 

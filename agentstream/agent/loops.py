@@ -10,7 +10,7 @@ import json
 from typing import Dict, NamedTuple, Optional
 
 from agentstream.results import ToolCall
-from agentstream.tools.arguments import parse_json
+from agentstream.schema.parse import parse_json
 
 __all__ = ["LoopDetector", "same_call"]
 

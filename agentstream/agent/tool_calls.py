@@ -25,9 +25,9 @@ from agentstream.errors import ToolError, ToolTimeout
 from agentstream.events import payloads
 from agentstream.events.model import EventType
 from agentstream.results import ToolCall
+from agentstream.schema.parse import as_object, shown
 from agentstream.text import safe_str
 from agentstream.tools import Tool
-from agentstream.tools.arguments import as_object, shown
 from agentstream.tools.context import RunContext
 from agentstream.tools.results import refuse_async, to_text
 

@@ -17,14 +17,14 @@ from typing import Any, Callable, Dict, Mapping, Optional, Union, overload
 from agentstream import checks
 from agentstream.cancel import CancelToken
 from agentstream.errors import ConfigError, ToolError
+from agentstream.schema.annotations import Undescribable
+from agentstream.schema.describe import Shape
+from agentstream.schema.parse import parse_json
+from agentstream.schema.problems import Invalid, Problem
+from agentstream.schema.strict import strict_schema
+from agentstream.schema.validate import Validator, resolve
 from agentstream.tools import signature
-from agentstream.tools.annotations import Undescribable
-from agentstream.tools.arguments import parse_json
 from agentstream.tools.context import RunContext
-from agentstream.tools.problems import Invalid, Problem
-from agentstream.tools.schema import Shape
-from agentstream.tools.strict import strict_schema
-from agentstream.tools.validate import Validator, resolve
 
 __all__ = ["Tool", "as_tool", "tool"]
 

@@ -17,8 +17,8 @@ import types
 from collections import deque
 from typing import Any, Dict, Iterator, List, Mapping, Set
 
+from agentstream.schema import scalars
 from agentstream.text import replace_surrogates, safe_str
-from agentstream.tools import scalars
 
 __all__ = ["DEFAULT_LIMIT", "refuse_async", "to_text"]
 

@@ -14,11 +14,11 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 from agentstream.cancel import CancelToken
 from agentstream.errors import ConfigError
-from agentstream.tools.annotations import Undescribable, evaluate, is_union
+from agentstream.schema.annotations import Undescribable, evaluate, is_union
+from agentstream.schema.describe import Shape, describe
+from agentstream.schema.docstring import description, parse_docstring
+from agentstream.schema.models import field_of
 from agentstream.tools.context import RunContext
-from agentstream.tools.docstring import description, parse_docstring
-from agentstream.tools.models import field_of
-from agentstream.tools.schema import Shape, describe
 
 __all__ = [
     "Injected",

@@ -14,8 +14,8 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 from agentstream.errors import ConfigError, ProtocolError
 from agentstream.llm.accumulator import Accumulator
 from agentstream.llm.dialect import Dialect, Wrapped
-from agentstream.llm.llama.partial_json import StringField
 from agentstream.llm.messages import ChatMessage, ChatRequest, Delta, ToolCallDelta
+from agentstream.schema.partial_json import StringField
 
 __all__ = ["SchemaDialect", "as_schema_request"]
 

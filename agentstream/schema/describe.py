@@ -20,8 +20,8 @@ import typing
 import uuid
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 
-from agentstream.tools import scalars
-from agentstream.tools.annotations import (
+from agentstream.schema import scalars
+from agentstream.schema.annotations import (
     Field,
     Undescribable,
     dataclass_fields,
@@ -31,10 +31,10 @@ from agentstream.tools.annotations import (
     named_tuple_fields,
     typed_dict_fields,
 )
-from agentstream.tools.docstring import parse_docstring
-from agentstream.tools.models import SelfReference, field_of, inlined, validated
-from agentstream.tools.problems import Invalid
-from agentstream.tools.validate import matches
+from agentstream.schema.docstring import parse_docstring
+from agentstream.schema.models import SelfReference, field_of, inlined, validated
+from agentstream.schema.problems import Invalid
+from agentstream.schema.validate import matches
 
 __all__ = ["Shape", "describe", "shape_of"]
 

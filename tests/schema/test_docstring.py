@@ -6,8 +6,8 @@ from typing import Annotated
 
 import pytest
 
+from agentstream.schema.docstring import parse_docstring
 from agentstream.tools import tool
-from agentstream.tools.docstring import parse_docstring
 
 GOOGLE = """Sum up.
 

@@ -1,8 +1,8 @@
-"""A JSON value against a JSON schema (pure): the one validator of all tools.
+"""A JSON value against a JSON schema (pure): the one validator of tools and answers.
 
 Knows the part of draft 2020-12 that function calling uses and ignores the rest.
 In its lenient mode it mends what models are known to get wrong.  It knows no
-Python types but those of JSON; making dates or dataclasses is schema.py's.
+Python types but those of JSON; making dates or dataclasses is describe.py's.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import math
 import re
 from typing import Any, Dict, List, Union
 
-from agentstream.tools.arguments import MAX_DIGITS, parse_json
-from agentstream.tools.problems import NAMES, Invalid, Problem, came, expected
+from agentstream.schema.parse import MAX_DIGITS, parse_json
+from agentstream.schema.problems import NAMES, Invalid, Problem, came, expected
 
 __all__ = ["Validator", "matches", "resolve", "same"]
 

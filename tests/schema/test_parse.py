@@ -8,8 +8,8 @@ from typing import Any, Literal
 import pytest
 
 from agentstream.errors import ToolError
+from agentstream.schema.parse import MAX_DEPTH, MAX_DIGITS
 from agentstream.tools import tool
-from agentstream.tools.arguments import MAX_DEPTH, MAX_DIGITS
 from tests.kit.tool_support import bound, taking
 
 

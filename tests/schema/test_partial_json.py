@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from agentstream.llm.llama.partial_json import StringDecoder, StringField
+from agentstream.schema.partial_json import StringDecoder, StringField
 
 
 def read(pieces, key="answer"):

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
 
-from agentstream.tools.problems import Invalid, Key, Problem
-from agentstream.tools.validate import resolve
+from agentstream.schema.problems import Invalid, Key, Problem
+from agentstream.schema.validate import resolve
 
 __all__ = ["SelfReference", "field_of", "inlined", "validated"]
 

@@ -13,8 +13,8 @@ from typing import Any, Dict, List, Literal, Optional, Set, Tuple, TypedDict, Un
 import pytest
 
 from agentstream.errors import ToolError
+from agentstream.schema.validate import same
 from agentstream.tools import Tool, tool
-from agentstream.tools.validate import same
 from tests.kit.tool_support import Color, Level, Point, bound
 
 

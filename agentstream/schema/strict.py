@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
-from agentstream.tools.annotations import Undescribable
+from agentstream.schema.annotations import Undescribable
 
 __all__ = ["strict_schema"]
 

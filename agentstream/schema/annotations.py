@@ -1,7 +1,7 @@
 """Reading Python's annotations and the classes that have fields (pure).
 
 What a type is called, what a string annotation means, which fields a dataclass
-or a TypedDict has.  JSON schemas are schema.py's.
+or a TypedDict has.  JSON schemas are describe.py's.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 from typing import Any, List, NamedTuple, Optional, Tuple, Union
 
+from agentstream.schema.parse import shown
 from agentstream.text import safe_str
-from agentstream.tools.arguments import shown
 
 __all__ = ["NAMES", "Invalid", "Key", "Problem", "came", "expected"]
 

@@ -13,7 +13,7 @@ import re
 import uuid
 from typing import Any, Union
 
-from agentstream.tools.problems import Invalid
+from agentstream.schema.problems import Invalid
 
 __all__ = ["WRITTEN", "clock_time", "day", "duration", "exact", "identifier", "moment", "real"]
 
