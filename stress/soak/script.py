@@ -1,4 +1,4 @@
-"""What the server of soak.py says: every answer follows from the seed, the call and the attempt.
+"""What the soak's server says: every answer follows from the seed, the call and the attempt.
 
 So that any process can tell what a call must have delivered, and a broken
 invariant can be played again.  No threads and no checks here.
@@ -12,8 +12,6 @@ import threading
 import time
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
-from toxics import ToxicConnection, ToxicProxy
-
 from agentstream.testing import (
     Cut,
     Hang,
@@ -25,8 +23,19 @@ from agentstream.testing import (
     Reset,
     ScriptedServer,
 )
+from stress.soak.toxics import ToxicConnection, ToxicProxy
 
-__all__ = ["KEY", "PROMPT", "WHOLE", "Attempt", "Script", "SoakServer", "script_for"]
+__all__ = [
+    "HEADER",
+    "KEY",
+    "PROMPT",
+    "WHOLE",
+    "Attempt",
+    "Script",
+    "SoakServer",
+    "script_for",
+    "tool_names",
+]
 
 #: Marked secrets, hunted through every error, repr, event and log line.
 KEY = "sk-SOAKKEYMARK0123456789abcdefwxyz"
@@ -73,6 +82,9 @@ _WEIGHTS = {
     "pings": 2,
     "no-end": 2,
 }
+#: Of a call within a shape: it has many, and most shapes are to come to their end.
+_GENTLE = {**_WEIGHTS, "whole": 600}
+_TOOLS = ["lookup", "lookup", "broken", "slow", "stuck"]
 _FRAMINGS = ["chunked", "chunked", "chunked", "length", "one-chunk", "close", "http10", "gzip"]
 
 
@@ -86,7 +98,7 @@ class Script(NamedTuple):
     framing: str
     texts: Tuple[str, ...]
     at: int
-    tool: bool
+    tools: Tuple[str, ...]
     pace: float
 
     @property
@@ -97,15 +109,33 @@ class Script(NamedTuple):
 def script_for(seed: str, call: str, round: int, attempt: int) -> Script:
     """The answer to an attempt (from 1) of a round (from 0) of a call."""
     rng = random.Random(f"{seed}:{call}:{round}:{attempt}")
-    kind = rng.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
-    tool = call.split(".")[0].endswith("t") and round == 0
-    if tool and kind == "json":
+    weights = _GENTLE if ":" in call else _WEIGHTS
+    kind = rng.choices(list(weights), list(weights.values()))[0]
+    tools = _tools_of(seed, call, round)
+    if tools and kind == "json":
         kind = "whole"
     count = rng.choice([0, 1, 3, 10, 25, 50])
     texts = [f"<{call}/{round}/{attempt}>"]
     texts += ["".join(rng.choices(_WORDS, k=rng.randint(1, 4))) for _ in range(count)]
     pace = rng.choice([0.0, 0.002, 0.01, 0.03])
-    return Script(kind, rng.choice(_FRAMINGS), tuple(texts), rng.randint(0, len(texts)), tool, pace)
+    framing = rng.choice(_FRAMINGS)
+    return Script(kind, framing, tuple(texts), rng.randint(0, len(texts)), tools, pace)
+
+
+def _tools_of(seed: str, call: str, round: int) -> Tuple[str, ...]:
+    """The tools that a round's answer asks for, whichever attempt it is."""
+    if ":" not in call:
+        return ("lookup",) if call.split(".")[0].endswith("t") and round == 0 else ()
+    rng = random.Random(f"{seed}:{call}:tools")
+    asked: List[Tuple[str, ...]] = []
+    for _ in range(rng.choice([0, 0, 1, 1, 2])):
+        asked.append(tuple(rng.choices(_TOOLS, k=rng.randint(1, 3))))
+    return asked[round] if round < len(asked) else ()
+
+
+def tool_names(script: Script, call: str, round: int, attempt: int) -> List[str]:
+    """The arguments of the tool calls that an attempt asks for."""
+    return [f"{call}/{round}/{attempt}/{number}" for number in range(len(script.tools))]
 
 
 class Attempt(NamedTuple):
@@ -159,9 +189,11 @@ class SoakServer(ScriptedServer):
         body = request.json
         system = body["messages"][0]["content"]
         call = system.partition("[[")[2].partition("]]")[0]
-        round = sum(1 for m in body["messages"] if m["role"] == "tool")
+        if ":" in call:  # a step that may run more than once: which time it is, says its input
+            call += "-" + body["messages"][1]["content"].split("#")[1]
+        round = sum(1 for m in body["messages"] if m["role"] == "assistant")
         number = self._record(call, round, request)
-        self._check(call, body, request)
+        self._check(call, body)
         script = script_for(self.seed, call, round, number)
         return _build(script, call, round, number, system, request)
 
@@ -179,8 +211,9 @@ class SoakServer(ScriptedServer):
             found.append(Attempt(round, number, request.received, connection))
         return number
 
-    def _check(self, call: str, body: Dict[str, Any], request: Request) -> None:
-        """A second step's request holds the whole of what the first one said."""
+    def _check(self, call: str, body: Dict[str, Any]) -> None:
+        """Each tool call has its own result, and a second step the whole of the first's text."""
+        self._check_results(call, body)
         if not call.endswith(".1"):
             return
         asked = body["messages"][1]["content"]
@@ -189,6 +222,22 @@ class SoakServer(ScriptedServer):
         whole = script_for(self.seed, name, int(place[0]), int(place[1])).text
         if name != call[:-1] + "0" or whole != asked:
             self.strange.append(f"{call}: the first step's output came as {asked[:200]!r}")
+
+    def _check_results(self, call: str, body: Dict[str, Any]) -> None:
+        asked = {}
+        for message in body["messages"]:
+            for made in message.get("tool_calls") or ():
+                name = json.loads(made["function"]["arguments"])["name"]
+                asked[made["id"]] = made["function"]["name"], name
+            if message["role"] != "tool":
+                continue
+            tool, name = asked.pop(message["tool_call_id"], ("none", ""))
+            text = message["content"]
+            told = {"lookup": f"{name} is a bird", "slow": f"{name} is slow"}.get(tool, text)
+            if told != text or tool == "none" or " too late" in text or not name.startswith(call):
+                self.strange.append(f"{call}: {tool}({name!r}) was told {text[:200]!r}")
+        if asked:
+            self.strange.append(f"{call}: calls without results: {asked}")
 
 
 def _build(
@@ -229,7 +278,7 @@ def _pieces(
         if script.pace:
             said.append(Pause(script.pace))
     if script.kind in WHOLE:
-        return said + _ending(script, rng)
+        return said + _ending(script, tool_names(script, call, round, number), rng)
     pieces = said[: 1 + script.at * (2 if script.pace else 1)]
     if script.kind == "bad-json":
         return [*pieces, f'data: {{"choices": [{{"delta": {echo}\n\n'.encode()]
@@ -248,13 +297,17 @@ def _pieces(
     return pieces  # "no-end": the framing ends, the answer does not
 
 
-def _ending(script: Script, rng: random.Random) -> List[Any]:
-    finish = "tool_calls" if script.tool else "stop"
+def _ending(script: Script, names: List[str], rng: random.Random) -> List[Any]:
+    finish = "tool_calls" if script.tools else "stop"
     pieces: List[Any] = []
-    if script.tool:
-        function = {"name": "lookup", "arguments": '{"name": "heron"}'}
-        call = {"index": 0, "id": "call_1", "type": "function", "function": function}
-        pieces.append(_event("tool", {"tool_calls": [call]}))
+    for index, (tool, name) in enumerate(zip(script.tools, names)):
+        text = json.dumps({"name": name})
+        cut = rng.randint(0, len(text))
+        head = {"index": index, "id": f"call_{name}", "type": "function"}
+        function = {"name": tool, "arguments": text[:cut]}
+        pieces.append(_event("tool", {"tool_calls": [{**head, "function": function}]}))
+        rest = {"index": index, "function": {"arguments": text[cut:]}}
+        pieces.append(_event("tool", {"tool_calls": [rest]}))
     pieces.append(_event("finish", {}, finish))
     if script.kind == "finish-no-done":
         return pieces
