@@ -1,14 +1,18 @@
-"""soak.py MINUTES [--seed N] [--streams N]: streams under random faults, with random cancels.
+"""`python -m stress.soak [MINUTES] [--seed N] [--streams N] [--log FILE]`: streams under faults.
 
-A loopback server replays answers that follow from the seed (soak_script.py),
-behind a proxy that spoils connections (toxics.py).  Every outcome is recorded as
-ok, failed or unknown and held against the invariants of docs/faults.rst; exit code 1
-if one is broken.  Threads, descriptors, pool slots and memory are compared at
-rest, every few minutes and at the end.
+A loopback server replays answers that follow from the seed (script.py), behind a proxy that
+spoils connections (toxics.py).  Calls, agents with tools that raise, are slow or out of time,
+workflows of random shapes (shapes.py) and runtimes that are left run side by side and are
+stopped at random; children are forked, workers are killed with -9.  Every outcome is recorded as
+ok, failed or unknown and held against the invariants of docs/faults.rst; exit code 1 if one is
+broken.  Threads, descriptors, pool slots and memory are compared at rest, every few minutes and
+at the end.
 
-With --log FILE the events go to an SQLite log, a server hands them out over HTTP, and a
-remote follower reads every run of it as it goes; at the end the log is opened again and
-held against what subscribers had been given (I5).  Killed logs are kill9.py's."""
+With --log the events go to an SQLite log that is shared with the workers, a server hands
+them out over HTTP, and a remote follower reads every run of it as it goes; at the end the log is
+opened again and held against what subscribers had been given, and what killed workers had told
+before they died (I5).
+"""
 
 from __future__ import annotations
 
@@ -77,22 +81,29 @@ def watch(soak: Soak, rng: random.Random, until: float) -> None:
 
 def be_worker(options: argparse.Namespace) -> None:
     """What the killed process does: calls and runs, each reported in a line once checked."""
-    soak = Soak(options.seed, 3, worker=True)
+    soak = Soak(options.seed, 3, worker=options.worker, log=options.log)
     soak.ca_file = options.ca
     soak.clients = make_clients((options.ports[0], options.ports[1]), options.ca)
     soak.open_runtime()
     lock = threading.Lock()
     plain = soak.record.outcome
 
-    def outcome(kind: str, what: str, toxics: Any) -> None:
-        plain(kind, what, toxics)
-        line = json.dumps({"kind": kind, "what": what})
+    def say(**said: Any) -> None:
         with lock:
-            sys.stdout.write(line + "\n")
+            sys.stdout.write(json.dumps(said) + "\n")
             sys.stdout.flush()
 
+    def outcome(kind: str, what: str, toxics: Any) -> None:
+        plain(kind, what, toxics)
+        say(kind=kind, what=what)
+
+    def acknowledge(name: str, seen: Any) -> None:
+        if seen is not None and seen.end and soak.log:
+            say(run=name, last=seen.last, end=seen.end)
+
     soak.record.outcome = outcome  # type: ignore[method-assign]
-    soak.act(options.worker)
+    soak.acknowledge = acknowledge  # type: ignore[method-assign]
+    soak.act()
     soak.halt.wait(60.0)
 
 

@@ -26,12 +26,9 @@ from stress.soak.record import (
     hunt,
 )
 from stress.soak.script import PROMPT, Attempt
+from stress.soak.shaped import run_shaped
 from stress.soak.subscribers import Seen
-
-
-def lookup(name: str) -> str:
-    """Look a bird up."""
-    return f"{name} is a bird"
+from stress.soak.tools import LIMITS
 
 
 class Actor:
@@ -69,7 +66,7 @@ class Actor:
             {"role": "user", "content": "go on"},
         ]
 
-    def _plan_cancel(self, case: Case, ways: List[Tuple[str, Callable[[], object]]]) -> None:
+    def plan_cancel(self, case: Case, ways: List[Tuple[str, Callable[[], object]]]) -> None:
         if case.rng.random() > 0.35:
             return
         delay = case.rng.choice(
@@ -86,7 +83,7 @@ class Actor:
         call = case.name
         token = CancelToken()
         stream = case.config.client.chat_stream(self._messages(call), cancel=token)
-        self._plan_cancel(
+        self.plan_cancel(
             case,
             [
                 ("stream.cancel", stream.cancel),
@@ -137,7 +134,7 @@ class Actor:
         token = CancelToken()
         case_request = ChatRequest(self._messages(call))
         deltas = case.config.client.stream_deltas(case_request, cancel=token)
-        self._plan_cancel(case, [("token", token.cancel)])
+        self.plan_cancel(case, [("token", token.cancel)])
         got: List[str] = []
         error: Optional[BaseException] = None
         try:
@@ -157,9 +154,9 @@ class Actor:
     def _agent(self, case: Case) -> None:
         call = case.name
         token = CancelToken()
-        agent = self._make_agent(case, call)
+        agent = self.make_agent(case, call)
         case.bound = case.config.bound * 2  # two rounds
-        self._plan_cancel(case, [("token", token.cancel)])
+        self.plan_cancel(case, [("token", token.cancel)])
         got: List[str] = []
         error: Optional[BaseException] = None
         logged = case.rng.random() < 0.5
@@ -179,6 +176,7 @@ class Actor:
             got = self._logged(case, call, whole)
         attempts = self.judge.attempts(case, call)
         self.judge.text(case, call, "".join(got), error is None, attempts, error)
+        self.judge.tools(case, call, attempts, whole=error is None)
         self.judge.outcome(case, error, took, attempts)
 
     def _logged(self, case: Case, call: str, whole: Optional[str]) -> List[str]:
@@ -192,23 +190,29 @@ class Actor:
             self.record.break_("I2 events", f"{case}: {whole[-80:]!r}")
         return got
 
-    def _make_agent(self, case: Case, call: str) -> Agent:
-        tools = [lookup] if case.name.endswith("t") else []
+    def make_agent(self, case: Case, call: str, *, tools: bool = False) -> Agent:
+        given = self.soak.ledger.tools() if tools or case.name.endswith("t") else []
         prompt = f"[[{call}]] {PROMPT}"
-        return Agent("bird", client=case.config.client, system_prompt=prompt, tools=tools)
+        return Agent(
+            "bird",
+            client=case.config.client,
+            system_prompt=prompt,
+            tools=given,
+            tool_limits=LIMITS,
+        )
 
     # a workflow of two steps
 
     def _workflow(self, case: Case) -> None:
         runtime: Runtime = self.soak.runtime
         name = case.name
-        steps = [self._make_agent(case, f"{name}.{i}") for i in (0, 1)]
+        steps = [self.make_agent(case, f"{name}.{i}") for i in (0, 1)]
         case.bound = case.config.bound * 4 + 30.0  # two rounds each, and a place to wait for
         workflow = Workflow("soak", steps)
         if case.rng.random() < 0.2:
             return self._streamed(case, runtime, workflow)
         handle = runtime.submit(workflow, "go on", workflow_id=name)
-        self._plan_cancel(
+        self.plan_cancel(
             case,
             [
                 ("handle.cancel", handle.cancel),
@@ -232,15 +236,14 @@ class Actor:
         if reader is not None:
             self._read_again(case, reader, seen)
         self._judge_run(case, run, error, took, seen)
+        self.soak.acknowledge(name, seen)
 
     def _streamed(self, case: Case, runtime: Runtime, workflow: Workflow) -> None:
         name = case.name
         leave_at = case.rng.randint(2, 40) if case.rng.random() < 0.4 else 0
-        self._plan_cancel(case, [("stop_generation", lambda: runtime.stop_generation(name))])
+        self.plan_cancel(case, [("stop_generation", lambda: runtime.stop_generation(name))])
         last = ""
-        events = runtime.stream(
-            workflow, "go on", workflow_id=name, raise_on_failure=False
-        )
+        events = runtime.stream(workflow, "go on", workflow_id=name, raise_on_failure=False)
         for count, event in enumerate(events, 1):
             last = event.type.value
             if count == leave_at:
@@ -251,6 +254,9 @@ class Actor:
                 self.record.break_("I1 last event", f"{case}: {last!r}")
         took = time.monotonic() - case.started
         seen = self.soak.checker.wait_end(name)
+        self.soak.acknowledge(name, seen)
+        for i in (0, 1):
+            self.soak.ledger.pop(f"{name}.{i}")
         attempts = [a for i in (0, 1) for a in self.judge.attempts(case, f"{name}.{i}")]
         self.record.outcome("streamed", ENDS.get(seen.end if seen else "", "unseen"), ())
         if took > case.bound + SLACK:
@@ -289,12 +295,13 @@ class Actor:
             call = f"{case.name}.{number}"
             attempts = self.judge.attempts(case, call)
             everything += attempts
+            done = len(run.steps) > number and run.steps[number].status == "completed"
+            self.judge.tools(case, call, attempts, whole=done)
             if number >= len(run.steps):
                 if attempts:
                     self.record.break_("X03 request of no step", f"{case}: {call}")
                 continue
             step = run.steps[number]
-            done = step.status == "completed"
             if seen is None:
                 continue
             text = "".join(seen.chunks.get(str(number), []))
@@ -302,6 +309,11 @@ class Actor:
             if not text.endswith(step.output) or (not done and text != step.output):
                 self.record.break_("I2 step output", f"{case}: {step.output[-80:]!r}")
         self.judge.outcome(case, error, took, everything)
+
+    # a workflow of random shapes
+
+    def _shapes(self, case: Case) -> None:
+        run_shaped(self, case)
 
     # a runtime of its own, left by an exception with runs under way
 
@@ -311,7 +323,7 @@ class Actor:
         try:
             with Runtime(max_workers=2) as runtime:
                 for number in range(4):
-                    agent = self._make_agent(case, f"{case.name}_{number}")
+                    agent = self.make_agent(case, f"{case.name}_{number}")
                     handles.append(runtime.submit(agent, "go on"))
                 self.soak.halt.wait(case.rng.uniform(0.0, 0.3))
                 begun = time.monotonic()

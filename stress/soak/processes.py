@@ -25,6 +25,9 @@ from stress.soak.record import (
 )
 from stress.soak.script import PROMPT
 
+#: Where `python -m stress.soak` is run.
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
 
 def run_forked(soak: Any, number: int) -> None:
     """Fork with clients and bus in use; the child makes one request, publishes, and is gone."""
@@ -97,7 +100,8 @@ def run_worker_process(soak: Any, number: int) -> None:
     prefix = f"w{number}x"
     command = [
         sys.executable,
-        os.path.abspath(__file__),
+        "-m",
+        "stress.soak",
         "--worker",
         prefix,
         "--seed",
@@ -107,8 +111,9 @@ def run_worker_process(soak: Any, number: int) -> None:
         "--ca",
         soak.ca_file,
     ]
-    # Not our stderr's pipe but a file of its own: a traceback would be lost with the process.
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    if soak.log:
+        command += ["--log", soak.log]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
     assert process.stdout is not None
     assert process.stderr is not None
     soak.halt.wait(rng.uniform(2.0, 5.0))
@@ -122,5 +127,8 @@ def run_worker_process(soak: Any, number: int) -> None:
     hunt(record, err.decode("utf-8", "replace"), "a worker's stderr")
     for line in out.split(b"\n")[:-1]:  # the last one may be cut, and is acknowledged by nobody
         said = json.loads(line)
+        if "run" in said:
+            soak.acknowledged[said["run"]] = said["last"], said["end"]
+            continue
         record.count("reported by killed workers")
         record.outcome("worker", said["what"], ())

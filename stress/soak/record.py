@@ -16,6 +16,7 @@ SLACK = 4.0  # seconds past a clock, on a machine that others load too
 UNTIMED = 75.0  # bound of a call without `total`: the longest that server and proxy can draw it out
 CANCEL_BOUND = 2.0
 MAIN = os.getpid()
+MAIN_PREFIX = "c"  # of the runs of the soak's own process; a worker has its own
 MARKS = ("SOAKKEYMARK", "SOAKHEADERMARK", "SOAKPROMPTMARK")
 ENDS = {"workflow_completed": "ok", "workflow_failed": "failed", "workflow_cancelled": "cancelled"}
 

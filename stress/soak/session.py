@@ -13,7 +13,7 @@ import traceback
 import tracemalloc
 import warnings
 from collections import Counter
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from agentstream import (
     EventStream,
@@ -26,13 +26,16 @@ from stress.soak.cases import Canceller, Case, Config, make_clients
 from stress.soak.judge import Judge
 from stress.soak.measures import fds, listing, rss_mib
 from stress.soak.record import (
+    ENDS,
+    MAIN_PREFIX,
     UNTIMED,
     LogHunter,
     Record,
     hunt,
 )
 from stress.soak.script import SoakServer
-from stress.soak.subscribers import Checker, Remote, Rough
+from stress.soak.subscribers import Checker, Remote, Rough, Seen
+from stress.soak.tools import Ledger
 from stress.soak.toxics import ToxicProxy
 
 
@@ -40,13 +43,22 @@ class Soak:
     """The parts, the pace, and the times of rest."""
 
     def __init__(
-        self, seed: str, streams: int, *, worker: bool = False, log: Optional[str] = None
+        self, seed: str, streams: int, *, worker: str = "", log: Optional[str] = None
     ) -> None:
         self.log = log
+        self.worker = worker
+        self.prefix = worker or MAIN_PREFIX
+        self.acknowledged: Dict[str, Tuple[int, str]] = {}  # by killed workers: last offset and end
         self.remote: Optional[Remote] = None
         self.record = Record(seed)
         self.streams = streams
-        self.operations = [("plain", 40), ("deltas", 15), ("agent", 15), ("workflow", 30)]
+        self.operations = [
+            ("plain", 40),
+            ("deltas", 15),
+            ("agent", 15),
+            ("workflow", 20),
+            ("shapes", 20),
+        ]
         if not worker:
             self.operations.append(("runtime", 2))
         self.active: Dict[str, Case] = {}
@@ -58,7 +70,8 @@ class Soak:
         self.clients: List[Config] = []
         self.ca_file = ""
         self.canceller = Canceller(self.record)
-        self.judge = Judge(self.record, self.servers)
+        self.ledger = Ledger()
+        self.judge = Judge(self.record, self.servers, self.ledger)
         self.threads: List[threading.Thread] = []
         self.busy = 0
         self.changed = threading.Condition()
@@ -112,10 +125,14 @@ class Soak:
         self.open_runtime()
 
     def open_runtime(self) -> None:
-        self.events = EventStream(SqliteStore(self.log) if self.log else MemoryStore(3000))
-        if self.log:
+        # What a worker says it has must be on the disk: it is killed in the next moment.
+        durability = "full" if self.worker else "normal"
+        self.events = EventStream(
+            SqliteStore(self.log, durability=durability) if self.log else MemoryStore(3000)
+        )
+        if self.log and not self.worker:
             self.remote = Remote(self.record, SqliteStore(self.log))
-        self.checker = Checker(self.record, bool(self.log))
+        self.checker = Checker(self.record, bool(self.log), self.prefix)
         self.rough = [
             Rough(self.record, n, self.record.seed, self.halt, bool(self.log))
             for n in ("slow", "raising", "stuck")
@@ -125,9 +142,12 @@ class Soak:
             self.subscriptions.append(self.events.subscribe(rough, max_queue=64))
         self.runtime = Runtime(max_workers=6, event_stream=self.events)
 
-    def act(self, prefix: str = "c") -> None:
+    def acknowledge(self, name: str, seen: Optional[Seen]) -> None:
+        """A run has ended and been seen whole; a worker tells it to its parent."""
+
+    def act(self) -> None:
         for number in range(self.streams):
-            actor = Actor(self, f"{prefix}{number}n")
+            actor = Actor(self, f"{self.prefix}{number}n")
             thread = threading.Thread(
                 target=self._loop, args=(actor,), name="soak-actor", daemon=True
             )
@@ -229,12 +249,26 @@ class Soak:
             part.close()
 
     def reopen(self) -> None:
-        """I5: the log holds what subscribers had been given."""
+        """I5: the log holds what subscribers had been given, and what killed workers had told."""
         assert self.log is not None
+        given = {**self.checker.ended, **self.acknowledged}
+        begun = 0
         with SqliteStore(self.log) as store:
-            for name, (last, end) in self.checker.ended.items():
-                events = store.read(workflow_id=name, after=0, limit=last + 10)
-                offsets = [event.offset for event in events]
-                if offsets != list(range(1, last + 1)) or events[-1].type.value != end:
-                    self.record.break_("I5 the log", f"{name}: {offsets[-3:]}, not {last} {end}")
-        self.record.count("runs read again from the log", len(self.checker.ended))
+            for state in store.runs(limit=10**6):
+                name = state.workflow_id
+                events = store.read(workflow_id=name, after=0, limit=10**6)
+                kinds = [event.type.value for event in events]
+                if [event.offset for event in events] != list(range(1, len(events) + 1)):
+                    self.record.break_("I4 the log", f"{name}: {len(events)} {events[-1].id}")
+                wanted = given.pop(name, None)
+                if wanted is not None and wanted != (len(events), kinds[-1]):
+                    self.record.break_("I5 the log", f"{name}: {kinds[-2:]}, not {wanted}")
+                if kinds[0] != "workflow_started":
+                    continue
+                begun += 1
+                if kinds[-1] not in ENDS or set(ENDS) & set(kinds[:-1]):
+                    self.record.break_("I1 the log", f"{name}: {kinds[-3:]}")
+        for name, wanted in given.items():
+            self.record.break_("I5 the log", f"{name}: not there, not {wanted}")
+        self.record.count("runs read again from the log", begun)
+        self.record.count("runs that killed workers had told of", len(self.acknowledged))

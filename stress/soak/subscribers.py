@@ -18,6 +18,7 @@ from agentstream.web.server import Server, listen
 from stress.soak.record import (
     ENDS,
     MAIN,
+    MAIN_PREFIX,
     Record,
     hunt,
 )
@@ -26,7 +27,7 @@ from stress.soak.record import (
 class Seen:
     """What the checking subscriber saw of one workflow."""
 
-    __slots__ = ("chunks", "end", "ids", "last", "retries")
+    __slots__ = ("chunks", "end", "ids", "last", "retries", "runs")
 
     def __init__(self) -> None:
         self.last = 0
@@ -34,18 +35,21 @@ class Seen:
         self.chunks: Dict[str, List[str]] = {}
         self.ids: List[Any] = []
         self.retries = 0
+        self.runs: List[str] = []
 
 
 class Checker:
     """Sees all events, in order, each once: I1, I4, I7."""
 
-    def __init__(self, record: Record, by_run: bool) -> None:
+    def __init__(self, record: Record, by_run: bool, prefix: str) -> None:
         self.record = record
         self.by_run = by_run
+        self.prefix = prefix  # of this process's runs
         self.changed = threading.Condition()
         self.seen: Dict[str, Seen] = {}
         self.over: Dict[str, None] = {}
         self.ended: Dict[str, Tuple[int, str]] = {}  # each run's last offset, and how it ended
+        self.family: Dict[str, bool] = {}  # is a run, or the one it is within, of this process?
         self.position = 0
         self.events = 0
 
@@ -75,6 +79,12 @@ class Checker:
         if name in self.over:
             self.record.break_("I1 after the end", f"{event.id} {event.type}")
             return
+        mine = self.family.get(name)
+        if mine is None:
+            mine = name.startswith(self.prefix) or self.family.get(event.parent_workflow_id, False)
+            self.family[name] = mine
+        if not mine and self.prefix != MAIN_PREFIX:
+            return  # a worker comes in when others are in the middle of their runs
         seen = self.seen.get(name)
         if seen is None:
             seen = self.seen[name] = Seen()
@@ -86,12 +96,16 @@ class Checker:
             seen.chunks.setdefault(event.data["step"], []).append(event.data["chunk"])
         elif event.type is EventType.AGENT_LLM_REQUEST_RETRIED:
             seen.retries += 1
+        elif event.type is EventType.WORKFLOW_STEP_STARTED and "run" in event.data:
+            seen.runs.append(event.data["run"])
         elif event.type.value in ENDS:
             seen.end = event.type.value
             self.ended[name] = seen.last, seen.end
             self.over[name] = None
             if len(self.over) > 4000:
                 del self.over[next(iter(self.over))]
+            if not mine:
+                del self.seen[name]  # nobody here waits for it
 
     def wait_end(self, name: str, seconds: float = 15.0) -> Optional[Seen]:
         """What was seen of a workflow, once its terminal event is among it; forgotten here."""

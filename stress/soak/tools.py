@@ -14,7 +14,7 @@ from agentstream import CancelToken, ToolLimits
 __all__ = ["LIMITS", "STUCK_S", "Ledger"]
 
 STUCK_S = 0.4
-LIMITS = ToolLimits(tool_timeout=STUCK_S)
+LIMITS = ToolLimits(timeout=STUCK_S)
 
 
 class Ledger:

@@ -1,4 +1,4 @@
-"""ToxicProxy: a loopback TCP proxy that spoils connections at random, for soak.py.
+"""ToxicProxy: a loopback TCP proxy that spoils connections at random, for the soak.
 
 The eight faults that toxiproxy has: latency, jitter, bandwidth, slow_close,
 timeout, reset_peer, slicer, limit_data.  Which of them a connection gets is drawn
