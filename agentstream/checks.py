@@ -9,6 +9,7 @@ in the message ("agent 'poet'"); with `optional`, None passes as it is.
 from __future__ import annotations
 
 import math
+import re
 from typing import Any, Dict, Iterable, Mapping, Optional
 
 from agentstream.errors import ConfigError
@@ -23,6 +24,7 @@ __all__ = [
     "is_whole",
     "number",
     "one_of",
+    "parse_time",
     "seconds",
     "text",
     "whole",
@@ -46,6 +48,12 @@ def is_number(value: object) -> bool:
         return math.isfinite(value)
     except OverflowError:  # an int of hundreds of digits
         return False
+
+
+def parse_time(text: str) -> Optional[float]:
+    """The seconds that a text gives: "600", "1.5", "90s", "10m", "2h"; None if it gives none."""
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?|\.\d{1,9})([smh]?)", text, re.ASCII)
+    return float(found[1]) * {"m": 60, "h": 3600}.get(found[2], 1) if found else None
 
 
 def whole(

@@ -88,3 +88,20 @@ def test_constructors_name_the_setting(tmp_path, make, setting):
         make(tmp_path / "runs.db")
     assert caught.value.setting == setting
     assert caught.value.reason.startswith("must be ")
+
+
+def test_times_as_texts():
+    for text, seconds in (("600", 600), ("1.5", 1.5), (".5", 0.5), ("9s", 9), ("2h", 7200)):
+        assert checks.parse_time(text) == seconds
+    for text in (
+        "",
+        "m",
+        "-1",
+        "1e3",
+        "10 m",
+        "1d",
+        "inf",
+        "1" * 10,
+        "\N{ARABIC-INDIC DIGIT FIVE}",
+    ):
+        assert checks.parse_time(text) is None, text

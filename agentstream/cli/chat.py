@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Dict, List
 
 from agentstream.cli.exits import DONE, Interrupted
 from agentstream.cli.lock import hold
-from agentstream.cli.output import Output, piped_in
+from agentstream.cli.output import Output, note_unread, piped_in
 from agentstream.cli.settings import advise, open_client, setting
 from agentstream.console.terminal import is_terminal
 from agentstream.errors import AgentStreamError, ConfigError
@@ -40,6 +40,9 @@ def chat(given: argparse.Namespace) -> int:
         except AgentStreamError as error:
             advise(error, given)
             raise
+        finally:
+            if not (given.quiet or _reads_input(given)):
+                note_unread("`agentstream chat PROMPT -` adds it")
 
 
 def _sampling(given: argparse.Namespace) -> Dict[str, Any]:
@@ -51,13 +54,17 @@ def _sampling(given: argparse.Namespace) -> Dict[str, Any]:
 
 
 def _prompt(given: argparse.Namespace) -> str:
-    """What is asked, then what was piped in."""
-    has_one = bool(given.prompt and given.prompt.strip())
-    parts = [given.prompt, piped_in(needed=not has_one, quiet=given.quiet)]
-    prompt = "\n\n".join(part for part in parts if part and part.strip())
+    """What is asked, then what standard input says, where that is asked for."""
+    read = piped_in(named=given.stdin) if _reads_input(given) else None
+    prompt = "\n\n".join(part for part in (given.prompt, read) if part and part.strip())
     if not prompt:
         raise ConfigError("what is the question? `agentstream chat PROMPT`, or pipe one in")
     return prompt
+
+
+def _reads_input(given: argparse.Namespace) -> bool:
+    """False for a PROMPT alone: in a shell's `while read` loop, standard input is the list."""
+    return bool(given.stdin) or not (given.prompt and given.prompt.strip())
 
 
 def _is_watched(given: argparse.Namespace) -> bool:

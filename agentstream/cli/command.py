@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
+import os
 from typing import TYPE_CHECKING, Iterator
 
 from agentstream.cli.exits import LOCKED, UNKNOWN, code_of, line_of
 from agentstream.cli.output import say
-from agentstream.cli.settings import setting
+from agentstream.cli.settings import note_unknown_variables, setting
 from agentstream.cli.signals import Interruptions
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ def conduct(given: argparse.Namespace, *, leaving: bool = False) -> int:
     """
     with Interruptions(leaving) as interruptions, _logging(getattr(given, "verbose", 0)):
         try:
+            if not getattr(given, "quiet", False):
+                note_unknown_variables(os.environ)
             if hasattr(given, "deadline"):
                 interruptions.expect(setting(given, "deadline"))
             command = importlib.import_module(f"agentstream.cli.{given.command}")

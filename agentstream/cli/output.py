@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import stat
 import sys
 from typing import Any, Mapping, Optional, TextIO
 
@@ -13,7 +14,7 @@ from agentstream.console.terminal import is_terminal, mute, write
 from agentstream.errors import ConfigError
 from agentstream.text import replace_surrogates, strip_controls
 
-__all__ = ["Output", "note", "piped_in", "say"]
+__all__ = ["Output", "note", "note_unread", "piped_in", "say"]
 
 #: Bytes that may be piped in; more than that is no prompt.
 _MOST = 16 * 2**20
@@ -118,25 +119,27 @@ def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def piped_in(*, needed: bool = True, quiet: bool = False) -> Optional[str]:
+def piped_in(*, needed: bool = True, quiet: bool = False, named: bool = False) -> Optional[str]:
     """What is piped in; None if standard input is a terminal, or closed.
 
     Args:
         needed: wait for it, however long that takes.  Else standard input that says
             nothing for two seconds, a pipe that somebody merely holds open, is left.
         quiet: do not say that it was left.
+        named: it was asked for by name ("-"): a terminal is read, too.
 
     Raises:
         ConfigError: it is not UTF-8, or too much.
     """
-    if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
+    if sys.stdin is None or sys.stdin.closed or (sys.stdin.isatty() and not named):
         return None
     if not _says_something():
         if not needed:
             if not quiet:
                 note("agentstream: nothing comes on standard input: going on without it")
             return None
-        note("agentstream: waiting for standard input to end; `< /dev/null` for none")
+        end = "Ctrl-D ends it" if sys.stdin.isatty() else "`< /dev/null` for none"
+        note(f"agentstream: waiting for standard input to end; {end}")
     raw = sys.stdin.buffer.read(_MOST + 1)
     if len(raw) > _MOST:
         raise ConfigError(f"more than {_MOST >> 20} MiB were piped in: that is no prompt")
@@ -145,6 +148,40 @@ def piped_in(*, needed: bool = True, quiet: bool = False) -> Optional[str]:
     except UnicodeDecodeError as error:
         where = f"{error.reason} at byte {error.start}"
         raise ConfigError(f"what was piped in is not UTF-8: {where}") from None
+
+
+def note_unread(remedy: str) -> None:
+    """Say that something was piped in and not read; `remedy` is how to have it read.
+
+    Nothing of what is there for others too: the list of a shell's loop, say, which
+    the shell reads on.
+    """
+    try:
+        number = sys.stdin.fileno()
+        if _unread(number) and not _is_shared(number):
+            note(f"agentstream: standard input was not read: {remedy}")
+    except (AttributeError, ImportError, OSError, ValueError):
+        pass  # it is closed, or a system on which nobody can tell
+
+
+def _unread(number: int) -> int:
+    """The bytes that wait in a pipe or a file."""
+    import fcntl  # noqa: PLC0415 - POSIX has it
+    import termios  # noqa: PLC0415
+
+    state = os.fstat(number)
+    if stat.S_ISREG(state.st_mode):
+        return state.st_size - os.lseek(number, 0, os.SEEK_CUR)
+    if not stat.S_ISFIFO(state.st_mode):
+        return 0
+    return int.from_bytes(fcntl.ioctl(number, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def _is_shared(number: int) -> bool:
+    """True if it is the parent's standard input as well."""
+    theirs = os.stat(f"/proc/{os.getppid()}/fd/0")
+    ours = os.fstat(number)
+    return (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino)
 
 
 def _says_something() -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from typing import Any, Callable, List, NoReturn, Optional
+from typing import Any, Callable, Iterable, List, Mapping, NoReturn, Optional
 
+from agentstream import checks
 from agentstream._version import __version__
+from agentstream.cli.table import is_slip, meant, show
 from agentstream.llm.settings import LLAMA_URL
 
 __all__ = ["parse"]
@@ -26,14 +28,15 @@ everything else to standard error.
 
 `agentstream COMMAND --help` tells more.  Settings are taken from the flags,
 then from the environment (AGENTSTREAM_MODEL for --model, and so on), then
-from agentstream/config.toml in your configuration folder (~/.config).
+from agentstream/config.toml in your configuration folder (~/.config):
+`agentstream help settings` lists them.
 
 exit codes: 0 done, 1 failed, 2 usage error, 75 --lock is held,
             124 --deadline has passed, 130 Ctrl-C, 143 SIGTERM
 """
 _CHAT = """\
-Ask a model, for PROMPT and what is piped in; a pipe that says nothing for 2 s
-is not waited for beside a PROMPT.  Key: AGENTSTREAM_API_KEY or the config file.
+Ask a model.  Standard input is read without a PROMPT, and with - added to it:
+`git diff | agentstream chat "Explain." -`.  Keys: `agentstream help settings`.
 """
 _RUN = """\
 Run a workflow file.  On a terminal the agents' text streams; into a pipe
@@ -65,6 +68,7 @@ the server, with 0.
 Behind a proxy that ends TLS, tell what browsers call it: --origin https://HOST.
 --name and --origin can be given more than once.
 """
+_HELP = "Tell more of a command, or list the settings.\n"
 
 
 def parse(arguments: Optional[List[str]] = None) -> argparse.Namespace:
@@ -97,13 +101,14 @@ def parse(arguments: Optional[List[str]] = None) -> argparse.Namespace:
         prog="agentstream",
     )
     for name, usage, about, fill in (
-        ("chat", "[options] [PROMPT]", _CHAT, _chat),
+        ("chat", "[options] [PROMPT] [-]", _CHAT, _chat),
         ("run", "[options] FILE", _RUN, _run),
         ("check", "[options] FILE", _CHECK, _check),
         ("runs", "[options]", _RUNS, _runs),
         ("follow", "[options] [ID]", _FOLLOW, _follow),
         ("stop", "[options] ID", _STOP, _stop),
         ("serve", "[options]", _SERVE, _serve),
+        ("help", "[COMMAND | settings]", _HELP, _help),
     ):
         command = commands.add_parser(
             name,
@@ -116,17 +121,60 @@ def parse(arguments: Optional[List[str]] = None) -> argparse.Namespace:
         fill(command.add_argument)
         command.add_argument("-h", "--help", action="help", help="show this")
     given, rest = parser.parse_known_args(arguments)
+    command = commands.choices[given.command]
+    if given.command == "chat":
+        rest = _take_input(given, rest, command)
     if rest:
-        commands.choices[given.command].reject(rest)
+        command.reject(rest)
+    if given.command == "help":
+        _show_help(given.topic, parser, commands.choices)
     if getattr(given, "json", False) and getattr(given, "jsonl", False):
-        commands.choices[given.command].error("--json or --jsonl: one of them")
+        command.error("--json or --jsonl: one of them")
     return given
 
 
+def _take_input(given: argparse.Namespace, rest: List[str], chat: _Parser) -> List[str]:
+    """Set `given.stdin` if "-" stands among the arguments; returns what is left of `rest`."""
+    left = [word for word in rest if word != "-"]
+    given.stdin = given.prompt == "-" or len(left) < len(rest)
+    if given.prompt == "-":
+        given.prompt = None
+        if left and not left[0].startswith("-"):  # `chat - PROMPT`
+            try:
+                given.prompt = _text(left.pop(0))
+            except argparse.ArgumentTypeError as error:
+                chat.error(f"argument PROMPT: {error}")
+    return left
+
+
+def _show_help(topic: Optional[str], parser: _Parser, commands: Mapping[str, _Parser]) -> NoReturn:
+    """Print what there is to say of a topic, and end with 0."""
+    if topic is None:
+        parser.print_help()
+    elif topic in commands:
+        commands[topic].print_help()
+    elif topic == "settings":
+        from agentstream.cli.settings import config_file  # noqa: PLC0415 - only here
+
+        print(show(str(config_file())), end="")
+    else:
+        near = _near(topic, [*commands, "settings"], "`{}`")
+        parser.error(f"there is no help on {topic[:40]!r}{near}")
+    parser.exit(0)
+
+
+#: What a flag that stands for a secret ends in.
+_SECRET = ("key", "apikey", "token", "secret", "password", "passwd", "bearer", "credentials")
+
+
 class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong."""
+    """Says in one line what is wrong, and what may have been meant."""
 
     def error(self, message: str) -> NoReturn:
+        command = re.match("argument COMMAND: invalid choice: '([^']*)'", message)
+        if command:
+            known = next(a.choices for a in self._actions if a.dest == "command")
+            message = command[0] + _near(command[1], known or (), "`{}`")
         self.exit(2, f"agentstream: {message}; `{self.prog} --help` says what there is\n")
 
     def reject(self, rest: List[str]) -> NoReturn:
@@ -134,12 +182,23 @@ class _Parser(argparse.ArgumentParser):
         flags = [word.partition("=")[0] for word in rest if word.startswith("-") and word != "-"]
         if not flags:
             self.error("too many arguments: a text of several words is to be quoted")
-        keys = (
-            ""
-            if not re.search("key|token|secret", flags[0], re.IGNORECASE)
-            else (" (a key is never a flag, which others could read: set AGENTSTREAM_API_KEY)")
-        )
-        self.error(f"unknown: {', '.join(flags)}{keys}")
+        self.error(f"unknown: {', '.join(flag + self._advice(flag) for flag in flags)}")
+
+    def _advice(self, flag: str) -> str:
+        """What to write in place of a flag that there is not; "" if nobody can tell."""
+        known = [name[2:] for name in self._option_string_actions if name.startswith("--")]
+        word = flag.strip("-").replace("_", "-")
+        if not flag.startswith("--"):
+            return ""  # short ones, put together
+        if word.lower().rpartition("-")[2] in _SECRET and not is_slip(word, known):
+            instead = "use --token-file" if "token-file" in known else "set AGENTSTREAM_API_KEY"
+            return f" (a key is never a flag, which others could read: {instead})"
+        return _near(word, known, "--{}")
+
+
+def _near(word: str, known: Iterable[str], written: str) -> str:
+    close = meant(word, known)
+    return "" if close is None else f" (did you mean {written.format(close)}?)"
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -179,7 +238,7 @@ def _run(add: Add) -> None:
         "--input",
         metavar="TEXT",
         type=_text,
-        help="the first step's input; default: what is piped in",
+        help="the first step's input; - for what is piped in, the default",
     )
     add(
         "--set",
@@ -266,6 +325,10 @@ def _serve(add: Add) -> None:
     )
 
 
+def _help(add: Add) -> None:
+    add("topic", metavar="TOPIC", nargs="?", help=argparse.SUPPRESS)
+
+
 def _model(add: Add) -> None:
     add(
         "--provider",
@@ -307,9 +370,8 @@ def _cron(add: Add) -> None:
 
 
 def _seconds(text: str) -> float:
-    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?|\.\d{1,9})([smh]?)", text)
-    seconds = float(found[1]) * {"m": 60, "h": 3600}.get(found[2], 1) if found else 0.0
-    if seconds <= 0:
+    seconds = checks.parse_time(text)
+    if not seconds:
         raise argparse.ArgumentTypeError(f"{text!r} must be seconds above 0, or 10m, or 2h")
     return seconds
 

@@ -79,11 +79,14 @@ def _build(given: argparse.Namespace, file: WorkflowFile, stack: contextlib.Exit
 
 
 def _input(given: argparse.Namespace, file: WorkflowFile) -> str:
-    """`--input`, else what is piped in, else the file's own."""
-    own = file.input
-    piped = None if given.input is not None else piped_in(needed=not own, quiet=given.quiet)
-    for found in (given.input, piped, own):
-        if found is not None and (found is given.input or found.strip()):
+    """`--input` ("-": standard input), else what is piped in, else the file's own."""
+    own, named = file.input, given.input == "-"
+    asked = None if named else given.input
+    piped = None
+    if asked is None:
+        piped = piped_in(needed=named or not own, quiet=given.quiet, named=named)
+    for found in (asked, piped, None if named else own):
+        if found is not None and (found is asked or found.strip()):
             return str(found)
     raise ConfigError(
         f"what is the input? use --input TEXT, pipe it in, or write input = ... into {given.file}"

@@ -1,4 +1,4 @@
-"""What holds where no flag says: the environment, then the user's config file.
+"""What holds where no flag says: the environment, then the user's config file; `table` lists it.
 
 Keys come from these two only, never from a flag, which other users could read.
 """
@@ -10,10 +10,11 @@ import os
 import pathlib
 import stat
 import sys
-from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from agentstream import checks
 from agentstream.cli.output import note
+from agentstream.cli.table import SETTINGS, Setting, find, meant, unknown_variables
 from agentstream.errors import ConfigError, ConnectError
 from agentstream.text import is_encodable
 
@@ -22,21 +23,16 @@ if TYPE_CHECKING:
 
     from agentstream.local import LocalServer
 
-__all__ = ["advise", "config_file", "log_of", "open_client", "setting", "token"]
+__all__ = [
+    "advise",
+    "config_file",
+    "log_of",
+    "note_unknown_variables",
+    "open_client",
+    "setting",
+    "token",
+]
 
-#: The settings, and what each must be.
-_KINDS: Dict[str, Any] = {
-    "provider": str,
-    "model": str,
-    "base_url": str,
-    "insecure": bool,
-    "system": str,
-    "api_key": str,
-    "log": str,
-    "log_days": float,
-    "deadline": float,
-    "retries": int,
-}
 #: The most of those that are numbers: a century, and as many tries as a flag takes.
 _MOST = {"deadline": checks.LONGEST_S, "log_days": checks.LONGEST_S / 86_400, "retries": 999_999}
 _UNITS = {"deadline": "seconds", "log_days": "days"}
@@ -59,7 +55,7 @@ def setting(given: argparse.Namespace, name: str) -> Any:
     value = getattr(given, name, None)
     if value is not None:
         return _checked(name, value, f"--{name.replace('_', '-')}")
-    variable = f"AGENTSTREAM_{name.upper()}"
+    variable = _setting(name).variable
     text = os.environ.get(variable)
     if text:
         return _checked(name, _parsed(name, text, variable), variable)
@@ -138,9 +134,11 @@ def _checked_all(path: pathlib.Path, given: Dict[str, Any]) -> Dict[str, Any]:
     problems = []
     for name, value in given.items():
         try:
-            if name not in _KINDS:
+            if name not in _in_file():
                 raise ConfigError(f"{path}: {name}: unknown setting{_meant(name)}")
-            values[name] = _checked(name, value, f"{path}: {name}")
+            where = f"{path}: {name}"
+            is_time = name == "deadline" and isinstance(value, str)  # "10m", as the flag has it
+            values[name] = _checked(name, _parsed(name, value, where) if is_time else value, where)
         except ConfigError as error:
             problems.append(str(error))
     if problems:
@@ -163,18 +161,33 @@ def _parse(path: pathlib.Path, raw: bytes) -> Dict[str, Any]:
         raise ConfigError(f"{path} is no TOML: {error}") from None
 
 
-def _meant(name: str) -> str:
-    import difflib  # noqa: PLC0415
+def _in_file() -> List[str]:
+    return [setting.name for setting in SETTINGS if setting.in_file]
 
-    close = difflib.get_close_matches(name, _KINDS, 1)
-    return f"; did you mean {close[0]!r}?" if close else f": there are {', '.join(_KINDS)}"
+
+def _meant(name: str) -> str:
+    close = meant(name, _in_file())
+    return f"; did you mean {close!r}?" if close else f": there are {', '.join(_in_file())}"
+
+
+def note_unknown_variables(environ: Mapping[str, str]) -> None:
+    """Say which of the environment's variables look like settings and are none."""
+    for name, close in unknown_variables(environ):
+        hint = f"did you mean {close}?" if close else "`agentstream help settings` lists them"
+        note(f"agentstream: warning: {name} is no setting: {hint}")
+
+
+def _setting(name: str) -> Setting:
+    found = find(name)
+    assert found is not None, name
+    return found
 
 
 # --- what a setting must be ------------------------------------------------------------------
 
 
 def _parsed(name: str, text: str, where: str) -> Any:
-    kind = _KINDS[name]
+    kind = _setting(name).kind
     if not is_encodable(text):
         raise ConfigError(f"{where} is not UTF-8")
     if kind is bool:
@@ -183,6 +196,10 @@ def _parsed(name: str, text: str, where: str) -> Any:
         raise ConfigError(f"{where} must be 1 or 0")
     if kind is str:
         return text
+    if name == "deadline":
+        seconds = checks.parse_time(text)
+        if seconds is not None:
+            return seconds
     try:
         return kind(text)
     except ValueError:
@@ -190,7 +207,7 @@ def _parsed(name: str, text: str, where: str) -> Any:
 
 
 def _checked(name: str, value: Any, where: str) -> Any:
-    said, fits = _FITS[_KINDS[name]]
+    said, fits = _FITS[_setting(name).kind]
     if not fits(value):
         raise ConfigError(f"{where} must be {said}")  # no value: it may be a key
     if name == "provider":

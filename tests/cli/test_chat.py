@@ -36,6 +36,7 @@ def test_a_pipe_gets_the_answer_as_it_arrives_and_nothing_else(cli, server):
     chat = cli.start(
         "chat",
         "A question",
+        "-",
         "--system",
         "Be kind.",
         "--model",
@@ -101,3 +102,54 @@ def test_a_file_that_is_none_is_told_before_anything_is_sent(here, cli, server):
     done = here("chat", "What is it?", "-a", "words", code=2)
     assert "words is no picture" in done.err
     assert server.requests == []
+
+
+# --- standard input ---------------------------------------------------------------------------
+
+
+def test_in_a_loop_it_does_not_eat_the_list(cli, server):
+    server.default(*text_chunks("Fine."))
+    cli.write("list", "one\ntwo\nthree\n")
+    loop = 'while read x; do $A chat "About $x" || exit 9; done'
+    for line in (f"{loop} < list", f"cat list | {loop}"):
+        done = cli.script(line)
+        assert done.finish() == 0, done.err
+        assert (done.out, done.err) == ("Fine.\n" * 3, "")
+        asked_for = [request.json["messages"][-1]["content"] for request in server.requests[-3:]]
+        assert asked_for == ["About one", "About two", "About three"]
+
+
+def test_standard_input_is_read_without_a_prompt_and_where_a_dash_says_so(cli, server):
+    server.default(*text_chunks("Fine."))
+    for words, said in (
+        (["chat"], "piped"),
+        (["chat", "-"], "piped"),
+        (["chat", "Q", "-"], "Q\n\npiped"),
+        (["chat", "-", "Q"], "Q\n\npiped"),
+        (["chat", "Q", "-q", "-"], "Q\n\npiped"),
+        (["chat", "-", "--model", "m", "Q"], "Q\n\npiped"),
+    ):
+        done = cli(*words, stdin=b"piped")
+        assert asked(server)[0]["content"] == said, words
+        assert done.err == ""
+    typed = cli.start("chat", "-", terminal="stdin stderr")
+    typed.expect("Ctrl-D ends it")
+    typed.type(b"typed\n\x04")
+    assert typed.finish() == 0
+    assert asked(server)[0]["content"] == "typed\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells whose standard input it is")
+def test_what_was_piped_in_for_nothing_is_told(cli, server):
+    server.default(*text_chunks("Fine."))
+    cli.write("notes", "what to explain")
+    told = "agentstream: standard input was not read: `agentstream chat PROMPT -` adds it\n"
+    for line in ("echo some | $A chat Q", "$A chat Q < notes"):
+        done = cli.script(line)
+        assert done.finish() == 0, done.err
+        assert (done.out, done.err) == ("Fine.\n", told)
+    for line in ("echo some | $A chat Q -q", "$A chat Q < /dev/null", "$A chat Q <&-"):
+        done = cli.script(line)
+        assert done.finish() == 0, done.err
+        assert done.err == ""
+    assert all(request.json["messages"][0]["content"] == "Q" for request in server.requests)

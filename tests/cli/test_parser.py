@@ -8,6 +8,7 @@ import pytest
 
 from agentstream._version import __version__
 from agentstream.cli.parser import parse
+from agentstream.cli.table import SETTINGS
 from tests.kit.support import KEY, hunt
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes and signals of POSIX")
@@ -18,11 +19,13 @@ def test_what_is_asked_wrongly_is_one_line_and_2(cli, capsys):
     assert wrong.line.startswith("unknown: --api-key (a key is never a flag, ")
     for words, told in (
         (["run", "x.toml", "--key", KEY], "unknown: --key (a key is never a flag, "),
-        (["chat", "x", "--modle", "m"], "unknown: --modle; `agentstream chat --help`"),
+        (["chat", "x", "--modle", "m"], "unknown: --modle (did you mean --model?); `agentstream"),
         (["chat", "x", "y"], "too many arguments"),
         (["chat", "--mod", "m"], "unknown: --mod"),  # what is cut short may mean more one day
         ([], "the following arguments are required: COMMAND"),
-        (["chta"], "argument COMMAND: invalid choice: 'chta'"),
+        (["chta"], "argument COMMAND: invalid choice: 'chta' (did you mean `chat`?);"),
+        (["help", "setings"], "there is no help on 'setings' (did you mean `settings`?);"),
+        (["chat", "a", "b", "-"], "too many arguments"),
         (["chat", "x", "--deadline", "0"], "argument --deadline: '0' must be seconds above 0"),
         (["chat", "x", "--retries", "-1"], "argument --retries: "),
         (["chat", "x", "--json", "--jsonl"], "--json or --jsonl: one of them"),
@@ -49,7 +52,61 @@ def test_a_deadline_may_be_in_minutes_or_hours():
         assert parse(["chat", "x", "--deadline", text]).deadline == seconds
 
 
-COMMANDS = ["chat", "run", "check", "runs", "follow", "stop", "serve"]
+def test_a_misspelt_flag_is_told_what_was_meant_and_keys_are_for_keys_only(capsys):
+    keys = "a key is never a flag"
+    for words, told in (
+        (["chat", "x", "--max-token", "5"], "(did you mean --max-tokens?)"),
+        (["chat", "x", "--maxtokens=5"], "(did you mean --max-tokens?)"),
+        (["chat", "x", "--tokens", "5"], "(did you mean --max-tokens?)"),
+        (["chat", "x", "--base_url", "http://h"], "(did you mean --base-url?)"),
+        (["chat", "x", "--url", "http://h"], "(did you mean --base-url?)"),
+        (["chat", "x", "--temp", "1"], "(did you mean --temperature?)"),
+        (["run", "x", "--dead-line", "1"], "(did you mean --deadline?)"),
+        (["runs", "--jsno"], "(did you mean --json?)"),
+        (["serve", "--hots", "h"], "(did you mean --host?)"),
+        (["follow", "--token-fil", "t"], "(did you mean --token-file?)"),
+        (["follow", "--token", KEY], f"({keys}, which others could read: use --token-file)"),
+        (["serve", "--token", KEY], f"({keys}, which others could read: use --token-file)"),
+        (["chat", "x", "--token", KEY], f"({keys}, which others could read: set AGENTSTREAM_"),
+        (["chat", "x", f"--openai-api-key={KEY}"], keys),
+        (["chat", "x", "--apikey", KEY], keys),
+        (["chat", "x", "--password", KEY], keys),
+        (["chat", "x", "--keyboard"], "unknown: --keyboard; `agentstream chat --help`"),
+        (["chat", "x", "--zzz", "--modle"], "unknown: --zzz, --modle (did you mean --model?);"),
+        (["chat", "x", "-z"], "unknown: -z; `agentstream chat --help`"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            parse(words)
+        assert left.value.code == 2
+        printed = capsys.readouterr().err
+        assert told in printed, words
+        assert (keys in told) == (keys in printed), words
+        assert printed.count("\n") == 1
+        hunt(printed)
+
+
+def test_help_tells_of_commands_and_lists_the_settings(monkeypatch, capsys):
+    monkeypatch.setenv("AGENTSTREAM_CONFIG", "/etc/of/mine.toml")
+
+    def told(*words):
+        with pytest.raises(SystemExit) as left:
+            parse(list(words))
+        assert left.value.code == 0
+        return capsys.readouterr().out
+
+    assert told("help") == told("--help")
+    assert told("help", "chat") == told("chat", "--help")
+    listed = told("help", "settings")
+    assert "/etc/of/mine.toml" in listed
+    assert max(map(len, listed.splitlines())) <= 79
+    for setting in SETTINGS:
+        assert setting.variable in listed
+        assert setting.flag in listed
+    flags = {word for name in COMMANDS for word in told(name, "--help").split()}
+    assert {one.flag for one in SETTINGS if one.flag} <= flags
+
+
+COMMANDS = ["chat", "run", "check", "runs", "follow", "stop", "serve", "help"]
 
 
 @pytest.mark.parametrize("command", [[], *[[name] for name in COMMANDS]])

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pathlib
+import re
 import sys
 from types import SimpleNamespace
 
 import pytest
 
+import agentstream
 from agentstream.cli import main
 from agentstream.cli.parser import parse
 from agentstream.cli.settings import config_file, log_of, open_client, setting, token
+from agentstream.cli.table import SETTINGS
 from agentstream.errors import ConfigError
 from agentstream.providers import NAMES
 from agentstream.testing import text_chunks
+from tests.kit import settings_doc
 from tests.kit.support import KEY, hunt
 
 
@@ -121,6 +126,46 @@ def test_what_is_wrong_is_said_with_its_place(home, monkeypatch):
     assert "--provider must be one of" in problem("provider", "--provider", "x")
 
 
+def test_a_misspelt_variable_is_warned_of(home, monkeypatch, capsys):
+    for name in ("AGENTSTREAM_MODLE", "AGENTSTREAM_KEY", "AGENTSTREAM_ZZZ", "OTHER_MODLE"):
+        monkeypatch.setenv(name, KEY)
+    monkeypatch.setenv("AGENTSTREAM_MODEL", "m")
+    monkeypatch.setenv("AGENTSTREAM_CACHE", str(home))
+    (home / "runs.db").touch()
+    main(["runs", "--log", "none.db"])
+    warned = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert warned == [
+        "agentstream: warning: AGENTSTREAM_KEY is no setting: did you mean AGENTSTREAM_API_KEY?",
+        "agentstream: warning: AGENTSTREAM_MODLE is no setting: did you mean AGENTSTREAM_MODEL?",
+        "agentstream: warning: AGENTSTREAM_ZZZ is no setting:"
+        " `agentstream help settings` lists them",
+    ]
+    main(["chat", "x", "-q", "--provider", "none"])
+    printed = capsys.readouterr().err
+    assert "warning" not in printed
+    hunt(printed)
+
+
+def test_every_variable_that_the_package_reads_is_in_the_table():
+    package = pathlib.Path(agentstream.__file__).parent
+    read = {
+        name
+        for path in package.rglob("*.py")
+        for name in re.findall(r"AGENTSTREAM_[A-Z_]*[A-Z]", path.read_text("utf-8"))
+    }
+    assert read <= {one.variable for one in SETTINGS}
+
+
+def test_a_deadline_may_be_written_in_minutes_wherever_it_is_set(home, monkeypatch):
+    configure(home, 'deadline = "2h"\n')
+    assert found("deadline") == 7200.0
+    monkeypatch.setenv("AGENTSTREAM_DEADLINE", "10m")
+    assert found("deadline") == 600.0
+    monkeypatch.delenv("AGENTSTREAM_DEADLINE")
+    configure(home, 'deadline = "0m"\n')
+    assert "deadline must be seconds above 0" in problem("deadline")
+
+
 @pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
 def test_a_key_that_others_can_read(home, capsys):
     path = configure(home, f'api_key = "{KEY}"\n')
@@ -209,3 +254,10 @@ def test_a_wrong_config_file_is_one_line_and_2(home, capsys, words):
     assert printed.err.count("\n") == 1
     assert "did you mean 'model'?" in printed.err
     hunt(printed.err)
+
+
+def test_readme_and_docs_show_the_table():
+    for page, text in settings_doc.written().items():
+        assert (settings_doc.ROOT / page).read_text("utf-8") == text, (
+            f"{page}: python -m tests.kit.settings_doc"
+        )
