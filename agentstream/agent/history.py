@@ -10,7 +10,7 @@ import json
 import re
 from typing import Collection, List, Sequence
 
-from agentstream.llm.chat.finish import Ending, ending_of
+from agentstream.llm.finish import Ending, ending_of
 from agentstream.llm.messages import ChatMessage
 from agentstream.results import ChatResponse, ToolCall
 from agentstream.schema.parse import as_object

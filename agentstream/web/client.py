@@ -33,7 +33,7 @@ from agentstream.errors import (
 )
 from agentstream.events.model import TERMINAL, Event, EventType
 from agentstream.events.store import RunState
-from agentstream.llm.chat import failures
+from agentstream.llm import failures
 from agentstream.llm.secrets import Redactor
 from agentstream.llm.settings import Limits, Retries
 from agentstream.llm.transport import Exchange, Transport, check_url

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from agentstream.llm.chat import failures
+from agentstream.llm import failures
 from agentstream.llm.secrets import Redactor
 from agentstream.llm.settings import Retries
 from tests.kit.support import ask, client_of

@@ -19,7 +19,7 @@ import random
 import pytest
 
 from agentstream import errors
-from agentstream.llm.chat import failures
+from agentstream.llm import failures
 from agentstream.llm.secrets import Redactor
 from agentstream.llm.sse import EventDecoder
 from tests.kit.streams import cut, play, response_of

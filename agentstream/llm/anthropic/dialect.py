@@ -6,19 +6,18 @@ What an event holds is reader.py's, what a request holds request.py's.
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional
 
 from agentstream.errors import AgentStreamError, ProtocolError, StatusError
+from agentstream.llm import failures
 from agentstream.llm.accumulator import Accumulator
 from agentstream.llm.anthropic.reader import EventReader
 from agentstream.llm.anthropic.request import has_marks, mark, to_body
 from agentstream.llm.anthropic.turns import DIALECT
-from agentstream.llm.chat import failures
-from agentstream.llm.chat.chunks import parse_chunk
-from agentstream.llm.dialect import Decoder, Dialect
+from agentstream.llm.chunk import parse_chunk
 from agentstream.llm.messages import ChatRequest, Delta
 from agentstream.llm.secrets import Redactor
-from agentstream.llm.sse import EventDecoder
+from agentstream.llm.server_dialect import EventStreamDialect
 
 __all__ = ["MessagesDialect", "MessagesTraits"]
 
@@ -36,7 +35,7 @@ class MessagesTraits:
         self.takes_marks = True
 
 
-class MessagesDialect(Dialect):
+class MessagesDialect(EventStreamDialect):
     """One request to Messages.
 
     Args:
@@ -52,7 +51,7 @@ class MessagesDialect(Dialect):
     """
 
     end_mark = "message_stop"
-    ended = False
+    _reader: EventReader
 
     def __init__(
         self,
@@ -65,6 +64,7 @@ class MessagesDialect(Dialect):
         redact: Redactor,
         traits: MessagesTraits,
     ) -> None:
+        super().__init__(redact)
         own = {**fields, **request.extra}
         body = to_body(
             request,
@@ -76,11 +76,8 @@ class MessagesDialect(Dialect):
         body.update(own)
         self._body = {name: value for name, value in body.items() if value is not None}
         self._marks = cache and not has_marks(self._body)
-        self._redact = redact
         self._traits = traits
         self._reader = EventReader()
-        self._answer = Accumulator()
-        self._failure: Optional[AgentStreamError] = None
 
     # --- the request ------------------------------------------------------------------------
 
@@ -103,30 +100,18 @@ class MessagesDialect(Dialect):
 
     # --- the stream -------------------------------------------------------------------------
 
-    def decoder(self, max_event: Optional[int]) -> Decoder:
-        """See `Dialect.decoder`."""
-        return EventDecoder(max_event=max_event, error_field=True)
-
     def begin(self, answer: Accumulator) -> None:
         """See `Dialect.begin`."""
         self._reader = EventReader()
-        self._answer = answer
-        self._failure = None
-        self.ended = False
+        super().begin(answer)
 
     def read(self, event: str, data: str) -> Optional[Delta]:
         """See `Dialect.read`."""
         try:
             said = parse_chunk(data)
         except ProtocolError as error:
-            if data.strip() == "[DONE]":
-                return None  # some gateways' end, behind the real one
-            self._look_for_error(data.partition("\n")[0])
-            if self._failure is not None or event == "error":
-                self._failure = self._failure or self._error(None, event, data)
-                return None
-            raw = failures.snippet(self._redact(data))
-            raise ProtocolError(f"{error}: {raw[:200]}", raw=raw, phase="stream") from None
+            self._take_unreadable(error, event, data)
+            return None
         if said.__class__ is not dict:
             return None
         if event == "error" or "error" in said:
@@ -139,24 +124,6 @@ class MessagesDialect(Dialect):
         elif self._reader.failure is not None:
             self._fail(self._reader.failure, event, data)
         return delta
-
-    def _fail(self, payload: Any, event: str, raw: str) -> None:
-        """Take a failure down: nothing follows it."""
-        self.ended = True
-        self._failure = self._error(payload, event, raw)
-
-    def _error(self, payload: Any, event: str, raw: str) -> AgentStreamError:
-        begun = self._answer.begun
-        return failures.stream_error(payload, event, raw, redact=self._redact, begun=begun)
-
-    def _look_for_error(self, text: str) -> None:
-        """Take a failure down if `text`, which no blank line ends, is one all the same."""
-        try:
-            said = parse_chunk(text)
-        except ProtocolError:
-            return
-        if isinstance(said, dict) and (said.get("error") or said.get("type") == "error"):
-            self._fail(said, "message", text)
 
     def flush(self, tail: str) -> Optional[Delta]:
         """See `Dialect.flush`."""
@@ -184,51 +151,9 @@ class MessagesDialect(Dialect):
             self._reader.read(said)
             self.ended = True
 
-    def read_whole(self, text: str) -> Optional[Delta]:
-        """See `Dialect.read_whole`."""
-        try:
-            body = parse_chunk(text)
-        except ProtocolError:  # a stream, perhaps, before which a bare error stands
-            self._look_for_error(text.lstrip().partition("\n")[0])
-            return None
-        if not isinstance(body, dict):
-            return None
-        if failures.is_error(body, begun=False) and not isinstance(body.get("content"), list):
-            self._fail(body, "message", text)
-            return None
-        delta = self._reader.read_whole(body)
-        if self._reader.failure is not None:
-            self._fail(self._reader.failure, "message", text)
-        return delta
-
-    def error(self) -> Optional[AgentStreamError]:
-        """See `Dialect.error`."""
-        return self._failure
-
-    @property
-    def cut(self) -> bool:
-        """See `Dialect.cut`."""
-        return self._reader.cut
-
-    def warnings(self) -> List[str]:
-        """See `Dialect.warnings`."""
-        return self._reader.oddities()
-
-    # --- failures ---------------------------------------------------------------------------
-
-    def status_error(self, status: int, headers: Mapping[str, str], text: str) -> AgentStreamError:
-        """See `Dialect.status_error`."""
-        if status == 407:
-            return failures.proxy_refused(text, redact=self._redact)
-        return failures.status_error(status, headers, text, redact=self._redact)
-
-    def wrong_content(self, content_type: str, text: str) -> AgentStreamError:
-        """See `Dialect.wrong_content`."""
-        return failures.wrong_content(content_type, text, redact=self._redact)
+    def _is_failed_answer(self, body: Dict[str, Any]) -> bool:
+        return failures.is_error(body, begun=False) and not isinstance(body.get("content"), list)
 
     def is_loading(self, error: AgentStreamError) -> bool:
-        """See `Dialect.is_loading`: llama.cpp serves Messages too, and says so with a 503."""
-        loading = "loading model"
-        return (
-            isinstance(error, StatusError) and error.status == 503 and loading in error.body.lower()
-        )
+        """See `Dialect.is_loading`: llama.cpp serves Messages too."""
+        return failures.is_loading(error)

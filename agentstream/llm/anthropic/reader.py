@@ -12,8 +12,8 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from agentstream.llm.anthropic.blocks import CALL, TEXT, THINKING, Block, state_of
 from agentstream.llm.anthropic.usage import UsageReader
-from agentstream.llm.chat.finish import Ending, ending_of
-from agentstream.llm.chat.tool_calls import text_of
+from agentstream.llm.chunk import text_of
+from agentstream.llm.finish import Ending, ending_of
 from agentstream.llm.messages import Delta, ToolCallDelta
 from agentstream.text import SurrogateJoiner, is_encodable, strip_controls
 

@@ -8,44 +8,20 @@ usage.py's, reasons for an ending finish.py's, errors failures.py's.
 
 from __future__ import annotations
 
-import json
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional
 
-from agentstream.errors import ProtocolError
-from agentstream.llm.chat.finish import Ending, ending_of
 from agentstream.llm.chat.parts import content_of, reasoning_of
 from agentstream.llm.chat.state import StateCollector
-from agentstream.llm.chat.tool_calls import ToolCallAssembler, text_of
+from agentstream.llm.chat.tool_calls import ToolCallAssembler
 from agentstream.llm.chat.usage import UsageReader
+from agentstream.llm.chunk import text_of
+from agentstream.llm.finish import Ending, ending_of
 from agentstream.llm.messages import Delta
 from agentstream.text import SurrogateJoiner, is_encodable, strip_controls
 
-__all__ = ["ChunkReader", "parse_chunk"]
+__all__ = ["ChunkReader"]
 
-#: json.loads without what it does around the parsing, which costs as much again.
-_scan: Callable[[str, int], Tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 _new = tuple.__new__
-
-
-def parse_chunk(data: str) -> Any:
-    """The JSON of one event; None for blank data, which some gateways send as a heartbeat.
-
-    Raises:
-        ProtocolError: it is not JSON, or nested too deeply to read; without the text.
-    """
-    try:
-        value, end = _scan(data, 0)
-        if end == len(data):
-            return value
-    except (StopIteration, ValueError, RecursionError):
-        pass  # white space around it perhaps; json.loads sees to that, and says what is wrong
-    if not data.strip():
-        return None
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else "not valid JSON"
-        raise ProtocolError(f"an event's data is {reason}", phase="stream") from None
 
 
 class ChunkReader:

@@ -10,14 +10,14 @@ import re
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from agentstream.errors import AgentStreamError, ProtocolError, StatusError
+from agentstream.llm import failures
 from agentstream.llm.accumulator import Accumulator
-from agentstream.llm.chat import failures
-from agentstream.llm.chat.chunks import ChunkReader, parse_chunk
+from agentstream.llm.chat.chunks import ChunkReader
 from agentstream.llm.chat.state import StateCollector, sent_back
-from agentstream.llm.dialect import Decoder, Dialect
+from agentstream.llm.chunk import parse_chunk
 from agentstream.llm.messages import ChatMessage, ChatRequest, Delta
 from agentstream.llm.secrets import Redactor
-from agentstream.llm.sse import EventDecoder
+from agentstream.llm.server_dialect import EventStreamDialect
 
 __all__ = ["ChatDialect", "ChatTraits", "to_body"]
 
@@ -50,7 +50,7 @@ class ChatTraits:
         self.refused: Set[Tuple[str, str]] = set()
 
 
-class ChatDialect(Dialect):
+class ChatDialect(EventStreamDialect):
     """One chat completion.
 
     Args:
@@ -62,7 +62,7 @@ class ChatDialect(Dialect):
     """
 
     end_mark = "[DONE]"
-    ended = False
+    _reader: ChunkReader
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class ChatDialect(Dialect):
     ) -> None:
         own = "messages" in fields or "messages" in request.extra
         self._messages: Sequence[Any] = () if own else request.messages
-        self._redact = redact
+        super().__init__(redact)
         self._traits = traits
         self.url = traits.url
         self._body: Dict[str, Any] = {**to_body(request, model), **fields, **request.extra}
@@ -86,8 +86,6 @@ class ChatDialect(Dialect):
         self._asked_for_usage = False
         self._state = StateCollector()
         self._reader = ChunkReader()
-        self._answer = Accumulator()
-        self._failure: Optional[AgentStreamError] = None
 
     # --- the request ------------------------------------------------------------------------
 
@@ -150,10 +148,6 @@ class ChatDialect(Dialect):
 
     # --- the stream -------------------------------------------------------------------------
 
-    def decoder(self, max_event: Optional[int]) -> Decoder:
-        """See `Dialect.decoder`."""
-        return EventDecoder(max_event=max_event, error_field=True)
-
     def begin(self, answer: Accumulator) -> None:
         """See `Dialect.begin`."""
         self._traits.refused |= {(self.model, name) for name in self._without}
@@ -162,16 +156,14 @@ class ChatDialect(Dialect):
         if not answer.begun:  # or what came before the break is part of the answer's state
             self._state = StateCollector()
         self._reader = ChunkReader(self._state)
-        self._answer = answer
-        self._failure = None
-        self.ended = False
+        super().begin(answer)
 
     def read(self, event: str, data: str) -> Optional[Delta]:
         """See `Dialect.read`."""
         try:
             if event != "message":
                 if event == "error":
-                    return self._read_failure(data, event)
+                    return self._read_failure(_readable(data), event, data)
                 if _HEARTBEAT.fullmatch(event):
                     return None
             if data[:1] != "{":
@@ -188,33 +180,21 @@ class ChatDialect(Dialect):
                 return None  # null, a list, a number: some proxies send them, none means anything
             if "error" in chunk or not chunk.get("choices"):
                 if failures.is_error(chunk, begun=self._answer.begun):
-                    return self._read_failure(data, event)
+                    return self._read_failure(chunk, event, data)
             delta = self._reader.read(chunk)
             if self._reader.failure is not None:
-                self._fail(data, event, self._reader.failure, delta)
+                self._fail(self._reader.failure, event, data, delta)
             return delta
         except ProtocolError as error:
-            self._look_for_error(data.partition("\n")[0])
-            if self._failure is not None:
-                return None
-            raw = failures.snippet(self._redact(data))
-            raise ProtocolError(f"{error}: {raw[:200]}", raw=raw, phase="stream") from None
+            self._take_unreadable(error, event, data)
+            return None
 
-    def _fail(self, data: str, event: str, payload: Any, beside: Optional[Delta] = None) -> None:
-        """Take a failure down: nothing follows it.  `beside` is what else its chunk brought."""
-        begun = self._answer.begun or (beside is not None and any(beside[:3]))
-        self.ended = True
-        self._failure = failures.stream_error(
-            payload, event, data, redact=self._redact, begun=begun
-        )
+    def _is_failure(self, said: Dict[str, Any]) -> bool:
+        return failures.is_error(said, begun=self._answer.begun)
 
-    def _read_failure(self, data: str, event: str) -> Optional[Delta]:
+    def _read_failure(self, payload: Any, event: str, raw: str) -> Optional[Delta]:
         """A chunk that is a failure: its usage counts; other things it says are not delivered."""
-        try:
-            payload = parse_chunk(data)
-        except ProtocolError:
-            payload = None
-        self._fail(data, event, payload)
+        self._fail(payload, event, raw)
         last = self._reader.read(payload) if isinstance(payload, dict) else None
         if last is None or not (last.usage or last.model):
             return None
@@ -232,60 +212,20 @@ class ChatDialect(Dialect):
             return rest
         return (rest or Delta())._replace(provider_state=state)
 
-    def _look_for_error(self, text: str) -> None:
-        """Take a failure down if `text`, which no blank line ends, is one all the same."""
-        try:
-            chunk = parse_chunk(text)
-        except ProtocolError:
-            return
-        if isinstance(chunk, dict) and failures.is_error(chunk, begun=self._answer.begun):
-            self._fail(text, "message", chunk)
-
-    def read_whole(self, text: str) -> Optional[Delta]:
-        """See `Dialect.read_whole`."""
-        try:
-            body = parse_chunk(text)
-        except ProtocolError:  # a stream, perhaps, before which a bare error stands
-            self._look_for_error(text.lstrip().partition("\n")[0])
-            return None
-        if isinstance(body, list) and len(body) == 1:
-            body = body[0]  # Gemini's errors
-        if not isinstance(body, dict):
-            return None
-        if failures.is_error(body, begun=self._answer.begun):
-            return self._read_failure(text, "message")
-        delta = self._reader.read_whole(body)
-        if self._reader.failure is not None:
-            self._fail(text, "message", self._reader.failure, delta)
-        return delta
-
-    def error(self) -> Optional[AgentStreamError]:
-        """See `Dialect.error`."""
-        return self._failure
-
-    @property
-    def cut(self) -> bool:
-        """See `Dialect.cut`."""
-        return bool(self._reader.cut)
-
     def warnings(self) -> List[str]:
         """See `Dialect.warnings`."""
-        found = self._reader.oddities()
+        found = super().warnings()
         if self._state.dropped:
             found.append("what the provider wants back with the answer is too long to be kept")
         return found
 
-    # --- failures ---------------------------------------------------------------------------
 
-    def status_error(self, status: int, headers: Mapping[str, str], text: str) -> AgentStreamError:
-        """See `Dialect.status_error`."""
-        if status == 407:
-            return failures.proxy_refused(text, redact=self._redact)
-        return failures.status_error(status, headers, text, redact=self._redact, model=self.model)
-
-    def wrong_content(self, content_type: str, text: str) -> AgentStreamError:
-        """See `Dialect.wrong_content`."""
-        return failures.wrong_content(content_type, text, redact=self._redact)
+def _readable(data: str) -> Any:
+    """The JSON of an event that says by its name that it is a failure; None if it is none."""
+    try:
+        return parse_chunk(data)
+    except ProtocolError:
+        return None
 
 
 def to_body(request: ChatRequest, model: str) -> Dict[str, Any]:

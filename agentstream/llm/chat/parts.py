@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Dict, List, Tuple
 
-from agentstream.llm.chat.tool_calls import text_of
+from agentstream.llm.chunk import text_of
 
 __all__ = ["content_of", "reasoning_of"]
 

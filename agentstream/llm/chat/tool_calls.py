@@ -12,10 +12,11 @@ import re
 from typing import Any, Dict, List, Optional, Set, Tuple
 
 from agentstream.errors import ProtocolError
+from agentstream.llm.chunk import text_of
 from agentstream.llm.messages import ToolCallDelta
 from agentstream.text import SurrogateJoiner, replace_surrogates
 
-__all__ = ["ToolCallAssembler", "text_of"]
+__all__ = ["ToolCallAssembler"]
 
 #: Arguments that stand for none yet.
 _PLACEHOLDERS = ("{}", "null", "[]", '""', "None")
@@ -374,11 +375,6 @@ def _number(index: Any) -> Optional[int]:
     if isinstance(index, float) and index.is_integer():
         return int(index)
     return index if isinstance(index, int) and not isinstance(index, bool) else None
-
-
-def text_of(value: Any) -> str:
-    """`value` if it is a text, mended where UTF-8 could not hold it; else ""."""
-    return replace_surrogates(value) if isinstance(value, str) else ""
 
 
 def _arguments(value: Any) -> str:

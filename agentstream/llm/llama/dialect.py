@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from agentstream.errors import AgentStreamError, StatusError
+from agentstream.errors import AgentStreamError
+from agentstream.llm import failures
 from agentstream.llm.chat.dialect import ChatDialect
 
 __all__ = ["LlamaDialect"]
@@ -13,7 +14,4 @@ class LlamaDialect(ChatDialect):
 
     def is_loading(self, error: AgentStreamError) -> bool:
         """See `Dialect.is_loading`: it says so with a 503."""
-        loading = "loading model"
-        return (
-            isinstance(error, StatusError) and error.status == 503 and loading in error.body.lower()
-        )
+        return failures.is_loading(error)

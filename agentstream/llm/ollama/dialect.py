@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional
 
 from agentstream.errors import AgentStreamError, ProtocolError, ProviderStreamError, StatusError
 from agentstream.llm.accumulator import Accumulator
-from agentstream.llm.chat import failures
-from agentstream.llm.chat.chunks import parse_chunk
-from agentstream.llm.dialect import Decoder, Dialect
+from agentstream.llm.chunk import parse_chunk
+from agentstream.llm.dialect import Decoder
 from agentstream.llm.messages import ChatRequest, Delta
 from agentstream.llm.ndjson import LineDecoder
 from agentstream.llm.ollama.lines import LineReader
 from agentstream.llm.ollama.request import DIALECT, Settings, to_body
 from agentstream.llm.secrets import Redactor
+from agentstream.llm.server_dialect import ServerDialect
 
 __all__ = ["OllamaDialect"]
 
@@ -26,7 +26,7 @@ _HINTS = {
 }
 
 
-class OllamaDialect(Dialect):
+class OllamaDialect(ServerDialect):
     """One answer of POST /api/chat.
 
     Args:
@@ -39,16 +39,16 @@ class OllamaDialect(Dialect):
     """
 
     end_mark = '"done": true'
-    ended = False
+    expected = "lines of JSON"
+    names_models = False  # `_hint` says how to fetch one
+    _reader: LineReader
 
     def __init__(self, request: ChatRequest, settings: Settings, redact: Redactor) -> None:
+        super().__init__(redact)
         self._origin = settings.origin
         self._body = to_body(request, settings)
-        self._redact = redact
         self._reader = LineReader()
-        self._answer = Accumulator()
-        self._failure: Optional[AgentStreamError] = None
-        self._unreadable = ""
+        self._no_json = ""
 
     # --- the request ------------------------------------------------------------------------
 
@@ -70,52 +70,44 @@ class OllamaDialect(Dialect):
     def begin(self, answer: Accumulator) -> None:
         """See `Dialect.begin`."""
         self._reader = LineReader()
-        self._answer = answer
-        self._failure = None
-        self._unreadable = ""
-        self.ended = False
+        self._no_json = ""
+        super().begin(answer)
 
     def read(self, event: str, data: str) -> Optional[Delta]:
         """See `Dialect.read`.  A line that is no JSON is an error once another follows."""
-        if self._unreadable:
-            raise ProtocolError(
-                f"a line is not valid JSON: {self._unreadable[:200]}",
-                raw=self._unreadable,
-                phase="stream",
-            )
+        if self._no_json:
+            raise self._unreadable(ProtocolError("a line is not valid JSON"), self._no_json)
         try:
             line = parse_chunk(data)
         except ProtocolError:
-            self._unreadable = failures.snippet(self._redact(data))
+            self._no_json = data
             return None
         if line.__class__ is not dict:
             return None
         if line.get("error"):
-            self._fail(line, data)
+            self._fail(line, "error", data)
             return None
         try:
             delta = self._reader.read(line)
         except ProtocolError as error:
-            raw = failures.snippet(self._redact(data))
-            raise ProtocolError(f"{error}: {raw[:200]}", raw=raw, phase="stream") from None
+            raise self._unreadable(error, data) from None
         if self._reader.done:
             self.ended = True
             if self._reader.failed:
-                self._fail({"error": f"the answer ended: {self._reader.failed}"}, data)
+                why = {"error": f"the answer ended: {self._reader.failed}"}
+                self._fail(why, "error", data)
         return delta
 
-    def _fail(self, payload: Mapping[str, Any], data: str) -> None:
+    def _fail(self, payload: Any, event: str, raw: str, beside: Optional[Delta] = None) -> None:
         """Take a failure down: nothing follows it.
 
         A line without a code is what the server would have answered with a status of 500,
         had it not begun to answer.
         """
-        begun = self._answer.begun
-        self.ended = True
-        error = failures.stream_error(payload, "error", data, redact=self._redact, begun=begun)
+        super()._fail(payload, event, raw, beside)
+        error = self._failure
         if isinstance(error, ProviderStreamError) and error.code is None:
-            error.retryable = not begun
-        self._failure = error
+            error.retryable = not self._answer.begun
 
     def flush(self, tail: str) -> Optional[Delta]:
         """See `Dialect.flush`."""
@@ -130,19 +122,6 @@ class OllamaDialect(Dialect):
         """See `Dialect.read_whole`.  An answer is a line, whole or streamed: this is none."""
         return None
 
-    def error(self) -> Optional[AgentStreamError]:
-        """See `Dialect.error`."""
-        return self._failure
-
-    @property
-    def cut(self) -> bool:
-        """See `Dialect.cut`."""
-        return self._reader.cut
-
-    def warnings(self) -> List[str]:
-        """See `Dialect.warnings`."""
-        return self._reader.oddities()
-
     # --- failures ---------------------------------------------------------------------------
 
     def status_error(self, status: int, headers: Mapping[str, str], text: str) -> AgentStreamError:
@@ -150,10 +129,8 @@ class OllamaDialect(Dialect):
 
         Of a model that is not there, or that cannot do what is asked, it says what to do.
         """
-        if status == 407:
-            return failures.proxy_refused(text, redact=self._redact)
-        error = failures.status_error(status, headers, text, redact=self._redact)
-        hint = self._hint(error)
+        error = super().status_error(status, headers, text)
+        hint = self._hint(error) if isinstance(error, StatusError) else ""
         if hint:
             error.args = (f"{error.args[0]} ({hint})",)
         return error
@@ -168,9 +145,3 @@ class OllamaDialect(Dialect):
             return ""
         what = cannot.group(1).lower()
         return f"{_HINTS[what]}; what a model can do: ollama show {self.model}"
-
-    def wrong_content(self, content_type: str, text: str) -> AgentStreamError:
-        """See `Dialect.wrong_content`."""
-        return failures.wrong_content(
-            content_type, text, redact=self._redact, expected="lines of JSON"
-        )

@@ -11,7 +11,7 @@ import json
 from typing import Any, Dict, List, Optional, Tuple
 
 from agentstream.errors import ProtocolError
-from agentstream.llm.chat.finish import Ending, ending_of
+from agentstream.llm.finish import Ending, ending_of
 from agentstream.llm.messages import Delta, ToolCallDelta
 from agentstream.results import Usage
 from agentstream.text import SurrogateJoiner, is_encodable, replace_surrogates, strip_controls

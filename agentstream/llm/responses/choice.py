@@ -6,8 +6,8 @@ from typing import Any, Callable, Mapping, Optional
 
 from agentstream.errors import AgentStreamError, ConfigError
 from agentstream.llm.chat.dialect import ChatDialect, ChatTraits
-from agentstream.llm.chat.failures import wants_responses
 from agentstream.llm.dialect import Ask, Dialect
+from agentstream.llm.failures import wants_responses
 from agentstream.llm.messages import ChatRequest
 from agentstream.llm.responses.dialect import ResponsesDialect, ResponsesTraits
 from agentstream.llm.responses.request import chat_only

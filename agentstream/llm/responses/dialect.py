@@ -11,16 +11,15 @@ import re
 from typing import Any, Dict, List, Mapping, Optional, Set, Tuple
 
 from agentstream.errors import AgentStreamError, ProtocolError, StatusError
+from agentstream.llm import failures
 from agentstream.llm.accumulator import Accumulator
-from agentstream.llm.chat import failures
-from agentstream.llm.chat.chunks import parse_chunk
-from agentstream.llm.dialect import Decoder, Dialect
+from agentstream.llm.chunk import parse_chunk
 from agentstream.llm.messages import ChatRequest, Delta
 from agentstream.llm.responses.items import ItemCollector, write
 from agentstream.llm.responses.reader import EventReader
 from agentstream.llm.responses.request import to_body
 from agentstream.llm.secrets import Redactor
-from agentstream.llm.sse import EventDecoder
+from agentstream.llm.server_dialect import EventStreamDialect
 
 __all__ = ["ResponsesDialect", "ResponsesTraits"]
 
@@ -53,7 +52,7 @@ class ResponsesTraits:
         self.moved: Set[str] = set()
 
 
-class ResponsesDialect(Dialect):
+class ResponsesDialect(EventStreamDialect):
     """One response.
 
     Args:
@@ -70,7 +69,7 @@ class ResponsesDialect(Dialect):
     """
 
     end_mark = "response.completed"
-    ended = False
+    _reader: EventReader
 
     def __init__(
         self,
@@ -83,8 +82,8 @@ class ResponsesDialect(Dialect):
         traits: ResponsesTraits,
         instead_of: Optional[AgentStreamError] = None,
     ) -> None:
+        super().__init__(redact)
         self.url = traits.url
-        self._redact = redact
         self._traits = traits
         self._instead_of = instead_of
         own = {**fields, **request.extra}
@@ -95,8 +94,6 @@ class ResponsesDialect(Dialect):
         self._write_input(without_state=False)
         self._items = ItemCollector()
         self._reader = EventReader(self._items)
-        self._answer = Accumulator()
-        self._failure: Optional[AgentStreamError] = None
 
     # --- the request ------------------------------------------------------------------------
 
@@ -138,10 +135,6 @@ class ResponsesDialect(Dialect):
 
     # --- the stream -------------------------------------------------------------------------
 
-    def decoder(self, max_event: Optional[int]) -> Decoder:
-        """See `Dialect.decoder`."""
-        return EventDecoder(max_event=max_event, error_field=True)
-
     def begin(self, answer: Accumulator) -> None:
         """See `Dialect.begin`."""
         if self._instead_of is not None:
@@ -150,9 +143,7 @@ class ResponsesDialect(Dialect):
         self._traits.refused |= {(self.model, name) for name in self._without}
         self._items = ItemCollector()
         self._reader = EventReader(self._items)
-        self._answer = answer
-        self._failure = None
-        self.ended = False
+        super().begin(answer)
 
     def read(self, event: str, data: str) -> Optional[Delta]:
         """See `Dialect.read`."""
@@ -166,40 +157,13 @@ class ResponsesDialect(Dialect):
                 return None
             delta = self._reader.read(said, kind, len(data))
         except ProtocolError as error:
-            self._not_readable(error, event, data)
+            self._take_unreadable(error, event, data)
             return None
         if self._reader.ended:
             self.ended = True
             if self._reader.failure is not None:
                 self._fail(self._reader.failure, event, data)
         return delta
-
-    def _not_readable(self, error: ProtocolError, event: str, data: str) -> None:
-        """Data that is no JSON: an old end mark, a failure in plain words, or an error of ours."""
-        if data.strip() == "[DONE]":
-            return
-        self._look_for_error(data.partition("\n")[0])
-        if self._failure is None and event == "error":
-            self._fail(None, event, data)
-        if self._failure is None:
-            raw = failures.snippet(self._redact(data))
-            raise ProtocolError(f"{error}: {raw[:200]}", raw=raw, phase="stream") from None
-
-    def _fail(self, payload: Any, event: str, raw: str) -> None:
-        """Take a failure down: nothing follows it."""
-        self.ended = True
-        self._failure = failures.stream_error(
-            payload, event, raw, redact=self._redact, begun=self._answer.begun
-        )
-
-    def _look_for_error(self, text: str) -> None:
-        """Take a failure down if `text`, which no blank line ends, is one all the same."""
-        try:
-            said = parse_chunk(text)
-        except ProtocolError:
-            return
-        if isinstance(said, dict) and (said.get("error") or said.get("type") == "error"):
-            self._fail(said, "message", text)
 
     def flush(self, tail: str) -> Optional[Delta]:
         """See `Dialect.flush`.  A whole last event counts, though no blank line ends it."""
@@ -229,53 +193,18 @@ class ResponsesDialect(Dialect):
         delta = self.read("message", tail) if self._failure is None else None
         return delta if self._reader.ended else None
 
-    def read_whole(self, text: str) -> Optional[Delta]:
-        """See `Dialect.read_whole`."""
-        try:
-            body = parse_chunk(text)
-        except ProtocolError:  # a stream, perhaps, before which a bare error stands
-            self._look_for_error(text.lstrip().partition("\n")[0])
-            return None
-        if not isinstance(body, dict):
-            return None
-        if "output" not in body and failures.is_error(body, begun=False):
-            self._fail(body, "message", text)
-            return None
-        delta = self._reader.read_whole(body)
-        if self._reader.failure is not None:
-            self._fail(self._reader.failure, "message", text)
-        return delta
-
-    def error(self) -> Optional[AgentStreamError]:
-        """See `Dialect.error`."""
-        return self._failure
-
-    @property
-    def cut(self) -> bool:
-        """See `Dialect.cut`."""
-        return self._reader.cut
+    def _is_failed_answer(self, body: Dict[str, Any]) -> bool:
+        return "output" not in body and failures.is_error(body, begun=False)
 
     def warnings(self) -> List[str]:
         """See `Dialect.warnings`."""
-        found = self._reader.oddities()
+        found = super().warnings()
         if self._items.dropped:
             found.append("what the provider wants back with the answer is too long to be kept")
         most, usage = self._body.get("max_output_tokens"), self._answer.response().usage
         if most and usage.completion_tokens == most and not (usage.estimated or self.cut):
             found.append(f"the answer took all of its {most} tokens, and may be cut")
         return found
-
-    # --- failures ---------------------------------------------------------------------------
-
-    def status_error(self, status: int, headers: Mapping[str, str], text: str) -> AgentStreamError:
-        """See `Dialect.status_error`."""
-        if status == 407:
-            return failures.proxy_refused(text, redact=self._redact)
-        return failures.status_error(status, headers, text, redact=self._redact, model=self.model)
-
-    def wrong_content(self, content_type: str, text: str) -> AgentStreamError:
-        """See `Dialect.wrong_content`."""
-        return failures.wrong_content(content_type, text, redact=self._redact)
 
     def final(self, error: AgentStreamError) -> AgentStreamError:
         """See `Dialect.final`: where this API is not served, what was said before counts."""

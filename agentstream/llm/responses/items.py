@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from agentstream.llm.chat.tool_calls import text_of
+from agentstream.llm.chunk import text_of
 from agentstream.llm.messages import ChatMessage
 from agentstream.llm.responses.request import instructions_of, to_items
 from agentstream.results import ToolCall

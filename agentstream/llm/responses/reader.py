@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, List, Mapping, Optional, Set, Tuple
 
-from agentstream.llm.chat.finish import Ending, ending_of
-from agentstream.llm.chat.tool_calls import ToolCallAssembler, text_of
+from agentstream.llm.chat.tool_calls import ToolCallAssembler
 from agentstream.llm.chat.usage import UsageReader
+from agentstream.llm.chunk import text_of
+from agentstream.llm.finish import Ending, ending_of
 from agentstream.llm.messages import Delta, ToolCallDelta
 from agentstream.llm.responses.items import ItemCollector, call_id_of, text_of_item
 from agentstream.text import SurrogateJoiner, is_encodable, strip_controls

@@ -11,9 +11,9 @@ from typing import Any, Dict, List
 import pytest
 
 from agentstream import errors
+from agentstream.llm import failures
 from agentstream.llm.anthropic.client import AnthropicClient
 from agentstream.llm.anthropic.request import to_body
-from agentstream.llm.chat import failures
 from agentstream.llm.messages import ChatMessage, ChatRequest, as_request
 from agentstream.llm.secrets import Redactor
 from agentstream.llm.settings import Retries

@@ -14,7 +14,7 @@ import random
 import pytest
 
 from agentstream import OpenAIClient, Retries, errors
-from agentstream.llm.chat import failures
+from agentstream.llm import failures
 from agentstream.llm.secrets import Redactor
 from tests.kit.streams import cut, play
 

@@ -21,18 +21,19 @@ from agentstream.errors import (
     ServerError,
     StatusError,
 )
-from agentstream.llm.chat.retry_hints import (
+from agentstream.llm.retry_hints import (
     is_retryable,
     parse_retry_after,
     retry_after,
     status_of,
 )
-from agentstream.llm.chat.words import SNIPPET, codes_of, message_of, page_text, parse, snippet
 from agentstream.llm.secrets import Redactor
+from agentstream.llm.words import SNIPPET, codes_of, message_of, page_text, parse, snippet
 from agentstream.text import replace_surrogates, strip_controls
 
 __all__ = [
     "is_error",
+    "is_loading",
     "names_field",
     "parse_retry_after",
     "proxy_refused",
@@ -166,6 +167,15 @@ def renamed(error: StatusError, sent: str) -> Optional[str]:
         return other
     unknown = names_field(error, sent) and _UNKNOWN.search(error.body)
     return other if unknown else None
+
+
+def is_loading(error: AgentStreamError) -> bool:
+    """True for the answer of a llama.cpp that is still loading its model: a 503 that says so."""
+    return (
+        isinstance(error, StatusError)
+        and error.status == 503
+        and "loading model" in error.body.lower()
+    )
 
 
 def names_field(error: StatusError, name: str) -> bool:

@@ -6,7 +6,7 @@ import email.utils
 import re
 from typing import Any, Mapping, Optional
 
-from agentstream.llm.chat.words import codes_of, holders_of
+from agentstream.llm.words import codes_of, holders_of
 
 __all__ = ["is_final", "is_retryable", "parse_retry_after", "retry_after", "status_of"]
 

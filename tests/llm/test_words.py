@@ -7,7 +7,7 @@ import time
 import pytest
 
 from agentstream import errors
-from agentstream.llm.chat import failures
+from agentstream.llm import failures
 from agentstream.llm.secrets import Redactor
 from tests.kit.failures import status_error
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from agentstream import errors
-from agentstream.llm.chat import failures
+from agentstream.llm import failures
 from agentstream.llm.secrets import Redactor
 from agentstream.llm.settings import Retries
 from agentstream.testing import sse, text_chunks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agentstream.llm.chat.finish import Ending, ending_of
+from agentstream.llm.finish import Ending, ending_of
 from tests.kit.chunks import answer_to, chunk
 
 
