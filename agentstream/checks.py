@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any, Dict, Iterable, Mapping, Optional
+from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Tuple
 
 from agentstream.errors import ConfigError
 
@@ -70,12 +70,7 @@ def whole(
     Raises:
         ConfigError: it is none.
     """
-    if value is None and optional:
-        return None
-    if not is_whole(value):
-        raise ConfigError.about(name, f"must be a whole number, not {_shown(value)}", of)
-    _check_range(name, value, least, most, of)
-    return value
+    return _in_range(name, value, _WHOLE, (least, most), optional=optional, of=of)
 
 
 def number(
@@ -92,12 +87,7 @@ def number(
     Raises:
         ConfigError: it is none.
     """
-    if value is None and optional:
-        return None
-    if not is_number(value):
-        raise ConfigError.about(name, f"must be a number, not {_shown(value)}", of)
-    _check_range(name, value, least, most, of)
-    return value
+    return _in_range(name, value, _NUMBER, (least, most), optional=optional, of=of)
 
 
 def seconds(
@@ -199,12 +189,31 @@ def fields(name: str, value: Optional[Mapping[str, Any]], *, of: str = "") -> Di
     return dict(value or {})
 
 
-def _check_range(
-    name: str, value: float, least: Optional[float], most: Optional[float], of: str
-) -> None:
+#: A kind of number: what tells it, and what it is called.
+_Kind = Tuple[Callable[[object], bool], str]
+_WHOLE: _Kind = (is_whole, "a whole number")
+_NUMBER: _Kind = (is_number, "a number")
+
+
+def _in_range(
+    name: str,
+    value: Any,
+    kind: _Kind,
+    bounds: Tuple[Optional[float], Optional[float]],
+    *,
+    optional: bool,
+    of: str,
+) -> Any:
+    """`value`, if it is of that kind and within the bounds, of which None is none."""
+    if value is None and optional:
+        return None
+    is_kind, called = kind
+    if not is_kind(value):
+        raise ConfigError.about(name, f"must be {called}, not {_shown(value)}", of)
+    least, most = bounds
     low = least is not None and value < least
     if not low and (most is None or value <= most):
-        return
+        return value
     if most is None:
         said = f"{least} or more"
     elif least is None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import urllib.parse
 import warnings
 from abc import ABC, abstractmethod
 from typing import (
@@ -18,6 +17,7 @@ from typing import (
     Iterator,
     List,
     Mapping,
+    NamedTuple,
     Optional,
     Type,
     TypeVar,
@@ -25,10 +25,10 @@ from typing import (
 
 from agentstream import checks
 from agentstream.cancel import CancelToken
-from agentstream.errors import ConfigError
 from agentstream.llm.call import Call
 from agentstream.llm.chat.dialect import ChatTraits
 from agentstream.llm.dialect import Dialect
+from agentstream.llm.hosted import Host
 from agentstream.llm.llama.dialect import LlamaDialect
 from agentstream.llm.messages import ChatMessage, ChatRequest, Delta, Prompt, as_request
 from agentstream.llm.prices import Prices
@@ -66,8 +66,8 @@ TOOL_MODES = ("native", "schema", "auto")
 _Self = TypeVar("_Self", bound="ChatClient")
 #: The end of a llama.cpp server's base URL that may be given or left out.
 _V1 = re.compile(r"/v1/*(?=[?#]|$)")
-#: OpenAI's own host; of others, only their users know what key they take.
-OPENAI = "api.openai.com"
+#: Of other hosts than its own, only their users know what key they take.
+_OPENAI = Host("OpenAI", OPENAI_URL, "OPENAI_API_KEY", ("authorization",))
 
 
 class InsecureWarning(UserWarning):
@@ -141,47 +141,58 @@ class ChatClient(ABC):
         return f"<{type(self).__name__} {self.model!r}>"
 
 
+class ClientSettings(NamedTuple):
+    """What the client of any server is told; the clients' docstrings say what each field means."""
+
+    model: str
+    api_key: ApiKey
+    headers: Optional[Mapping[str, str]]
+    body: Optional[Mapping[str, Any]]
+    verify: Verify
+    cert: Cert
+    timeouts: Optional[Timeouts]
+    retries: Optional[Retries]
+    limits: Optional[Limits]
+    prices: Optional[Prices]
+
+    def __repr__(self) -> str:
+        return f"<ClientSettings of {self.model!r}>"  # no key, no header
+
+
 class HTTPClient(ChatClient):
-    """A client of one server: a transport, settings, and a dialect for each call."""
+    """A client of one server: a transport, settings, and a dialect for each call.
+
+    Args:
+        url: where requests are posted.
+        settings: what the client was told.
+        key_header: where the key is sent; in Authorization, as a bearer token.
+    """
+
+    _timeouts = Timeouts()  # where none are given
 
     def __init__(
-        self,
-        url: str,
-        *,
-        model: str,
-        api_key: ApiKey = None,
-        key_header: str = "Authorization",
-        headers: Optional[Mapping[str, str]] = None,
-        body: Optional[Mapping[str, Any]] = None,
-        verify: Verify = True,
-        cert: Cert = None,
-        timeouts: Timeouts,
-        retries: Optional[Retries] = None,
-        limits: Optional[Limits] = None,
-        prices: Optional[Prices] = None,
+        self, url: str, settings: ClientSettings, *, key_header: str = "Authorization"
     ) -> None:
-        self.model = checks.text("model", model, empty=True)
-        self.timeouts = timeouts
-        self.retries = retries or Retries()
-        self.limits = limits or Limits()
+        self.model = checks.text("model", settings.model, empty=True)
+        self.timeouts = settings.timeouts or self._timeouts
+        self.retries = settings.retries or Retries()
+        self.limits = settings.limits or Limits()
         checks.instance("timeouts", self.timeouts, Timeouts)
         checks.instance("retries", self.retries, Retries)
         checks.instance("limits", self.limits, Limits)
-        self.prices = prices
-        checks.instance("prices", prices, Prices, optional=True)
-        self._body = checks.fields("body", body)
+        self.prices = checks.instance("prices", settings.prices, Prices, optional=True)
+        self._body = checks.fields("body", settings.body)
         self.parallel_tool_calls = self._body.get("parallel_tool_calls")
-        headers = checks.fields("headers", headers)
         self._transport = Transport(
             url,
-            api_key=api_key,
+            api_key=settings.api_key,
             key_header=key_header,
-            headers=headers,
-            verify=verify,
-            cert=cert,
+            headers=checks.fields("headers", settings.headers),
+            verify=settings.verify,
+            cert=settings.cert,
             limits=self.limits,
         )
-        if verify is False:
+        if settings.verify is False:
             warnings.warn(
                 f"certificates of {display_url(url)} are not verified",
                 InsecureWarning,
@@ -281,32 +292,18 @@ class OpenAIClient(HTTPClient):
     ) -> None:
         own_url = os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
         base_url = own_url if base_url is None else checks.text("base_url", base_url, empty=True)
-        authorized = _has_authorization(headers)
-        if api_key is None and not authorized and _place(base_url) in (OPENAI, _place(own_url)):
-            # The environment's key is for OpenAI, and for the server that stands beside it.
-            api_key = os.environ.get("OPENAI_API_KEY")
-        if not (api_key or authorized) and _place(base_url) == OPENAI:
-            raise ConfigError(
-                "OpenAI needs a key: set OPENAI_API_KEY or pass api_key= "
-                "(or base_url= for a server of your own)"
-            )
-        at_home = _place(base_url) == OPENAI
+        own_key = os.environ.get("OPENAI_API_KEY")
+        api_key = _OPENAI.key_for(base_url, api_key, headers, beside=own_url, own_key=own_key)
+        at_home = _OPENAI.is_asked(base_url)
         chat, responses = (
             at_path(base_url, path, query) for path in ("/chat/completions", "/responses")
         )
         checks.one_of("api", api, APIS)
         super().__init__(
             responses if api == "responses" or (api == "auto" and at_home) else chat,
-            model=model,
-            api_key=api_key or None,
-            headers=headers,
-            body=body,
-            verify=verify,
-            cert=cert,
-            timeouts=timeouts or Timeouts(),
-            retries=retries,
-            limits=limits,
-            prices=prices,
+            ClientSettings(
+                model, api_key, headers, body, verify, cert, timeouts, retries, limits, prices
+            ),
         )
         self._settings: Dict[str, Any] = {"api": api, "at_home": at_home, "store": store}
         checks.flag("store", store)
@@ -355,6 +352,7 @@ class LlamaClient(HTTPClient):
     """
 
     provider = "llama.cpp"
+    _timeouts = LLAMA_TIMEOUTS
 
     def __init__(
         self,
@@ -376,16 +374,9 @@ class LlamaClient(HTTPClient):
         root = _V1.sub("", checks.text("base_url", base_url, empty=True))
         super().__init__(
             at_path(root, "/v1/chat/completions"),
-            model=model,
-            api_key=api_key,
-            headers=headers,
-            body=body,
-            verify=verify,
-            cert=cert,
-            timeouts=timeouts or LLAMA_TIMEOUTS,
-            retries=retries,
-            limits=limits,
-            prices=prices,
+            ClientSettings(
+                model, api_key, headers, body, verify, cert, timeouts, retries, limits, prices
+            ),
         )
         self._traits = ChatTraits(display_url(self._transport.url))
         self._think_tags = think_tags
@@ -432,23 +423,6 @@ def _thinking(dialect: Dialect) -> Dialect:
     from agentstream.llm.chat.think import ThinkDialect  # noqa: PLC0415 - few need it
 
     return ThinkDialect(dialect)
-
-
-def _place(url: str) -> str:
-    """Who is asked at a URL: OPENAI, or host and port; "" for what is no URL."""
-    try:
-        parts = urllib.parse.urlsplit(url)
-        host, port = parts.hostname or "", parts.port
-    except ValueError:
-        return ""  # it will be refused as a URL, which says more
-    host = host.rstrip(".")
-    if host == OPENAI or host.endswith("." + OPENAI):  # regions have names before it
-        return OPENAI
-    return f"{host}:{port or parts.scheme}"
-
-
-def _has_authorization(headers: Optional[Mapping[str, str]]) -> bool:
-    return any(str(name).strip().lower() == "authorization" for name in headers or ())
 
 
 def _texts_of(request: ChatRequest) -> Iterator[str]:

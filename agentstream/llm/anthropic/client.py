@@ -7,10 +7,10 @@ import re
 from typing import Any, Mapping, Optional, Union
 
 from agentstream import checks
-from agentstream.errors import ConfigError
 from agentstream.llm.anthropic.dialect import MessagesDialect, MessagesTraits
-from agentstream.llm.clients import HTTPClient
+from agentstream.llm.clients import ClientSettings, HTTPClient
 from agentstream.llm.dialect import Dialect
+from agentstream.llm.hosted import Host
 from agentstream.llm.messages import ChatRequest
 from agentstream.llm.prices import Prices
 from agentstream.llm.settings import (
@@ -21,15 +21,14 @@ from agentstream.llm.settings import (
     Retries,
     Timeouts,
 )
-from agentstream.llm.transport import ApiKey, Cert, Verify, at_path, display_url, place_of
+from agentstream.llm.transport import ApiKey, Cert, Verify, at_path, display_url
 
 __all__ = ["AnthropicClient"]
 
 #: The end of a base URL that may be given or left out.
 _V1 = re.compile(r"/v1/*(?=\?|$)")
 _VERSION = {"anthropic-version": "2023-06-01"}
-_HOST = place_of(ANTHROPIC_URL)
-_KEYS = ("authorization", "x-api-key")
+_ANTHROPIC = Host("Anthropic", ANTHROPIC_URL, "ANTHROPIC_API_KEY", ("authorization", "x-api-key"))
 
 
 class AnthropicClient(HTTPClient):
@@ -73,6 +72,7 @@ class AnthropicClient(HTTPClient):
     """
 
     provider = "anthropic"
+    _timeouts = ANTHROPIC_TIMEOUTS
 
     def __init__(
         self,
@@ -93,29 +93,15 @@ class AnthropicClient(HTTPClient):
     ) -> None:
         own_url = os.environ.get("ANTHROPIC_BASE_URL") or ANTHROPIC_URL
         base_url = own_url if base_url is None else checks.text("base_url", base_url, empty=True)
-        place = place_of(base_url)
-        has_key = any(str(name).strip().lower() in _KEYS for name in headers or ())
-        if api_key is None and not has_key and place in (_HOST, place_of(own_url)):
-            # The environment's key is for Anthropic, and for the server that stands beside it.
-            api_key = os.environ.get("ANTHROPIC_API_KEY")
-        if not (api_key or has_key) and place == _HOST:
-            raise ConfigError(
-                "Anthropic needs a key: set ANTHROPIC_API_KEY or pass api_key= "
-                "(or base_url= for a server of your own)"
-            )
+        own_key = os.environ.get("ANTHROPIC_API_KEY")
+        api_key = _ANTHROPIC.key_for(base_url, api_key, headers, beside=own_url, own_key=own_key)
+        headers = {**_VERSION, **checks.fields("headers", headers)}
         super().__init__(
             at_path(_V1.sub("", base_url), "/v1/messages"),
-            model=model,
-            api_key=api_key or None,
+            ClientSettings(
+                model, api_key, headers, body, verify, cert, timeouts, retries, limits, prices
+            ),
             key_header="x-api-key",
-            headers={**_VERSION, **checks.fields("headers", headers)},
-            body=body,
-            verify=verify,
-            cert=cert,
-            timeouts=timeouts or ANTHROPIC_TIMEOUTS,
-            retries=retries,
-            limits=limits,
-            prices=prices,
         )
         self._max_tokens = checks.whole("max_tokens", max_tokens, 1)
         self._cache = checks.one_of("cache", cache or None, ("auto", None)) is not None

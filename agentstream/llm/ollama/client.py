@@ -7,7 +7,7 @@ from typing import Any, Mapping, Optional, Union
 
 from agentstream import checks
 from agentstream.errors import ConfigError
-from agentstream.llm.clients import HTTPClient
+from agentstream.llm.clients import ClientSettings, HTTPClient
 from agentstream.llm.dialect import Dialect
 from agentstream.llm.messages import ChatRequest
 from agentstream.llm.ollama.dialect import OllamaDialect
@@ -55,6 +55,7 @@ class OllamaClient(HTTPClient):
     """
 
     provider = "ollama"
+    _timeouts = OLLAMA_TIMEOUTS
 
     def __init__(
         self,
@@ -82,16 +83,9 @@ class OllamaClient(HTTPClient):
         root = _PATH.sub("", checks.text("base_url", base_url, empty=True))
         super().__init__(
             at_path(root, "/api/chat"),
-            model=model,
-            api_key=api_key,
-            headers=headers,
-            body=body,
-            verify=verify,
-            cert=cert,
-            timeouts=timeouts or OLLAMA_TIMEOUTS,
-            retries=retries,
-            limits=limits,
-            prices=prices,
+            ClientSettings(
+                model, api_key, headers, body, verify, cert, timeouts, retries, limits, prices
+            ),
         )
         checks.instance("options", options, Mapping, optional=True)
         checks.whole("num_ctx", num_ctx, 1, optional=True)

@@ -8,7 +8,7 @@ from typing import Any, Dict, Iterator, List
 import pytest
 
 from agentstream import Agent, BadRequest, ChatMessage, Conversation, ToolCall, tool
-from agentstream.llm.chat.state import StateCollector
+from agentstream.llm.chat.state import StateCollector, sent_back
 from agentstream.testing import Reply, ScriptedServer, text_chunks
 from agentstream.testing.pieces import DONE, chat_chunk
 from tests.kit.support import client_of
@@ -223,3 +223,83 @@ def test_t03_by_hand(server):
     signed = ToolCall("c", "look", "{}")
     signed.extra_content = SIGNED
     assert ChatMessage.assistant(None, [signed]).to_dict()["tool_calls"][0]["extra_content"]
+
+
+# --- the collector and the writer, without a server -----------------------------------------
+
+#: What the deltas of an answer hold, and the fields that are kept of them.
+KEPT = [
+    ([{"content": "Hi"}, {"reasoning": "not asked back"}], None),
+    ([{"reasoning_content": ""}, {"reasoning_details": []}, {"extra_content": None}], None),
+    ([{"reasoning_content": "a"}, {"reasoning_content": "b"}], {"reasoning_content": "ab"}),
+    ([{"reasoning_content": "lone \ud83d"}], {"reasoning_content": "lone \ufffd"}),
+    # of two kinds of value the later one counts, unless both are texts, lists or objects
+    (
+        [{"reasoning_text": {"text": "a"}}, {"reasoning_text": {"text": "b"}}],
+        {"reasoning_text": {"text": "ab"}},
+    ),
+    (
+        [{"extra_content": {"a": 1}}, {"extra_content": {"b": 2}}],
+        {"extra_content": {"a": 1, "b": 2}},
+    ),
+    ([{"extra_content": {"a": 1}}, {"extra_content": [3]}], {"extra_content": [3]}),
+    ([{"thinking_blocks": ["x"]}, {"thinking_blocks": ["x"]}], {"thinking_blocks": ["x", "x"]}),
+]
+
+
+@pytest.mark.parametrize(("deltas", "fields"), KEPT, ids=str)
+def test_what_is_kept_of_deltas(deltas, fields):
+    collector = StateCollector()
+    for delta in deltas:
+        collector.take(delta)
+    state = collector.state("http://a/")
+    assert (state and state["fields"]) == fields
+    assert state is None or (state["dialect"], state["origin"]) == ("chat", "http://a/")
+
+
+def test_a_thought_goes_on_until_its_signature_and_only_under_its_own_number():
+    def entry(**fields):
+        return {"reasoning_details": [{"type": "reasoning.text", **fields}]}
+
+    collector = StateCollector()
+    for delta in (
+        entry(index=0, text="a"),
+        entry(index=0, text="b", signature="s"),
+        entry(index=0, text="c"),  # the one before is signed: another begins
+        entry(index=1, text="d"),
+        entry(text="e"),  # without a number none can be told to go on
+        entry(text="f"),
+    ):
+        collector.take(delta)
+    state = collector.state("o")
+    told = [each["text"] for each in state["fields"]["reasoning_details"]]
+    assert told == ["ab", "c", "d", "e", "f"]
+
+
+def test_a_call_that_is_signed_makes_a_state_of_its_own():
+    collector = StateCollector()
+    collector.take({"tool_calls": [{"index": 0, "extra_content": SIGNED}]})
+    assert collector.state("o") == {"dialect": "chat", "origin": "o", "fields": {}}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "origin", "without", "expected"),
+    [
+        ("chat", "here", (), {"reasoning_content", "extra_content"}),
+        ("chat", "here", ("reasoning_content",), {"extra_content"}),
+        ("chat", "here", ("extra_content",), {"reasoning_content"}),
+        ("chat", "elsewhere", (), set()),
+        ("messages", "here", (), set()),
+    ],
+)
+def test_what_is_written_back(dialect, origin, without, expected):
+    call = ToolCall("c1", "look", "{}")
+    call.extra_content = SIGNED
+    fields = {"reasoning_content": "Hm."}
+    state = {"dialect": dialect, "origin": origin, "fields": fields}
+    message = ChatMessage.assistant("Yes", [call], state)
+    body, used = sent_back(message, "here", without)
+    assert used == expected
+    assert ("reasoning_content" in body) == ("reasoning_content" in expected)
+    assert ("extra_content" in body["tool_calls"][0]) == ("extra_content" in expected)
+    assert (body["role"], body["content"]) == ("assistant", "Yes")

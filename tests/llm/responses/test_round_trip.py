@@ -1,199 +1,29 @@
-"""The items of an answer go back whole, in order and in place: to their server, to no other.
+"""Items that cannot go back as they were, and the recorded second rounds of others' clients.
 
-The server here is strict: a request that misses, alters, adds or moves anything of what
-it said is a 400.
+That what can goes back whole: tests/llm/test_round_trip.py.
 """
 
 from __future__ import annotations
 
 import json
 import pathlib
-import re
 
 import pytest
 
 from agentstream import (
-    Agent,
     ChatMessage,
     ChatRequest,
-    Conversation,
-    LlamaClient,
     OpenAIClient,
     ToolCall,
-    tool,
 )
-from agentstream.testing import Reply, ScriptedServer, responses_chunks, text_chunks
+from agentstream.testing import responses_chunks
+from tests.kit.strict import thought
 from tests.kit.support import KEY, NO_RETRIES, ask
-
-
-def thought(number, **more):
-    return {
-        "type": "reasoning",
-        "id": f"rs_{number}",
-        "summary": [{"type": "summary_text", "text": f"Thinking {number} \u00e9."}],
-        "encrypted_content": f"gAAAA{number}\u00e9\U0001f600",
-        **more,
-    }
-
-
-ROUNDS = [
-    [thought(1), "Let me", " see.", ("look", {"at": "a"}), ("look", {"at": "b"})],
-    [
-        thought(2, status=None, content=[]),
-        {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"q": "c"}},
-        thought(3),
-        "Once more.",
-        ("look", {}),
-    ],
-    [("look", {"at": "\u00e9"})],
-    [thought(4), "It is ", "so."],
-]
-
-
-def items_of(answer):
-    """The items that a scripted answer consists of, as their `output_item.done` has them."""
-    events = [json.loads(piece.split(b"data: ")[1]) for piece in responses_chunks(*answer)]
-    return [e["item"] for e in events if e["type"] == "response.output_item.done"]
-
-
-class Strict:
-    """Plays the rounds of a conversation, and holds each request against what was said before."""
-
-    def __init__(self, server, rounds=ROUNDS):
-        self.rounds = [self.numbered(answer, n) for n, answer in enumerate(rounds)]
-        self.served = 0
-        self.refused = []
-        server.route("/responses", self.answer)
-
-    @staticmethod
-    def numbered(answer, number):
-        """The events of an answer, its calls' and items' ids telling the round."""
-        body = b"".join(responses_chunks(*answer))
-        body = re.sub(rb'"call_(?=\d)', f'"r{number}_'.encode(), body)
-        return re.sub(rb'"item_(?=\d)', f'"i{number}_'.encode(), body)
-
-    def answer(self, request):
-        said = self.items(self.rounds[: self.served])
-        problem = self.problem(request.json, said)
-        if problem:
-            self.refused.append(problem)
-            return Reply.json({"error": {"message": problem}}, status=400)
-        self.served += 1
-        return Reply(self.rounds[self.served - 1])
-
-    @staticmethod
-    def items(bodies):
-        lines = [line for body in bodies for line in body.split(b"\n") if line[:5] == b"data:"]
-        events = [json.loads(line[5:]) for line in lines]
-        return [e["item"] for e in events if e["type"] == "response.output_item.done"]
-
-    @staticmethod
-    def problem(body, said):
-        if body["store"] or body.get("include") != ["reasoning.encrypted_content"]:
-            return "not stateless"
-        told = [item for item in body["input"] if "id" in item]
-        if told != said:
-            return f"altered: {[a for a, b in zip(told, said) if a != b]}, {len(told)}"
-        waiting = []
-        for item in body["input"]:
-            if item.get("type") == "function_call":
-                waiting.append(item["call_id"])
-            elif item.get("type") == "function_call_output":
-                if item["call_id"] != waiting.pop(0):
-                    return "a result out of place"
-            elif waiting and item.get("type") not in ("reasoning", "message", "web_search_call"):
-                return f"no result of {waiting}"
-        return f"no result of {waiting}" if waiting else ""
-
-
-@tool
-def look(at: str = "nothing") -> str:
-    """Look at something.
-
-    Args:
-        at: what
-    """
-    return f"saw {at}"
 
 
 def client_of(server, **settings):
     settings = {"api": "responses", "api_key": KEY, "retries": NO_RETRIES, **settings}
     return OpenAIClient("m", base_url=server.url, **settings)
-
-
-def test_a_tool_loop_of_three_rounds(server):
-    strict = Strict(server)
-    with client_of(server) as client:
-        agent = Agent("seer", system_prompt="Be brief.", client=client, tools=[look])
-        output = agent.execute("Look!")
-    assert (strict.refused, strict.served) == ([], 4)
-    assert output.response == "It is so."
-    last = server.requests[-1].json
-    assert last["instructions"] == "Be brief."
-    results = [item["output"] for item in last["input"] if "output" in item]
-    assert results == ["saw a", "saw b", "saw nothing", "saw \u00e9"]
-
-
-def test_a_conversation_that_is_saved_and_loaded(server, tmp_path):
-    strict = Strict(server, [*ROUNDS, ["Yes."]])
-    path = tmp_path / "conversation.json"
-    conversation = Conversation()
-    with client_of(server) as client:
-        agent = Agent("seer", client=client, tools=[look])
-        agent.execute("Look!", conversation=conversation)
-        conversation.save(path)
-        output = agent.execute("Sure?", conversation=Conversation.load(path))
-    assert (output.response, strict.refused, strict.served) == ("Yes.", [], 5)
-
-
-def test_a_conversation_that_moves_to_another_provider_and_back(server):
-    strict = Strict(server, [ROUNDS[3], ["Yes."]])
-    conversation = Conversation()
-    with ScriptedServer() as other, client_of(server) as client:
-        other.reply(*text_chunks("Who knows."))
-        Agent("a", client=client).execute("So?", conversation=conversation)
-        with LlamaClient(other.url) as llama:
-            Agent("b", client=llama).execute("Really?", conversation=conversation)
-        sent = json.dumps(other.requests[0].json)
-        assert "It is so." in sent
-        assert "gAAAA" not in sent
-        assert "rs_4" not in sent
-        output = Agent("a", client=client).execute("Well?", conversation=conversation)
-    assert (output.response, strict.refused) == ("Yes.", [])
-    assert {"role": "assistant", "content": "Who knows."} in server.requests[-1].json["input"]
-
-
-def test_another_server_of_the_same_api_gets_text_and_calls_alone(server):
-    conversation = Conversation()
-    Strict(server)
-    with client_of(server) as client:
-        Agent("a", client=client, tools=[look]).execute("Look!", conversation=conversation)
-    with ScriptedServer() as other, client_of(other) as client:
-        other.reply(*responses_chunks("Yes."))
-        Agent("a", client=client, tools=[look]).execute("Sure?", conversation=conversation)
-        items = other.requests[0].json["input"]
-    assert not any("id" in item or item.get("type") == "reasoning" for item in items)
-    assert [item.get("type") or item["role"] for item in items][:4] == [
-        "user",
-        "assistant",
-        "function_call",
-        "function_call",
-    ]
-
-
-@pytest.mark.parametrize("change", ["encrypted", "order", "missing"])
-def test_the_strict_server_is_strict(server, change):
-    """That a 400 follows is what makes the tests above mean something."""
-    said = items_of(ROUNDS[0])
-    told = [dict(item) for item in said]
-    if change == "encrypted":
-        told[0]["encrypted_content"] = "other"
-    elif change == "order":
-        told[:2] = told[1::-1]
-    else:
-        del told[0]
-    body = {"store": False, "include": ["reasoning.encrypted_content"], "input": told}
-    assert Strict(server).problem(body, said)
 
 
 # --- what cannot go back --------------------------------------------------------------------
