@@ -105,7 +105,8 @@ class _Task(_Background):
             result = self.tool.call(self.arguments, self.token, context)
             refuse_async(result)
             self.text = to_text(result, limit)
-        except BaseException as error:  # noqa: BLE001 - SystemExit ends a tool, not a worker
+        except BaseException as error:
+            logger.debug("tool %.80r failed", self.call.name, exc_info=True)
             self.problem = f"the tool raised {type(error).__name__}"
             said = safe_str(error, _SAID)
             if said:

@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import logging
 import os
-from typing import TYPE_CHECKING, Iterator
+from typing import TYPE_CHECKING, ContextManager, Iterator
 
 from agentstream.cli.exits import LOCKED, UNKNOWN, code_of, line_of
 from agentstream.cli.output import say
@@ -36,7 +36,8 @@ def conduct(given: argparse.Namespace, *, leaving: bool = False) -> int:
             if hasattr(given, "deadline"):
                 interruptions.expect(setting(given, "deadline"))
             command = importlib.import_module(f"agentstream.cli.{given.command}")
-            code: int = getattr(command, given.command)(given)
+            with _watching(getattr(given, "show_requests", False)):
+                code: int = getattr(command, given.command)(given)
         except BaseException as error:
             code = code_of(error)
             if code == UNKNOWN:
@@ -44,6 +45,16 @@ def conduct(given: argparse.Namespace, *, leaving: bool = False) -> int:
             if not (code == LOCKED and given.quiet):  # cron would mail it
                 say(line_of(error))
         return code
+
+
+def _watching(wanted: bool) -> ContextManager[None]:
+    """Show what is sent, if that is wanted."""
+    if not wanted:
+        return contextlib.nullcontext()
+    from agentstream.cli.verbose import show_request  # noqa: PLC0415 - few want it
+    from agentstream.llm.transport import watching  # noqa: PLC0415
+
+    return watching(show_request)
 
 
 @contextlib.contextmanager

@@ -344,6 +344,7 @@ def _model(add: Add) -> None:
     )
     add("--base-url", metavar="URL", type=_text, help=f"the server; llama: {LLAMA_URL}")
     add("--insecure", action="store_true", default=None, help="do not verify its certificate")
+    add("--show-requests", action="store_true", help="show what is sent, prompts and all")
 
 
 def _output(add: Add) -> None:

@@ -1,7 +1,12 @@
-"""What `-v` tells: a line on standard error for each thing that happens in a run."""
+"""What `-v` tells: a line on standard error for each thing that happens in a run.
+
+And what `--show-requests` does: each request as it is sent.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from typing import Any, Callable, Dict, Mapping
 
@@ -9,9 +14,11 @@ from agentstream.cli.output import note
 from agentstream.events.accessors import seconds_of, text, tokens_of
 from agentstream.events.model import Event, EventType
 
-__all__ = ["narrate"]
+__all__ = ["narrate", "show_request"]
 
 Data = Mapping[str, Any]
+
+_BASE64 = re.compile(r"[A-Za-z0-9+/=]{400,}")
 
 
 def narrate(event: Event) -> None:
@@ -20,6 +27,16 @@ def narrate(event: Event) -> None:
     if tell is not None:
         at = time.strftime("%H:%M:%S", time.localtime(event.timestamp))
         note(f"{at} {tell(event.data)}")
+
+
+def show_request(method: str, url: str, body: str) -> None:
+    """Say what is sent: method, URL and body, of which long base64 (pictures) is cut."""
+    try:
+        shown = json.dumps(json.loads(body), ensure_ascii=False, indent=2) if body else ""
+    except ValueError:  # a key was taken out of it, and an escape with it
+        shown = body
+    shown = _BASE64.sub(lambda found: f"{found[0][:40]}... ({len(found[0])} characters)", shown)
+    note("\n".join(f"> {line}" for line in [f"{method} {url}", *shown.splitlines()]))
 
 
 def _step(data: Data) -> str:

@@ -39,7 +39,8 @@ class View:
         self._cut: Set[str] = set()  # agents whose answers were
         self.on_terminal = is_terminal(sys.stderr)
         streams = is_terminal(sys.stdout) and not given.json and not given.jsonl and not given.quiet
-        if self.on_terminal and not given.quiet and not given.verbose:  # a log and it do not mix
+        tells = given.verbose or getattr(given, "show_requests", False)
+        if self.on_terminal and not given.quiet and not tells:  # a log and it do not mix
             self._add_status()
         if given.jsonl:
             self._callbacks.append(self._write_json)

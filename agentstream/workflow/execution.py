@@ -31,6 +31,8 @@ __all__ = ["Execution"]
 logger = logging.getLogger("agentstream.workflow")
 
 _WAITS = Retries()
+#: Kinds of steps that call no function of the user's: their errors say enough.
+_SELF_EVIDENT = ("Agent", "Workflow")
 
 
 class Execution:
@@ -154,6 +156,8 @@ class Execution:
         self, state: StepState, error: BaseException, attempt: int, delay: Optional[float]
     ) -> None:
         stopped = isinstance(error, Cancelled)
+        if not (stopped or state.step.kind in _SELF_EVIDENT or state.failed_step() is not state):
+            logger.debug("step %.80r failed", state.step.name, exc_info=error)
         data = payloads.workflow_step_failed(state.head(), error, attempt=attempt, delay_s=delay)
         if delay is None:
             state.end("cancelled" if stopped else "failed")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Tuple
+import difflib
+import re
+from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Mapping, Optional, Tuple
 
 from agentstream.workflow.context import PLACEHOLDER
 from agentstream.workflow.definition import Step
@@ -38,6 +40,30 @@ _START: Names = frozenset([""])  # the command line's input is a text; a program
 def stand_in(input: Any) -> Any:
     """What stands for a function while it is only looked at."""
     raise RuntimeError("this is a stand-in, for looking at")
+
+
+#: What may be meant for a placeholder: {word...}.
+_BRACED = re.compile(r"\{\s*([^\W\d]\w*)\s*([^{}]*?)\s*\}")
+
+
+def _oddities(prompt: str) -> Iterator[str]:
+    """What is odd about a prompt's template: a slip for a placeholder; none for the input."""
+    slips = []
+    for found in _BRACED.finditer(prompt):
+        whole, word, rest = found.group(0), found[1], found[2]
+        close = difflib.get_close_matches(word.lower()[:60], ("input", "context"), 1, 0.7)
+        if not close or (PLACEHOLDER.fullmatch(whole) and whole != "{context}"):
+            continue
+        slips.append(close[0])
+        likely = f"{{{close[0]}{rest}}}"
+        if likely == "{context}" or not PLACEHOLDER.fullmatch(likely):
+            likely = "{context.KEY}" if close[0] == "context" else "{input}"
+        yield f"{whole[:60]} is no placeholder, and stays as it is; did you mean {likely[:60]}?"
+    if "{{input" in prompt:
+        yield "{{input}}: one brace on each side is enough; the outer ones stay"
+    named = {found[1] for found in PLACEHOLDER.finditer(prompt)}
+    if "input" not in named and "input" not in slips:
+        yield "the step's input is not in it: write {input} where it belongs"
 
 
 class StepReader:
@@ -145,6 +171,8 @@ class StepReader:
         return StepSpec("agent", name, settings, name), _TEXT
 
     def _check_prompt(self, table: Table, prompt: str, names: Names) -> None:
+        for text in _oddities(prompt):
+            self._problems.warn((*table.where, "prompt"), text)
         for found in PLACEHOLDER.finditer(prompt):
             source, part = found.groups()
             if part is None:

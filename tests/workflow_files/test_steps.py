@@ -36,3 +36,28 @@ def test_a_name_that_only_a_program_can_give_is_a_warning(write: Any) -> None:
     )
     outer = write("[[steps]]\nworkflow = 'demo.toml'\n", "outer.toml")
     assert load_workflow(outer).warnings == ()
+
+
+def test_a_prompt_without_its_input_or_with_a_slip_is_told(write: Any) -> None:
+    nothing = "the step's input is not in it: write {input} where it belongs"
+    slip = "is no placeholder, and stays as it is; did you mean"
+    for prompt, told in (
+        ("Into German.", [nothing]),
+        ("In {context.tone}.", [nothing]),
+        ("${name} or %(input)s, <input>, $input", [nothing]),
+        ("Into German: {inptu}", [f"{{inptu}} {slip} {{input}}?"]),
+        ("{ input }", [f"{{ input }} {slip} {{input}}?"]),
+        ("{Input} and {inputs}", [f"{{Input}} {slip} {{input}}?", f"{{inputs}} {slip} {{input}}?"]),
+        ("{input.}", [f"{{input.}} {slip} {{input}}?"]),
+        ("{input[0]}", [f"{{input[0]}} {slip} {{input}}?"]),
+        ("{input} in {contxt.tone}", [f"{{contxt.tone}} {slip} {{context.tone}}?"]),
+        ("{input} in {context}", [f"{{context}} {slip} {{context.KEY}}?"]),
+        ("{{input}}", ["{{input}}: one brace on each side is enough; the outer ones stay"]),
+        ("{input}", []),
+        ('{input} as {"name": "..."}, {x}, {output}', []),
+        ("{input} in {context.tone}", []),
+    ):
+        steps = f"[[steps]]\nagent = 'a'\nprompt = '''{prompt}'''\n"
+        path = write("context = {tone = 'x'}\n[agents.a]\n" + steps)
+        warnings = [w.partition(" prompt: ")[2] for w in load_workflow(path).warnings]
+        assert warnings == told, prompt

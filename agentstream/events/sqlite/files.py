@@ -6,6 +6,7 @@ a file drops all locks that the process holds on it.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sqlite3
@@ -30,6 +31,11 @@ _SENTENCES = (
     ("unable to open", "cannot be opened"),
     ("disk i/o", "cannot be read or written: the disk reports an error"),
 )
+
+
+@functools.cache  # once is enough
+def _warn_of(folder: str) -> None:
+    logger.warning("the log's folder %s can be written to by everybody", folder)
 
 
 class LogFile:
@@ -73,8 +79,8 @@ class LogFile:
                     f"the log {self.path} cannot be written: {path} is read-only for this user "
                     "(SqliteStore(..., read_only=True) reads it)"
                 )
-        if os.name == "posix" and mode & stat.S_IROTH:
-            logger.warning("the log's folder %s can be read by everybody", folder)
+        if os.name == "posix" and mode & stat.S_IWOTH:
+            _warn_of(folder)
 
     def _make(self) -> None:
         try:

@@ -7,7 +7,7 @@ whose sockets another thread can shut.
 `session` has one server's session and pool; `exchange` one request and its answer;
 `link` ties a request to its socket, `adapter` hands the sockets over; `body` undoes
 the framing, `response` cuts lines, `drain` ends a whole answer; `problems` turns
-what the libraries raise into our errors.
+what the libraries raise into our errors; `watching` shows what is sent, when asked to.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from agentstream.llm.transport.urls import (
     place_of,
     secrets_in,
 )
+from agentstream.llm.transport.watching import watching
 
 __all__ = [
     "ApiKey",
@@ -36,4 +37,5 @@ __all__ = [
     "display_url",
     "place_of",
     "secrets_in",
+    "watching",
 ]

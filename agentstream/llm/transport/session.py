@@ -35,6 +35,7 @@ from agentstream.llm.transport.urls import (
     secrets_in,
     user_of,
 )
+from agentstream.llm.transport.watching import show
 
 __all__ = ["ApiKey", "Cert", "Transport", "Verify"]
 
@@ -200,6 +201,7 @@ class Transport:
             self._reset()
         if url is not None:
             self._check_origin(url)
+        show(url or self.url, body, self.secrets)
 
         def send(link: Link) -> StreamResponse:
             return self._send(link, body, url, headers)

@@ -114,3 +114,19 @@ def test_d08_a_damaged_row_is_told(path: Path) -> None:
         connection.close()
         with pytest.raises(LogError, match="position 1 of the log is damaged"):
             store.read()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
+def test_a_folder_is_warned_of_once_and_only_if_others_may_write_to_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for mode, count in ((0o755, 0), (0o775, 0), (0o1777, 1), (0o777, 1)):
+        folder = tmp_path / f"{mode:o}"
+        folder.mkdir()
+        folder.chmod(mode)
+        caplog.clear()
+        for name in ("a.db", "b.db", "a.db"):
+            SqliteStore(folder / name).close()
+        assert [r.message for r in caplog.records] == [
+            f"the log's folder {folder} can be written to by everybody"
+        ] * count
