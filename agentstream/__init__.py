@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     )
     from agentstream.agent.approval import Approval as Approval
     from agentstream.agent.conversation import Conversation as Conversation
+    from agentstream.agent.conversations import (
+        Conversations as Conversations,
+        ConversationStore as ConversationStore,
+    )
     from agentstream.cancel import CancelToken as CancelToken
     from agentstream.console.console import Console as Console
     from agentstream.console.status import StatusLine as StatusLine
@@ -104,6 +108,7 @@ _HOMES = {
     "agentstream.agent.agent": ("Agent", "AgentOutput", "AgentStream", "ToolLimits"),
     "agentstream.agent.approval": ("Approval",),
     "agentstream.agent.conversation": ("Conversation",),
+    "agentstream.agent.conversations": ("ConversationStore", "Conversations"),
     "agentstream.cancel": ("CancelToken",),
     "agentstream.console.console": ("Console",),
     "agentstream.console.status": ("StatusLine",),

@@ -11,7 +11,19 @@ import json
 import os
 import stat
 import threading
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import (
+    Any,
+    Callable,
+    ContextManager,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 from agentstream import checks
 from agentstream.agent.history import with_readable_calls
@@ -19,15 +31,27 @@ from agentstream.errors import ConfigError
 from agentstream.llm.messages import ChatMessage
 from agentstream.results import ToolCall
 
-__all__ = ["Conversation", "estimate_tokens", "is_empty"]
+__all__ = [
+    "KEEPS",
+    "Conversation",
+    "Entry",
+    "entry_of",
+    "estimate_tokens",
+    "is_empty",
+    "message_of",
+    "trimmed",
+]
 
 _VERSION = 1
+
+#: What a turn that was stopped or failed may leave.
+KEEPS = ("completed", "all")
 
 #: The mode of a new file: what was said is nobody else's.
 _PRIVATE = 0o600
 
 #: A message and its tokens.
-_Entry = Tuple[ChatMessage, int]
+Entry = Tuple[ChatMessage, int]
 
 #: Tokens that a message's frame costs, about.
 _FRAME = 4
@@ -67,13 +91,16 @@ def is_empty(message: ChatMessage) -> bool:
 class Conversation:
     """A memory for an agent's runs: `agent.execute(text, conversation=conversation)`.
 
+    A runtime takes it as well: `runtime.run(agent, text, conversation=conversation)`.
+
     Each run that comes to its end adds its messages: the user's, the model's,
-    tool calls and their results.  One that fails or is stopped adds nothing, so
-    that it may be tried again; `add` its partial answer if it shall stay.  The
-    agent's system prompt is not part of it.
+    tool calls and their results.  What one adds that fails or is stopped, `keep`
+    says; a run that was stopped before it began adds nothing.  The agent's system
+    prompt is not part of it.
 
     One run at a time may use a conversation; a second one gets a RuntimeError.
-    The other methods may be called from any thread.
+    The other methods may be called from any thread.  For conversations that are
+    kept in a file, and used by several processes, see `Conversations`.
 
     Args:
         messages: what was said before.
@@ -83,9 +110,12 @@ class Conversation:
             and what a run itself adds to its requests do not.
         estimate: tells the tokens of a `ChatMessage`; None for `estimate_tokens`,
             a quarter of its characters.
+        keep: "completed": a run that fails or is stopped adds nothing, so that it
+            may be tried again.  "all": it adds the question, and what was said up
+            to there; a question without an answer is told with the next one.
 
     Raises:
-        ConfigError: the budget is none, or the messages make no conversation: a
+        ConfigError: a setting cannot be used, or the messages make no conversation: a
             tool's result without its call, or a call without its result.
     """
 
@@ -95,12 +125,14 @@ class Conversation:
         *,
         max_tokens: Optional[int] = None,
         estimate: Optional[Callable[[ChatMessage], int]] = None,
+        keep: str = "completed",
     ) -> None:
         checks.whole("Conversation.max_tokens", max_tokens, 1, optional=True)
         checks.function("Conversation.estimate", estimate, optional=True)
+        self.keep: str = checks.one_of("Conversation.keep", keep, KEEPS)
         self.max_tokens = max_tokens
         self._estimate = estimate or estimate_tokens
-        self._entries: Tuple[_Entry, ...] = ()
+        self._entries: Tuple[Entry, ...] = ()
         self._lock = threading.Lock()
         self._used = False
         self.add(*messages)
@@ -109,17 +141,17 @@ class Conversation:
         return f"<Conversation of {len(self)} messages>"
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._read())
 
     @property
     def messages(self) -> Tuple[ChatMessage, ...]:
         """What was said and is still remembered, oldest first."""
-        return tuple(message for message, _ in self._entries)
+        return tuple(message for message, _ in self._read())
 
     @property
     def tokens(self) -> int:
         """About how many tokens the messages take."""
-        return _total(self._entries)
+        return _total(self._read())
 
     def add(self, *messages: ChatMessage) -> None:
         """Add messages, a tool call together with its results; trims to the budget.
@@ -132,9 +164,18 @@ class Conversation:
         """
         _check(messages)
         said = [with_readable_calls(message) for message in _answered(messages)]
-        entries = [(message, self._estimate(message)) for message in said]
+        if said:
+            self._write(said)
+
+    def _read(self) -> Sequence[Entry]:
+        """What is remembered."""
+        return self._entries
+
+    def _write(self, messages: Sequence[ChatMessage]) -> None:
+        """Remember messages, all of them or none."""
+        entries = [(message, self._estimate(message)) for message in messages]
         with self._lock:
-            self._entries = tuple(_trimmed((*self._entries, *entries), self.max_tokens))
+            self._entries = tuple(trimmed((*self._entries, *entries), self.max_tokens))
 
     def clear(self) -> None:
         """Forget everything."""
@@ -143,18 +184,21 @@ class Conversation:
 
     def fitted(self, new: ChatMessage) -> List[ChatMessage]:
         """The messages to send before `new`: as many as the budget allows."""
-        entries: Sequence[_Entry] = self._entries
+        entries = self._read()
         if self.max_tokens is not None:
-            entries = _trimmed(entries, self.max_tokens - self._estimate(new))
+            entries = trimmed(entries, self.max_tokens - self._estimate(new))
         return [message for message, _ in entries]
 
-    @contextlib.contextmanager
-    def in_use(self) -> Iterator[None]:
+    def in_use(self) -> ContextManager[None]:
         """Hold the conversation for one run.
 
         Raises:
             RuntimeError: another run holds it.
         """
+        return self._hold()
+
+    @contextlib.contextmanager
+    def _hold(self) -> Iterator[None]:
         with self._lock:
             if self._used:
                 raise RuntimeError(
@@ -173,7 +217,8 @@ class Conversation:
         return {
             "version": _VERSION,
             "max_tokens": self.max_tokens,
-            "messages": [_entry(message) for message in self.messages],
+            "keep": self.keep,
+            "messages": [entry_of(message) for message in self.messages],
         }
 
     @classmethod
@@ -192,8 +237,13 @@ class Conversation:
             raise ConfigError("this is no conversation: it has no list of messages")
         if fields.get("version") != _VERSION:
             raise ConfigError(f"this conversation's version is not {_VERSION}")
-        messages = [_message(entry, number) for number, entry in enumerate(fields["messages"])]
-        return cls(messages, max_tokens=fields.get("max_tokens"), estimate=estimate)
+        messages = [message_of(entry, number) for number, entry in enumerate(fields["messages"])]
+        return cls(
+            messages,
+            max_tokens=fields.get("max_tokens"),
+            estimate=estimate,
+            keep=fields.get("keep", "completed"),
+        )
 
     def save(self, path: Union[str, os.PathLike[str]]) -> None:
         """Write the conversation to a file, as JSON; the file is whole at every moment.
@@ -247,7 +297,7 @@ class Conversation:
         return cls.from_dict(fields, estimate=estimate)
 
 
-def _trimmed(entries: Sequence[_Entry], budget: Optional[int]) -> List[_Entry]:
+def trimmed(entries: Sequence[Entry], budget: Optional[int]) -> List[Entry]:
     """The messages without what is over the budget.
 
     Whole turns go, oldest first.  Of the last one tool calls go first, each with
@@ -262,7 +312,7 @@ def _trimmed(entries: Sequence[_Entry], budget: Optional[int]) -> List[_Entry]:
         left -= _total(turns.pop(0))
     if left <= budget:
         return [entry for turn in turns for entry in turn]
-    kept: List[_Entry] = []
+    kept: List[Entry] = []
     for group in _split(turns.pop(), lambda message: message.role != "tool"):
         if left > budget and group[0][0].tool_calls:
             left -= _total(group)
@@ -282,13 +332,13 @@ def _answered(messages: Sequence[ChatMessage]) -> List[ChatMessage]:
     return [message for turn in whole for message in turn if not is_empty(message)]
 
 
-def _total(entries: Sequence[_Entry]) -> int:
+def _total(entries: Sequence[Entry]) -> int:
     return sum(tokens for _, tokens in entries)
 
 
-def _split(entries: Sequence[_Entry], begins: Callable[[ChatMessage], bool]) -> List[List[_Entry]]:
+def _split(entries: Sequence[Entry], begins: Callable[[ChatMessage], bool]) -> List[List[Entry]]:
     """The messages in groups; one begins with each message of which `begins` is true."""
-    groups: List[List[_Entry]] = []
+    groups: List[List[Entry]] = []
     for entry in entries:
         if begins(entry[0]) or not groups:
             groups.append([])
@@ -313,15 +363,16 @@ def _check(messages: Sequence[ChatMessage]) -> None:
         raise ConfigError("a tool call has no result after it")
 
 
-def _entry(message: ChatMessage) -> Dict[str, Any]:
+def entry_of(message: ChatMessage) -> Dict[str, Any]:
+    """A message as JSON values: in OpenAI's form, with its provider's state."""
     entry = message.to_dict()
     if message.provider_state is not None:
         entry["provider_state"] = message.provider_state
     return entry
 
 
-def _message(entry: Any, number: int) -> ChatMessage:
-    """A message of OpenAI's form, as `ChatMessage.to_dict` writes it."""
+def message_of(entry: Any, number: int) -> ChatMessage:
+    """The message that `entry_of` gave; raises ConfigError, with its number, if that is none."""
     try:
         calls = [_call(call) for call in entry.get("tool_calls") or ()]
         content = entry["content"]

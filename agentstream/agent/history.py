@@ -8,14 +8,22 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Collection, List, Sequence
+from typing import Any, Collection, Dict, List, Optional, Sequence
 
 from agentstream.llm.finish import Ending, ending_of
-from agentstream.llm.messages import ChatMessage
+from agentstream.llm.messages import ChatMessage, Content
 from agentstream.results import ChatResponse, ToolCall
 from agentstream.schema.parse import as_object
 
-__all__ = ["UNREADABLE", "as_message", "made_by", "named", "readable", "with_readable_calls"]
+__all__ = [
+    "UNREADABLE",
+    "as_message",
+    "joined",
+    "made_by",
+    "named",
+    "readable",
+    "with_readable_calls",
+]
 
 #: The key under which arguments that are no JSON object are sent back, as a text.
 UNREADABLE = "unreadable_arguments"
@@ -82,6 +90,32 @@ def with_readable_calls(message: ChatMessage) -> ChatMessage:
     """The message with its calls as `readable` makes them; the same one if they are so."""
     calls = tuple(readable(call) for call in message.tool_calls)
     return message if calls == message.tool_calls else message.replace(tool_calls=calls)
+
+
+def joined(messages: Sequence[ChatMessage]) -> List[ChatMessage]:
+    """The messages with the user's that follow each other as one, a blank line between them.
+
+    A question that was never answered is followed by the next one; the templates of some
+    models refuse what does not alternate.
+    """
+    made: List[ChatMessage] = []
+    for message in messages:
+        last = made[-1] if made else None
+        if last is None or (last.role, message.role) != ("user", "user"):
+            made.append(message)
+        else:
+            made[-1] = last.replace(content=_both(last.content, message.content))
+    return made
+
+
+def _both(first: Optional[Content], second: Optional[Content]) -> Content:
+    if isinstance(first, str) and isinstance(second, str):
+        return f"{first}\n\n{second}"
+    return [*_parts(first), *_parts(second)]
+
+
+def _parts(content: Optional[Content]) -> List[Dict[str, Any]]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content or ())
 
 
 def _readable(arguments: str) -> str:

@@ -8,11 +8,12 @@ the model history.py's.
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from typing import TYPE_CHECKING, Any, Generator, List, NamedTuple, Optional
 
 from agentstream.agent.conversation import Conversation, is_empty
-from agentstream.agent.history import as_message, made_by
+from agentstream.agent.history import as_message, joined, made_by
 from agentstream.agent.journal import AgentLog
 from agentstream.agent.settings import AgentSettings
 from agentstream.cancel import CancelToken
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from agentstream.agent.tool_calls import Outcome
 
 __all__ = ["AgentOutput", "AgentRun", "AgentStream", "drain"]
+
+logger = logging.getLogger("agentstream.agent")
 
 
 class AgentOutput(NamedTuple):
@@ -113,12 +116,14 @@ class AgentRun:
             self._log.note(EventType.AGENT_PROCESSING, payloads.agent_processing())
             try:
                 response = yield from self._rounds()
+                took = (time.monotonic() - started) * 1000
+                if conversation is not None:
+                    conversation.add(*self.turn)
             except BaseException as error:  # Ctrl-C and a closed generator too
                 self._log.note_failure(EventType.AGENT_FAILED, payloads.agent_failed(error))
+                if conversation is not None and conversation.keep == "all":
+                    self._add_stopped(conversation)
                 raise
-            took = (time.monotonic() - started) * 1000
-            if conversation is not None:
-                conversation.add(*self.turn)
         self.output = AgentOutput(
             response.content,
             self._agent.name,
@@ -138,6 +143,17 @@ class AgentRun:
             ),
         )
 
+    def _add_stopped(self, conversation: Conversation) -> None:
+        """Add a turn that was stopped or failed: its rounds, and the text of the last answer."""
+        turn = list(self.turn)
+        told = sum(message.role == "assistant" for message in turn)
+        if len(self._answers) > told and self._answers[-1].text().strip():
+            turn.append(ChatMessage.assistant(self._answers[-1].text()))
+        try:
+            conversation.add(*turn)
+        except AgentStreamError:  # it must not hide why the run ended
+            logger.exception("a stopped turn of %s is not in its conversation", self._agent.name)
+
     def _rounds(self) -> Generator[str, None, ChatResponse]:
         """Yield the text of all rounds; returns the last answer."""
         agent, most = self._agent, self._agent.limits.max_rounds
@@ -147,7 +163,8 @@ class AgentRun:
             before += self._conversation.fitted(user)
         self.turn.append(user)
         for number in range(1, most + 1):
-            request = ChatRequest([*before, *self.turn], **agent.of_round(number))
+            messages = joined([*before, *self.turn])
+            request = ChatRequest(messages, **agent.of_round(number))
             response = yield from self._ask(request, number)
             if not response.tool_calls:
                 return self._ended(response)
@@ -224,17 +241,20 @@ class AgentRun:
         again = [bool(key) and at > 0 and keys[at - 1] == key for at, key in enumerate(keys)]
         box = ToolCalls(self._agent, self._log, self._context)
         made = box.run([call for call, known in zip(calls, again) if not known])
+        outcomes: List[Outcome] = []
+        for known in again:
+            outcomes.append(outcomes[-1] if known else made.pop(0))
         cancel = self._context.cancel
         if cancel.cancelled:
+            told = [ChatMessage.tool(call.id, done.text) for call, done in zip(calls, outcomes)]
+            self.turn += [as_message(response, calls), *told]
             raise Cancelled(
                 f"stopped while tools ran: {cancel.reason}", phase="tool", partial=response
             )
-        outcomes: List[Outcome] = []
-        for call, known in zip(calls, again):
+        for call, outcome, known in zip(calls, outcomes, again):
             if known:
                 box.note_started(call)
-                box.note_completed(call, outcomes[-1].text, 0.0, repeated=True)
-            outcomes.append(outcomes[-1] if known else made.pop(0))
+                box.note_completed(call, outcome.text, 0.0, repeated=True)
         results = [
             ChatMessage.tool(call.id, self._told(call, key, outcome, response, known=known))
             for call, key, outcome, known in zip(calls, keys, outcomes, again)

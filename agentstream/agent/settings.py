@@ -148,6 +148,11 @@ def split(
     old = [name for name in given if name in LIMIT_KEYS]
     fields = {name: value for name, value in given.items() if name not in LIMIT_KEYS}
     for name in fields:
+        if name == "conversation":
+            raise ConfigError(
+                f"agent {agent!r}: a conversation belongs to a run, not to an agent: "
+                "agent.run(text, conversation=...), runtime.run(agent, text, conversation=...)"
+            )
         if name not in _FIELDS:
             raise TypeError(f"Agent() got an unexpected keyword argument {name!r}")
     if not old:

@@ -13,15 +13,16 @@ import time
 from collections import deque
 from concurrent.futures import Future, InvalidStateError, TimeoutError as FutureTimeout
 from types import TracebackType
-from typing import Any, Callable, Deque, Dict, List, Optional, Type
+from typing import Any, Callable, Deque, List, Optional, Type
 
 from agentstream import threads
 from agentstream.cancel import CancelToken
-from agentstream.errors import AgentStreamError, Cancelled
+from agentstream.errors import AgentStreamError, Cancelled, DeadlineExceeded
 from agentstream.events.entry import check_reason
 from agentstream.events.stream import RunLog
 from agentstream.results import WorkflowRun
 from agentstream.runtime.host import Place, set_place
+from agentstream.runtime.options import RunOptions
 from agentstream.workflow import Execution, Workflow
 from agentstream.workflow.host import RunHost
 
@@ -209,23 +210,55 @@ class SubmittedRun:
         workflow: Workflow,
         input: Any,
         log: RunLog,
-        context: Optional[Dict[str, Any]],
+        options: RunOptions,
         host: RunHost,
     ) -> None:
         self.workflow_id = log.workflow_id
         self.token = CancelToken()
         self.handle = RunHandle(self.workflow_id, self.token)
         self._log = log
-        self._execution = Execution(workflow, log, self.token, context=context, host=host)
+        self._execution = Execution(
+            workflow,
+            log,
+            self.token,
+            context=options.context,
+            conversation=options.conversation,
+            host=host,
+        )
+        self._timeout = options.timeout
+        self._deadline: Optional[threads.Alarm] = None
         self._input = input
         self._variables: Optional[contextvars.Context] = contextvars.copy_context()
         self._begins = threading.Lock()  # held by a worker and the clock, by no canceller
         self._begun = False
-        self._stopped: Optional[Cancelled] = None  # before it began
+        self._stopped: Optional[AgentStreamError] = None  # before it began
         # A queued run is closed by the clock's thread: whoever cancels, a signal
         # handler perhaps, must wait for no lock.
         self._alarm = threads.Alarm(lambda _: self.close_queued(), grain=3600.0)
         self._key = self.token.add_callback(self._ring)
+
+    def set_deadline(self, grace: float) -> None:
+        """Have the run end in time, if it has a timeout, or `grace` seconds later without it.
+
+        Raises:
+            RuntimeError: there is no thread to be had for the clock.
+        """
+        timeout = self._timeout
+        if timeout is None:
+            return
+
+        def ring(_: float) -> None:
+            if self._execution.late is None and not self.token.cancelled:
+                self._execution.late = DeadlineExceeded(
+                    f"the run did not end within {timeout:g} s (timeout)", outcome="unknown"
+                )
+                self.token.cancel("its time is over")
+                threads.arm(alarm, time.monotonic() + grace)
+            elif self._execution.late is not None:
+                self.leave_behind()
+
+        alarm = self._deadline = threads.Alarm(ring, grain=timeout)
+        threads.arm(alarm, time.monotonic() + timeout)
 
     def work(self) -> WorkflowRun:
         """Run it in this thread, with the submitter's contextvars; for a worker.
@@ -289,6 +322,8 @@ class SubmittedRun:
     def _let_go(self) -> None:
         self.token.remove_callback(self._key)
         self._alarm.stop()
+        if self._deadline is not None:
+            self._deadline.stop()
         self._input = self._variables = None
 
     def after_fork(self) -> None:

@@ -11,23 +11,28 @@ from __future__ import annotations
 
 import contextvars
 import logging
-import sys
 import threading
-import time
-from types import FrameType
-from typing import Any, Callable, Dict, Generator, List, Optional, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, Generator, List, Optional, Union
 
 from agentstream import checks, threads
 from agentstream.agent.agent import Agent
+from agentstream.agent.conversation import Conversation
 from agentstream.cancel import CancelToken
-from agentstream.errors import AgentStreamError, ConfigError, ConnectError, LogError
+from agentstream.errors import AgentStreamError, ConnectError, LogError
 from agentstream.events.entry import check_id, check_reason
 from agentstream.events.model import Event, new_id
 from agentstream.events.stream import EventStream
 from agentstream.results import WorkflowRun
+from agentstream.runtime.exits import exit_on_sigterm
 from agentstream.runtime.handle import RunHandle, SubmittedRun
 from agentstream.runtime.host import Place, RuntimeHost, current_place
+from agentstream.runtime.options import RunOptions, as_workflow
 from agentstream.workflow import Workflow
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from agentstream.runtime.options import RunKeywords
 
 __all__ = ["RunHandle", "Runtime", "exit_on_sigterm"]
 
@@ -37,8 +42,6 @@ logger = logging.getLogger("agentstream.runtime")
 _GRACE_S = 5.0
 #: Seconds it waits once it has been interrupted, or the runs have had their grace.
 _HURRY_S = 0.05
-#: Seconds to the next try where an exit would go unnoticed.
-_AGAIN_S = 0.01
 _SHUT_DOWN = "the runtime is shutting down"
 
 _INTERRUPTIONS = (KeyboardInterrupt, SystemExit)
@@ -101,6 +104,8 @@ class Runtime:
         *,
         workflow_id: Optional[str] = None,
         context: Optional[Dict[str, Any]] = None,
+        conversation: Optional[Conversation] = None,
+        timeout: Optional[float] = None,
     ) -> RunHandle:
         """Queue a run; returns its `RunHandle` at once.
 
@@ -109,6 +114,10 @@ class Runtime:
             input: the first step's.
             workflow_id: the run's id; default a new one.
             context: what the steps share (`Context`); they write to this very dict.
+            conversation: what an agent is told before the input, and what its turn is
+                added to (`Conversation`, `Conversations.get`); for an agent only.
+            timeout: seconds until the run is over, its wait for a worker included; a
+                run that is not, fails with DeadlineExceeded, `grace` later at most.
 
         Called by a run, by one of its tools say, it starts a run within a run:
         that one has a thread of its own, beyond `max_workers`, so that the two
@@ -121,22 +130,18 @@ class Runtime:
             RuntimeError: the runtime has been shut down, the interpreter exits,
                 hundreds of runs within runs are under way, or a signal handler
                 that has interrupted this very method calls it.
-            ConfigError: `workflow` is none, or `context` is no dict.
+            ConfigError: an argument cannot be used.
             LogError: `workflow_id` has been used, or the log is closed.
         """
-        if isinstance(workflow, Agent):
-            workflow = Workflow(workflow.name, [workflow])
-        if not isinstance(workflow, Workflow):
-            raise ConfigError(f"expected a Workflow or an Agent, not {type(workflow).__name__}")
-        if context is not None and not isinstance(context, dict):
-            raise ConfigError(f"context must be a dict, not {type(context).__name__}")
+        options = RunOptions(context, conversation, timeout).checked()
+        workflow = as_workflow(workflow, conversation=conversation is not None)
         parent = current_place()
         with self._lock:
             if self._submitting is not None:  # only this thread can come in
                 raise RuntimeError("a signal handler has interrupted submit, and cannot call it")
             try:
                 self._submitting = threading.get_ident()
-                return self._submit(workflow, input, workflow_id, context, parent).handle
+                return self._submit(workflow, input, workflow_id, options, parent).handle
             finally:
                 self._submitting = None
 
@@ -145,7 +150,7 @@ class Runtime:
         workflow: Workflow,
         input: Any,
         workflow_id: Optional[str],
-        context: Optional[Dict[str, Any]],
+        options: RunOptions,
         parent: Optional[Place],
     ) -> SubmittedRun:
         if self._shut or threads.exiting():
@@ -155,7 +160,7 @@ class Runtime:
         )
         if log.workflow_id in self._runs:
             raise LogError(f"run {log.workflow_id!r} is under way: choose another id")
-        run = SubmittedRun(workflow, input, log, context, self._host)
+        run = SubmittedRun(workflow, input, log, options, self._host)
         name = run.workflow_id  # not the run, which would hold itself; but the runtime, to its end
         self._runs[name] = run
         run.handle.add_done_callback(lambda _: self._runs.pop(name, None))
@@ -163,6 +168,7 @@ class Runtime:
             for token in {parent.token, parent.stop}:
                 _stop_with(token, run.handle)
         try:
+            run.set_deadline(self.grace)
             # A run that another one starts, and may wait for, must not wait for its place.
             self._pool.submit(run.work, run.handle, at_once=parent is not None)
         except threads.NoThread:
@@ -180,9 +186,7 @@ class Runtime:
         self,
         workflow: Union[Workflow, Agent],
         input: Any,
-        *,
-        workflow_id: Optional[str] = None,
-        context: Optional[Dict[str, Any]] = None,
+        **options: Unpack[RunKeywords],
     ) -> WorkflowRun:
         """Run to the end; returns the `WorkflowRun`.  Arguments as in `submit`.
 
@@ -192,7 +196,7 @@ class Runtime:
             WorkflowFailed, Cancelled: with `run`.
             RuntimeError, ConfigError, LogError: as `submit`.
         """
-        handle = self.submit(workflow, input, workflow_id=workflow_id, context=context)
+        handle = self.submit(workflow, input, **options)
         try:
             return handle.result()
         except AgentStreamError:
@@ -224,9 +228,8 @@ class Runtime:
         workflow: Union[Workflow, Agent],
         input: Any,
         *,
-        workflow_id: Optional[str] = None,
-        context: Optional[Dict[str, Any]] = None,
         raise_on_failure: bool = True,
+        **options: Unpack[RunKeywords],
     ) -> Generator[Event, None, None]:
         """Run, and yield the run's events; the terminal one is the last.  As in `submit`.
 
@@ -239,19 +242,18 @@ class Runtime:
             RuntimeError, ConfigError, LogError: as `submit`.
         """
         variables = contextvars.copy_context()
+        named: RunKeywords = {**options, "workflow_id": options.get("workflow_id") or new_id()}
 
-        def submit(workflow_id: str) -> RunHandle:
-            return variables.run(
-                self.submit, workflow, input, workflow_id=workflow_id, context=context
-            )
+        def submit() -> RunHandle:
+            return variables.run(lambda: self.submit(workflow, input, **named))
 
-        return self._follow(workflow_id or new_id(), submit, raise_on_failure)
+        return self._follow(named["workflow_id"], submit, raise_on_failure)
 
     def _follow(
-        self, workflow_id: str, submit: Callable[[str], RunHandle], raise_on_failure: bool
+        self, workflow_id: Optional[str], submit: Callable[[], RunHandle], raise_on_failure: bool
     ) -> Generator[Event, None, None]:
         with self.event_stream.subscribe(workflow_id=workflow_id) as events:
-            handle = submit(workflow_id)
+            handle = submit()
             try:
                 yield from events
             finally:
@@ -411,35 +413,3 @@ def _stop_with(token: CancelToken, child: RunHandle) -> None:
         lambda: child.cancel(f"the run that started it was stopped: {token.reason}")
     )
     child.add_done_callback(lambda _: token.remove_callback(key))
-
-
-def exit_on_sigterm() -> None:
-    """Make SIGTERM end the program as `sys.exit(143)` would, so that `with` blocks close runs.
-
-    By default SIGTERM runs neither `finally` nor atexit.  Call it once, from
-    the main thread.
-
-    Raises:
-        ValueError: this is not the main thread.
-    """
-    import signal  # noqa: PLC0415 - a millisecond that only who wants this pays
-
-    main = threading.get_ident()
-    again = threads.Alarm(lambda _: signal.pthread_kill(main, signal.SIGTERM), grain=3600.0)
-
-    def leave(_: int, frame: Optional[FrameType]) -> None:
-        if _is_swallowed(frame) and hasattr(signal, "pthread_kill"):
-            threads.arm(again, time.monotonic() + _AGAIN_S)
-        else:
-            sys.exit(143)
-
-    signal.signal(signal.SIGTERM, leave)
-
-
-def _is_swallowed(frame: Optional[FrameType]) -> bool:
-    """True if Python would print an exception raised there, and go on: in a finalizer."""
-    while frame is not None:
-        if frame.f_code.co_name == "__del__":
-            return True
-        frame = frame.f_back
-    return False

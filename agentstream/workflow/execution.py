@@ -12,8 +12,15 @@ import threading
 import time
 from typing import Any, Dict, Iterable, List, Optional, Tuple
 
+from agentstream.agent.conversation import Conversation
 from agentstream.cancel import CancelToken
-from agentstream.errors import AgentStreamError, Cancelled, LogError, WorkflowFailed
+from agentstream.errors import (
+    AgentStreamError,
+    Cancelled,
+    DeadlineExceeded,
+    LogError,
+    WorkflowFailed,
+)
 from agentstream.events import payloads
 from agentstream.events.model import EventType
 from agentstream.events.stream import RunLog
@@ -36,7 +43,12 @@ _SELF_EVIDENT = ("Agent", "Workflow")
 
 
 class Execution:
-    """One run of a workflow.  For runtime.py."""
+    """One run of a workflow.  For runtime.py.
+
+    Attributes:
+        conversation: that of the run's agent.
+        late: set by whoever cancels the run because its time is over: why it failed.
+    """
 
     def __init__(
         self,
@@ -45,8 +57,11 @@ class Execution:
         cancel: CancelToken,
         *,
         context: Optional[Dict[str, Any]] = None,
+        conversation: Optional[Conversation] = None,
         host: Optional[RunHost] = None,
     ) -> None:
+        self.conversation = conversation
+        self.late: Optional[DeadlineExceeded] = None
         self.log = log
         self.host = host or NoHost()
         self.values: Dict[str, Any] = {} if context is None else context
@@ -75,23 +90,28 @@ class Execution:
             steps = ((str(number), step) for number, step in enumerate(workflow.steps))
             output = self.one_after_the_other(steps, input, self._cancel, self.steps)
         except Cancelled as error:
-            raise self._end_cancelled(error) from error.__cause__
+            if self.late is None:
+                raise self._end_cancelled(error) from error.__cause__
+            self.late.partial = error.partial
+            raise self._end_failed(self.late) from self.late
         except BaseException as error:  # a SystemExit of user code ends a run, and no more
             raise self._end_failed(error) from error
         return self._end_completed(output)
 
-    def give_up(self) -> Cancelled:
-        """End the run as cancelled, in another thread than that of `run`; returns the error.
+    def give_up(self) -> AgentStreamError:
+        """End the run as stopped, in another thread than that of `run`; returns the error.
 
         For a run that has not begun, or does not stop: what its thread still
         says is dropped.
         """
         for inner in list(self._inner):
             inner.give_up()
+        if self.late is not None:
+            return self.refuse(self.late)
         return self._end_cancelled(Cancelled())
 
     def refuse(self, error: AgentStreamError) -> WorkflowFailed:
-        """End the run as failed before it has begun; returns the error."""
+        """End the run as failed, in another thread than that of `run`; returns the error."""
         failure = self._end_failed(error)
         failure.__cause__ = error
         return failure

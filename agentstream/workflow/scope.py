@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Proto
 
 from agentstream import threads
 from agentstream.agent.agent import Agent
+from agentstream.agent.conversation import Conversation
 from agentstream.agent.journal import AgentLog
 from agentstream.agent.run import AgentRun
 from agentstream.cancel import CancelToken
@@ -39,6 +40,7 @@ class Execution(Protocol):
     Attributes:
         log: the run's.
         values, lock: what the run's steps share.
+        conversation: that of the run's agent.
         host: lends threads.
         steps: those that have begun.
     """
@@ -46,6 +48,7 @@ class Execution(Protocol):
     log: RunLog
     values: Dict[str, Any]
     lock: threading.RLock
+    conversation: Optional[Conversation]
     host: RunHost
     steps: List[StepState]
 
@@ -101,7 +104,8 @@ class Scope:
         else:
             content = fill(prompt, input, self._execution.values, name)
         log = AgentLog(self._execution.log, agent.name, state.label)
-        run = AgentRun(agent.settings, content, log, self._context(agent.name))
+        context = self._context(agent.name)
+        run = AgentRun(agent.settings, content, log, context, self._execution.conversation)
         state.agent_run = run
         try:
             for _ in run.texts():

@@ -20,6 +20,7 @@ from agentstream import (
     ConfigError,
     Conversation,
     ToolCall,
+    ToolLimits,
     tool,
 )
 from agentstream.agent.conversation import estimate_tokens
@@ -310,3 +311,95 @@ def test_t02_empty_answers_are_left_out_with_their_turns():
     ]
     kept = [(m.role, m.content) for m in Conversation(said).messages]
     assert kept == [("user", "a"), ("assistant", "b"), ("user", "d"), ("assistant", "e")]
+
+
+# --- keep="all" -----------------------------------------------------------------------------
+
+
+def kept(*script, tools=(), max_rounds=10, **settings):
+    """Roles and contents after one run of that script that does not complete; and the agent."""
+    token = CancelToken()
+    client = ScriptedClient(
+        [token.cancel if one is STOP else one for one in script[0]], *script[1:]
+    )
+    limits = ToolLimits(max_rounds=max_rounds)
+    agent = Agent("a", client=client, tools=tools, tool_limits=limits)
+    conversation = Conversation(keep="all")
+    with pytest.raises((AgentStreamError, RuntimeError)):
+        agent.run("q", conversation=conversation, cancel=token)
+    return [(m.role, m.content) for m in conversation.messages], conversation, agent
+
+
+STOP = object()
+
+
+def test_keep_all_keeps_the_question_and_what_was_said():
+    for broken in (AgentStreamError("broken"), RuntimeError("odd"), STOP):
+        found, _, _ = kept(["half ", "an ", broken, "answer"])
+        assert found == [("user", "q"), ("assistant", "half an ")]
+    found, _, _ = kept([AgentStreamError("broken")])
+    assert found == [("user", "q")]
+
+
+def test_keep_all_keeps_the_rounds_that_were_made_with_their_results():
+    found, _, _ = kept([CALL], ["so ", AgentStreamError("broken")], tools=[add])
+    assert found == [("user", "q"), ("assistant", None), ("tool", "3"), ("assistant", "so ")]
+    found, _, _ = kept(["I ", CALL], tools=[add], max_rounds=1)  # the call is not made
+    assert found == [("user", "q"), ("assistant", "I ")]
+
+
+def test_keep_all_keeps_calls_that_were_stopped_with_what_is_known_of_them():
+    token = CancelToken()
+
+    @tool
+    def stop_it(a: int) -> str:
+        """Stop the run that calls this."""
+        token.cancel("enough")
+        return "stopped"
+
+    call = ToolCall("call_1", "stop_it", '{"a": 1}')
+    agent = Agent("a", client=ScriptedClient(["I call. ", call]), tools=[stop_it])
+    conversation = Conversation(keep="all")
+    with pytest.raises(Cancelled):
+        agent.run("q", conversation=conversation, cancel=token)
+    roles = [(m.role, [c.id for c in m.tool_calls]) for m in conversation.messages]
+    assert roles == [("user", []), ("assistant", ["call_1"]), ("tool", [])]
+    assert conversation.messages[2].content
+
+
+def test_keep_all_keeps_a_stream_that_was_left():
+    agent = Agent("a", client=ScriptedClient(["half ", "more"]))
+    conversation = Conversation(keep="all")
+    with agent.stream("q", conversation=conversation) as stream:
+        next(stream)
+    assert [m.content for m in conversation.messages] == ["q", "half "]
+
+
+def test_a_question_without_an_answer_is_told_with_the_next_one():
+    _, conversation, agent = kept([AgentStreamError("broken")], "answer", "more")
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+    agent.run([{"type": "text", "text": "again"}, picture], conversation=conversation)
+    (sent,) = agent.client.requests[-1].messages
+    assert sent.content == [
+        {"type": "text", "text": "q"},
+        {"type": "text", "text": "again"},
+        picture,
+    ]
+    assert [m.role for m in conversation.messages] == ["user", "user", "assistant"]
+    conversation.add(ChatMessage.user("well?"))
+    agent.run("hm?", conversation=conversation)
+    assert agent.client.requests[-1].messages[-1].content == "well?\n\nhm?"
+
+
+def test_keep_is_checked_and_saved(tmp_path):
+    with pytest.raises(ConfigError, match="completed, all"):
+        Conversation(keep="none")
+    Conversation(keep="all").save(tmp_path / "c.json")
+    assert Conversation.load(tmp_path / "c.json").keep == "all"
+    old = {"version": 1, "max_tokens": None, "messages": []}
+    assert Conversation.from_dict(old).keep == "completed"
+
+
+def test_an_agent_refuses_a_conversation_and_says_where_it_goes():
+    with pytest.raises(ConfigError, match=r"runtime\.run\(agent, text, conversation="):
+        Agent("a", client=ScriptedClient("x"), conversation=Conversation())
