@@ -1,12 +1,14 @@
 """What comes back: token counts, tool calls, answers, steps and runs.
 
-Values, on the ground floor: nothing of the library is imported here, so that every
-room, the errors among them, can name what it gives.
+Values, on the ground floor: nothing of the library but text.py is imported here, so
+that every room, the errors among them, can name what it gives.
 """
 
 from __future__ import annotations
 
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple, TypeVar
+
+from agentstream.text import as_text
 
 __all__ = ["ChatResponse", "StepResult", "ToolCall", "Usage", "WorkflowRun"]
 
@@ -126,6 +128,11 @@ class ChatResponse(NamedTuple):
     def __str__(self) -> str:
         return self.content
 
+    @property
+    def text(self) -> str:
+        """`content`, by the name that all results have for it."""
+        return self.content
+
 
 class StepResult(NamedTuple):
     """What a step came to, or how far it got.
@@ -133,7 +140,7 @@ class StepResult(NamedTuple):
     Attributes:
         name, kind: the step's name, and "Agent", "Function", "Parallel",
             "Branch", "Repeat", "Sequence" or "Workflow".
-        duration_ms: how long it took, its retries included.
+        duration_ms: `duration_s` in milliseconds; until 0.3.
         output: an agent's text; what a function returned; the results by name
             of a `Parallel`.  Of a step that did not complete: the text, as far
             as it got.
@@ -144,6 +151,10 @@ class StepResult(NamedTuple):
         step: its place, as the events write it: "0", or "1.facts" for the
             branch "facts" of the second step.
         steps: one `StepResult` for each step within it that began.
+        finish_reason: how its last answer ended ("stop", "length", ...), as
+            `ChatResponse` has it; None if it had none.
+        warnings: what was odd and yet no error, a cut answer say; of the steps
+            within it as well, after their names.
     """
 
     name: str
@@ -155,6 +166,18 @@ class StepResult(NamedTuple):
     status: str
     step: str = ""
     steps: Tuple[StepResult, ...] = ()
+    finish_reason: Optional[str] = None
+    warnings: Tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The output as a text: named results under headings, anything else as JSON."""
+        return as_text(self.output)
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds it took, its retries included."""
+        return self.duration_ms / 1000
 
 
 class WorkflowRun(NamedTuple):
@@ -167,6 +190,8 @@ class WorkflowRun(NamedTuple):
             its last step had said.
         usage: of all steps together.
         steps: one `StepResult` for each of the workflow's steps that began.
+        duration_s: seconds from its start to its end, or so far.
+        finish_reason, warnings: as `StepResult` has them, of all steps together.
     """
 
     workflow_id: str
@@ -174,3 +199,11 @@ class WorkflowRun(NamedTuple):
     output: Any = ""
     usage: Usage = Usage()
     steps: Tuple[StepResult, ...] = ()
+    duration_s: float = 0.0
+    finish_reason: Optional[str] = None
+    warnings: Tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The output as a text: named results under headings, anything else as JSON."""
+        return as_text(self.output)

@@ -1,16 +1,18 @@
 """Text that can be sent, stored and shown, whatever somebody else made of it.
 
 Surrogates, which neither UTF-8 nor SQLite takes; control characters, which a
-terminal obeys; and `str()` of somebody's object, which may raise or never end.
+terminal obeys; `str()` of somebody's object, which may raise or never end; and
+values that are to be read as a text.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from typing import Optional
+from typing import Any, Mapping, Optional
 
-__all__ = ["SurrogateJoiner", "is_encodable", "replace_surrogates", "safe_repr", "safe_str",
-           "strip_controls"]  # fmt: skip
+__all__ = ["SurrogateJoiner", "as_text", "is_encodable", "part_as_text", "replace_surrogates",
+           "safe_repr", "safe_str", "strip_controls"]  # fmt: skip
 
 #: C0 (but tab, newline), DEL and C1: what a terminal may take for a command.
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -69,6 +71,35 @@ class SurrogateJoiner:
 def strip_controls(text: str) -> str:
     """`text` without control characters but tab and newline."""
     return _CONTROLS.sub("", text)
+
+
+def as_text(value: Any) -> str:
+    """A value as a person or a model reads it.
+
+    A text as it is; of a mapping, each value under a heading with its name; of None,
+    nothing; anything else as JSON, in which what JSON lacks is written by its repr.
+    """
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if not isinstance(value, Mapping):
+        return _as_json(value)
+    return "\n\n".join(f"## {name}\n\n{part_as_text(part)}" for name, part in value.items())
+
+
+def part_as_text(value: Any) -> str:
+    """`as_text` of a value that has a name; one line for a `Parallel`'s branch that failed."""
+    if isinstance(value, Mapping) and set(value) == {"error", "message"}:
+        return f"(failed: {value['error']}: {value['message']})"
+    return as_text(value) if isinstance(value, (str, Mapping)) else _as_json(value)
+
+
+def _as_json(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, default=safe_repr)
+    except (TypeError, ValueError, RecursionError):  # keys that are no texts; it contains itself
+        return safe_repr(value)
 
 
 def safe_str(value: object, limit: Optional[int] = None) -> str:

@@ -25,7 +25,7 @@ NAMES = [path.relative_to(PACKAGE).as_posix() for path in FILES]
 #: The rooms, values below: each sees those before it.  Every import counts, those within a
 #: function and those for annotations only too.
 ROOMS: List[str] = [
-    *("_version", "results", "text", "errors", "cancel", "checks", "threads"),
+    *("_version", "text", "results", "errors", "cancel", "checks", "threads"),
     *("schema", "tools", "llm", "events", "agent", "workflow", "runtime"),
     *("local", "providers", "workflow_files", "console", "web", "cli", "testing"),
     *("config", "__main__", "__init__"),

@@ -70,8 +70,10 @@ class Agent:
         fields: `extra`, as in `ChatRequest`; `parallel_tool_calls`: may the model
             make several calls at once, None for the server's default; with False
             they are also run one after the other; `reasoning_effort`, as in
-            `ChatRequest`.  The limits by their old names, as `max_rounds`, are
-            taken until 0.3.
+            `ChatRequest`; `on_cut`: what an answer is that a limit of tokens or a
+            filter has cut: "warn" (default), among the warnings of the output, or
+            "fail", a `LimitExceeded`.  The limits by their old names, as
+            `max_rounds`, are taken until 0.3.
 
     Raises:
         ConfigError: a setting cannot be used.
@@ -103,6 +105,7 @@ class Agent:
         self.tool_choice = as_choice(name, tool_choice, self.tools)
         self.tool_limits = limits
         self.approve = approve
+        self.on_cut = more.get("on_cut", "warn")
         self._settings: Dict[str, Any] = {
             "temperature": temperature,
             "top_p": top_p,
@@ -129,6 +132,7 @@ class Agent:
             self.tool_limits,
             self.approve,
             self._settings,
+            self.on_cut,
         )
 
     def __repr__(self) -> str:

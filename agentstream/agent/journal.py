@@ -6,11 +6,11 @@ What the data of an event holds is events/payloads.py's.
 from __future__ import annotations
 
 import logging
-from typing import Any, Mapping, Optional
+from typing import Any, Callable, Mapping, Optional
 
 from agentstream.errors import LogError
 from agentstream.events import payloads
-from agentstream.events.model import EventType
+from agentstream.events.model import EventType, FrozenDict
 from agentstream.events.stream import RunLog
 
 __all__ = ["AgentLog"]
@@ -36,7 +36,7 @@ class AgentLog:
         self.agent = agent
         self.step = step
         self._author = payloads.author(agent, step)
-        self._chunk = payloads.chunks_of(agent, step)
+        self._chunk = _chunks_of(agent, step)
 
     @property
     def workflow_id(self) -> str:
@@ -59,3 +59,19 @@ class AgentLog:
         """Append a piece of text or reasoning; on the way of every chunk."""
         if self.log is not None:
             self.log.append(kind, self._chunk(text))
+
+
+def _chunks_of(agent: str, step: str) -> Callable[[str], Mapping[str, Any]]:
+    """A function from a text to the whole data of a chunk's event; called for each delta.
+
+    What is plain ASCII is frozen here: there is nothing in it for the stream to clean.
+    """
+    head = payloads.author(agent, step)
+    is_plain = agent.isascii() and step.isascii()
+
+    def data(text: str) -> Mapping[str, Any]:
+        if is_plain and text.__class__ is str and text.isascii():
+            return FrozenDict(head, chunk=text)
+        return {**head, "chunk": text}
+
+    return data

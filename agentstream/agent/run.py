@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Generator, List, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Generator, List, NamedTuple, Optional, Tuple
 
 from agentstream.agent.conversation import Conversation, is_empty
 from agentstream.agent.history import as_message, joined, made_by
@@ -22,6 +22,7 @@ from agentstream.events import payloads
 from agentstream.events.model import EventType, new_id
 from agentstream.events.stream import RunLog
 from agentstream.llm.accumulator import Accumulator, tokens_per_second
+from agentstream.llm.finish import remark_on
 from agentstream.llm.messages import ChatMessage, ChatRequest, Content, Delta
 from agentstream.llm.stream import GuardedStream, as_delta_stream
 from agentstream.results import ChatResponse, ToolCall, Usage
@@ -43,11 +44,12 @@ class AgentOutput(NamedTuple):
     Attributes:
         response: the text of its last answer.
         agent_name: its name.
-        execution_time_ms: from the first request to the last text.
+        execution_time_ms: `duration_s` in milliseconds; until 0.3.
         usage: of all its requests together.
         tool_calls_count: how many tool calls it made.
         tokens_per_second: of its last answer; None when it cannot be known.
         chat_response: the last answer itself.
+        warnings: what was odd about its answers and yet no error.
     """
 
     response: str
@@ -57,6 +59,22 @@ class AgentOutput(NamedTuple):
     tool_calls_count: int
     tokens_per_second: Optional[float]
     chat_response: ChatResponse
+    warnings: Tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """`response`, by the name that all results have for it."""
+        return self.response
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds from the first request to the last text."""
+        return self.execution_time_ms / 1000
+
+    @property
+    def finish_reason(self) -> Optional[str]:
+        """How its last answer ended, as `ChatResponse` has it."""
+        return self.chat_response.finish_reason
 
 
 class AgentRun:
@@ -74,6 +92,8 @@ class AgentRun:
             conversation.
         tool_calls: how many tool calls the model has made.
         output: the `AgentOutput`; None before the run has come to its end.
+        finish_reason: how its last answer so far ended; None if it had none.
+        warnings: what was odd about its answers so far.
     """
 
     def __init__(
@@ -87,6 +107,8 @@ class AgentRun:
         self.turn: List[ChatMessage] = []
         self.tool_calls = 0
         self.output: Optional[AgentOutput] = None
+        self.finish_reason: Optional[str] = None
+        self.warnings: List[str] = []
         self._agent = settings
         self._input = input
         self._log = log
@@ -116,7 +138,7 @@ class AgentRun:
             self._log.note(EventType.AGENT_PROCESSING, payloads.agent_processing())
             try:
                 response = yield from self._rounds()
-                took = (time.monotonic() - started) * 1000
+                took = time.monotonic() - started
                 if conversation is not None:
                     conversation.add(*self.turn)
             except BaseException as error:  # Ctrl-C and a closed generator too
@@ -127,17 +149,18 @@ class AgentRun:
         self.output = AgentOutput(
             response.content,
             self._agent.name,
-            took,
+            took * 1000,
             self.usage(),
             self.tool_calls,
             tokens_per_second(response),
             response,
+            tuple(self.warnings),
         )
         self._log.note(
             EventType.AGENT_COMPLETED,
             payloads.agent_completed(
                 response=self.output.response,
-                execution_time_ms=took,
+                duration_s=took,
                 usage=self.output.usage.to_dict(),
                 tool_calls_count=self.tool_calls,
             ),
@@ -207,8 +230,25 @@ class AgentRun:
             raise
         finally:
             stream.close()
-        response = stream.response
-        _note_answer(response, number, log)
+        return self._taken(stream.response, number)
+
+    def _taken(self, response: ChatResponse, number: int) -> ChatResponse:
+        """Publish an answer; returns it.
+
+        Raises:
+            LimitExceeded: it was cut, and the agent is to fail then.
+        """
+        self.finish_reason = response.finish_reason
+        self.warnings += response.warnings
+        _note_answer(response, number, self._log)
+        remark = remark_on(response.finish_reason, self._agent.request.get("max_tokens"))
+        if remark and self._agent.on_cut == "fail":
+            raise LimitExceeded(
+                f"agent {self._agent.name!r}: the answer {remark}; on_cut is 'fail'",
+                limit="max_tokens",
+                phase="stream",
+                partial=response,
+            )
         return response
 
     def _ended(self, response: ChatResponse) -> ChatResponse:
@@ -217,6 +257,7 @@ class AgentRun:
         if self._conversation is None or not is_empty(self.turn[-1]):
             return response
         warning = "the answer is empty: what was asked is not added to the conversation"
+        self.warnings.append(warning)
         self._log.note(EventType.SYSTEM_WARNING, payloads.system_warning(warning))
         return response._replace(warnings=(*response.warnings, warning))
 

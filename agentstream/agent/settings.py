@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         extra: Optional[Mapping[str, Any]]
         parallel_tool_calls: Optional[bool]
         reasoning_effort: Optional[str]
+        on_cut: str
         max_rounds: int
         repeat_limit: Optional[int]
         repeat_memory: Optional[int]
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LIMIT_KEYS",
+    "ON_CUT",
     "AgentSettings",
     "ToolLimits",
     "as_choice",
@@ -51,6 +53,8 @@ LIMIT_KEYS = {
 }
 #: The fields of a `ChatRequest` that `Agent` takes besides those in its signature.
 _FIELDS = ("extra", "parallel_tool_calls", "reasoning_effort")
+#: What an agent may do about an answer that a limit of tokens, or a filter, has cut.
+ON_CUT = ("warn", "fail")
 
 
 class ToolLimits(Frozen):
@@ -94,9 +98,10 @@ class AgentSettings(Frozen):
         name, client, system_prompt, tool_choice, limits, approve: as given to `Agent`.
         tools: by name.
         request: the fields of its requests besides the messages and `tool_choice`.
+        on_cut: one of `ON_CUT`.
 
     Raises:
-        ConfigError: the name, the client or `approve` is none.
+        ConfigError: the name, the client, `approve` or `on_cut` is none.
     """
 
     name: str
@@ -107,6 +112,7 @@ class AgentSettings(Frozen):
     limits: ToolLimits
     approve: Optional[Callable[[ToolCall], object]]
     request: Mapping[str, Any]
+    on_cut: str = "warn"
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -115,6 +121,7 @@ class AgentSettings(Frozen):
         checks.instance("client", self.client, ChatClient, of=of)
         checks.instance("tool_limits", self.limits, ToolLimits, of=of)
         checks.function("approve", self.approve, optional=True, of=of)
+        checks.one_of("on_cut", self.on_cut, ON_CUT, of=of)
 
     @property
     def one_at_a_time(self) -> bool:
@@ -153,7 +160,7 @@ def split(
                 f"agent {agent!r}: a conversation belongs to a run, not to an agent: "
                 "agent.run(text, conversation=...), runtime.run(agent, text, conversation=...)"
             )
-        if name not in _FIELDS:
+        if name not in (*_FIELDS, "on_cut"):
             raise TypeError(f"Agent() got an unexpected keyword argument {name!r}")
     if not old:
         return ToolLimits() if limits is None else limits, fields

@@ -139,20 +139,20 @@ class ToolCalls:
         self.log.note(EventType.TOOL_CALL_STARTED, payloads.tool_call_started(_head(call)))
 
     def note_completed(
-        self, call: ToolCall, text: str, took_ms: float, *, repeated: bool = False
+        self, call: ToolCall, text: str, took_s: float, *, repeated: bool = False
     ) -> None:
         """Append that a call has its result; `repeated`: that of the equal one beside it."""
         data = payloads.tool_call_completed(
-            _head(call), duration_ms=took_ms, result=text, repeated=repeated
+            _head(call), duration_s=took_s, result=text, repeated=repeated
         )
         self.log.note(EventType.TOOL_CALL_COMPLETED, data)
 
     def note_failed(
-        self, call: ToolCall, error: ToolError, took_ms: float, lost_threads: Optional[int] = None
+        self, call: ToolCall, error: ToolError, took_s: float, lost_threads: Optional[int] = None
     ) -> None:
         """Append that a call has failed."""
         data = payloads.tool_call_failed(
-            _head(call), error, duration_ms=took_ms, lost_threads=lost_threads
+            _head(call), error, duration_s=took_s, lost_threads=lost_threads
         )
         self.log.note(EventType.TOOL_CALL_FAILED, data)
 
@@ -356,7 +356,7 @@ class _Batch:
             self._fail(task, ToolError(task.problem, tool=task.call.name))
             return
         task.outcome = Outcome(task.text, True)
-        took = (time.monotonic() - task.started) * 1000
+        took = time.monotonic() - task.started
         self._calls.note_completed(task.call, task.text, took)
 
     def _end_overdue(self) -> None:
@@ -377,7 +377,7 @@ class _Batch:
 
     def _fail(self, task: _Task, error: ToolError, lost_threads: Optional[int] = None) -> None:
         task.outcome = Outcome(f"Error: {error}", False)
-        took = (time.monotonic() - task.started) * 1000 if task.started else 0.0
+        took = time.monotonic() - task.started if task.started else 0.0
         self._calls.note_failed(task.call, error, took, lost_threads)
 
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Dict, List
 
 from agentstream.cli.exits import DONE, Interrupted
 from agentstream.cli.lock import hold
-from agentstream.cli.output import Output, note_unread, piped_in
+from agentstream.cli.output import Output, note_unread, piped_in, say
 from agentstream.cli.settings import advise, open_client, setting
 from agentstream.console.terminal import is_terminal
 from agentstream.errors import AgentStreamError, ConfigError
+from agentstream.llm.finish import remark_on
 from agentstream.llm.messages import ChatMessage, ChatRequest
 from agentstream.results import ChatResponse
 
@@ -36,7 +37,7 @@ def chat(given: argparse.Namespace) -> int:
                 return _as_a_run(given, client, system, question.content)
             messages = [ChatMessage.system(system)] if system else []
             messages.append(question)
-            return _plain(client, ChatRequest(messages, **_sampling(given)), given.json)
+            return _plain(client, ChatRequest(messages, **_sampling(given)), given)
         except AgentStreamError as error:
             advise(error, given)
             raise
@@ -72,7 +73,8 @@ def _is_watched(given: argparse.Namespace) -> bool:
     return bool(given.verbose) or (on_terminal and not given.quiet)
 
 
-def _plain(client: Any, request: ChatRequest, as_json: bool) -> int:
+def _plain(client: Any, request: ChatRequest, given: argparse.Namespace) -> int:
+    as_json, cut = given.json, ""
     output = Output(sys.stdout)
     heard: List[str] = []
     try:
@@ -83,11 +85,14 @@ def _plain(client: Any, request: ChatRequest, as_json: bool) -> int:
                     return DONE  # nobody reads it any more: `| head`
         if as_json:
             output.write_json(_as_dict(stream.response))
+        cut = remark_on(stream.response.finish_reason, request.max_tokens)
     except Interrupted as interruption:
         interruption.text = "".join(heard)
         raise
     finally:
         output.end_line()
+    if cut and not given.quiet:
+        say(f"the answer {cut}")
     return DONE
 
 

@@ -9,6 +9,7 @@ from agentstream.cli.output import Output, note
 from agentstream.console.terminal import is_terminal
 from agentstream.events.accessors import text
 from agentstream.events.model import Event, EventType
+from agentstream.llm.finish import remark_on
 from agentstream.results import ChatResponse
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class View:
         self.answer: Dict[str, Any] = {}
         self._console: Any = None
         self._status: Any = None
-        self._cut: Set[str] = set()  # agents whose answers were
+        self._cut: Dict[str, str] = {}  # what there is to say of agents whose answers were
         self.on_terminal = is_terminal(sys.stderr)
         streams = is_terminal(sys.stdout) and not given.json and not given.jsonl and not given.quiet
         tells = given.verbose or getattr(given, "show_requests", False)
@@ -66,8 +67,9 @@ class View:
         if event.type is EventType.AGENT_COMPLETED:
             self._said = text(event.data, "response")
         elif event.type is EventType.AGENT_LLM_REQUEST_COMPLETED:
-            if event.data.get("finish_reason") == "length":
-                self._cut.add(text(event.data, "agent"))
+            remark = remark_on(text(event.data, "finish_reason"))
+            if remark:
+                self._cut[text(event.data, "agent")] = remark
         for callback in self._callbacks:
             callback(event)
 
@@ -95,9 +97,9 @@ class View:
         if self._status is not None:
             self._status.close()
         self._output.end_line()
-        if self._given.verbose or (self.on_terminal and not self._given.quiet):
-            for agent in sorted(self._cut):
-                note(f"agentstream: the answer of {agent!r} was cut by a limit of tokens")
+        if self._given.verbose or not self._given.quiet:
+            for agent, remark in sorted(self._cut.items()):
+                note(f"agentstream: the answer of {agent!r} {remark}")
         self._cut.clear()
 
     def _add_status(self) -> None:

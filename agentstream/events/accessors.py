@@ -43,8 +43,8 @@ def tokens_of(data: Mapping[str, Any]) -> Optional[int]:
 
 
 def seconds_of(data: Mapping[str, Any]) -> float:
-    """`duration_ms` or `delay_s`, in seconds; 0.0 where there is neither."""
-    for key, unit in (("delay_s", 1.0), ("duration_ms", 1000.0)):
+    """`duration_s` or `delay_s`, in seconds; 0.0 where there is neither."""
+    for key, unit in (("delay_s", 1.0), ("duration_s", 1.0), ("duration_ms", 1000.0)):
         value = data.get(key)
         if isinstance(value, (int, float)):
             return value / unit

@@ -13,10 +13,10 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Sequence, Tuple
 
 from agentstream.errors import AgentStreamError
-from agentstream.events.model import EventType, FrozenDict
+from agentstream.events.model import EventType
 from agentstream.text import safe_str
 
-__all__ = ["HOLDS", "chunks_of", "failure", "interruption"]
+__all__ = ["HOLDS", "failure"]
 
 Data = Dict[str, Any]
 
@@ -66,16 +66,19 @@ def failure(error: BaseException) -> Data:
     }
 
 
-def interruption(pid: int) -> Data:
-    """`failure` of a run whose process, number `pid`, died."""
-    error = AgentStreamError(
-        f"interrupted: the process that ran it, {pid}, died", retryable=True, outcome="unknown"
-    )
-    return {**failure(error), "error": "Interrupted"}
+def _took(seconds: float) -> Data:
+    """A duration, by its name and by the one it had before 0.2."""
+    return {"duration_s": seconds, "duration_ms": seconds * 1000}
 
 
 def run_end(
-    workflow: str, output: Any, usage: Optional[Mapping[str, Any]], duration_ms: float
+    workflow: str,
+    output: Any,
+    usage: Optional[Mapping[str, Any]],
+    duration_s: float,
+    *,
+    finish_reason: Optional[str] = None,
+    warnings: Sequence[str] = (),
 ) -> Data:
     """What a run came to: first in each of the three that end one.
 
@@ -84,9 +87,19 @@ def run_end(
         output: the last step's output as JSON values; of a run that failed or was
             cancelled, what its last step had said.
         usage: the tokens of all its requests, as `Usage.to_dict`; null where nobody knows.
-        duration_ms: milliseconds from its start.
+        duration_s: seconds from its start.
+        duration_ms: the same in milliseconds; until 0.3.
+        finish_reason: how its last answer ended, or null.
+        warnings: what was odd about its steps, texts that begin with the steps' names.
     """
-    return {"workflow": workflow, "output": output, "usage": usage, "duration_ms": duration_ms}
+    return {
+        "workflow": workflow,
+        "output": output,
+        "usage": usage,
+        **_took(duration_s),
+        "finish_reason": finish_reason,
+        "warnings": warnings,
+    }
 
 
 # --- workflows ------------------------------------------------------------------------------
@@ -122,25 +135,32 @@ def workflow_step_started(
 def workflow_step_completed(
     head: Mapping[str, Any],
     *,
-    duration_ms: float,
+    duration_s: float,
     output: Any,
     usage: Mapping[str, Any],
     tokens_per_second: Optional[float],
+    finish_reason: Optional[str],
+    warnings: Sequence[str],
 ) -> Data:
     """A step has its output.
 
     Holds:
-        duration_ms: milliseconds, all its tries together.
+        duration_s: seconds, all its tries together.
+        duration_ms: the same in milliseconds; until 0.3.
         output: what it gave, as JSON values.
         usage: the tokens of its requests, and of those of the steps within it.
         tokens_per_second: the pace of its last answer, or null.
+        finish_reason: how that ended ("stop", "length", ...), or null.
+        warnings: what was odd about it and yet no error, texts.
     """
     return {
         **head,
-        "duration_ms": duration_ms,
+        **_took(duration_s),
         "output": output,
         "usage": usage,
         "tokens_per_second": tokens_per_second,
+        "finish_reason": finish_reason,
+        "warnings": warnings,
     }
 
 
@@ -203,19 +223,21 @@ def agent_processing() -> Data:
 
 
 def agent_completed(
-    *, response: str, execution_time_ms: float, usage: Mapping[str, Any], tool_calls_count: int
+    *, response: str, duration_s: float, usage: Mapping[str, Any], tool_calls_count: int
 ) -> Data:
     """An agent has its answer.
 
     Holds:
         response: the text of its last answer.
-        execution_time_ms: milliseconds, requests and tools together.
+        duration_s: seconds, requests and tools together.
+        execution_time_ms: the same in milliseconds; until 0.3.
         usage: the tokens of all its requests, as `Usage.to_dict`.
         tool_calls_count: calls the model made, in all rounds.
     """
     return {
         "response": response,
-        "execution_time_ms": execution_time_ms,
+        "duration_s": duration_s,
+        "execution_time_ms": duration_s * 1000,
         "usage": usage,
         "tool_calls_count": tool_calls_count,
     }
@@ -344,16 +366,17 @@ def tool_call_started(call: Mapping[str, Any]) -> Data:
 
 
 def tool_call_completed(
-    call: Mapping[str, Any], *, duration_ms: float, result: str, repeated: bool = False
+    call: Mapping[str, Any], *, duration_s: float, result: str, repeated: bool = False
 ) -> Data:
     """A tool call has its result.
 
     Holds:
-        duration_ms: milliseconds; 0 for a call that was not made again.
+        duration_s: seconds; 0 for a call that was not made again.
+        duration_ms: the same in milliseconds; until 0.3.
         result: what the model is told, cut after 2,000 characters.
         repeated (of a call that was not made again): true; it has an earlier one's result.
     """
-    data = {**call, "duration_ms": duration_ms, "result": result[:SHOWN]}
+    data = {**call, **_took(duration_s), "result": result[:SHOWN]}
     if repeated:
         data["repeated"] = True
     return data
@@ -363,20 +386,21 @@ def tool_call_failed(
     call: Mapping[str, Any],
     error: BaseException,
     *,
-    duration_ms: float,
+    duration_s: float,
     lost_threads: Optional[int] = None,
 ) -> Data:
     """A tool call failed; the model is told, and the run goes on.
 
     Holds:
-        duration_ms: milliseconds; 0 for a call that was never begun.
+        duration_s: seconds; 0 for a call that was never begun.
+        duration_ms: the same in milliseconds; until 0.3.
         error: "ToolError" or "ToolTimeout".
         message: what the model is told, cut after 2,000 characters.
         lost_threads (of one out of time): threads of such tools that still hang.
     """
     data = {
         **call,
-        "duration_ms": duration_ms,
+        **_took(duration_s),
         "error": type(error).__name__,
         "message": safe_str(error)[:SHOWN],
     }
@@ -445,19 +469,3 @@ HOLDS: Mapping[EventType, Tuple[Callable[..., Data], ...]] = {
     EventType.SYSTEM_ERROR: (system_error,),
     EventType.EVENTS_MISSED: (events_missed,),
 }
-
-
-def chunks_of(agent: str, step: str) -> Callable[[str], Mapping[str, Any]]:
-    """A function from a text to the whole data of a chunk's event; called for each delta.
-
-    What is plain ASCII is frozen here: there is nothing in it for the stream to clean.
-    """
-    head = author(agent, step)
-    is_plain = agent.isascii() and step.isascii()
-
-    def data(text: str) -> Mapping[str, Any]:
-        if is_plain and text.__class__ is str and text.isascii():
-            return FrozenDict(head, chunk=text)
-        return {**head, "chunk": text}
-
-    return data

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 import re
+from typing import Optional
 
-__all__ = ["Ending", "ending_of"]
+__all__ = ["Ending", "ending_of", "remark_on"]
 
 
 class Ending(enum.Enum):
@@ -35,6 +36,8 @@ _CUT = (
     "|guardrail|repetition|refus|policy|violat|unsafe|toxic|harm|copyright|censor|risk|exceeded"
     "|exhaust|outoftoken|incomplete|partial"
 )
+#: Those of them that name a limit of tokens.
+_TOKENS = "length|token|maxoutput|maxcompletion|budget|contextwindow"
 
 
 def ending_of(word: str) -> Ending:
@@ -46,3 +49,18 @@ def ending_of(word: str) -> Ending:
     if re.search(_FAILED, bare):
         return Ending.FAILED
     return Ending.CUT if re.search(_CUT, bare) else Ending.UNKNOWN
+
+
+def remark_on(word: Optional[str], max_tokens: Optional[int] = None) -> str:
+    """What to say of an answer that ended so, after "the answer "; "" if it is whole.
+
+    Args:
+        word: its finish_reason; None if there is none.
+        max_tokens: the limit that was asked for.
+    """
+    if word is None or ending_of(word) is not Ending.CUT:
+        return ""
+    if re.search(_TOKENS, re.sub("[^a-z]", "", word[:200].lower())):
+        asked = f" (max_tokens is {max_tokens})" if max_tokens else ""
+        return f"was cut by a limit of tokens{asked}"
+    return f"was cut: its finish_reason is {word[:60]!r}"

@@ -12,6 +12,7 @@ from typing import Any, Callable, Generator, Iterator, Optional, TypeVar
 from agentstream.cancel import CancelToken
 from agentstream.errors import AgentStreamError, Cancelled
 from agentstream.llm.accumulator import Accumulator
+from agentstream.llm.finish import remark_on
 from agentstream.llm.messages import Delta
 from agentstream.results import ChatResponse
 
@@ -190,6 +191,9 @@ def _summed(deltas: Iterator[Delta], answer: Accumulator) -> Generator[Delta, No
     finally:
         _close(deltas)
     answer.end()
+    cut = remark_on(answer.finish_reason)
+    if cut:
+        answer.warn(f"the answer {cut}")
 
 
 class TextStream(GuardedStream[str]):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any, Mapping, Optional
 
 from agentstream.errors import ConfigError
 from agentstream.events.model import freeze
 from agentstream.llm.messages import Content
+from agentstream.text import as_text, part_as_text
 from agentstream.tools.context import RunContext
 
 __all__ = ["PLACEHOLDER", "Context", "as_content", "fill"]
@@ -47,17 +47,7 @@ def _is_part(item: object) -> bool:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, Mapping):
-        return "\n\n".join(f"## {name}\n\n{_named(part)}" for name, part in value.items())
-    return json.dumps(freeze(value), ensure_ascii=False)
-
-
-def _named(part: Any) -> str:
-    if isinstance(part, Mapping) and set(part) == {"error", "message"}:
-        return f"(failed: {part['error']}: {part['message']})"
-    return _text(part)
+    return value if isinstance(value, str) else as_text(freeze(value))
 
 
 #: What a prompt's template may name.
@@ -80,7 +70,7 @@ def fill(template: str, input: Any, context: Mapping[str, Any], step: str) -> st
             return _text(source) if whole == "input" else found.group(0)
         if not isinstance(source, Mapping) or part not in source:
             raise ConfigError(f"step {step!r}: its prompt names {found.group(0)}{_known(source)}")
-        return _named(source[part])
+        return part_as_text(freeze(source[part]))
 
     return PLACEHOLDER.sub(value_of, template)
 

@@ -10,6 +10,7 @@ from typing import Any, Callable, Optional, Sequence, Tuple, Union
 
 from agentstream import checks
 from agentstream.agent.agent import Agent
+from agentstream.agent.settings import ON_CUT
 from agentstream.errors import ConfigError
 
 __all__ = ["Step", "Workflow", "as_step", "as_steps", "check_function", "takes_two"]
@@ -38,6 +39,7 @@ class Step:
         prompt: what an agent is asked, with "{input}" for the step's input,
             "{input.NAME}" for one of the results of a `Parallel`, and
             "{context.KEY}"; other braces stay as they are.
+        on_cut: as `Agent` has it, in place of the agent's own.
 
     Attributes:
         kind: "Agent", "Function", "Workflow" or "Sequence".
@@ -47,6 +49,7 @@ class Step:
     """
 
     kind = ""
+    on_cut: Optional[str] = None
 
     def __init__(
         self,
@@ -56,6 +59,7 @@ class Step:
         timeout: Optional[float] = None,
         retries: int = 0,
         prompt: Optional[str] = None,
+        on_cut: Optional[str] = None,
     ) -> None:
         if isinstance(what, Step):
             raise ConfigError(f"{what!r} takes name, timeout and retries itself")
@@ -79,6 +83,11 @@ class Step:
             )
         if prompt is not None and (self.kind != "Agent" or not isinstance(prompt, str)):
             raise ConfigError(f"step {name or default!r}: a prompt is a text, and for an agent")
+        if on_cut is not None:
+            of = f"step {name or default!r}"
+            if self.kind != "Agent":
+                raise ConfigError(f"{of}: on_cut is for an agent")
+            self.on_cut = checks.one_of("on_cut", on_cut, ON_CUT, of=of)
         self._settle(default if name is None else name, timeout, retries)
 
     def _settle(self, name: str, timeout: Optional[float], retries: int) -> None:

@@ -30,7 +30,12 @@ from agentstream.text import safe_str
 from agentstream.workflow.definition import Step, Workflow
 from agentstream.workflow.host import NoHost, RunHost
 from agentstream.workflow.perform import perform
-from agentstream.workflow.progress import StepState, to_json
+from agentstream.workflow.progress import (
+    StepState,
+    last_finish_reason,
+    named_warnings,
+    to_json,
+)
 from agentstream.workflow.scope import Scope
 
 __all__ = ["Execution"]
@@ -190,10 +195,12 @@ class Execution:
             EventType.WORKFLOW_STEP_COMPLETED,
             payloads.workflow_step_completed(
                 state.head(),
-                duration_ms=result.duration_ms,
+                duration_s=result.duration_s,
                 output=to_json(result.output),
                 usage=result.usage.to_dict(),
                 tokens_per_second=result.tokens_per_second,
+                finish_reason=result.finish_reason,
+                warnings=result.warnings,
             ),
         )
 
@@ -220,6 +227,9 @@ class Execution:
             output,
             sum((step.total() for step in steps), Usage()),
             tuple(step.result(status) for step in steps),
+            time.monotonic() - self._started,
+            last_finish_reason(steps),
+            tuple(named_warnings(steps)),
         )
 
     def _end_data(self, run: WorkflowRun) -> Dict[str, Any]:
@@ -227,7 +237,9 @@ class Execution:
             self._workflow.name,
             to_json(run.output),
             run.usage.to_dict(),
-            (time.monotonic() - self._started) * 1000,
+            run.duration_s,
+            finish_reason=run.finish_reason,
+            warnings=run.warnings,
         )
 
     def _end_completed(self, output: Any) -> WorkflowRun:

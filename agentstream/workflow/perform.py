@@ -8,8 +8,6 @@ from typing import Any, Callable, Dict
 from agentstream import threads
 from agentstream.cancel import CancelToken
 from agentstream.errors import Cancelled, DeadlineExceeded, LimitExceeded, WorkflowFailed
-from agentstream.events import payloads
-from agentstream.events.model import EventType
 from agentstream.text import safe_str
 from agentstream.workflow.branches import Outcome, linked
 from agentstream.workflow.definition import Step
@@ -100,7 +98,7 @@ def _repeat(scope: Scope, step: Repeat, input: Any) -> Any:
         remark = f"step {step.name!r} was not done after {step.at_most} rounds (at_most)"
         if step.fail_at_limit:
             raise LimitExceeded(remark, limit="at_most")
-        scope.note(EventType.SYSTEM_WARNING, payloads.system_warning(remark))
+        scope.warn(remark)
     return input
 
 

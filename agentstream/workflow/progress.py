@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Sequence
 
 from agentstream.events.model import freeze
 from agentstream.results import StepResult, Usage
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from agentstream.agent.run import AgentRun
     from agentstream.workflow.definition import Step
 
-__all__ = ["StepState", "to_json"]
+__all__ = ["StepState", "last_finish_reason", "named_warnings", "to_json"]
 
 
 class StepState:
@@ -25,6 +25,7 @@ class StepState:
         places: the order to tell those in; None for that in which they began.
         failed_label: the label of the one whose failure ended it, where others failed too.
         agent_run: of an agent's step: knows what has been said so far.
+        remarks: warnings of its own, besides those of its agent.
     """
 
     __slots__ = (
@@ -36,6 +37,7 @@ class StepState:
         "output",
         "places",
         "rate",
+        "remarks",
         "status",
         "step",
         "usage",
@@ -53,6 +55,7 @@ class StepState:
         self.within: List[StepState] = []
         self.places: Optional[Dict[str, str]] = None
         self.failed_label: Optional[str] = None
+        self.remarks: List[str] = []
         self._started = time.monotonic()
         self._took: Optional[float] = None
 
@@ -68,6 +71,7 @@ class StepState:
         self.agent_run = None
         self.rate = None
         self.failed_label = None
+        self.remarks = []
 
     def end(self, status: str) -> None:
         """Set the final status, and stop the clock."""
@@ -114,7 +118,23 @@ class StepState:
             status if self.status == "running" else self.status,
             self.label,
             tuple(inner.result(status) for inner in self._in_order()),
+            self.finish_reason(),
+            (*self._own_warnings(), *named_warnings(self._in_order())),
         )
+
+    def finish_reason(self) -> Optional[str]:
+        """How the last answer ended, of its agent's or of those within it; None for none."""
+        if self.agent_run is not None:
+            return self.agent_run.finish_reason
+        return last_finish_reason(self._in_order())
+
+    def _own_warnings(self) -> List[str]:
+        return [*self.remarks, *(self.agent_run.warnings if self.agent_run is not None else ())]
+
+    def named_warnings(self) -> Iterator[str]:
+        """The warnings of the step and of those within it, each after its step's name."""
+        yield from (f"{self.step.name}: {warning}" for warning in self._own_warnings())
+        yield from named_warnings(self._in_order())
 
     def _in_order(self) -> List[StepState]:
         within = list(self.within)
@@ -122,6 +142,18 @@ class StepState:
             order = list(self.places)
             within.sort(key=lambda inner: order.index(inner.label))
         return within
+
+
+def last_finish_reason(steps: Sequence[StepState]) -> Optional[str]:
+    """How the last answer of these steps ended; None if none of them had one."""
+    reasons = (step.finish_reason() for step in reversed(steps))
+    return next((reason for reason in reasons if reason is not None), None)
+
+
+def named_warnings(steps: Sequence[StepState]) -> Iterator[str]:
+    """The warnings of these steps, each after its step's name."""
+    for step in steps:
+        yield from step.named_warnings()
 
 
 def to_json(value: Any) -> Any:

@@ -19,6 +19,7 @@ from agentstream.agent.journal import AgentLog
 from agentstream.agent.run import AgentRun
 from agentstream.cancel import CancelToken
 from agentstream.errors import AgentStreamError, Cancelled
+from agentstream.events import payloads
 from agentstream.events.model import EventType, new_id
 from agentstream.events.stream import RunLog
 from agentstream.results import WorkflowRun
@@ -96,6 +97,11 @@ class Scope:
         """Append an event of the step's."""
         self._execution.log.append(kind, {**self._state.head(), **data})
 
+    def warn(self, remark: str) -> None:
+        """Note something odd about the step, which is no error."""
+        self._state.remarks.append(remark)
+        self.note(EventType.SYSTEM_WARNING, payloads.system_warning(remark))
+
     def ask(self, agent: Agent, prompt: Optional[str], input: Any) -> str:
         """Run an agent; returns its text."""
         name, state = self.step.name, self._state
@@ -104,8 +110,11 @@ class Scope:
         else:
             content = fill(prompt, input, self._execution.values, name)
         log = AgentLog(self._execution.log, agent.name, state.label)
+        settings, on_cut = agent.settings, self.step.on_cut
+        if on_cut is not None:
+            settings = settings.replace(on_cut=on_cut)
         context = self._context(agent.name)
-        run = AgentRun(agent.settings, content, log, context, self._execution.conversation)
+        run = AgentRun(settings, content, log, context, self._execution.conversation)
         state.agent_run = run
         try:
             for _ in run.texts():

@@ -149,6 +149,8 @@ def _settings(settings: Dict[str, Any]) -> str:
         said.append("all come to their end")
     if settings.get("fail_at_limit"):
         said.append("else it fails")
+    if "on_cut" in settings:
+        said.append(f"on_cut {settings['on_cut']}")
     if "prompt" in settings:
         said.append(f"prompt {_quoted(settings['prompt'])}")
     return f" ({', '.join(said)})" if said else ""

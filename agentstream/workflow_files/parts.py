@@ -9,7 +9,7 @@ import re
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from agentstream import checks
-from agentstream.agent.settings import LIMIT_KEYS, as_choice, limits_of
+from agentstream.agent.settings import LIMIT_KEYS, ON_CUT, as_choice, limits_of
 from agentstream.errors import ConfigError
 from agentstream.llm.clients import APIS, TOOL_MODES
 from agentstream.llm.prices import Prices
@@ -253,6 +253,7 @@ _AGENT = {
     "tool_choice": TEXT_OR_TABLE,
     "parallel_tool_calls": FLAG,
     "reasoning_effort": TEXT,
+    "on_cut": TEXT,
     "max_rounds": WHOLE,
     "repeat_limit": _BOUND,
     "repeat_memory": _BOUND,
@@ -317,4 +318,5 @@ def _check_agent(agent: str, tools: Dict[str, Tool], **given: Any) -> None:
     checks.number("temperature", given.get("temperature"), 0, optional=True)
     checks.number("top_p", given.get("top_p"), 0, 1, optional=True)
     as_choice(agent, given.get("tool_choice"), tools)
+    checks.one_of("on_cut", given.get("on_cut", "warn"), ON_CUT)
     limits_of({key: value for key, value in given.items() if key in LIMIT_KEYS})

@@ -6,6 +6,8 @@ import difflib
 import re
 from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Mapping, Optional, Tuple
 
+from agentstream import checks
+from agentstream.agent.settings import ON_CUT
 from agentstream.workflow.context import PLACEHOLDER
 from agentstream.workflow.definition import Step
 from agentstream.workflow.shapes import Repeat
@@ -29,7 +31,12 @@ STEP_KINDS = ("agent", "function", "parallel", "branch", "repeat", "workflow")
 
 _DEEPEST = 40
 _COMMON = {"timeout": NUMBER.or_false(), "retries": WHOLE}
-_ONLY_FOR = {"prompt": "agent", "fail_fast": "parallel", "fail_at_limit": "repeat"}
+_ONLY_FOR = {
+    "prompt": "agent",
+    "on_cut": "agent",
+    "fail_fast": "parallel",
+    "fail_at_limit": "repeat",
+}
 
 #: The names of a step's input: none of a text, and None where that is not known.
 Names = Optional[FrozenSet[str]]
@@ -168,6 +175,9 @@ class StepReader:
         if name not in self._agents:
             table.refuse("agent", self._problems.missing("agent", name, self._agents))
         settings = {} if prompt is None else {"prompt": prompt}
+        settings.update(
+            table.settings({"on_cut": TEXT}, lambda on_cut: checks.one_of("on_cut", on_cut, ON_CUT))
+        )
         return StepSpec("agent", name, settings, name), _TEXT
 
     def _check_prompt(self, table: Table, prompt: str, names: Names) -> None:

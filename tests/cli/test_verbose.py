@@ -27,7 +27,9 @@ def test_verbose_tells_what_happens_and_a_cut_answer_is_told_of(cli, here, serve
     sent = server.requests[0].json
     assert (sent["max_tokens"], sent["temperature"]) == (2, 0.5)
     assert sent["reasoning_effort"] == "low"
-    assert here("chat", "x", "--max-tokens", "2").err == ""  # nobody watches
+    cut = "agentstream: the answer was cut by a limit of tokens (max_tokens is 2)\n"
+    assert here("chat", "x", "--max-tokens", "2").err == cut  # in a pipe, too
+    assert here("chat", "x", "--max-tokens", "2", "-q").err == ""
     assert server.requests[1].json["max_tokens"] == 2
     watched = cli.start("chat", "x", terminal="stdin stdout stderr")
     assert watched.finish() == 0

@@ -77,7 +77,6 @@ def test_failures_of_all_kinds_have_the_same_keys():
     wanted = set(events_doc.keys(payloads.failure))
     for error in (ValueError("x"), AgentStreamError("y", phase="tool"), Cancelled(), Hostile()):
         assert set(payloads.failure(error)) == wanted
-    assert set(payloads.interruption(7)) == wanted
     assert payloads.failure(ValueError("x"))["outcome"] == "failed"
 
 

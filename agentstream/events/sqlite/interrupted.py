@@ -7,6 +7,7 @@ import sqlite3
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
+from agentstream.errors import AgentStreamError
 from agentstream.events import accessors, payloads
 from agentstream.events.model import EventType
 from agentstream.events.sqlite import rows
@@ -63,8 +64,8 @@ def _interrupt(connection: sqlite3.Connection, run: Tuple[Any, ...], pid: int) -
     usage = Usage().to_dict()
     now = max(time.time(), started or 0.0)  # a clock that was set back makes no negative time
     data = payloads.workflow_failed(
-        payloads.run_end(name, output, usage, (now - started) * 1000 if started else 0.0),
-        payloads.interruption(pid),
+        payloads.run_end(name, output, usage, now - started if started else 0.0),
+        _interruption(pid),
         failed_step=begun.get("name"),
         failed_at=begun.get("step"),
     )
@@ -74,6 +75,14 @@ def _interrupt(connection: sqlite3.Connection, run: Tuple[Any, ...], pid: int) -
         (now, rows.encode(usage), number),
     )
     connection.execute("DELETE FROM stops WHERE workflow_id = ?", (workflow_id,))
+
+
+def _interruption(pid: int) -> Dict[str, Any]:
+    """`payloads.failure` of a run whose process, number `pid`, died."""
+    error = AgentStreamError(
+        f"interrupted: the process that ran it, {pid}, died", retryable=True, outcome="unknown"
+    )
+    return {**payloads.failure(error), "error": "Interrupted"}
 
 
 def _said(connection: sqlite3.Connection, run: int) -> Tuple[Dict[str, Any], str]:
