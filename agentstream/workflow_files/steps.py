@@ -54,7 +54,7 @@ _BRACED = re.compile(r"\{\s*([^\W\d]\w*)\s*([^{}]*?)\s*\}")
 
 
 def _oddities(prompt: str) -> Iterator[str]:
-    """What is odd about a prompt's template: a slip for a placeholder; none for the input."""
+    """What is odd about a prompt's template: a slip for a placeholder; one that asks for nothing."""
     slips = []
     for found in _BRACED.finditer(prompt):
         whole, word, rest = found.group(0), found[1], found[2]
@@ -68,8 +68,8 @@ def _oddities(prompt: str) -> Iterator[str]:
         yield f"{whole[:60]} is no placeholder, and stays as it is; did you mean {likely[:60]}?"
     if "{{input" in prompt:
         yield "{{input}}: one brace on each side is enough; the outer ones stay"
-    named = {found[1] for found in PLACEHOLDER.finditer(prompt)}
-    if "input" not in named and "input" not in slips:
+    named = [found for found in PLACEHOLDER.finditer(prompt) if found[0] != "{context}"]
+    if not named and "input" not in slips:  # who names the context knows what is asked
         yield "the step's input is not in it: write {input} where it belongs"
 
 

@@ -43,7 +43,8 @@ def test_a_prompt_without_its_input_or_with_a_slip_is_told(write: Any) -> None:
     slip = "is no placeholder, and stays as it is; did you mean"
     for prompt, told in (
         ("Into German.", [nothing]),
-        ("In {context.tone}.", [nothing]),
+        ("In {context.tone}.", []),
+        ("In {context}.", [f"{{context}} {slip} {{context.KEY}}?", nothing]),
         ("${name} or %(input)s, <input>, $input", [nothing]),
         ("Into German: {inptu}", [f"{{inptu}} {slip} {{input}}?"]),
         ("{ input }", [f"{{ input }} {slip} {{input}}?"]),
