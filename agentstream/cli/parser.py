@@ -34,10 +34,7 @@ from agentstream/config.toml in your configuration folder (~/.config):
 exit codes: 0 done, 1 failed, 2 usage error, 75 --lock is held,
             124 --deadline has passed, 130 Ctrl-C, 143 SIGTERM
 """
-_CHAT = """\
-Ask a model.  Standard input is read without a PROMPT, and with - added to it:
-`git diff | agentstream chat "Explain." -`.  Keys: `agentstream help settings`.
-"""
+_CHAT = "Ask a model.  Without a PROMPT, or with - beside it, standard input is read.\n"
 _RUN = """\
 Run a workflow file.  On a terminal the agents' text streams; into a pipe
 goes the result and nothing else.  FILE's format: docs/workflow-files.rst.

@@ -54,7 +54,7 @@ _BRACED = re.compile(r"\{\s*([^\W\d]\w*)\s*([^{}]*?)\s*\}")
 
 
 def _oddities(prompt: str) -> Iterator[str]:
-    """What is odd about a prompt's template: a slip for a placeholder; one that asks for nothing."""
+    """What is odd about a prompt's template: slips for placeholders; that it names nothing."""
     slips = []
     for found in _BRACED.finditer(prompt):
         whole, word, rest = found.group(0), found[1], found[2]
