@@ -19,6 +19,7 @@ from agentstream import threads
 from agentstream.errors import Closed, LogError
 from agentstream.events import payloads
 from agentstream.events.model import TERMINAL, Event, EventType, FrozenDict
+from agentstream.events.raised import Raised
 from agentstream.events.store import EventStore
 
 __all__ = ["UNKNOWN", "Callback", "Mailbox", "missed_event"]
@@ -106,8 +107,8 @@ class Mailbox:
         self.thread: Optional[threading.Thread] = None
         self.callback: Optional[Callback] = None
         self.cursor = 0  # the last offset (of one workflow) or position (of all) dealt with
-        self.errors = 0
         self.missed = 0
+        self._raised = Raised()
         self._store = store
         self._lock = lock
         self._leave = leave
@@ -353,11 +354,12 @@ class Mailbox:
                 try:
                     event = self._next(None)
                 except Closed:
+                    self._raised.end()
                     return
             try:
                 callback(event)  # type: ignore[arg-type] # there is no timeout
-            except BaseException:  # noqa: BLE001 - counted and logged
-                self._note_raised(event)
+            except BaseException as error:  # noqa: BLE001 - counted and logged
+                self._raised.add(error, event.id)  # type: ignore[union-attr]
 
     def _deliver_live(self, callback: Callback, rest: _Rest) -> Any:
         """The way of most events in short; returns the first item that may need another."""
@@ -377,15 +379,16 @@ class Mailbox:
                 self.cursor = place
                 try:
                     callback(event)
-                except BaseException:  # noqa: BLE001 - counted and logged
-                    self._note_raised(event)
+                except BaseException as error:  # noqa: BLE001 - counted and logged
+                    self._raised.add(error, event.id)
                 if mine is not self._queue:  # it has forked: this is the child
                     return None
             count += ready
 
-    def _note_raised(self, event: Any) -> None:
-        self.errors += 1
-        logger.exception("a subscriber's callback raised on %s", event.id)
+    @property
+    def errors(self) -> int:
+        """How often the callback raised."""
+        return self._raised.count
 
     def join(self, timeout: Optional[float]) -> bool:
         thread = self.thread

@@ -38,6 +38,7 @@ MODEL = "agentstream/events/model.py"
 MEMORY = "agentstream/events/memory.py"
 STREAM = "agentstream/events/stream.py"
 MAILBOX = "agentstream/events/mailbox.py"
+RAISED = "agentstream/events/raised.py"
 _BUS = "tests/events/test_stream.py::test_"
 _BACK = "tests/events/test_mailbox.py::test_"
 _VALUE = "tests/events/test_model.py::test_"
@@ -75,21 +76,21 @@ PLANTS: List[Plant] = [
     ),
     Plant(
         "isolation: raising",
-        MAILBOX,
-        "        self.errors += 1\n        logger.",
-        "        self.errors += 1\n        raise\n        logger.",
+        RAISED,
+        "        self.count += 1\n        kind",
+        "        self.count += 1\n        raise\n        kind",
         _BUS + "u01_a_callback_that_raises_is_logged_and_counted_and_goes_on",
     ),
     Plant(
         "raising is counted",
-        MAILBOX,
-        "        self.errors += 1\n",
+        RAISED,
+        "        self.count += 1\n",
         "        pass\n",
         _BUS + "u01_a_callback_that_raises_is_logged_and_counted_and_goes_on",
     ),
     Plant(
         "raising is logged with its traceback",
-        MAILBOX,
+        RAISED,
         "logger.exception(\"a subscriber's callback raised",
         "logger.error(\"a subscriber's callback raised",
         _BUS + "u01_a_callback_that_raises_is_logged_and_counted_and_goes_on",
