@@ -25,6 +25,7 @@ everything else to standard error.
   follow [ID]      show a run as it goes, from a log or a server
   stop ID          stop a run that another process runs
   serve            serve a log over HTTP, with a page to watch the runs
+  model            keep a small model's server up, of this machine's own
 
 `agentstream COMMAND --help` tells more.  Settings are taken from the flags,
 then from the environment (AGENTSTREAM_MODEL for --model, and so on), then
@@ -64,6 +65,12 @@ the server, with 0.
 
 Behind a proxy that ends TLS, tell what browsers call it: --origin https://HOST.
 --name and --origin can be given more than once.
+"""
+_MODEL = """\
+Keep llama.cpp's server up, with a small model unless --model names a file: for
+snippets, examples and `agentstream chat`, which look for one at port 8080.  It
+answers on loopback only.  Needs pip install 'agentstream[local]'; the small
+model (93 MB) is fetched once.  Ctrl-C and SIGTERM end it, with 0.
 """
 _HELP = "Tell more of a command, or list the settings.\n"
 
@@ -105,6 +112,7 @@ def parse(arguments: Optional[List[str]] = None) -> argparse.Namespace:
         ("follow", "[options] [ID]", _FOLLOW, _follow),
         ("stop", "[options] ID", _STOP, _stop),
         ("serve", "[options]", _SERVE, _serve),
+        ("model", "[options]", _MODEL, _embedded),
         ("help", "[COMMAND | settings]", _HELP, _help),
     ):
         command = commands.add_parser(
@@ -320,6 +328,12 @@ def _serve(add: Add) -> None:
         default=[],
         help="what browsers call it behind a proxy, as https://example.org",
     )
+
+
+def _embedded(add: Add) -> None:
+    add("--model", metavar="FILE", type=_path, help="a GGUF file, in place of the small model")
+    add("--port", type=_port, default=8080, help="0 for any (%(default)s)")
+    add("--context", metavar="N", type=_count, default=2048, help="tokens (%(default)s)")
 
 
 def _help(add: Add) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import queue
-import signal
 import sys
 from typing import TYPE_CHECKING, List
 
-from agentstream import threads
 from agentstream.cli.exits import DONE, FAILED
 from agentstream.cli.output import Output, say
 from agentstream.cli.settings import log_of, token
+from agentstream.cli.signals import next_stop, stops
 from agentstream.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -52,29 +50,10 @@ def serve(given: argparse.Namespace) -> int:
         sock.close()
         raise
     sys.setswitchinterval(server.SWITCH_S)
-    # To be stopped is how a server ends: by its own handlers, with 0.
-    signals: queue.SimpleQueue[int] = queue.SimpleQueue()  # a handler may put there at any time
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: _stop(signals, number))
-    with server.Server(app, sock) as serving:
+    with stops() as signals, server.Server(app, sock) as serving:
         Output(sys.stdout).write(f"{log}{', a new log,' * is_new} is served at {serving.url}\n")
-        _wait(signals)
+        next_stop(signals)
     return DONE
-
-
-def _wait(signals: queue.SimpleQueue[int]) -> None:
-    """Until a signal has come."""
-    for seconds in threads.slices(None):
-        try:
-            threads.get_within(signals, seconds)
-        except queue.Empty:
-            continue
-        return
-
-
-def _stop(signals: queue.SimpleQueue[int], number: int) -> None:
-    signals.put(number)
-    signal.signal(number, signal.SIG_DFL)  # the second time it is meant at once
 
 
 def _hosts(host: str, names: List[str]) -> List[str]:

@@ -1,19 +1,23 @@
-"""Signals and the deadline: each ends a command by `Interrupted`, in the main thread."""
+"""Signals and the deadline: each ends a command by `Interrupted`, in the main thread.
+
+A server is ended by `stops`: for it, to be stopped is how it ends.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import signal
 import threading
 import time
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 from agentstream import threads
 from agentstream.cli.exits import LATE, Interrupted
 from agentstream.cli.output import say
 
-__all__ = ["Interruptions"]
+__all__ = ["Interruptions", "next_stop", "stops"]
 
 #: Seconds from the deadline, or a signal, to the end of a process that does not end.
 _MOST_S = 8.0
@@ -87,6 +91,32 @@ class Interruptions:
         for number, handler in self._before.items():
             # A second Ctrl-C must not change how a process ends that is about to.
             signal.signal(number, signal.SIG_IGN if self._ended and self._leaving else handler)
+
+
+@contextlib.contextmanager
+def stops() -> Iterator[queue.SimpleQueue[int]]:
+    """A queue that SIGINT and SIGTERM go to, each once: the second is meant at once."""
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()  # a handler may put there at any time
+
+    def stop(number: int, _: object) -> None:
+        signals.put(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    yield signals
+
+
+def next_stop(signals: queue.SimpleQueue[int], timeout: Optional[float] = None) -> int:
+    """Wait for a signal; returns its number.
+
+    Raises:
+        queue.Empty: none came within `timeout` seconds.
+    """
+    for seconds in threads.slices(timeout):
+        with contextlib.suppress(queue.Empty):
+            return threads.get_within(signals, seconds)
+    raise queue.Empty
 
 
 def _signal_main_thread() -> None:

@@ -136,6 +136,11 @@ class LocalServer:
     ) -> None:
         self.close()
 
+    @property
+    def is_running(self) -> bool:
+        """False once the child has ended, or was ended."""
+        return self._child.poll() is None
+
     def close(self) -> None:
         """End the child; it is gone when this returns, within two seconds.  Idempotent."""
         self._end()

@@ -106,7 +106,7 @@ def test_help_tells_of_commands_and_lists_the_settings(monkeypatch, capsys):
     assert {one.flag for one in SETTINGS if one.flag} <= flags
 
 
-COMMANDS = ["chat", "run", "check", "runs", "follow", "stop", "serve", "help"]
+COMMANDS = ["chat", "run", "check", "runs", "follow", "stop", "serve", "model", "help"]
 
 
 @pytest.mark.parametrize("command", [[], *[[name] for name in COMMANDS]])
