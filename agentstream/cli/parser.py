@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
-from typing import Any, Callable, Iterable, List, Mapping, NoReturn, Optional
+from typing import Any, Callable, Iterable, List, Mapping, NoReturn, Optional, Tuple
 
-from agentstream import checks
 from agentstream._version import __version__
+from agentstream.cli import arguments as kinds
 from agentstream.cli.table import is_slip, meant, show
 from agentstream.llm.settings import LLAMA_URL
 
@@ -104,17 +103,7 @@ def parse(arguments: Optional[List[str]] = None) -> argparse.Namespace:
         help=argparse.SUPPRESS,
         prog="agentstream",
     )
-    for name, usage, about, fill in (
-        ("chat", "[options] [PROMPT] [-]", _CHAT, _chat),
-        ("run", "[options] FILE", _RUN, _run),
-        ("check", "[options] FILE", _CHECK, _check),
-        ("runs", "[options]", _RUNS, _runs),
-        ("follow", "[options] [ID]", _FOLLOW, _follow),
-        ("stop", "[options] ID", _STOP, _stop),
-        ("serve", "[options]", _SERVE, _serve),
-        ("model", "[options]", _MODEL, _embedded),
-        ("help", "[COMMAND | settings]", _HELP, _help),
-    ):
+    for name, usage, about, fill in _COMMANDS:
         command = commands.add_parser(
             name,
             usage=f"agentstream {name} {usage}",
@@ -146,7 +135,7 @@ def _take_input(given: argparse.Namespace, rest: List[str], chat: _Parser) -> Li
         given.prompt = None
         if left and not left[0].startswith("-"):  # `chat - PROMPT`
             try:
-                given.prompt = _text(left.pop(0))
+                given.prompt = kinds.text(left.pop(0))
             except argparse.ArgumentTypeError as error:
                 chat.error(f"argument PROMPT: {error}")
     return left
@@ -217,7 +206,7 @@ Add = Callable[..., Any]
 
 
 def _chat(add: Add) -> None:
-    add("prompt", metavar="PROMPT", nargs="?", type=_text, help=argparse.SUPPRESS)
+    add("prompt", metavar="PROMPT", nargs="?", type=kinds.text, help=argparse.SUPPRESS)
     add(
         "-a",
         "--attach",
@@ -225,12 +214,12 @@ def _chat(add: Add) -> None:
         dest="files",
         action="append",
         default=[],
-        type=_path,
+        type=kinds.path,
         help="a picture or PDF to ask about; may be repeated",
     )
-    add("--system", metavar="TEXT", type=_text, help="instructions for the model")
-    add("--max-tokens", metavar="N", type=_count, help="end the answer after so many")
-    add("--temperature", metavar="T", type=_temperature, help="0 for the likeliest answer")
+    add("--system", metavar="TEXT", type=kinds.text, help="instructions for the model")
+    add("--max-tokens", metavar="N", type=kinds.count, help="end the answer after so many")
+    add("--temperature", metavar="T", type=kinds.temperature, help="0 for the likeliest answer")
     add("--effort", metavar="WORD", dest="reasoning_effort", help="of reasoning: none, low, high")
     _model(add)
     _output(add)
@@ -238,11 +227,11 @@ def _chat(add: Add) -> None:
 
 
 def _run(add: Add) -> None:
-    add("file", metavar="FILE", type=_path, help=argparse.SUPPRESS)
+    add("file", metavar="FILE", type=kinds.path, help=argparse.SUPPRESS)
     add(
         "--input",
         metavar="TEXT",
-        type=_text,
+        type=kinds.text,
         help="the first step's input; - for what is piped in, the default",
     )
     add(
@@ -250,72 +239,72 @@ def _run(add: Add) -> None:
         metavar="KEY=VALUE",
         action="append",
         default=[],
-        type=_assignment,
+        type=kinds.assignment,
         help="overrule FILE: agents.writer.temperature=0",
     )
-    add("--id", metavar="ID", type=_text, help="the run's id; default: a new one")
+    add("--id", metavar="ID", type=kinds.text, help="the run's id; default: a new one")
     _model(add)
     _output(add)
     _cron(add)
 
 
 def _check(add: Add) -> None:
-    add("file", metavar="FILE", type=_path, help=argparse.SUPPRESS)
+    add("file", metavar="FILE", type=kinds.path, help=argparse.SUPPRESS)
     add(
         "--set",
         metavar="KEY=VALUE",
         action="append",
         default=[],
-        type=_assignment,
+        type=kinds.assignment,
         help="overrule FILE: agents.writer.temperature=0",
     )
     add("--mermaid", action="store_true", help="write the flowchart only")
 
 
 def _runs(add: Add) -> None:
-    add("--log", metavar="FILE", type=_path, help="the log")
-    add("-n", dest="limit", type=_count, default=20, metavar="N", help="so many (%(default)s)")
+    add("--log", metavar="FILE", type=kinds.path, help="the log")
+    add("-n", dest="limit", type=kinds.count, default=20, metavar="N", help="so many (%(default)s)")
     add("--active", action="store_true", help="only those under way")
     add("--json", action="store_true", help="as JSON, one run a line")
 
 
 def _follow(add: Add) -> None:
-    add("id", metavar="ID", nargs="?", type=_text, help=argparse.SUPPRESS)
-    add("--log", metavar="FILE", type=_path, help="the log")
-    add("--url", metavar="URL", type=_text, help="the server, instead of a log")
-    add("--token-file", metavar="FILE", type=_path, help="holds the server's token")
+    add("id", metavar="ID", nargs="?", type=kinds.text, help=argparse.SUPPRESS)
+    add("--log", metavar="FILE", type=kinds.path, help="the log")
+    add("--url", metavar="URL", type=kinds.text, help="the server, instead of a log")
+    add("--token-file", metavar="FILE", type=kinds.path, help="holds the server's token")
     _output(add)
-    add("--deadline", metavar="TIME", type=_seconds, help="leave after so long, with 124")
+    add("--deadline", metavar="TIME", type=kinds.seconds, help="leave after so long, with 124")
 
 
 def _stop(add: Add) -> None:
-    add("id", metavar="ID", type=_text, help=argparse.SUPPRESS)
-    add("--log", metavar="FILE", type=_path, help="the log")
+    add("id", metavar="ID", type=kinds.text, help=argparse.SUPPRESS)
+    add("--log", metavar="FILE", type=kinds.path, help="the log")
     add(
         "--reason",
         metavar="TEXT",
-        type=_text,
+        type=kinds.text,
         default="agentstream stop",
         help="what its last event says",
     )
     add(
         "--wait",
         metavar="SECONDS",
-        type=_seconds,
+        type=kinds.seconds,
         default=10.0,
         help="wait so long for its end (%(default)g)",
     )
 
 
 def _serve(add: Add) -> None:
-    add("--log", metavar="FILE", type=_path, help="the log, of a SqliteStore")
-    add("--host", type=_text, default="127.0.0.1", help="where to listen (%(default)s)")
-    add("--port", type=_port, default=8000, help="0 for any (%(default)s)")
-    add("--token-file", metavar="FILE", type=_path, help="holds the token")
+    add("--log", metavar="FILE", type=kinds.path, help="the log, of a SqliteStore")
+    add("--host", type=kinds.text, default="127.0.0.1", help="where to listen (%(default)s)")
+    add("--port", type=kinds.port, default=8000, help="0 for any (%(default)s)")
+    add("--token-file", metavar="FILE", type=kinds.path, help="holds the token")
     add(
         "--name",
         metavar="NAME",
-        type=_text,
+        type=kinds.text,
         action="append",
         default=[],
         help="a Host to answer to",
@@ -323,7 +312,7 @@ def _serve(add: Add) -> None:
     add(
         "--origin",
         metavar="URL",
-        type=_text,
+        type=kinds.text,
         action="append",
         default=[],
         help="what browsers call it behind a proxy, as https://example.org",
@@ -331,9 +320,9 @@ def _serve(add: Add) -> None:
 
 
 def _embedded(add: Add) -> None:
-    add("--model", metavar="FILE", type=_path, help="a GGUF file, in place of the small model")
-    add("--port", type=_port, default=8080, help="0 for any (%(default)s)")
-    add("--context", metavar="N", type=_count, default=2048, help="tokens (%(default)s)")
+    add("--model", metavar="FILE", type=kinds.path, help="a GGUF file, in place of the small model")
+    add("--port", type=kinds.port, default=8080, help="0 for any (%(default)s)")
+    add("--context", metavar="N", type=kinds.count, default=2048, help="tokens (%(default)s)")
 
 
 def _help(add: Add) -> None:
@@ -344,16 +333,16 @@ def _model(add: Add) -> None:
     add(
         "--provider",
         metavar="NAME",
-        type=_text,
+        type=kinds.text,
         help="llama, openai, anthropic, ollama, embedded",
     )
     add(
         "--model",
         metavar="NAME",
-        type=_text,
+        type=kinds.text,
         help="the server's name for it; embedded: a GGUF file",
     )
-    add("--base-url", metavar="URL", type=_text, help=f"the server; llama: {LLAMA_URL}")
+    add("--base-url", metavar="URL", type=kinds.text, help=f"the server; llama: {LLAMA_URL}")
     add("--insecure", action="store_true", default=None, help="do not verify its certificate")
     add("--show-requests", action="store_true", help="show what is sent, prompts and all")
 
@@ -372,71 +361,21 @@ def _output(add: Add) -> None:
 
 
 def _cron(add: Add) -> None:
-    add("--log", metavar="FILE", type=_path, help="keep the events in this file")
-    add("--deadline", metavar="TIME", type=_seconds, help="stop after 600 or 10m, with 124")
-    add("--retries", metavar="N", type=_number, help="further tries of what may pass")
-    add("--lock", metavar="NAME", type=_text, help="leave with 75 if another holds this lock")
+    add("--log", metavar="FILE", type=kinds.path, help="keep the events in this file")
+    add("--deadline", metavar="TIME", type=kinds.seconds, help="stop after 600 or 10m, with 124")
+    add("--retries", metavar="N", type=kinds.number, help="further tries of what may pass")
+    add("--lock", metavar="NAME", type=kinds.text, help="leave with 75 if another holds this lock")
 
 
-# --- what an argument must be ----------------------------------------------------------------
-
-
-def _seconds(text: str) -> float:
-    seconds = checks.parse_time(text)
-    if not seconds:
-        raise argparse.ArgumentTypeError(f"{text!r} must be seconds above 0, or 10m, or 2h")
-    return seconds
-
-
-def _temperature(text: str) -> float:
-    try:
-        temperature = float(text)
-    except ValueError:
-        temperature = -1.0
-    if not 0 <= temperature <= 10:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a number from 0 to 10")
-    return temperature
-
-
-def _number(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,6}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 0 on")
-    return int(text)
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,6}", text) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 1 on")
-    return int(text)
-
-
-def _port(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:
-        raise argparse.ArgumentTypeError("a port is a number from 0 to 65535")
-    return int(text)
-
-
-def _text(text: str) -> str:
-    """UTF-8, whatever the locale: in that of cron, which is C, Python may take it for ASCII."""
-    try:
-        text.encode("utf-8")
-        return text
-    except UnicodeEncodeError:
-        pass
-    try:
-        return os.fsencode(text).decode("utf-8")
-    except UnicodeError:
-        raise argparse.ArgumentTypeError("what is given is not UTF-8") from None
-
-
-def _path(text: str) -> str:
-    """A path as the system has it, which must be UTF-8: it is shown, logged and sent."""
-    _text(text)
-    return text
-
-
-def _assignment(text: str) -> Any:
-    key, sign, value = _text(text).partition("=")
-    if not sign or not key.strip():
-        raise argparse.ArgumentTypeError(f"{text!r} must be KEY=VALUE, as agents.writer.seed=1")
-    return key.strip(), value
+#: The commands: usage, help, and what adds their kinds.
+_COMMANDS: Tuple[Tuple[str, str, str, Callable[[Add], None]], ...] = (
+    ("chat", "[options] [PROMPT] [-]", _CHAT, _chat),
+    ("run", "[options] FILE", _RUN, _run),
+    ("check", "[options] FILE", _CHECK, _check),
+    ("runs", "[options]", _RUNS, _runs),
+    ("follow", "[options] [ID]", _FOLLOW, _follow),
+    ("stop", "[options] ID", _STOP, _stop),
+    ("serve", "[options]", _SERVE, _serve),
+    ("model", "[options]", _MODEL, _embedded),
+    ("help", "[COMMAND | settings]", _HELP, _help),
+)
