@@ -26,8 +26,8 @@ from typing import (
 )
 
 from agentstream import checks
-from agentstream.agent.history import with_readable_calls
 from agentstream.errors import ConfigError
+from agentstream.llm.history import is_empty, with_readable_calls
 from agentstream.llm.messages import ChatMessage
 from agentstream.results import ToolCall
 
@@ -37,7 +37,6 @@ __all__ = [
     "Entry",
     "entry_of",
     "estimate_tokens",
-    "is_empty",
     "message_of",
     "trimmed",
 ]
@@ -79,13 +78,6 @@ def estimate_tokens(message: ChatMessage) -> int:
     if message.provider_state is not None:
         size += len(json.dumps(message.provider_state, ensure_ascii=False, default=repr))
     return size // 4 + parts * _PICTURE + _FRAME
-
-
-def is_empty(message: ChatMessage) -> bool:
-    """True for an answer that says nothing, which servers refuse to be sent."""
-    content = message.content
-    said = bool(content.strip()) if isinstance(content, str) else bool(content)
-    return message.role == "assistant" and not said and not message.tool_calls
 
 
 class Conversation:

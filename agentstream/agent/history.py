@@ -1,37 +1,17 @@
-"""What a model said -> what it is sent back, in a form that every server can read.  Pure.
-
-A server refuses a whole request for one call whose arguments are no JSON object or
-whose name has a blank in it, though it was the model that wrote them so.
-"""
+"""What a model said -> the calls it means, and what it is sent back of its answer.  Pure."""
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any, Collection, Dict, List, Optional, Sequence
 
 from agentstream.llm.finish import Ending, ending_of
+from agentstream.llm.history import changed, readable
 from agentstream.llm.messages import ChatMessage, Content
 from agentstream.results import ChatResponse, ToolCall
 from agentstream.schema.parse import as_object
 
-__all__ = [
-    "UNREADABLE",
-    "as_message",
-    "joined",
-    "made_by",
-    "named",
-    "readable",
-    "with_readable_calls",
-]
-
-#: The key under which arguments that are no JSON object are sent back, as a text.
-UNREADABLE = "unreadable_arguments"
-
-#: Characters of such a text that are sent back.
-_KEPT = 2000
-#: Characters of a tool's name, as servers have it.
-_NAME = 64
+__all__ = ["as_message", "joined", "made_by", "named"]
 
 
 def made_by(response: ChatResponse, tools: Collection[str]) -> List[ToolCall]:
@@ -44,7 +24,7 @@ def made_by(response: ChatResponse, tools: Collection[str]) -> List[ToolCall]:
     if calls and _is_cut(response) and not calls[-1].cut:
         last = calls[-1].arguments
         if not last.strip() or as_object(last) is None:
-            calls[-1] = _changed(calls[-1])
+            calls[-1] = changed(calls[-1])
             calls[-1].cut = True
     return calls
 
@@ -70,13 +50,7 @@ def named(call: ToolCall, tools: Collection[str]) -> ToolCall:
         return call
     name = found.pop()
     is_namespace = re.search(re.escape(name) + r"[.:/]+[a-zA-Z_]", call.name)
-    return call if is_namespace else _changed(call, name=name)
-
-
-def readable(call: ToolCall) -> ToolCall:
-    """The call with a name of `[a-zA-Z0-9_-]{1,64}` and arguments that are a JSON object."""
-    name = re.sub(r"[^a-zA-Z0-9_-]", "_", call.name)[:_NAME] or "unnamed"
-    return _changed(call, name=name, arguments=_readable(call.arguments))
+    return call if is_namespace else changed(call, name=name)
 
 
 def as_message(response: ChatResponse, calls: Sequence[ToolCall]) -> ChatMessage:
@@ -84,12 +58,6 @@ def as_message(response: ChatResponse, calls: Sequence[ToolCall]) -> ChatMessage
     told = [readable(call) for call in calls]
     content = response.content if response.content.strip() else None
     return ChatMessage.assistant(content, told, response.provider_state)
-
-
-def with_readable_calls(message: ChatMessage) -> ChatMessage:
-    """The message with its calls as `readable` makes them; the same one if they are so."""
-    calls = tuple(readable(call) for call in message.tool_calls)
-    return message if calls == message.tool_calls else message.replace(tool_calls=calls)
 
 
 def joined(messages: Sequence[ChatMessage]) -> List[ChatMessage]:
@@ -116,27 +84,3 @@ def _both(first: Optional[Content], second: Optional[Content]) -> Content:
 
 def _parts(content: Optional[Content]) -> List[Dict[str, Any]]:
     return [{"type": "text", "text": content}] if isinstance(content, str) else list(content or ())
-
-
-def _readable(arguments: str) -> str:
-    if not arguments.strip():
-        return "{}"
-    meant = as_object(arguments)
-    if meant is None:
-        return json.dumps({UNREADABLE: arguments[:_KEPT]})
-    try:
-        if json.loads(arguments, parse_constant=_refuse) == meant:
-            return arguments  # as the model wrote it: its server may know the text again
-    except (ValueError, RecursionError):
-        pass
-    return json.dumps(meant, ensure_ascii=False)
-
-
-def _refuse(name: str) -> None:
-    raise ValueError(name)
-
-
-def _changed(call: ToolCall, **changes: str) -> ToolCall:
-    changed = call._replace(**changes)
-    changed.__dict__.update(call.__dict__)  # what the server wants back with it
-    return changed

@@ -12,7 +12,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Generator, List, NamedTuple, Optional, Tuple
 
-from agentstream.agent.conversation import Conversation, is_empty
+from agentstream.agent.conversation import Conversation
 from agentstream.agent.history import as_message, joined, made_by
 from agentstream.agent.journal import AgentLog
 from agentstream.agent.settings import AgentSettings
@@ -23,6 +23,7 @@ from agentstream.events.model import EventType, new_id
 from agentstream.events.stream import RunLog
 from agentstream.llm.accumulator import Accumulator, tokens_per_second
 from agentstream.llm.finish import remark_on
+from agentstream.llm.history import is_empty
 from agentstream.llm.messages import ChatMessage, ChatRequest, Content, Delta
 from agentstream.llm.stream import GuardedStream, as_delta_stream
 from agentstream.results import ChatResponse, ToolCall, Usage

@@ -258,6 +258,8 @@ class Call:
                 break
         self._raise_failure()
         if not dialect.ended and self._cancel.cancelled:
+            if dialect.holds_back:  # words that came before the cancel
+                yield from self._flush("")
             raise self._stopped("stream")
         yield from self._flush("" if dialect.ended else decoder.tail())
         self._raise_failure()

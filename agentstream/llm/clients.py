@@ -28,6 +28,7 @@ from agentstream.cancel import CancelToken
 from agentstream.llm.call import Call
 from agentstream.llm.chat.dialect import ChatTraits
 from agentstream.llm.dialect import Dialect
+from agentstream.llm.history import mended
 from agentstream.llm.hosted import Host
 from agentstream.llm.llama.dialect import LlamaDialect
 from agentstream.llm.messages import ChatMessage, ChatRequest, Delta, Prompt, as_request
@@ -107,10 +108,15 @@ class ChatClient(ABC):
 
         The request is sent when the first text is asked for.
 
+        Messages are brought into a form that every server can read (`llm/history.py`).
+
         Raises:
-            ConfigError: `prompt` is no request.
+            ConfigError: `prompt` is no request, or holds a call without its result.
         """
         request = as_request(prompt)
+        messages = mended(request.messages)
+        if messages is not request.messages:
+            request = request.replace(messages=messages)
         return TextStream(
             lambda token: self.stream_deltas(request, cancel=token),
             request.model or self.model,

@@ -70,7 +70,7 @@ _GONE_CODES = re.compile(
 _GONE = re.compile(
     r"\bmodel\b.{0,200}\b(does not exist|doesn't exist|not found|no longer|decommissioned"
     r"|been deprecated|been (shut|retired)|not available)\b|model not found|unknown model"
-    r"|invalid model name|no such model",
+    r"|invalid model name|no such model|^model: [\w.:/-]+$",
     re.IGNORECASE | re.DOTALL,
 )
 

@@ -126,7 +126,8 @@ class ChatRequest(Frozen):
     """A request to a model.  None leaves a field to the server's default.
 
     Attributes:
-        messages: `ChatMessage`s, or dicts in OpenAI's form, which are sent as they are.
+        messages: `ChatMessage`s, or dicts in OpenAI's form, which are sent as they are, but
+            for what no server could read (see `ChatClient.chat_stream`).
         model: overrides the client's.
         tools: tool descriptions in OpenAI's form.
         extra: further fields of the body, sent as they are; they win over ours.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import email.utils
 import re
 from typing import Any, Mapping, Optional
@@ -23,6 +24,10 @@ _AGAIN = (
     r"\s+(?:(?:about|approximately|another|at\s+least)\s+)?"
     rf"((?:{_NUMBER}\s*[a-z]+[\s,]*)+)"
 )
+#: Headers that say what is left of a limit.
+_LEFT = r"(?:x-|anthropic-)?ratelimit-(?:remaining|remaining-[\w-]+|[\w-]+-remaining)"
+#: What is no number of seconds, but a Unix time, or one in milliseconds.
+_UNIX, _UNIX_MS = 1e9, 1e11
 #: Where a body may say how long, and the unit.
 _FIELDS = {
     "retry_after": 1.0,
@@ -46,6 +51,9 @@ _BROKE_WORDS = (
     "|in arrears|overdue"
 )
 _TOO_FAST = "ratelimit|toomanyrequest|throttl"
+
+#: The words of a 500 that another try meets again.
+_STAYS = r"(?s)model name=.*failed to load|['\"`][\w.\[\]]+['\"`] is required\.?$"
 
 #: What errors told within a 200 amount to.
 _KINDS = (
@@ -75,8 +83,8 @@ def is_retryable(status: int, headers: Mapping[str, str], payload: Any, said: st
         return False
     if status == 429 and is_final(headers, payload, said):
         return False
-    # llama.cpp's router: the model's file is broken, and stays so.
-    return not (status == 500 and said.startswith("model name=") and "failed to load" in said)
+    # A model's file that is broken, and a request that lacks a field, stay so: llama.cpp.
+    return not (status == 500 and re.match(_STAYS, said))
 
 
 def is_final(headers: Mapping[str, str], payload: Any, said: str) -> bool:
@@ -129,11 +137,13 @@ def _bare(word: str) -> str:
 
 
 def retry_after(headers: Mapping[str, str], payload: Any, said: str, now: float) -> Optional[float]:
-    """Seconds that the server asks to wait, by its headers, its details or its words."""
+    """Seconds that the server asks to wait: by its headers, details, words, or limits' resets."""
     delay = parse_retry_after(headers, now=now)
     if delay is None:
         delay = _in_details(payload)
-    return _in_words(said) if delay is None else delay
+    if delay is None:
+        delay = _in_words(said)
+    return _in_limits(headers, now) if delay is None else delay
 
 
 def parse_retry_after(headers: Mapping[str, str], *, now: float) -> Optional[float]:
@@ -154,6 +164,39 @@ def parse_retry_after(headers: Mapping[str, str], *, now: float) -> Optional[flo
         except (TypeError, ValueError, OverflowError, IndexError):
             pass  # junk asks for nothing
     return max(delays) if delays else None
+
+
+def _in_limits(headers: Mapping[str, str], now: float) -> Optional[float]:
+    """Seconds until all limits that are used up begin anew; None if none is, or none says when.
+
+    As in `x-ratelimit-remaining-tokens: 0` and `x-ratelimit-reset-tokens: 6m0s`, or
+    `anthropic-ratelimit-tokens-remaining: 0` and `...-reset: 2026-11-27T09:47:55Z`.
+    """
+    waits = []
+    for name, left in headers.items():
+        if re.fullmatch(_LEFT, name) and re.fullmatch(r"0+(?:\.0+)?", left.strip()):
+            wait = _until(headers.get(name.replace("remaining", "reset"), "").strip(), now)
+            if wait is not None:
+                waits.append(wait)
+    return max(waits) if waits else None
+
+
+def _until(text: str, now: float) -> Optional[float]:
+    """Seconds until a reset: by a duration, by seconds, by a Unix time (or its ms), by a date."""
+    if re.fullmatch(r"\d{1,14}(?:\.\d{1,12})?", text):
+        value = float(text)
+        if value >= _UNIX_MS:
+            value /= 1000
+        wait = value - now if value >= _UNIX else value
+    elif re.fullmatch(rf"(?i)(?:{_NUMBER}\s*(?:ms|s|m|h|d)\s*)+", text):
+        wait = sum(float(n) * _SECONDS[unit.lower()] for n, unit in re.findall(_DURATION, text))
+    else:
+        date = re.sub("[zZ]$", "+00:00", text[:40])
+        try:
+            wait = datetime.datetime.fromisoformat(date).timestamp() - now
+        except (ValueError, OverflowError):
+            return None
+    return wait if wait > 0 else None
 
 
 def _in_details(payload: Any) -> Optional[float]:

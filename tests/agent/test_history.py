@@ -8,7 +8,7 @@ import re
 import pytest
 
 from agentstream import Agent, Conversation, Delta, ToolCall
-from agentstream.agent.history import UNREADABLE
+from agentstream.llm.history import UNREADABLE
 from agentstream.testing import ScriptedClient, ScriptedServer, text_chunks
 from agentstream.testing.pieces import DONE, chat_chunk
 from tests.kit.support import client_of

@@ -6,7 +6,7 @@ What the corpus calls arguable is decided here so: a stream with [DONE] and no
 finish_reason is whole; one with neither is truncated; "eos_token" stays as the
 server wrote it; the last two lines of the TGI stream, which no blank line
 parts, are one event that the end of the stream cut off, and so are dropped; a
-legacy `function_call` is not a tool call.
+legacy `function_call` is a tool call, with an id of ours.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import base64
 import json
 import pathlib
 import random
+from unittest.mock import ANY
 
 import pytest
 
@@ -71,6 +72,8 @@ def expectation(stream):
         expected["error"] = "ProviderStreamError"
     elif not stream["saw_done"] and expected["finish_reason"] is None:
         expected["error"] = "StreamTruncated"
+    if "function_call" in stream.get("extra", ()):
+        expected["tool_calls"] = [{"id": ANY, **stream["extra"]["function_call"]}]
     if expected["usage"] is not None:
         expected["usage"] = {k: v for k, v in expected["usage"].items() if v is not None}
     return expected

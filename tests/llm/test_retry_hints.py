@@ -6,6 +6,7 @@ import pytest
 
 from agentstream import errors
 from agentstream.agent import Agent
+from agentstream.llm.retry_hints import retry_after
 from agentstream.llm.settings import Retries
 from agentstream.runtime import Runtime
 from agentstream.testing import sse
@@ -137,3 +138,59 @@ def test_w13_they_are_obeyed(server):
     assert result.text == "Good."
     assert len(server.requests) == 4
     assert result.retries[-1].delay_s >= 0.12
+
+
+# --- limits that are used up -----------------------------------------------------------------
+
+NOW = 1_764_236_875.0  # 2025-11-27T09:47:55Z
+LIMITS = [
+    ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "6m0s"}, 360.0),
+    ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "120ms"}, 0.12),
+    ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": f"{NOW + 7:.0f}"}, 7.0),
+    ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": f"{NOW + 7:.0f}000"}, 7.0),
+    ({"ratelimit-remaining": "0", "ratelimit-reset": "30"}, 30.0),
+    (
+        {
+            "anthropic-ratelimit-requests-remaining": "0",
+            "anthropic-ratelimit-requests-reset": "2025-11-27T09:48:05Z",
+            "anthropic-ratelimit-input-tokens-remaining": "0",
+            "anthropic-ratelimit-input-tokens-reset": "2025-11-27T09:48:55Z",
+            "anthropic-ratelimit-tokens-remaining": "16000",
+            "anthropic-ratelimit-tokens-reset": "2025-11-27T10:48:55Z",
+        },
+        60.0,
+    ),
+    # nothing is used up; the reset is over; there is none; it is junk
+    ({"x-ratelimit-remaining-tokens": "10", "x-ratelimit-reset-tokens": "6m0s"}, None),
+    (
+        {
+            "anthropic-ratelimit-requests-remaining": "0",
+            "anthropic-ratelimit-requests-reset": "2024-03-26T20:00:00Z",
+        },
+        None,
+    ),
+    ({"x-ratelimit-remaining": "0"}, None),
+    ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "soon"}, None),
+    # who says it outright is believed first
+    ({"retry-after": "2", "x-ratelimit-remaining": "0", "x-ratelimit-reset": "30"}, 2.0),
+]
+
+
+@pytest.mark.parametrize(("headers", "expected"), LIMITS, ids=str)
+def test_w13_a_limit_that_is_used_up_says_when_it_begins_anew(headers, expected):
+    assert retry_after(headers, None, "", NOW) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("said", "retryable"),
+    [
+        ("'messages' is required", False),
+        ('"input[0].content" is required.', False),
+        ("model name=x failed to load", False),
+        ("a worker is required to restart", True),
+        ("Internal error: 'x' is required by the scheduler", True),
+    ],
+)
+def test_a_500_that_another_try_meets_again_is_not_retried(said, retryable):
+    error = status_error(500, {"error": {"code": 500, "message": said, "type": "server_error"}})
+    assert error.retryable is retryable

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Union
 
+from agentstream.errors import ConfigError
 from agentstream.llm.anthropic.blocks import blocks_of, sent_back
 from agentstream.llm.anthropic.parts import content_blocks
 from agentstream.llm.messages import ChatMessage
@@ -51,13 +52,16 @@ class Turns:
 
     def _add(self, message: ChatMessage) -> None:
         if message.role in ("system", "developer"):
-            self.system += content_blocks(message.content)
+            self.system += _said(content_blocks(message.content))
         elif message.role == "assistant":
             self._say("assistant", self._answer(message))
         elif message.role == "tool":
             self._add_result(message)
         else:
-            self._say("user", content_blocks(message.content))
+            blocks = _said(content_blocks(message.content))
+            if not blocks:
+                raise ConfigError("a message of the user's is blank: Messages refuses such a one")
+            self._say("user", blocks)
 
     def _say(self, role: str, blocks: List[Dict[str, Any]]) -> None:
         """Add blocks to the turn of `role`, a new one if the last one is the other's."""
@@ -72,7 +76,7 @@ class Turns:
         call_id = message.tool_call_id or ""
         content: Any = message.content
         if not isinstance(content, str):
-            content = content_blocks(content)
+            content = _said(content_blocks(content))
         result = {
             "type": "tool_result",
             "tool_use_id": self._ids.get(call_id) or _clean(call_id),
@@ -90,7 +94,7 @@ class Turns:
         content = message.content
         calls = {call.id: call for call in message.tool_calls}
         if isinstance(content, list):
-            blocks = content_blocks(content) + blocks_of("", calls)
+            blocks = _said(content_blocks(content)) + blocks_of("", calls)
         else:
             state = message.provider_state
             kept: Optional[List[Dict[str, Any]]] = None
@@ -112,6 +116,11 @@ class Turns:
             found = f"{wanted}_{number}"
         self._used.add(found)
         return found
+
+
+def _said(blocks: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
+    """The blocks without those of blank text, which are refused."""
+    return [b for b in blocks if b.get("type") != "text" or str(b.get("text", "")).strip()]
 
 
 def _clean(call_id: str) -> str:

@@ -115,6 +115,8 @@ class ChunkReader:
         if reasoning or self._reasoning.held:
             reasoning = self._reasoning.join(reasoning)
         calls = delta.get("tool_calls")
+        if not calls and delta.get("function_call"):  # what there was before tool_calls
+            calls = [{"index": 0, "function": delta["function_call"]}]
         pieces = self._tools.read(calls) if calls else ()
         if not (reasoning or pieces or finish or usage or model):
             return Delta(content) if content else None

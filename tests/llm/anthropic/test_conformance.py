@@ -66,8 +66,7 @@ def test_http_error(case):
     kinds = {401: errors.AuthError, 429: errors.RateLimited, 500: errors.ServerError}
     kinds[529] = errors.ServerError
     assert type(error) is kinds.get(case["status"], errors.BadRequest)
-    # llama.cpp tells of a request without messages as of its own failure.
-    assert error.retryable == (case["retryable"] or case["status"] == 500)
+    assert error.retryable == case["retryable"]
 
 
 # --- the way back -----------------------------------------------------------------------------

@@ -61,6 +61,30 @@ def test_what_messages_has_no_words_for():
         turns(ChatMessage.user([{"type": "input_audio", "input_audio": {}}]))
 
 
+def test_blank_text_is_never_sent():
+    """It is a 400, wherever it stands."""
+    call = ToolCall("c1", "look", "{}")
+    body = body_of(
+        ChatMessage.system(" "),
+        ChatMessage.system("Be brief."),
+        ChatMessage.user([text(""), text("hi"), text(" \n")]),
+        {"role": "assistant", "content": [text("")], "tool_calls": [call.to_dict()]},
+        {"role": "tool", "tool_call_id": "c1", "content": [text(" "), text("seen")]},
+        ChatMessage.assistant(" "),
+        ChatMessage.user("on"),
+    )
+    assert body["system"] == [text("Be brief.")]
+    user, answer, result = body["messages"]
+    assert user["content"] == [text("hi")]
+    assert [block["type"] for block in answer["content"]] == ["tool_use"]
+    assert result["content"][0]["content"] == [text("seen")]
+    assert result["content"][1:] == [text("on")]
+    assert "system" not in body_of(ChatMessage.system(""), ChatMessage.user("hi"))
+    for blank in (" ", [], [text("\t")]):
+        with pytest.raises(ConfigError, match="blank"):
+            body_of(ChatMessage.user(blank))
+
+
 def test_a_json_schema():
     schema = {"type": "object"}
     wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
@@ -374,13 +398,11 @@ def test_marks_stand_on_tools_system_and_the_last_two_user_turns():
 
 
 def test_marks_stand_only_where_they_can():
-    body = body_of(
-        ChatMessage.user([text("5"), text(" ")]), tools=[TOOL, {**SEARCH, "defer_loading": True}]
-    )
-    marked = mark(body)
+    body = body_of(tools=[TOOL, {**SEARCH, "defer_loading": True}])
+    marked = mark({**body, "messages": [{"role": "user", "content": [text("5"), text(" ")]}]})
     assert ["cache_control" in tool for tool in marked["tools"]] == [True, False]
     assert ["cache_control" in b for b in marked["messages"][0]["content"]] == [True, False]
-    assert not has_marks(mark(body_of(ChatMessage.user(" "))))
+    assert not has_marks(mark({"messages": [{"role": "user", "content": [text(" ")]}]}))
 
 
 def test_marks_of_ones_own():

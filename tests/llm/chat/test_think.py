@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from agentstream import errors
+from agentstream import CancelToken, errors
 from agentstream.llm.chat.think import HELD, ThinkSplitter
 from agentstream.llm.clients import OpenAIClient
+from agentstream.llm.messages import as_request
 from agentstream.llm.settings import Retries
-from agentstream.testing import Pause, text_chunks
+from agentstream.testing import Hang, Pause, text_chunks
 from agentstream.testing.pieces import chat_chunk, sse
 from tests.kit.support import ask, client_of
 
@@ -84,6 +85,22 @@ def test_w15_what_is_held_back_goes_out_before_a_failure(server, failure):
         result = ask(client)
     assert result.error is not None
     assert result.text == result.error.partial.content == "Hello"
+
+
+def test_w15_what_is_held_back_is_not_lost_when_the_call_is_stopped(server):
+    held = [chat_chunk({"content": text}) for text in ("Hel", "lo")]
+    server.reply(*held, chat_chunk({"reasoning_content": "now"}), Hang())
+    cancel = CancelToken()
+    texts = []
+    with client_of(server, think_tags=True) as client:
+        deltas = client.stream_deltas(as_request("hi"), cancel=cancel)
+        with pytest.raises(errors.Cancelled) as info:
+            for delta in deltas:
+                texts.append(delta.content)
+                if delta.reasoning:
+                    assert "".join(texts) == ""
+                    cancel.cancel()
+    assert info.value.partial.content == "".join(texts) == "Hello"
 
 
 def test_w15_what_is_held_back_stops_no_further_attempt(server):

@@ -369,3 +369,29 @@ def test_b17_lone_surrogates_in_ids_and_names():
 def test_b17_a_lone_surrogate_at_the_end_of_the_arguments():
     (call,) = answer_to(c(0, "c", "f", '{"a":"' + LONE)).tool_calls
     assert call.arguments == '{"a":"\ufffd'
+
+
+# --- what there was before tool_calls ---
+
+
+@pytest.mark.parametrize("reason", ["function_call", "stop", "length"])
+def test_a_legacy_function_call_is_a_call(reason):
+    pieces = [{"name": "look", "arguments": ""}, {"arguments": '{"at": '}, {"arguments": '"a"}'}]
+    reader, answer = ChunkReader(), Accumulator()
+    for piece in (*pieces, None):
+        choice = {"index": 0, "delta": {"content": None, "function_call": piece}}
+        if piece is None:
+            choice["finish_reason"] = reason
+        delta = reader.read({"choices": [choice]})
+        if delta is not None:
+            answer.add(delta)
+    answer.end()
+    (call,) = answer.response().tool_calls
+    assert (call.name, call.arguments, bool(call.id)) == ("look", '{"at": "a"}', True)
+    assert reader.flush() is None  # it is whole
+
+
+def test_a_legacy_function_call_of_a_whole_answer():
+    message = {"content": None, "function_call": {"name": "look", "arguments": A1}}
+    delta = ChunkReader().read_whole({"choices": [{"index": 0, "message": message}]})
+    assert [(piece.name, piece.arguments) for piece in delta.tool_calls] == [("look", A1)]

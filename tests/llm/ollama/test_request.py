@@ -8,6 +8,7 @@ from typing import Any, Dict
 import pytest
 
 from agentstream import ChatMessage, ChatRequest, ConfigError, OllamaClient, ToolCall
+from agentstream.llm.history import UNREADABLE
 from agentstream.testing import ollama_chunks
 from tests.kit.support import ask
 from tests.llm.ollama.kit import ollama_of, play
@@ -205,14 +206,20 @@ def test_what_cannot_be_asked_is_named(server, fields, name):
 
 
 @pytest.mark.parametrize("arguments", ["[1]", "{", '"x"', [1]])
-def test_arguments_that_are_no_object_are_refused(server, arguments):
+def test_arguments_that_are_no_object_are_refused_unless_they_were_mended(server, arguments):
     call = {"id": "c", "function": {"name": "f", "arguments": arguments}}
     messages = [
         {"role": "assistant", "content": "", "tool_calls": [call]},
-        ChatMessage.user("hi"),
+        ChatMessage.tool("c", "seen"),
     ]
-    with ollama_of(server) as client, pytest.raises(ConfigError, match="a call of f: arguments"):
+    with ollama_of(server) as client:
+        with pytest.raises(ConfigError, match="a call of f: arguments"):
+            list(client.stream_deltas(ChatRequest(messages)))
+        play(server, *ollama_chunks("Yes"))
         client.chat(messages)
+    told = server.requests[0].json["messages"][0]["tool_calls"][0]["function"]["arguments"]
+    text = arguments if isinstance(arguments, str) else "[1]"
+    assert told == {UNREADABLE: text}
 
 
 def test_no_tools_where_none_are_to_be_called(server):
