@@ -101,7 +101,12 @@ if TYPE_CHECKING:
     from agentstream.tools._tool import tool as tool
     from agentstream.workflow import Step as Step, Workflow as Workflow
     from agentstream.workflow.context import Context as Context
-    from agentstream.workflow.shapes import Branch as Branch, Parallel as Parallel, Repeat as Repeat
+    from agentstream.workflow.shapes import (
+        Branch as Branch,
+        Map as Map,
+        Parallel as Parallel,
+        Repeat as Repeat,
+    )
 
 #: Where each public name lives: what type checkers read above, for those who run it.
 _HOMES = {
@@ -162,7 +167,7 @@ _HOMES = {
     "agentstream.tools._tool": ("tool",),
     "agentstream.workflow": ("Step", "Workflow"),
     "agentstream.workflow.context": ("Context",),  # RunContext, by its older name
-    "agentstream.workflow.shapes": ("Branch", "Parallel", "Repeat"),
+    "agentstream.workflow.shapes": ("Branch", "Map", "Parallel", "Repeat"),
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -139,11 +139,11 @@ class StepResult(NamedTuple):
 
     Attributes:
         name, kind: the step's name, and "Agent", "Function", "Parallel",
-            "Branch", "Repeat", "Sequence" or "Workflow".
+            "Map", "Branch", "Repeat", "Sequence" or "Workflow".
         duration_ms: `duration_s` in milliseconds; until 0.3.
         output: an agent's text; what a function returned; the results by name
-            of a `Parallel`.  Of a step that did not complete: the text, as far
-            as it got.
+            of a `Parallel`, in a list of a `Map`.  Of a step that did not complete: the
+            text, as far as it got.
         usage: its tokens, those of the steps within it and of its retries
             among them; what a failed request used may not be known.
         tokens_per_second: of its last answer; None when it cannot be known.

@@ -201,8 +201,8 @@ class Outline:
         if dot:
             parent: Place = run.steps[head]
             branch = part if parent.kind == "Parallel" else ""
-            if parent.kind == "Repeat":
-                branch = f"round {part}"
+            if parent.kind in ("Repeat", "Map"):
+                branch = f"{'round' if parent.kind == 'Repeat' else 'item'} {part}"
         else:  # what holds it began before we came
             parent = run
             tail = label.rpartition(".")[2] if "." in label else ""

@@ -116,19 +116,26 @@ def workflow_started(workflow: str, steps: Iterable[Tuple[str, str]]) -> Data:
 
 
 def workflow_step_started(
-    head: Mapping[str, Any], *, attempt: int = 1, run: Optional[str] = None
+    head: Mapping[str, Any],
+    *,
+    attempt: int = 1,
+    run: Optional[str] = None,
+    items: Optional[int] = None,
 ) -> Data:
     """A step begins, or is tried again.
 
     Holds:
         attempt (from the second on): which try it is.
         run (of a workflow as a step): the id of the run that it starts.
+        items (of a Map): how many items its list has.
     """
     data = dict(head)
     if attempt > 1:
         data["attempt"] = attempt
     if run is not None:
         data["run"] = run
+    if items is not None:
+        data["items"] = items
     return data
 
 

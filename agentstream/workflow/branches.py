@@ -41,7 +41,12 @@ def linked(outer: CancelToken) -> Iterator[CancelToken]:
 
 
 def side_by_side(
-    work: Mapping[str, Work], cancel: CancelToken, lend: Lend, *, fail_fast: bool
+    work: Mapping[str, Work],
+    cancel: CancelToken,
+    lend: Lend,
+    *,
+    fail_fast: bool,
+    at_most: Optional[int] = None,
 ) -> Dict[str, Outcome]:
     """Run `work` side by side; returns the outcomes, in the order in which they ended.
 
@@ -51,10 +56,11 @@ def side_by_side(
         work: called with a token that ends when `cancel` does, or, with
             `fail_fast`, when another one fails.
         fail_fast: one that fails stops the others; what had not begun never does.
+        at_most: how many are under way at once, begun in their order; None for all.
     """
     with linked(cancel) as token:
         group = _Group(work, token, fail_fast)
-        for _ in range(len(work) - 1):
+        for _ in range(min(len(work), at_most or len(work)) - 1):
             if not lend(group.help):
                 break
         group.help()

@@ -111,8 +111,8 @@ class Workflow:
 
     Args:
         name: what the run's events call it.
-        steps: agents, functions, workflows, the shapes `Parallel`, `Branch` and
-            `Repeat`, `Step`s, and lists of them; at least one.
+        steps: agents, functions, workflows, the shapes `Parallel`, `Map`, `Branch`
+            and `Repeat`, `Step`s, and lists of them; at least one.
 
     Attributes:
         steps: a tuple of `Step`s.

@@ -173,7 +173,9 @@ class Execution:
         inner = scope.open_inner() if step.kind == "Workflow" else None
         self.log.append(
             EventType.WORKFLOW_STEP_STARTED,
-            payloads.workflow_step_started(state.head(), attempt=attempt, run=inner),
+            payloads.workflow_step_started(
+                state.head(), attempt=attempt, run=inner, items=_items(step, input)
+            ),
         )
         return perform(scope, input)
 
@@ -301,6 +303,11 @@ class Execution:
             self.log.append(kind, data)
         except LogError:
             logger.exception("%s of run %s is not in the log", kind.value, self.log.workflow_id)
+
+
+def _items(step: Step, input: Any) -> Optional[int]:
+    """How many items a `Map` has; None for another step, or no list."""
+    return len(input) if step.kind == "Map" and isinstance(input, (list, tuple)) else None
 
 
 def _delay(step: Step, error: BaseException, attempt: int, cancel: CancelToken) -> Optional[float]:

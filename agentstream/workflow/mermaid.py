@@ -46,9 +46,9 @@ def draw(steps: Tuple[Any, ...]) -> str:
     """Steps, from top to bottom: the text of a `flowchart TD`, with a line break at its end.
 
     Agents have round corners, functions square ones; a `Parallel` opens into its
-    branches and closes again, a `Branch` is a rhombus, a `Repeat` a frame with an
-    arrow back, a workflow within it a frame, and so is a list with a name, a
-    timeout or retries.
+    branches and closes again, a `Map` is a frame around the steps of an item, a
+    `Branch` is a rhombus, a `Repeat` a frame with an arrow back, a workflow within it
+    a frame, and so is a list with a name, a timeout or retries.
     """
     drawing = _Drawing()
     drawing.line('start(["input"])')
@@ -113,6 +113,16 @@ class _Drawing:
         join = self._node("results by name", "[[", "]]")
         for end in ends:
             self.arrow(end, join, "")
+        return join
+
+    def _map(self, step: Step, above: str, label: str) -> str:
+        self._open(f"{_caption(step)}, {getattr(step, 'at_most', '?')} at once")
+        first = self._node("each item", "[[", "]]")
+        self.arrow(above, first, label)
+        last = self.sequence(tuple(inner for _, inner in step.within()), first, "")
+        join = self._node("results in order", "[[", "]]")
+        self.arrow(last, join, "")
+        self._close()
         return join
 
     def _branch(self, step: Step, above: str, label: str) -> str:

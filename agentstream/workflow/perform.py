@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, List
 
 from agentstream import threads
 from agentstream.cancel import CancelToken
-from agentstream.errors import Cancelled, DeadlineExceeded, LimitExceeded, WorkflowFailed
+from agentstream.errors import (
+    Cancelled,
+    ConfigError,
+    DeadlineExceeded,
+    LimitExceeded,
+    WorkflowFailed,
+)
 from agentstream.text import safe_str
 from agentstream.workflow.branches import Outcome, linked
 from agentstream.workflow.definition import Step
 from agentstream.workflow.scope import Scope
-from agentstream.workflow.shapes import Branch, Parallel, Repeat
+from agentstream.workflow.shapes import Branch, Map, Parallel, Repeat
 
 __all__ = ["perform"]
 
@@ -72,8 +78,20 @@ def _sequence(scope: Scope, step: Step, input: Any) -> Any:
 
 
 def _parallel(scope: Scope, step: Parallel, input: Any) -> Dict[str, Any]:
-    outcomes = scope.side_by_side(step.branches, input, fail_fast=step.fail_fast)
+    branches = {name: (branch, input) for name, branch in step.branches.items()}
+    outcomes = scope.side_by_side(branches, fail_fast=step.fail_fast)
     return {name: _value_of(outcomes[name]) for name in step.branches}
+
+
+def _map(scope: Scope, step: Map, input: Any) -> List[Any]:
+    if not isinstance(input, (list, tuple)):
+        raise ConfigError(
+            f"step {step.name!r}: a Map needs a list, and its input is a "
+            f"{type(input).__name__}: let the step before it, a function, return one"
+        )
+    items = {str(number): (step.step, item) for number, item in enumerate(input, 1)}
+    outcomes = scope.side_by_side(items, fail_fast=step.fail_fast, at_most=step.at_most)
+    return [_value_of(outcomes[number]) for number in items]
 
 
 def _value_of(outcome: Outcome) -> Any:
@@ -108,6 +126,7 @@ _BY_KIND: Dict[str, Callable[[Scope, Any, Any], Any]] = {
     "Workflow": _workflow,
     "Sequence": _sequence,
     "Parallel": _parallel,
+    "Map": _map,
     "Branch": _branch,
     "Repeat": _repeat,
 }

@@ -83,12 +83,14 @@ class StepState:
         self.usage += usage
 
     def said(self) -> Any:
-        """The output so far: a text, or a dict of those of the branches."""
+        """The output so far: a text, or those of the branches or items."""
         if self.status == "completed":
             return self.output
         if self.agent_run is not None:
             return self.agent_run.text()
         within = self._in_order()
+        if self.step.kind == "Map":
+            return [inner.said() for inner in within]
         if self.places is not None:
             return {self.places[inner.label]: inner.said() for inner in within}
         return within[-1].said() if within else ""
@@ -139,8 +141,8 @@ class StepState:
     def _in_order(self) -> List[StepState]:
         within = list(self.within)
         if self.places is not None:
-            order = list(self.places)
-            within.sort(key=lambda inner: order.index(inner.label))
+            order = {label: number for number, label in enumerate(self.places)}
+            within.sort(key=lambda inner: order[inner.label])
         return within
 
 

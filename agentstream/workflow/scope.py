@@ -185,9 +185,13 @@ class Scope:
         )
 
     def side_by_side(
-        self, branches: Mapping[str, Step], input: Any, *, fail_fast: bool
+        self,
+        branches: Mapping[str, Tuple[Step, Any]],
+        *,
+        fail_fast: bool,
+        at_most: Optional[int] = None,
     ) -> Dict[str, Outcome]:
-        """Run steps within this one at once; returns what came of each, by name.
+        """Run steps within this one at once, each on its input; returns the outcomes by name.
 
         Raises:
             The error that ends this step: with `fail_fast` the first, else one
@@ -196,12 +200,14 @@ class Scope:
         execution, state = self._execution, self._state
         state.places = {f"{state.label}.{name}": name for name in branches}
 
-        def run(name: str, step: Step) -> Callable[[CancelToken], Any]:
+        def run(name: str, step: Step, input: Any) -> Callable[[CancelToken], Any]:
             label = f"{state.label}.{name}"
             return lambda token: execution.step(step, label, input, token, state.within)
 
-        work = {name: run(name, step) for name, step in branches.items()}
-        outcomes = side_by_side(work, self.cancel, execution.host.lend, fail_fast=fail_fast)
+        work = {name: run(name, *branch) for name, branch in branches.items()}
+        outcomes = side_by_side(
+            work, self.cancel, execution.host.lend, fail_fast=fail_fast, at_most=at_most
+        )
         name = first_failure(outcomes, self.cancel, fail_fast=fail_fast)
         error = None if name is None else outcomes[name].error
         if error is None:

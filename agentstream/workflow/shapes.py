@@ -1,4 +1,4 @@
-"""Parallel, Branch and Repeat: steps that hold other steps.  Values: perform.py runs them."""
+"""Parallel, Map, Branch and Repeat: steps that hold others.  Values: perform.py runs them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from agentstream import checks
 from agentstream.errors import ConfigError
 from agentstream.workflow.definition import Step, as_step, check_function
 
-__all__ = ["Branch", "Parallel", "Repeat"]
+__all__ = ["Branch", "Map", "Parallel", "Repeat"]
 
 
 class Parallel(Step):
@@ -77,6 +77,51 @@ class Parallel(Step):
     def within(self) -> Tuple[Tuple[str, Step], ...]:
         """As in `Step`."""
         return tuple(self.branches.items())
+
+
+class Map(Step):
+    """A step for each item of a list, some of them side by side; the output is a list.
+
+    The step's input is the list (a tuple will do); each item is the input of one run of
+    `step`, and the output has their results in the order of the items.  Of an empty list
+    it is empty.  They run in the runtime's threads, as the branches of a `Parallel` do.
+
+        Workflow("digest", [read_all, Map(summarizer, at_most=8), editor])
+
+    Args:
+        step: a step, or a list of them.
+        at_most: items under way at once, 1 or more; the others wait, in order.
+        fail_fast: one that fails stops the others and fails this step, at once.
+            False: all come to their end; the result of one that failed is
+            `{"error": "StallTimeout", "message": "..."}`, and the step fails only if
+            all of them did.
+        name, timeout, retries: as in `Step`, of all items together; `Step(agent,
+            retries=2)` as `step` tries each item again by itself.
+
+    Raises:
+        ConfigError: a setting cannot be used, or the step is none.
+    """
+
+    kind = "Map"
+
+    def __init__(
+        self,
+        step: Any,
+        at_most: int = 8,
+        *,
+        fail_fast: bool = True,
+        name: str = "map",
+        timeout: Optional[float] = None,
+        retries: int = 0,
+    ) -> None:
+        self._settle(name, timeout, retries)
+        self.step = as_step(step)
+        self.at_most: int = checks.whole("at_most", at_most, 1, of=f"step {name!r}")
+        self.fail_fast = fail_fast
+
+    def within(self) -> Tuple[Tuple[str, Step], ...]:
+        """As in `Step`; each item has a place of its own, "1" and on."""
+        return (("1", self.step),)
 
 
 class Branch(Step):

@@ -20,7 +20,7 @@ from agentstream.llm.transport import place_of
 from agentstream.providers import EMBEDDED, PROVIDERS, start_server
 from agentstream.tools import Tool, tool
 from agentstream.workflow.definition import Step, Workflow, takes_two
-from agentstream.workflow.shapes import Branch, Parallel, Repeat
+from agentstream.workflow.shapes import Branch, Map, Parallel, Repeat
 from agentstream.workflow_files.conditions import Condition
 from agentstream.workflow_files.importing import Importer
 from agentstream.workflow_files.parts import inert_tool
@@ -85,6 +85,8 @@ def assemble(spec: StepSpec, parts: Parts) -> Step:
         return Step(parts.workflow(spec.what), **settings)
     if spec.kind == "parallel":
         return Parallel(inner, **settings)
+    if spec.kind == "map":
+        return Map(inner["step"], **settings)
     condition = None if spec.condition is None else parts.condition(spec.condition)
     if spec.kind == "branch":
         assert condition is not None

@@ -100,7 +100,7 @@ def _agent(agent: AgentSpec) -> str:
 def _step(step: StepSpec, label: str, depth: int) -> Iterator[str]:
     before = "  " * depth + label + " "
     yield before + step.name + _what(step) + _settings(step.settings)
-    if step.kind == "repeat":
+    if step.kind in ("repeat", "map"):
         yield from _within(step.steps[0][1], depth + 1)
     elif step.kind == "branch":
         for name, inner in step.steps:
@@ -129,6 +129,8 @@ def _what(step: StepSpec) -> str:
         return f", the workflow of {step.what.label}"
     if step.kind == "parallel":
         return ": side by side" if step.name != "parallel" else ", side by side"
+    if step.kind == "map":
+        return f": for each item, {step.settings.get('at_most', 8)} at once"
     caption = step.condition.__name__ if step.condition is not None else ""
     if step.kind == "branch":
         otherwise = "" if len(step.steps) > 1 else ", else go on"

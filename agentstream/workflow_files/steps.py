@@ -10,7 +10,7 @@ from agentstream import checks
 from agentstream.agent.settings import ON_CUT
 from agentstream.workflow.context import PLACEHOLDER
 from agentstream.workflow.definition import Step
-from agentstream.workflow.shapes import Repeat
+from agentstream.workflow.shapes import Map, Repeat
 from agentstream.workflow_files.conditions import Condition, read_condition
 from agentstream.workflow_files.problems import (
     FLAG,
@@ -27,15 +27,15 @@ from agentstream.workflow_files.spec import StepSpec
 
 __all__ = ["STEP_KINDS", "StepReader", "stand_in"]
 
-STEP_KINDS = ("agent", "function", "parallel", "branch", "repeat", "workflow")
+STEP_KINDS = ("agent", "function", "parallel", "map", "branch", "repeat", "workflow")
 
 _DEEPEST = 40
 _COMMON = {"timeout": NUMBER.or_false(), "retries": WHOLE}
 _ONLY_FOR = {
-    "prompt": "agent",
-    "on_cut": "agent",
-    "fail_fast": "parallel",
-    "fail_at_limit": "repeat",
+    "prompt": ("agent",),
+    "on_cut": ("agent",),
+    "fail_fast": ("parallel", "map"),
+    "fail_at_limit": ("repeat",),
 }
 
 #: The names of a step's input: none of a text, and None where that is not known.
@@ -150,9 +150,9 @@ class StepReader:
             spec, after = getattr(self, f"_{kinds[0]}")(table, names, depth)
         table.done(
             {
-                key: f"is for a step with {owner!r}"
-                for key, owner in _ONLY_FOR.items()
-                if owner not in kinds
+                key: f"is for a step with {' or '.join(map(repr, owners))}"
+                for key, owners in _ONLY_FOR.items()
+                if not set(owners) & set(kinds)
             }
         )
         if len(kinds) != 1:
@@ -240,6 +240,28 @@ class StepReader:
         return StepSpec("parallel", "parallel", settings, steps=tuple(steps.items())), (
             frozenset(steps) if len(steps) == len(value) else None
         )
+
+    def _map(self, table: Table, names: Names, depth: int) -> Tuple[Optional[StepSpec], Names]:
+        if names == _START:
+            text = "the input is a text and no list, unless a program gives one"
+            self._problems.warn((*table.where, "map"), text)
+        elif names is not None:
+            what = "a text" if names == _TEXT else "results by name"
+            table.refuse("map", f"needs a list, and its input is {what}: a function can make one")
+        inner = table.table("map")
+        step, _ = self._inner(inner, "step", None, depth)
+        settings: Dict[str, Any] = {}
+        at_most = inner.get("at_most", WHOLE)
+        if at_most is not None:
+            inner.accepted("at_most", lambda: Map(stand_in, at_most=at_most))
+            settings["at_most"] = at_most
+        for owner in (inner, table):
+            fails = owner.get("fail_fast", FLAG)
+            if fails is not None:
+                settings["fail_fast"] = fails
+        inner.done()
+        steps = (("step", step),) if step is not None else ()
+        return StepSpec("map", "map", settings, steps=steps), None
 
     def _branch(self, table: Table, names: Names, depth: int) -> Tuple[Optional[StepSpec], Names]:
         inner = table.table("branch")

@@ -9,7 +9,7 @@ from typing import Any, Iterator, List
 
 import pytest
 
-from agentstream import Agent, Parallel, Repeat, Runtime, Step, Workflow
+from agentstream import Agent, Map, Parallel, Repeat, Runtime, Step, Workflow
 from agentstream.cancel import CancelToken
 from agentstream.console import Console
 from agentstream.console.status import StatusLine
@@ -218,7 +218,9 @@ def test_a_real_workflow_of_many_shapes(runtime: Runtime) -> None:
     side = Parallel(
         tone=critic, facts=[critic, critic], sub=inner, namer=Agent("namer", client=saying("Bob"))
     )
-    text = printed(runtime, Workflow("w", [side, Repeat(critic, at_most=2), lambda x: x.upper()]))
+    text = printed(
+        runtime, Workflow("w", [side, Repeat(critic, at_most=2), str.split, Map(critic, 1)])
+    )
     sections = re.findall(r"🤖 (.*) >\n   (.*)\n\n", text)
     assert text == "".join(f"🤖 {name} >\n   {said}\n\n" for name, said in sections)
     names = [name for name, _ in sections]
@@ -232,6 +234,8 @@ def test_a_real_workflow_of_many_shapes(runtime: Runtime) -> None:
             "namer",
             "critic (round 1)",
             "critic (round 2)",
+            "critic (item 1)",
+            "critic (item 2)",
         ]
     )
     place = names.index("critic (facts)")

@@ -1,7 +1,7 @@
 """Random workflows, and a small interpreter that says what must come of them.
 
 A plan is nested tuples; `build` makes steps of it, `interpret` computes what they return.  Values
-are whole numbers, texts and dicts of them; `size` makes a number of any, so that every step takes
+are whole numbers, texts, and dicts and lists of them; `size` makes a number of any, so that every step takes
 what any other one returns.
 """
 
@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Tuple
 
 from hypothesis import strategies as st
 
-from agentstream import Agent, Branch, EventType, Parallel, Repeat, Runtime, Step, Workflow
+from agentstream import Agent, Branch, EventType, Map, Parallel, Repeat, Runtime, Step, Workflow
 from agentstream.errors import WorkflowFailed
 from tests.kit.support import saying
 
@@ -39,6 +39,7 @@ def plans() -> st.SearchStrategy[List[Plan]]:
             st.tuples(st.just("sequence"), some),
             st.tuples(st.just("workflow"), some),
             st.tuples(st.just("parallel"), some, st.booleans()),
+            st.tuples(st.just("map"), inner, st.integers(0, 3), st.booleans()),
             st.tuples(st.just("branch"), inner, st.none() | inner),
             st.tuples(st.just("repeat"), inner, st.none() | st.integers(0, 9), st.integers(1, 3)),
         )
@@ -49,6 +50,8 @@ def plans() -> st.SearchStrategy[List[Plan]]:
 def size(value: Any) -> int:
     if isinstance(value, dict):
         return sum(size(item) for name, item in value.items() if name != "message")
+    if isinstance(value, list):
+        return sum(map(size, value))
     return len(value) if isinstance(value, str) else int(value)
 
 
@@ -70,6 +73,9 @@ def build(plan: Plan) -> Any:
         return Workflow("inner", steps) if kind == "workflow" else Step(steps)
     if kind == "parallel":
         return Parallel({str(n): build(step) for n, step in enumerate(rest[0])}, fail_fast=rest[1])
+    if kind == "map":
+        items = Step(lambda value: [size(value) + n for n in range(rest[1])], name="items")
+        return Step([items, Map(build(rest[0]), at_most=2, fail_fast=rest[2])])
     if kind == "branch":
         otherwise = None if rest[1] is None else build(rest[1])
         return Branch(lambda value: size(value) % 2, build(rest[0]), otherwise)
@@ -94,7 +100,11 @@ def interpret(plan: Plan, value: Any) -> Any:
     if kind == "sequence":
         return _in_turn(rest[0], value)
     if kind == "parallel":
-        return _side_by_side(rest[0], value, rest[1])
+        named = {str(number): (plan, value) for number, plan in enumerate(rest[0])}
+        return _side_by_side(named, rest[1])
+    if kind == "map":
+        items = {str(n): (rest[0], size(value) + n) for n in range(rest[1])}
+        return list(_side_by_side(items, rest[2]).values())
     if kind == "branch":
         chosen = rest[0] if size(value) % 2 else rest[1]
         return value if chosen is None else interpret(chosen, value)
@@ -111,21 +121,23 @@ def _in_turn(plans: List[Plan], value: Any) -> Any:
     return value
 
 
-def _side_by_side(plans: List[Plan], value: Any, fail_fast: bool) -> Any:
+def _side_by_side(plans: Dict[str, Tuple[Plan, Any]], fail_fast: bool) -> Any:
     found: Dict[str, Any] = {}
     failed: List[Failed] = []
-    for number, plan in enumerate(plans):
+    for name, (plan, value) in plans.items():
         try:
-            found[str(number)] = interpret(plan, value)
+            found[name] = interpret(plan, value)
         except Failed as error:
             failed.append(error)
-            found[str(number)] = {"error": str(error)}
+            found[name] = {"error": str(error)}
     if failed and (fail_fast or len(failed) == len(plans)):
         raise failed[0]
     return found
 
 
 def _without_messages(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_messages(item) for item in value]
     if isinstance(value, dict):
         return {k: _without_messages(v) for k, v in value.items() if k != "message"}
     return value

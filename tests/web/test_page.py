@@ -15,6 +15,7 @@ from agentstream import (
     Agent,
     Cancelled,
     EventType,
+    Map,
     Parallel,
     Repeat,
     Runtime,
@@ -211,7 +212,9 @@ def test_branches_stream_at_once_each_under_its_name(page: Browser, server: Scri
         inner = Workflow("inner", [Agent("editor", client=saying("Good."))])
         branches = {**agents, "tone": Step(agents["tone"], retries=1)}
         again = Repeat([Agent("writer", client=saying("Dear"))], at_most=2)
-        workflow = Workflow("letter", [Parallel(branches, name="study"), inner, again])
+        lines = Map(Agent("liner", client=saying("So.")), at_most=1, name="lines")
+        steps = [Parallel(branches, name="study"), inner, again, str.split, lines]
+        workflow = Workflow("letter", steps)
         with Runtime() as runtime, serving(runtime) as url:
             handle = runtime.submit(workflow, "go")
             page.open(url + "#" + handle.workflow_id)
@@ -238,13 +241,16 @@ def test_branches_stream_at_once_each_under_its_name(page: Browser, server: Scri
 def check_ended(page: Browser, before: List[str], names: Any) -> None:
     """Cards in their places, chips for the run's own steps, the ways to the inner run and back."""
     after = page.texts(".card h3")
-    assert after == [*before, "inner", "writer round 1", "writer round 2"]
+    rounds = ["writer round 1", "writer round 2"]
+    assert after == [*before, "inner", *rounds, "liner item 1"]
     for name in names:
         page.wait_text(TEXT, "".join(words(20, name)))
     assert page.texts("#steps > li > button") == [
         "study, completed",
         "inner, completed",
         "repeat round 2, completed",
+        "split, completed",
+        "lines 1 of 1 items, completed",
     ]
     assert sorted(page.texts("#steps ul button")) == [
         "facts, completed",

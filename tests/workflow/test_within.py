@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import random
 import threading
 import time
@@ -222,8 +223,11 @@ def agent(name: str) -> Agent:
     return Agent(name, client=saying("x"))
 
 
-def test_a_run_that_failed_leaves_no_cycle(runtime: Runtime) -> None:
+def test_a_run_that_failed_leaves_no_cycle(
+    runtime: Runtime, caplog: pytest.LogCaptureFixture
+) -> None:
     """What a failed run held is gone with its error, without the garbage collector."""
+    caplog.set_level(logging.INFO, "agentstream")  # what is captured holds the traceback
 
     class Input(dict):  # type: ignore[type-arg]
         pass

@@ -93,7 +93,9 @@ BAD = {
     "[clients.c]\nprovider = 'embedded'\nbase_url = 'http://x'": ["[clients.c] base_url: unknown"],
     "[[steps]]\nagent = 'aa'": ["[[steps]] 3 agent: there is no agent 'aa'; did you mean 'a'? The"],
     "[[steps]]\nagent = 5": ["[[steps]] 3 agent: must be a text, not a whole number"],
-    "[[steps]]\nname = 'x'": ["[[steps]] 3: must have one of agent, function, parallel, branch, r"],
+    "[[steps]]\nname = 'x'": [
+        "[[steps]] 3: must have one of agent, function, parallel, map, branch"
+    ],
     "[[steps]]\nagent = 'a'\nfunction = 'm:f'": ["[[steps]] 3: must have one", "not agent and fun"],
     "[[steps]]\nagnt = 'a'": ["[[steps]] 3 agnt: unknown key; did you mean 'agent'?"],
     "[[steps]]\nagent = 'a'\ntimeout = 0": [
@@ -101,7 +103,9 @@ BAD = {
     ],
     "[[steps]]\nagent = 'a'\nretries = -1": ["[[steps]] 3 retries: must be 0 or more, not -1"],
     "[[steps]]\nagent = 'a'\nname = ''": ["[[steps]] 3 name: must not be empty"],
-    "[[steps]]\nagent = 'a'\nfail_fast = true": ["3 fail_fast: is for a step with 'parallel'"],
+    "[[steps]]\nagent = 'a'\nfail_fast = true": [
+        "3 fail_fast: is for a step with 'parallel' or 'map'"
+    ],
     "[[steps]]\nfunction = 'm:f'\nprompt = 'x'": ["3 prompt: is for a step with 'agent'"],
     "[[steps]]\nfunction = 'f'": ['[[steps]] 3 function: must be "module:name"'],
     "[[steps]]\nagent = 'a'\nprompt = '{input.x}'": ["3 prompt: {input.x}: its input is a text, w"],
@@ -135,6 +139,18 @@ BAD = {
     ],
     "[[steps]]\nbranch = {if = {equals = 'x', context = 'y'}, then = {agent = 'a'}}": [
         "3 branch.if.context: context.y is set nowhere: write it into [context]"
+    ],
+    "[[steps]]\nfunction = 'm:f'\n[[steps]]\nmap = {at_most = 0, fail_fast = 1, x = 2}": [
+        "[[steps]] 4 map.step: is missing: it must be a step",
+        "4 map.at_most: must be 1 or more",
+        "4 map.fail_fast: must be true or false",
+        "4 map.x: unknown key",
+    ],
+    "[[steps]]\nmap = {step = {agent = 'a'}}": [
+        "3 map: needs a list, and its input is a text: a function can make one"
+    ],
+    "[[steps]]\nparallel = {a = {agent='a'}}\n[[steps]]\nmap = {step = {agent = 'a'}}": [
+        "4 map: needs a list, and its input is results by name"
     ],
     "[[steps]]\nrepeat = {step = {agent = 'a'}}": ["3 repeat.at_most: is missing: it must be a w"],
     "[[steps]]\nrepeat = {step = {agent = 'a'}, at_most = 0}": [

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from agentstream import Runtime
+from agentstream.testing import ScriptedServer, text_chunks
 from agentstream.workflow_files import load_workflow
 from tests.kit.files_support import BASE, refusal
 
@@ -62,3 +64,26 @@ def test_a_prompt_without_its_input_or_with_a_slip_is_told(write: Any) -> None:
         path = write("context = {tone = 'x'}\n[agents.a]\n" + steps)
         warnings = [w.partition(" prompt: ")[2] for w in load_workflow(path).warnings]
         assert warnings == told, prompt
+
+
+def test_a_map_runs_its_step_for_each_item(write: Any, module: Any, server: ScriptedServer) -> None:
+    module("listing", "def lines(text):\n    return text.split()\n")
+    server.default(*text_chunks("so"))
+    path = write(
+        f"[clients.c]\nbase_url = '{server.url}'\n[agents.a]\nclient = 'c'\n"
+        f"[[steps]]\nfunction = 'listing:lines'\n[[steps]]\nfail_fast = false\n"
+        "map = {step = {agent = 'a', prompt = 'Sum up {input}'}, at_most = 2}\n"
+    )
+    file = load_workflow(path)
+    assert file.warnings == ()
+    assert "2. map: for each item, 2 at once (all come to their end)" in file.describe()
+    with file.build(environ={}) as workflow, Runtime() as runtime:
+        assert runtime.run(workflow, "one two three").output == ["so"] * 3
+    asked = sorted(request.json["messages"][-1]["content"] for request in server.requests)
+    assert asked == ["Sum up one", "Sum up three", "Sum up two"]
+
+
+def test_a_map_of_the_input_is_a_warning_for_the_command_line_has_texts_only(write: Any) -> None:
+    path = write("[agents.a]\n[[steps]]\nmap = {step = {agent = 'a'}}\n")
+    (warning,) = load_workflow(path).warnings
+    assert "map: the input is a text and no list, unless a program gives one" in warning

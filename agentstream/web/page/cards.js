@@ -27,8 +27,20 @@
       known.inner ??= known.item.appendChild(make('ul', { 'aria-label': 'Branches' }));
       return chipState(chipOf(step, part, known.inner).button, state);
     }
+    if (view.kinds.get(up) === 'Map') {
+      if (state !== 'running') known.done?.add(step);
+      showItems(known);
+    }
     if (view.kinds.get(up) === 'Repeat') put(known.about, ` round ${part}`);
     if (view.kinds.get(up) === 'Branch') put(known.about, ` ${part}`);
+  }
+  /** A step for each of so many items begins, or begins again: its chip counts those done. */
+  function countItems(step, items) {
+    const known = view.chips.get(step);
+    if (known) showItems(Object.assign(known, { items, done: new Set() }));
+  }
+  function showItems(known) {
+    if (known.done) put(known.about, ` ${known.done.size} of ${known.items} items`);
   }
   function chipOf(step, name, list) {
     let known = view.chips.get(step);
@@ -86,6 +98,7 @@
     const names = [], found = parts(step);
     for (const [kind, part] of found) {
       if (kind === 'Parallel' && part !== agent) names.unshift(part);
+      if (kind === 'Map') names.unshift(`item ${part}`);
       if (kind === 'Repeat') names.unshift(`round ${part}`);
     }
     const attempts = [step, ...found.map((one) => holder(one[2]))].map((s) => view.attempts.get(s));
@@ -96,7 +109,7 @@
   /** The last card of the same branch: what belongs together stays so. */
   function lastOf(step) {
     const cards = [...view.cards.values()];
-    const places = parts(step).filter(([kind]) => kind === 'Parallel').map((one) => one[2]);
+    const places = parts(step).filter(([kind]) => kind === 'Parallel' || kind === 'Map').map((one) => one[2]);
     for (const place of [step, ...places]) {
       const nodes = new Set(cards.filter((c) => within(c.step, place)).map((c) => c.node));
       const last = [...$('cards').children].reverse().find((node) => nodes.has(node));

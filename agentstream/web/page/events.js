@@ -36,6 +36,7 @@
       view.kinds.set(data.step, data.kind);
       if (data.attempt > 1) view.attempts.set(data.step, data.attempt);
       chip(data.step, data.name, 'running');
+      if (is(data.items)) countItems(data.step, data.items);
       if (data.run) runCard(data);
     },
     workflow_step_completed(data) {
