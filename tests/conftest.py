@@ -44,6 +44,10 @@ SETTLE = 2.0  # seconds
 # Started once a process, on first use, and meant to stay.
 ALLOWED_THREADS = {"agentstream-clock"}
 
+#: The marks of tests that need more than Python.
+REAL_PARTS = ("real_llama", "browser")
+_FIRST = ("recipes", "cli", "local", "faults", "web", "runtime", "events")
+
 _FAILED = pytest.StashKey[bool]()
 _EXEMPT = pytest.StashKey["Held"]()
 
@@ -106,13 +110,29 @@ def _leaks(before: Held, exempt: Held) -> Held:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "leak_exempt: may leave threads and descriptors behind")
     config.stash[_EXEMPT] = Held(set(), Counter())
+    # pytest-xdist would hand out the files by their number of tests; the slow ones have few.
+    config.option.loadscopereorder = False
 
 
-def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
+def _slow(item: pytest.Item) -> int:
+    """How early a test's file is handed out: what starts models, browsers and programs first."""
+    room = item.path.relative_to(item.config.rootpath).parts[1]
+    return _FIRST.index(room) if room in _FIRST else len(_FIRST)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # one of the processes that share the suite
+        real = {i.path for i in items for name in REAL_PARTS if i.get_closest_marker(name)}
+        items.sort(key=lambda item: (item.path not in real, _slow(item)))
     # Processes that share the suite (pytest-xdist) must call a test by one name.
     changing = [item.nodeid for item in items if " at 0x" in item.nodeid]
     if changing:
         raise pytest.UsageError(f"a test's id must not hold an address: {changing[0]}")
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # the collections to come need not walk through seven thousand tests each time
 
 
 @pytest.hookimpl(wrapper=True)

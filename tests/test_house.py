@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import json
 import pathlib
@@ -17,8 +18,6 @@ from benchmarks.import_cost import measure
 
 PACKAGE = pathlib.Path(agentstream.__file__).parent
 PROJECT = pathlib.Path(__file__).parent.parent
-FILES = sorted(PACKAGE.rglob("*.py"))
-NAMES = [path.relative_to(PACKAGE).as_posix() for path in FILES]
 
 # --- who may import whom --------------------------------------------------------------------
 
@@ -34,17 +33,59 @@ ROOMS: List[str] = [
 STRANGERS = {("llm", "tools"), ("events", "llm"), ("events", "tools"), ("events", "schema")}
 
 
-def imports(path: pathlib.Path) -> Iterator[Tuple[str, int]]:
-    """The modules that a file imports, with their lines."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from ((alias.name, node.lineno) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{path}: a relative import"
-            yield node.module or "", node.lineno
-            yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+class File:
+    """A file of the package, parsed once."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.name = path.relative_to(PACKAGE).as_posix()
+        self.room = room_of(self.name)
+        self.text = path.read_text("utf-8")
+        self.tree = ast.parse(self.text)
+        self.nodes = list(ast.walk(self.tree))
+        self.imports = list(self._imports())
+
+    def _imports(self) -> Iterator[Tuple[str, int]]:
+        """The modules that the file imports, with their lines."""
+        for node in self.nodes:
+            if isinstance(node, ast.Import):
+                yield from ((alias.name, node.lineno) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                assert not node.level, f"{self.name}: a relative import"
+                yield node.module or "", node.lineno
+                yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+
+    def arrows(self) -> Dict[str, int]:
+        """{file that it imports: line}; `from package import module` is the module's."""
+        pairs = {(file_of(module), line) for module, line in self.imports}
+        return {
+            file: line
+            for file, line in pairs
+            if file not in ("", self.name)
+            and not (
+                file.endswith("__init__.py")
+                and any(
+                    other != file and at == line and other.startswith(file[: -len("__init__.py")])
+                    for other, at in pairs
+                )
+            )
+        }
+
+    def uses(self) -> Set[str]:
+        """What it imports, the attributes it uses ("a.b"), what it calls ("f()", "a.b()")."""
+        found = {module for module, _ in self.imports}
+        for node in self.nodes:
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                found.add(f"{node.value.id}.{node.attr}")
+            if isinstance(node, ast.Call) and isinstance(node.func, (ast.Name, ast.Attribute)):
+                found.add(ast.unparse(node.func) + "()")
+        return found
 
 
+def room_of(file: str) -> str:
+    return file.split("/")[0].replace(".py", "")
+
+
+@functools.cache
 def file_of(module: str) -> str:
     """The file of a module of ours, relative to the package; "" if it is none."""
     path = PROJECT.joinpath(*module.split("."))
@@ -54,46 +95,31 @@ def file_of(module: str) -> str:
     return ""
 
 
-def arrows() -> Dict[str, Dict[str, int]]:
-    """{file: {file that it imports: line}}; `from package import module` is the module's."""
-    found: Dict[str, Dict[str, int]] = {}
-    for name in NAMES:
-        pairs = {(file_of(module), line) for module, line in imports(PACKAGE / name)}
-        found[name] = {
-            file: line
-            for file, line in pairs
-            if file not in ("", name)
-            and not (
-                file.endswith("__init__.py")
-                and any(
-                    other != file and at == line and other.startswith(file[: -len("__init__.py")])
-                    for other, at in pairs
-                )
-            )
-        }
-    return found
+@pytest.fixture(scope="module")
+def files() -> List[File]:
+    return [File(path) for path in sorted(PACKAGE.rglob("*.py"))]
 
 
-ARROWS = arrows()
+@pytest.fixture(scope="module")
+def arrows(files: List[File]) -> Dict[str, Dict[str, int]]:
+    return {file.name: file.arrows() for file in files}
 
 
-def room_of(file: str) -> str:
-    return file.split("/")[0].replace(".py", "")
+def test_imports_go_one_way(arrows: Dict[str, Dict[str, int]]) -> None:
+    wrong = []
+    for name, targets in arrows.items():
+        room = room_of(name)
+        for other, line in targets.items():
+            target = room_of(other)
+            if target != room and ROOMS.index(target) > ROOMS.index(room):
+                wrong.append(f"{name}:{line}: an arrow up, to {other}")
+            if (room, target) in STRANGERS:
+                wrong.append(f"{name}:{line}: {room} must not know {target}")
+    assert wrong == []
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_imports_go_one_way(name: str) -> None:
-    room = room_of(name)
-    for other, line in ARROWS[name].items():
-        target = room_of(other)
-        if target == room:
-            continue
-        assert ROOMS.index(target) < ROOMS.index(room), f"{name}:{line}: an arrow up, to {other}"
-        assert (room, target) not in STRANGERS, f"{name}:{line}: {room} must not know {target}"
-
-
-def test_no_imports_go_in_a_circle() -> None:
-    left = {name: set(targets) for name, targets in ARROWS.items()}
+def test_no_imports_go_in_a_circle(arrows: Dict[str, Dict[str, int]]) -> None:
+    left = {name: set(targets) for name, targets in arrows.items()}
     while True:  # take away who imports nobody that is left
         free = {name for name, targets in left.items() if not targets & set(left)}
         if not free:
@@ -109,55 +135,49 @@ def test_no_imports_go_in_a_circle() -> None:
     assert sorted(left) == []
 
 
-def test_the_list_of_rooms_is_that_of_the_house() -> None:
-    assert {room_of(name) for name in NAMES} == set(ROOMS)
-    assert "workflow/__init__.py" in ARROWS["runtime/runtime.py"] or any(
-        name.startswith("workflow/") for name in ARROWS["runtime/runtime.py"]
-    )
-    assert len(set(ARROWS)) > 100
+def test_the_list_of_rooms_is_that_of_the_house(arrows: Dict[str, Dict[str, int]]) -> None:
+    assert {room_of(name) for name in arrows} == set(ROOMS)
+    assert any(name.startswith("workflow/") for name in arrows["runtime/runtime.py"])
+    assert len(arrows) > 100
 
 
-def test_few_modules_stand_beside_the_packages() -> None:
-    modules = [name for name in NAMES if "/" not in name and name != "__init__.py"]
+def test_few_modules_stand_beside_the_packages(files: List[File]) -> None:
+    modules = [file.name for file in files if "/" not in file.name and file.name != "__init__.py"]
     assert len(modules) <= 8, modules
 
 
 # --- how large things are -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_files_and_functions_are_of_a_size_to_be_read(name: str) -> None:
-    text = (PACKAGE / name).read_text("utf-8")
-    assert text.count("\n") <= 480, name
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef):
-            where = f"{name}:{node.lineno}: {node.name}"
-            assert (node.end_lineno or 0) - node.lineno + 1 <= 60, f"{where} is too long"
-            arguments = node.args
-            count = len(arguments.posonlyargs + arguments.args + arguments.kwonlyargs)
-            count += bool(arguments.vararg) + bool(arguments.kwarg)
-            assert count <= 16, f"{where} takes too many parameters"
+def test_files_and_functions_are_of_a_size_to_be_read(files: List[File]) -> None:
+    large = [file.name for file in files if file.text.count("\n") > 480]
+    for file in files:
+        for node in file.nodes:
+            if isinstance(node, ast.FunctionDef):
+                where = f"{file.name}:{node.lineno}: {node.name}"
+                arguments = node.args
+                count = len(arguments.posonlyargs + arguments.args + arguments.kwonlyargs)
+                count += bool(arguments.vararg) + bool(arguments.kwarg)
+                if (node.end_lineno or 0) - node.lineno + 1 > 60:
+                    large.append(f"{where} is too long")
+                if count > 16:
+                    large.append(f"{where} takes too many parameters")
+    assert large == []
 
 
 # --- what is done in one room only ----------------------------------------------------------
 
 #: The first part of a path, or all of it: what may be done there.
 EDGE_ROOMS = ("cli/", "__main__.py", "console/", "local/", "testing/", "web/")
+LOOPS = {"asyncio", "anyio", "trio", "aiohttp", "httpx"}
 #: What speaks HTTP by other rules: its own proxies, redirects and timeouts.
 HTTP_OF_OTHERS = {"urllib.request", "http.client", "urllib.error"}
-
-
-def uses(path: pathlib.Path) -> Set[str]:
-    """The names a file imports, the attributes it uses ("a.b"), what it calls ("f()", "a.b()")."""
-    found = {module for module, _ in imports(path)}
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            found.add(f"{node.value.id}.{node.attr}")
-        if isinstance(node, ast.Call) and isinstance(node.func, (ast.Name, ast.Attribute)):
-            found.add(ast.unparse(node.func) + "()")
-    return found
-
-
+THREADS = {
+    *("threading.Thread()", "Thread()", "threading.Timer()", "Timer()"),
+    *("_thread.start_new_thread", "concurrent.futures.ThreadPoolExecutor"),
+}
+CONSOLE = {"print()", "sys.argv", "sys.stdout", "sys.stderr", "input()"}
+ENVIRONMENT = {"os.environ", "os.getenv", "os.environb"}
 #: What the clients read of the environment.
 VARIABLES = {
     "llm/clients.py": ("OPENAI_API_KEY", "OPENAI_BASE_URL"),
@@ -165,44 +185,44 @@ VARIABLES = {
 }
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_each_thing_is_done_in_its_room(name: str) -> None:
-    used = uses(PACKAGE / name)
-    place = name
-    tops = {module.split(".")[0] for module, _ in imports(PACKAGE / name)}
+def forbidden_in(name: str) -> Set[str]:
+    """What a file must not use."""
     forbidden = {"time.sleep", "sleep()"}
-    assert not tops & {"asyncio", "anyio", "trio", "aiohttp", "httpx"}
-    if not place.startswith("llm/transport"):
-        assert not tops & {"requests", "urllib3"}
-        if not place.startswith("local/"):
-            assert not {module for module, _ in imports(PACKAGE / name)} & HTTP_OF_OTHERS
-    if not place.startswith("threads/") and not place.startswith("testing/"):
-        forbidden |= {
-            "threading.Thread()",
-            "Thread()",
-            "threading.Timer()",
-            "Timer()",
-            "_thread.start_new_thread",
-            "concurrent.futures.ThreadPoolExecutor",
-        }
-    if not place.startswith(EDGE_ROOMS):
-        forbidden |= {"print()", "sys.argv", "sys.stdout", "sys.stderr", "input()"}
+    if not name.startswith(("threads/", "testing/")):
+        forbidden |= THREADS
+    if not name.startswith(("llm/transport", "local/")):
+        forbidden |= HTTP_OF_OTHERS
+    if not name.startswith(EDGE_ROOMS):
+        forbidden |= CONSOLE
         # By convention: a provider's key and URL; SSL_CERT_FILE and the proxies'.
-        if place not in (*VARIABLES, "llm/transport/environment.py"):
-            forbidden |= {"os.environ", "os.getenv", "os.environb"}
-    assert not used & forbidden, f"{name} uses {used & forbidden}"
+        if name not in (*VARIABLES, "llm/transport/environment.py"):
+            forbidden |= ENVIRONMENT
+    return forbidden
+
+
+def test_each_thing_is_done_in_its_room(files: List[File]) -> None:
+    wrong = {}
+    for file in files:
+        tops = {module.split(".")[0] for module, _ in file.imports}
+        elsewhere = (
+            LOOPS if file.name.startswith("llm/transport") else LOOPS | {"requests", "urllib3"}
+        )
+        used = (file.uses() & forbidden_in(file.name)) | (tops & elsewhere)
+        if used:
+            wrong[file.name] = used
+    assert wrong == {}
 
 
 @pytest.mark.parametrize("name", VARIABLES)
 def test_a_client_reads_its_providers_variables_and_no_others(name: str) -> None:
-    text = (PACKAGE / name).read_text("utf-8")
+    file = File(PACKAGE / name)
     read = [
         node.args[0].value  # type: ignore[attr-defined]
-        for node in ast.walk(ast.parse(text))
+        for node in file.nodes
         if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("os.environ")
     ]
     assert tuple(sorted(read)) == VARIABLES[name]
-    assert text.count("os.environ") == len(read)
+    assert file.text.count("os.environ") == len(read)
 
 
 # --- importing it ---------------------------------------------------------------------------
@@ -293,11 +313,9 @@ def test_importing_costs_little_more_than_requests() -> None:
 # --- what is written ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_file_opens_with_its_charter(name: str) -> None:
-    docstring = ast.get_docstring(ast.parse((PACKAGE / name).read_text("utf-8")))
-    if name != "_version.py":
-        assert docstring
+def test_every_file_opens_with_its_charter(files: List[File]) -> None:
+    bare = [file.name for file in files if not ast.get_docstring(file.tree)]
+    assert bare == ["_version.py"]
 
 
 def public_names() -> Iterator[Tuple[str, Any]]:

@@ -46,7 +46,7 @@ def test_t01_an_agent_whose_answers_are_cut_ends_in_an_answer_or_a_limit(
             tool_choice="required",  # a small model would rather talk
             max_tokens=max_tokens,
             temperature=0.0,
-            tool_limits=ToolLimits(max_rounds=6),
+            tool_limits=ToolLimits(max_rounds=3),
         )
         try:
             output = agent.execute(question, conversation=conversation)

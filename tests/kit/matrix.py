@@ -4,11 +4,10 @@
     python tests/kit/matrix.py lowest newest  those; "lowest" is 3.9 with the lowest versions
                                               of the dependencies (lowest.txt)
 
-Each gets a virtual environment of its own under .venvs/; two run at a time.
+Each gets a virtual environment of its own under .venvs/ and four processes: they mostly wait.
 Only the standard library: it is started by whatever `python3` is.
 """
 
-import concurrent.futures
 import glob
 import os
 import re
@@ -58,9 +57,9 @@ def run(version, inside):
     """True if the suite passes; its last line is printed, and all of it where it does not."""
     started = time.monotonic()
     command = [inside, "-m", "pytest", "-q", "-o", "cache_dir=.venvs/cache-" + version]
-    suite = _suite([*command, "-m", WITHOUT])
+    suite = _suite([*command, "-m", WITHOUT, "-n", "4", "--dist", "loadfile"])
     if suite.returncode == 1:
-        # Two suites share two cores here: what failed gets a second look, alone, and is named.
+        # Four processes share two cores here: what failed gets a second look, alone, and is named.
         print("matrix: Python %s: a second look at:" % version)
         print("\n".join(x for x in suite.stdout.splitlines() if x.startswith("FAILED")), flush=True)
         suite = _suite([*command, "-m", WITHOUT, "--lf"])
@@ -94,8 +93,8 @@ def main(wanted):
             return 1
     versions = sorted(wanted & set(found), key=_key)
     inside = {version: install(version, found[version]) for version in versions}
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:  # two at a time: they mostly wait
-        return 0 if all(pool.map(lambda version: run(version, inside[version]), versions)) else 1
+    failed = [version for version in versions if not run(version, inside[version])]
+    return 1 if failed else 0
 
 
 def _key(version):
