@@ -104,7 +104,7 @@ def _as_dict(response: ChatResponse) -> Dict[str, Any]:
     ]
     fields = response._asdict()
     fields.pop("provider_state", None)
-    return {**fields, "tool_calls": calls, "usage": response.usage.to_dict()}
+    return {**fields, "text": response.text, "tool_calls": calls, "usage": response.usage.to_dict()}
 
 
 def _as_a_run(given: argparse.Namespace, client: Any, system: str, content: Any) -> int:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Dict, Optional
 
 from agentstream.cli.exits import DONE
 from agentstream.cli.output import Output, note
+from agentstream.cli.result import as_dict, with_error
 from agentstream.cli.settings import setting
 from agentstream.cli.view import View
 from agentstream.errors import AgentStreamError, Cancelled, WorkflowFailed
 from agentstream.events.model import new_id
 from agentstream.events.stream import EventStream
-from agentstream.results import StepResult, WorkflowRun
+from agentstream.results import WorkflowRun
 from agentstream.runtime.runtime import RunHandle, Runtime
 from agentstream.workflow.progress import to_json
 
@@ -108,29 +109,7 @@ def _write_result(
     """Write a run's output, or with `--json` all that is known of it, or `answer`."""
     output = Output(sys.stdout)
     if given.json:
-        data = answer or _as_dict(run, error)
-        output.write_json(data)
+        known = as_dict(run) if error is None else with_error(run, error)
+        output.write_json(answer or known)
     else:
         output.write_value(to_json(run.output))
-
-
-def _as_dict(run: WorkflowRun, error: Optional[AgentStreamError]) -> Dict[str, Any]:
-    data = {
-        **run._asdict(),
-        "output": to_json(run.output),
-        "usage": run.usage.to_dict(),
-        "steps": [_step_as_dict(step) for step in run.steps],
-    }
-    if error is not None:
-        data["error"] = type(error.__cause__ or error).__name__
-        data["message"] = str(error)
-    return data
-
-
-def _step_as_dict(step: StepResult) -> Dict[str, Any]:
-    return {
-        **step._asdict(),
-        "output": to_json(step.output),
-        "usage": step.usage.to_dict(),
-        "steps": [_step_as_dict(inner) for inner in step.steps],
-    }

@@ -6,11 +6,12 @@ import contextlib
 import logging
 import sys
 import urllib.parse
-from typing import TYPE_CHECKING, Iterator, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional
 
 from agentstream.cancel import CancelToken
 from agentstream.cli.exits import DONE, FAILED, Interrupted
 from agentstream.cli.output import Output, note, say
+from agentstream.cli.result import Replay, as_dict, ending_of
 from agentstream.cli.runs import MANY, UNDER_WAY, find
 from agentstream.cli.settings import log_of, token
 from agentstream.cli.view import View
@@ -134,9 +135,12 @@ def _with_inner(stream: EventStream, events: Subscription) -> Iterator[Event]:
 
 def _show(given: argparse.Namespace, view: View, workflow_id: str, events: Iterator[Event]) -> int:
     last: Optional[Event] = None
+    replay = Replay()
     try:
         for event in events:
             view(event)
+            if given.json:
+                replay.add(event)
             if event.workflow_id == workflow_id and event.type in TERMINAL:
                 last = event
             if view.closed:
@@ -148,18 +152,21 @@ def _show(given: argparse.Namespace, view: View, workflow_id: str, events: Itera
         return FAILED
     output = Output(sys.stdout)
     if given.json:
-        output.write_json(last.to_dict())
+        output.write_json(_as_dict(replay, last))
     elif last.type is EventType.WORKFLOW_COMPLETED and not view.has_shown(last.data.get("output")):
         output.write_value(last.data.get("output"))
     if last.type is EventType.WORKFLOW_COMPLETED:
         return DONE
-    say(f"run {workflow_id} {_ending(last)}")
+    say(f"run {workflow_id} {ending_of(last)}")
     return FAILED
 
 
-def _ending(last: Event) -> str:
+def _as_dict(replay: Replay, last: Event) -> Dict[str, Any]:
+    """What `run --json` writes of it."""
+    run = replay.run(last)
+    if last.type is EventType.WORKFLOW_COMPLETED:
+        return as_dict(run)
     if last.type is EventType.WORKFLOW_CANCELLED:
-        reason = str(last.data.get("reason"))
-        return f"was {reason}" if reason.startswith("stopped") else f"was stopped: {reason}"
-    where = f" in step {last.data['failed_step']!r}" if last.data.get("failed_step") else ""
-    return f"failed{where}: {last.data.get('error')}: {last.data.get('message')}"
+        reason = f"run {run.workflow_id} was stopped: {last.data.get('reason')}"
+        return as_dict(run, "Cancelled", reason)
+    return as_dict(run, str(last.data.get("error")), f"run {run.workflow_id} {ending_of(last)}")

@@ -218,6 +218,7 @@ def _chat(add: Add) -> None:
         help="a picture or PDF to ask about; may be repeated",
     )
     add("--system", metavar="TEXT", type=kinds.text, help="instructions for the model")
+    add("--system-prompt", dest="system", type=kinds.text, help=argparse.SUPPRESS)  # as in Python
     add("--max-tokens", metavar="N", type=kinds.count, help="end the answer after so many")
     add("--temperature", metavar="T", type=kinds.temperature, help="0 for the likeliest answer")
     add("--effort", metavar="WORD", dest="reasoning_effort", help="of reasoning: none, low, high")

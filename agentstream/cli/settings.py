@@ -35,6 +35,8 @@ __all__ = [
 
 #: The most of those that are numbers: a century, and as many tries as a flag takes.
 _MOST = {"deadline": checks.LONGEST_S, "log_days": checks.LONGEST_S / 86_400, "retries": 999_999}
+#: Of the config file, as the library has them.
+_OTHER_NAMES = {"system_prompt": "system"}
 _UNITS = {"deadline": "seconds", "log_days": "days"}
 #: What a value of each kind must be.
 _FITS: Dict[Any, Tuple[str, Callable[[Any], bool]]] = {
@@ -132,8 +134,11 @@ def _read(path: pathlib.Path) -> Dict[str, Any]:
 def _checked_all(path: pathlib.Path, given: Dict[str, Any]) -> Dict[str, Any]:
     values: Dict[str, Any] = {}
     problems = []
-    for name, value in given.items():
+    for key, value in given.items():
+        name = _OTHER_NAMES.get(key, key)
         try:
+            if name != key and name in given:
+                raise ConfigError(f"{path}: {key} is another name for {name}: give one of them")
             if name not in _in_file():
                 raise ConfigError(f"{path}: {name}: unknown setting{_meant(name)}")
             where = f"{path}: {name}"

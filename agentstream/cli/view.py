@@ -137,7 +137,7 @@ class View:
             known = (name for name in ChatResponse._fields if name in data)
             self.answer.update((name, data[name]) for name in known)
         elif event.type is EventType.AGENT_COMPLETED:
-            self.answer["content"] = text(data, "response")
+            self.answer["content"] = self.answer["text"] = text(data, "response")
 
     def _attempt(self, write: Callable[[], bool]) -> None:
         try:

@@ -26,6 +26,7 @@ from agentstream.workflow_files.problems import (
     TEXT_OR_TABLE,
     TEXT_OR_TEXTS,
     TEXTS,
+    TIME,
     WHOLE,
     Kind,
     Table,
@@ -38,15 +39,15 @@ __all__ = ["inert_tool", "read_agent", "read_client", "read_tool"]
 
 # --- clients --------------------------------------------------------------------------------
 
-_SECONDS = NUMBER.or_false()
+_SECONDS = TIME.or_false()
 _BOUND = WHOLE.or_false()
 _TIMEOUTS = dict.fromkeys(("connect", "first_token", "stall", "total"), _SECONDS)
 _RETRIES = {
     "attempts": WHOLE,
     "resume": FLAG,
-    "backoff": NUMBER,
-    "max_backoff": NUMBER,
-    "max_retry_after": NUMBER,
+    "backoff": TIME,
+    "max_backoff": TIME,
+    "max_retry_after": TIME,
 }
 _LIMITS = {
     "line": _BOUND,
@@ -205,7 +206,7 @@ def _headers(table: Table, settings: Dict[str, Any]) -> Dict[str, str]:
 
 # --- tools ----------------------------------------------------------------------------------
 
-_TOOL = {"description": TEXT, "timeout": NUMBER, "repeatable": FLAG, "alone": FLAG}
+_TOOL = {"description": TEXT, "timeout": TIME, "repeatable": FLAG, "alone": FLAG}
 
 
 def read_tool(table: Table, name: str) -> Optional[ToolSpec]:
@@ -243,6 +244,7 @@ def _nothing() -> None:
 
 _AGENT = {
     "system": TEXT,
+    "system_prompt": TEXT,
     "temperature": NUMBER,
     "max_tokens": WHOLE,
     "seed": WHOLE,
@@ -277,6 +279,8 @@ def read_agent(
         check_import(table, "approve", approve)
     table.done({"prompt": "is a step's: an agent's instructions are its system"})
     if "system" in settings:
+        if "system_prompt" in settings:
+            table.refuse("system_prompt", "is another name for system: give one of them")
         settings["system_prompt"] = settings.pop("system")
     return AgentSpec(name, client, tuple(named), settings, approve)
 

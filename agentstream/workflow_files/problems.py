@@ -27,6 +27,7 @@ __all__ = [
     "TEXTS",
     "TEXT_OR_TABLE",
     "TEXT_OR_TEXTS",
+    "TIME",
     "WHOLE",
     "Kind",
     "Path",
@@ -145,15 +146,19 @@ def _quoted(name: str) -> str:
 
 
 class Kind(NamedTuple):
-    """A kind of value: what it is called, and what fits.  `off`: false stands for no limit."""
+    """A kind of value: what it is called, and what fits.
+
+    `off`: false stands for no limit.  `read`: what is meant by a value that fits; None: itself.
+    """
 
     said: str
     fits: Callable[[Any], bool]
     off: bool = False
+    read: Optional[Callable[[Any], Any]] = None
 
     def or_false(self) -> Kind:
         """This kind, or false."""
-        return Kind(f"{self.said}, or false", self.fits, True)
+        return self._replace(said=f"{self.said}, or false", off=True)
 
 
 def _is_whole(value: Any) -> bool:
@@ -162,6 +167,14 @@ def _is_whole(value: Any) -> bool:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
+
+
+def _is_time(value: Any) -> bool:
+    return checks.is_number(value) or (_is_text(value) and checks.parse_time(value) is not None)
+
+
+def _seconds(value: Any) -> Any:
+    return checks.parse_time(value) if isinstance(value, str) else value
 
 
 def _is_texts(value: Any) -> bool:
@@ -182,6 +195,7 @@ def _is_json(value: Any) -> bool:
 
 TEXT = Kind("a text", _is_text)
 NUMBER = Kind("a number", checks.is_number)
+TIME = Kind('a number of seconds, or "90s", "10m", "2h"', _is_time, read=_seconds)
 WHOLE = Kind("a whole number", _is_whole)
 FLAG = Kind("true or false", lambda value: isinstance(value, bool))
 TABLE = Kind("a table", _is_table)
@@ -238,7 +252,7 @@ class Table:
         if kind.off and value is False:
             return None
         if kind.fits(value):
-            return value
+            return value if kind.read is None else kind.read(value)
         self.refuse(key, f"must be {kind.said}, not {told(value)}")
         return default
 

@@ -14,8 +14,8 @@ from agentstream.workflow.shapes import Map, Repeat
 from agentstream.workflow_files.conditions import Condition, read_condition
 from agentstream.workflow_files.problems import (
     FLAG,
-    NUMBER,
     TEXT,
+    TIME,
     WHOLE,
     Path,
     Problems,
@@ -30,7 +30,7 @@ __all__ = ["STEP_KINDS", "StepReader", "stand_in"]
 STEP_KINDS = ("agent", "function", "parallel", "map", "branch", "repeat", "workflow")
 
 _DEEPEST = 40
-_COMMON = {"timeout": NUMBER.or_false(), "retries": WHOLE}
+_COMMON = {"timeout": TIME.or_false(), "retries": WHOLE}
 _ONLY_FOR = {
     "prompt": ("agent",),
     "on_cut": ("agent",),

@@ -82,7 +82,7 @@ def test_a_follower_that_leaves_stops_nobody(cli, here, server):
     done = here("follow", "--log", cli.log)
     assert (done.out, done.err) == ("textthe end.\n", "")
     data = here("follow", "aa", "--log", cli.log, "--json")
-    assert data.events[0]["data"]["output"] == "textthe end."
+    assert data.events[0]["output"] == "textthe end."
     assert listed(here, cli)[0]["status"] == "completed"
 
 

@@ -15,39 +15,12 @@ from agentstream import Runtime, Workflow
 from agentstream.cli import execute, view
 from agentstream.events.model import TERMINAL, Event
 from agentstream.testing import Gate, Reply, text_chunks
+from tests.kit.cli_runs import cast, in_turn, steps
 from tests.kit.cli_support import PROJECT, last_events
 from tests.kit.support import KEY
+from tests.kit.workflow_support import cut
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes and signals of POSIX")
-
-
-def steps(*lines):
-    """A workflow file of these steps, with the agents they name."""
-    named = [name for name in ("one", "two", "three") if f'"{name}"' in " ".join(lines)]
-    agents = "".join(f'[agents.{name}]\nsystem = "{name}"\n' for name in named)
-    return agents + "".join(f"[[steps]]\n{line}\n" for line in lines)
-
-
-def in_turn(*names):
-    return steps(*[f'agent = "{name}"' for name in names])
-
-
-def cast(server, **replies):
-    """Who says what, by the system prompt; returns what each was asked."""
-    asked = []
-
-    def answer(request):
-        system, user = request.json["messages"]
-        asked.append((system["content"], user["content"]))
-        reply = replies[system["content"]]
-        return Reply.text(reply) if isinstance(reply, str) else reply
-
-    server.route("/v1/chat/completions", answer)
-    return asked
-
-
-def cut(*texts):
-    return Reply(*text_chunks(*texts, finish_reason=None, usage=False, done=False))
 
 
 # --- results --------------------------------------------------------------------------------

@@ -167,6 +167,14 @@ def test_a_deadline_may_be_written_in_minutes_wherever_it_is_set(home, monkeypat
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
+def test_instructions_have_two_names(home):
+    assert found("system", "--system", "a") == found("system", "--system-prompt", "a") == "a"
+    configure(home, "system_prompt = 'Be brief.'\n")
+    assert found("system") == "Be brief."
+    configure(home, "system_prompt = 'x'\nsystem = 'y'\n")
+    assert "system_prompt is another name for system" in problem("system")
+
+
 def test_a_key_that_others_can_read(home, capsys):
     path = configure(home, f'api_key = "{KEY}"\n')
     assert found("api_key") == KEY

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from agentstream.testing import Reply
+
 FLOW = 'name = "verse"\n[agents.poet]\n[[steps]]\nagent = "poet"\n'
 
 
@@ -25,3 +27,28 @@ def begin(cli, server, workflow_id, *more, shows="text"):
     )
     run.expect(shows)
     return run
+
+
+def steps(*lines):
+    """A workflow file of these steps, with the agents they name."""
+    named = [name for name in ("one", "two", "three") if f'"{name}"' in " ".join(lines)]
+    agents = "".join(f'[agents.{name}]\nsystem = "{name}"\n' for name in named)
+    return agents + "".join(f"[[steps]]\n{line}\n" for line in lines)
+
+
+def in_turn(*names):
+    return steps(*[f'agent = "{name}"' for name in names])
+
+
+def cast(server, **replies):
+    """Who says what, by the system prompt; returns what each was asked."""
+    asked = []
+
+    def answer(request):
+        system, user = request.json["messages"]
+        asked.append((system["content"], user["content"]))
+        reply = replies[system["content"]]
+        return Reply.text(reply) if isinstance(reply, str) else reply
+
+    server.route("/v1/chat/completions", answer)
+    return asked

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from agentstream import Runtime
+import pytest
+
+from agentstream import ConfigError, Runtime
 from agentstream.testing import ScriptedServer, text_chunks
 from agentstream.workflow_files import load_workflow
 from tests.kit.files_support import BASE
@@ -82,3 +84,49 @@ def test_a_clients_settings_arrive(write: Any, server: ScriptedServer) -> None:
     body = request.json
     assert (body["model"], body["user"], body["temperature"]) == ("big", "me", 0.5)
     assert (body["stop"], body["penalty"]) == ("#", 1)
+
+
+def test_times_may_have_a_unit_wherever_one_is_read(write: Any) -> None:
+    file = load_workflow(
+        write("""
+        [clients.c]
+        timeouts = {connect = "90s", total = "10m", stall = false}
+        retries = {backoff = ".5", max_retry_after = "2m"}
+        [agents.a]
+        tools = ["t"]
+        tool_timeout = "2h"
+        on_cut = "fail"
+        [tools.t]
+        import = "m:f"
+        timeout = "3m"
+        [[steps]]
+        agent = "a"
+        timeout = "1.5h"
+        on_cut = "warn"
+    """)
+    )
+    settings = file.clients["c"].settings
+    timeouts, retries = settings["timeouts"], settings["retries"]
+    assert (timeouts.connect, timeouts.total, timeouts.stall) == (90, 600, None)
+    assert (retries.backoff, retries.max_retry_after) == (0.5, 120)
+    assert file.agents["a"].settings == {"tool_timeout": 7200, "on_cut": "fail"}
+    assert file.tools["t"].settings == {"timeout": 180}
+    assert file.steps[0].settings == {"timeout": 5400, "on_cut": "warn"}
+
+
+def test_what_is_no_time_and_no_word_for_a_cut_answer_is_told(write: Any) -> None:
+    text = BASE.replace('agent = "a"', 'agent = "a"\ntimeout = "10 min"\non_cut = "stop"')
+    with pytest.raises(ConfigError) as caught:
+        load_workflow(write(text))
+    told = str(caught.value)
+    assert 'timeout: must be a number of seconds, or "90s", "10m", "2h", or false, not' in told
+    assert "on_cut: must be one of warn, fail, not 'stop'" in told
+
+
+def test_an_agents_instructions_have_two_names(write: Any) -> None:
+    for name in ("system", "system_prompt"):
+        file = load_workflow(write(BASE.replace("[agents.a]", f'[agents.a]\n{name} = "Be brief."')))
+        assert file.agents["a"].settings["system_prompt"] == "Be brief."
+    both = BASE.replace("[agents.a]", '[agents.a]\nsystem = "x"\nsystem_prompt = "y"')
+    with pytest.raises(ConfigError, match="system_prompt: is another name for system"):
+        load_workflow(write(both))

@@ -1,0 +1,205 @@
+"""What a run came to, as `--json` writes it: one shape for `run` and for `follow`.
+
+`run` has the `WorkflowRun` itself; `follow`, in another process, makes it of the events.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+
+from agentstream.checks import is_number
+from agentstream.errors import AgentStreamError
+from agentstream.events.accessors import seconds_of, status_of, text, usage_of, will_retry
+from agentstream.events.model import TERMINAL, Event, EventType
+from agentstream.results import StepResult, Usage, WorkflowRun
+from agentstream.workflow.progress import to_json
+
+__all__ = ["Replay", "as_dict", "ending_of", "with_error"]
+
+_CHUNKS = (EventType.AGENT_LLM_STREAM_CHUNK, EventType.AGENT_LLM_REASONING_CHUNK)
+
+
+def as_dict(
+    run: WorkflowRun, error: Optional[str] = None, message: Optional[str] = None
+) -> Dict[str, Any]:
+    """All that is known of a run, as JSON values; of one that failed, the error and its words."""
+    data = {**run._asdict(), "text": run.text, **_values(run)}
+    return data if error is None else {**data, "error": error, "message": message}
+
+
+def with_error(run: WorkflowRun, error: AgentStreamError) -> Dict[str, Any]:
+    """`as_dict` of a run that ended so."""
+    return as_dict(run, type(error.__cause__ or error).__name__, str(error))
+
+
+def _values(result: Any) -> Dict[str, Any]:
+    return {
+        "output": to_json(result.output),
+        "usage": result.usage.to_dict(),
+        "steps": [_step_as_dict(step) for step in result.steps],
+    }
+
+
+def _step_as_dict(step: StepResult) -> Dict[str, Any]:
+    return {**step._asdict(), "duration_s": step.duration_s, **_values(step)}
+
+
+def ending_of(last: Event) -> str:
+    """What to say of a run that was not completed, after "run ID "; `last` is its last event."""
+    if last.type is EventType.WORKFLOW_CANCELLED:
+        reason = str(last.data.get("reason"))
+        return f"was {reason}" if reason.startswith("stopped") else f"was stopped: {reason}"
+    where = f" in step {last.data['failed_step']!r}" if last.data.get("failed_step") else ""
+    return f"failed{where}: {last.data.get('error')}: {last.data.get('message')}"
+
+
+class _Step:
+    """A step of a run, as far as its events tell."""
+
+    def __init__(self, head: Mapping[str, Any], started: float) -> None:
+        self.name, self.kind, self.label = (text(head, key) for key in ("name", "kind", "step"))
+        self.started = started
+        self.took_s: Optional[float] = None
+        self.status = ""
+        self.end: Mapping[str, Any] = {}  # the data of its last event
+        self.run: Optional[str] = None  # of a workflow, the id of the run that it is
+        self.usage = Usage()
+        self.deltas = 0  # of its request
+        self.begin_again()
+
+    def begin_again(self) -> None:
+        self.said: List[str] = []
+        self.finish_reason: Optional[str] = None
+        self.warnings: List[str] = []
+
+
+class Replay:
+    """A run's events, and those of the runs within it -> its `WorkflowRun`."""
+
+    def __init__(self) -> None:
+        self._runs: Dict[str, Dict[str, _Step]] = {}  # by run, by label, as they began
+        self._open: List[str] = []  # the runs that are being told
+        self._now = 0.0
+
+    def add(self, event: Event) -> None:
+        """Take the next event in."""
+        data, kind = event.data, event.type
+        steps = self._runs.setdefault(event.workflow_id, {})
+        self._now = event.timestamp
+        label = text(data, "step")
+        if kind is EventType.WORKFLOW_STEP_STARTED and label:
+            self._begin(steps, label, data)
+        step = steps.get(label)
+        if step is None:
+            return
+        if kind in _CHUNKS:
+            step.deltas += 1
+            if kind is EventType.AGENT_LLM_STREAM_CHUNK:
+                step.said.append(text(data, "chunk"))
+        elif kind is EventType.AGENT_LLM_REQUEST_STARTED:
+            step.deltas = 0
+        elif kind is EventType.AGENT_LLM_REQUEST_FAILED:  # counted as an answer's sum is
+            step.usage += Usage(completion_tokens=step.deltas, estimated=True)
+        elif kind is EventType.AGENT_LLM_REQUEST_COMPLETED:
+            step.usage += _usage(data)
+            step.finish_reason = text(data, "finish_reason") or None
+        elif kind is EventType.SYSTEM_WARNING:
+            step.warnings.append(text(data, "message"))
+        elif kind is EventType.WORKFLOW_STEP_COMPLETED:
+            step.status, step.end, step.took_s = "completed", data, seconds_of(data)
+        elif kind is EventType.WORKFLOW_STEP_FAILED and not will_retry(data):
+            step.status = "cancelled" if data.get("error") == "Cancelled" else "failed"
+            step.took_s = event.timestamp - step.started
+
+    def _begin(self, steps: Dict[str, _Step], label: str, data: Mapping[str, Any]) -> None:
+        step = steps.get(label)
+        if step is None:
+            step = steps[label] = _Step(data, self._now)
+        step.begin_again()
+        for inner in [one for one in steps if one.startswith(label + ".")]:
+            step.usage += self._usage(steps, steps.pop(inner))
+        step.run = text(data, "run") or None
+
+    def run(self, last: Event) -> WorkflowRun:
+        """The run, which ended with that event."""
+        assert last.type in TERMINAL
+        data, status = last.data, status_of(last.type)
+        steps = tuple(self._results(last.workflow_id, "", status))
+        return WorkflowRun(
+            last.workflow_id,
+            status,
+            data.get("output"),
+            _usage(data),
+            steps,
+            seconds_of(data),
+            text(data, "finish_reason") or None,
+            _texts(data, "warnings"),
+        )
+
+    def _results(self, run: str, above: str, status: str) -> Iterator[StepResult]:
+        steps = self._runs.get(run, {})
+        for step in [one for one in steps.values() if _above(one.label, steps) == above]:
+            within = self._within(run, step, status)
+            ended = step.end
+            took_s = self._now - step.started if step.took_s is None else step.took_s
+            completed = step.status == "completed"
+            yield StepResult(
+                step.name,
+                step.kind,
+                took_s * 1000,
+                ended.get("output") if completed else _said(step, within),
+                _usage(ended) if completed else self._usage(steps, step),
+                ended.get("tokens_per_second"),
+                step.status or status,
+                step.label,
+                tuple(within),
+                (text(ended, "finish_reason") or None) if completed else step.finish_reason,
+                _texts(ended, "warnings") or tuple(step.warnings),
+            )
+
+    def _within(self, run: str, step: _Step, status: str) -> List[StepResult]:
+        if step.run is not None and step.run not in (run, *self._open):
+            self._open.append(run)
+            found = list(self._results(step.run, "", status))
+            self._open.pop()
+            return found
+        found = list(self._results(run, step.label, status))
+        output = step.end.get("output")
+        names = list(output) if isinstance(output, Mapping) else []
+        places = {f"{step.label}.{name}": place for place, name in enumerate(names)}
+        return sorted(found, key=lambda one: places.get(one.step, 0))
+
+    def _usage(self, steps: Dict[str, _Step], step: _Step) -> Usage:
+        within = (one for one in steps.values() if one.label.startswith(step.label + "."))
+        total = sum((one.usage for one in within), step.usage)
+        inner = self._runs.get(step.run or "", {})
+        return sum((one.usage for one in inner.values() if inner is not steps), total)
+
+
+def _above(label: str, steps: Mapping[str, _Step]) -> str:
+    """The label of the step around one; "" for none.  A branch's name may hold dots."""
+    while "." in label:
+        label = label.rpartition(".")[0]
+        if label in steps:
+            return label
+    return ""
+
+
+def _said(step: _Step, within: List[StepResult]) -> Any:
+    """The output so far of a step that was not completed."""
+    if step.kind == "Parallel":
+        start = len(step.label) + 1
+        return {one.step[start:]: one.output for one in within}
+    return "".join(step.said) if step.said or not within else within[-1].output
+
+
+def _usage(data: Mapping[str, Any]) -> Usage:
+    known = usage_of(data) or {}
+    counts = {name: known[name] for name in Usage._fields if is_number(known.get(name))}
+    return Usage(**{**counts, "estimated": known.get("estimated") is True})
+
+
+def _texts(data: Mapping[str, Any], key: str) -> Tuple[str, ...]:
+    value = data.get(key)
+    texts = value if isinstance(value, (list, tuple)) else ()
+    return tuple(text for text in texts if isinstance(text, str))
