@@ -37,7 +37,9 @@ BAD = {
     "[agents.c]\nmax_tokens = 99999999999999999999": ["max_tokens: must be a whole number"],
     "[agents.c]\nstop = 1": ["stop: must be a text or a list of texts, not a whole number"],
     "[agents.c]\nsystem = 2026-11-22": ["[agents.c] system: must be a text, not a date"],
-    "[agents.c]\nsystem_prompts = 'x'": ["system_prompts: unknown key; did you mean 'system_prompt'?"],
+    "[agents.c]\nsystem_prompts = 'x'": [
+        "system_prompts: unknown key; did you mean 'system_prompt'?"
+    ],
     "[agents.c]\nprompt = 'x'": ["[agents.c] prompt: is a step's: an agent's instructions are"],
     "[agents.c]\nextra = {when = 2026-11-22}": ["[agents.c] extra: must be a table of what JSON"],
     "[agents.c]\nmax_rounds = 0": ["[agents.c] max_rounds: must be 1 or more"],
