@@ -81,7 +81,7 @@ def _plain(client: Any, request: ChatRequest, given: argparse.Namespace) -> int:
         with client.chat_stream(request) as stream:
             for text in stream:
                 heard.append(text)
-                if not as_json and not output.write(text):
+                if not as_json and not output.write_text(text):
                     return DONE  # nobody reads it any more: `| head`
         if as_json:
             output.write_json(_as_dict(stream.response))

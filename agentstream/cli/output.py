@@ -48,6 +48,7 @@ class Output:
             raise OSError("standard output is closed")
         self._file = file
         self._is_terminal = is_terminal(file)
+        self._wrapper: Any = None
         self._at_line_start = True
         self.closed = False
 
@@ -57,10 +58,11 @@ class Output:
         Raises:
             OSError: it cannot be written: a full disk, say.
         """
+        return self._write(strip_controls(text) if self._is_terminal else text)
+
+    def _write(self, text: str) -> bool:
         if self.closed:
             return False
-        if self._is_terminal:
-            text = strip_controls(text)
         try:
             write(self._file, text)
         except OSError as error:
@@ -72,6 +74,17 @@ class Output:
         if text:
             self._at_line_start = text.endswith("\n")
         return True
+
+    def write_text(self, text: str) -> bool:
+        """As `write`, for what is read, not parsed: a terminal's lines break at words."""
+        if self._is_terminal:
+            text = strip_controls(text)
+            if self._wrapper is None:
+                from agentstream.console.wrap import wrapper_for  # noqa: PLC0415 - few need it
+
+                self._wrapper = wrapper_for(self._file)
+            return self._write(self._wrapper.feed(text))
+        return self._write(text)
 
     def write_json(self, value: Any) -> bool:
         """Write a line of JSON, in ASCII where the file is not UTF-8: any reader takes that.
@@ -92,9 +105,9 @@ class Output:
         if value is None:
             return not self.closed
         if isinstance(value, str):
-            written = self.write(value)
+            written = self.write_text(value)
         elif isinstance(value, Mapping):
-            written = self.write(
+            written = self.write_text(
                 "\n\n".join(f"## {name}\n\n{_as_text(part)}" for name, part in value.items())
             )
         else:

@@ -40,8 +40,8 @@ class View:
         self._cut: Dict[str, str] = {}  # what there is to say of agents whose answers were
         self.on_terminal = is_terminal(sys.stderr)
         streams = is_terminal(sys.stdout) and not given.json and not given.jsonl and not given.quiet
-        tells = given.verbose or getattr(given, "show_requests", False)
-        if self.on_terminal and not given.quiet and not tells:  # a log and it do not mix
+        self._tells = bool(given.verbose or getattr(given, "show_requests", False))
+        if self.on_terminal and not given.quiet and not self._tells:  # a log and it do not mix
             self._add_status()
         if given.jsonl:
             self._callbacks.append(self._write_json)
@@ -117,6 +117,7 @@ class View:
             on_closed=self._closed,
             headings=not plain,
             indent="" if plain else "   ",
+            wrap=not self._tells,  # notes come between
         )
         self._callbacks.append(self._console)
 
@@ -125,7 +126,7 @@ class View:
 
     def _write_text(self, event: Event) -> None:
         if event.type is EventType.AGENT_LLM_STREAM_CHUNK:
-            self._attempt(lambda: self._output.write(text(event.data, "chunk")))
+            self._attempt(lambda: self._output.write_text(text(event.data, "chunk")))
 
     def _keep(self, event: Event) -> None:
         data = event.data

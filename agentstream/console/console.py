@@ -14,7 +14,8 @@ from typing import IO, Callable, List, Optional
 
 from agentstream.console.outline import Outline, Part, Place
 from agentstream.console.status import StatusLine
-from agentstream.console.terminal import is_terminal, mute, write
+from agentstream.console.terminal import can_steer, is_terminal, mute, write
+from agentstream.console.wrap import wrapper_for
 from agentstream.events.model import Event
 from agentstream.text import strip_controls
 
@@ -38,6 +39,8 @@ class Console:
             place to stop the run.
         indent: what a line of text begins with.
         headings: False for nothing but the text; for an agent on its own.
+        wrap: False to leave the breaking of lines to the terminal, in the middle of words;
+            for whoever writes there too, between two words of a line.
         status: a line below the text that says how far it is; it is told of
             each event here, and needs no subscription of its own.
     """
@@ -50,6 +53,7 @@ class Console:
         indent: str = "   ",
         headings: bool = True,
         status: Optional[StatusLine] = None,
+        wrap: bool = True,
     ) -> None:
         self._file = file or sys.stdout
         self.on_closed = on_closed
@@ -62,6 +66,8 @@ class Console:
         self._at_line_start = True
         self._speaker: Optional[Place] = None  # whose heading stands last
         self._terminal = is_terminal(self._file)
+        wraps = wrap and can_steer(self._file)
+        self._wrapper = wrapper_for(self._file, indent) if wraps else None
         self.closed = False
 
     def __call__(self, event: Event) -> None:
@@ -154,6 +160,8 @@ class Console:
     def _write(self, text: str) -> None:
         if self.closed:
             return
+        if self._wrapper is not None:
+            text = self._wrapper.feed(text)
         if self._beside and self._status is not None:
             self._status.give_way(text)
         try:

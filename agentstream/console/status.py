@@ -11,11 +11,10 @@ import os
 import sys
 import threading
 import time
-import unicodedata
 from typing import IO, Any, Dict, Optional, Set, Tuple
 
 from agentstream import threads
-from agentstream.console.terminal import is_terminal
+from agentstream.console.terminal import can_steer, cells, columns_of
 from agentstream.events import accessors
 from agentstream.events.model import TERMINAL, Event, EventType
 
@@ -52,7 +51,7 @@ class StatusLine:
     def __init__(self, file: Optional[IO[str]] = None) -> None:
         self._file: Any = sys.stderr if file is None else file
         self.lock = threading.RLock()
-        self._works = _can_draw(self._file)
+        self._works = can_steer(self._file)
         self._plain = not _encodes(self._file, "⏳·…")
         self._dim = not os.environ.get("NO_COLOR")
         self._tally = _Tally()
@@ -114,7 +113,7 @@ class StatusLine:
 
     def give_way(self, text: str) -> None:
         """Clear the line where `text` will come to stand; call it before that is written."""
-        columns = _columns(self._file)
+        columns = columns_of(self._file)
         if self._drawn is not None:
             fits = text.isprintable() and self._column + cells(text) < columns
             if self._drawn == 0 or not fits:  # else it stands on the line below, untouched
@@ -125,7 +124,7 @@ class StatusLine:
     # --- drawing ----------------------------------------------------------------------------
 
     def _draw(self) -> None:
-        columns = _columns(self._file)
+        columns = columns_of(self._file)
         if self._column >= columns:
             return  # the next character wraps: where the cursor is, terminals do not agree
         text = self._line(columns - 1)
@@ -275,15 +274,7 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else " " for char in text)
 
 
-# --- terminals ------------------------------------------------------------------------------
-
-
-def _can_draw(file: Any) -> bool:
-    if not is_terminal(file):
-        return False
-    if os.environ.get("TERM") == "dumb":
-        return False
-    return os.name != "nt" or "WT_SESSION" in os.environ  # an old console shows the sequences
+# --- lines -------------------------------------------------------------------------------------
 
 
 def _encodes(file: Any, text: str) -> bool:
@@ -294,24 +285,6 @@ def _encodes(file: Any, text: str) -> bool:
     return True
 
 
-def _columns(file: Any) -> int:
-    try:
-        return os.get_terminal_size(file.fileno()).columns or 80
-    except (OSError, ValueError, AttributeError):
-        return 80
-
-
-def cells(text: str) -> int:
-    """How many columns of a terminal a text takes, as far as one can know."""
-    return len(text) if text.isascii() else sum(map(_cells_of, text))
-
-
-def _cells_of(char: str) -> int:
-    if unicodedata.category(char) in ("Mn", "Me", "Cf", "Cc"):
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
-
-
 def _cut(text: str, width: int, more: str) -> str:
     """`text` in at most `width` cells, with `more` where something was left out."""
     if cells(text) <= width:
@@ -319,7 +292,7 @@ def _cut(text: str, width: int, more: str) -> str:
     more = more[: max(width, 0)]
     kept = ""
     for char in text:
-        if cells(kept) + _cells_of(char) + cells(more) > width:
+        if cells(kept) + cells(char) + cells(more) > width:
             break
         kept += char
     return kept + more
@@ -334,6 +307,6 @@ def _after(text: str, column: int, columns: int) -> int:
         if char == "\t":
             column = min((column // 8 + 1) * 8, columns - 1)
             continue
-        width = _cells_of(char)
+        width = cells(char)
         column = width if column + width > columns else column + width
     return column

@@ -7,9 +7,10 @@ steers a terminal is stripped by `agentstream.text.strip_controls`.
 from __future__ import annotations
 
 import os
+import unicodedata
 from typing import Any
 
-__all__ = ["is_terminal", "mute", "write"]
+__all__ = ["can_steer", "cells", "columns_of", "is_terminal", "mute", "write"]
 
 
 def is_terminal(file: Any) -> bool:
@@ -44,3 +45,31 @@ def mute(file: Any) -> None:
         os.close(nowhere)
     except (OSError, ValueError, AttributeError):
         pass
+
+
+def can_steer(file: Any) -> bool:
+    """True for a terminal that obeys escape sequences."""
+    if not is_terminal(file):
+        return False
+    if os.environ.get("TERM") == "dumb":
+        return False
+    return os.name != "nt" or "WT_SESSION" in os.environ  # an old console shows the sequences
+
+
+def columns_of(file: Any) -> int:
+    """How wide a terminal is; 80 where nobody knows."""
+    try:
+        return os.get_terminal_size(file.fileno()).columns or 80
+    except (OSError, ValueError, AttributeError):
+        return 80
+
+
+def cells(text: str) -> int:
+    """How many columns of a terminal a text takes, as far as one can know."""
+    return len(text) if text.isascii() else sum(map(_cells_of, text))
+
+
+def _cells_of(char: str) -> int:
+    if unicodedata.category(char) in ("Mn", "Me", "Cf", "Cc"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
