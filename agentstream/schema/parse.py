@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from agentstream.text import replace_surrogates
 
-__all__ = ["MAX_DEPTH", "MAX_DIGITS", "as_object", "parse_json", "shown"]
+__all__ = ["MAX_DEPTH", "MAX_DIGITS", "as_object", "clean", "parse_json", "shown"]
 
 #: Arrays and objects may lie this deep in each other.
 MAX_DEPTH = 64
@@ -40,7 +40,7 @@ def parse_json(text: str) -> Any:
         raise ValueError(f"this is not JSON, {exc.msg} at character {exc.pos}") from None
     except RecursionError:
         raise ValueError("they are nested too deeply") from None
-    return _clean(value, 0)
+    return clean(value)
 
 
 def as_object(text: str) -> Optional[Dict[str, Any]]:
@@ -89,7 +89,8 @@ def _object(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
     return found
 
 
-def _clean(value: Any, depth: int) -> Any:
+def clean(value: Any, depth: int = 0) -> Any:
+    """`value` with U+FFFD for lone surrogates; raises ValueError if it is nested too deeply."""
     if isinstance(value, str):
         return replace_surrogates(value)
     if not isinstance(value, (dict, list)):
@@ -97,5 +98,5 @@ def _clean(value: Any, depth: int) -> Any:
     if depth >= MAX_DEPTH:
         raise ValueError(f"they are nested more than {MAX_DEPTH} deep")
     if isinstance(value, list):
-        return [_clean(item, depth + 1) for item in value]
-    return {replace_surrogates(key): _clean(item, depth + 1) for key, item in value.items()}
+        return [clean(item, depth + 1) for item in value]
+    return {replace_surrogates(key): clean(item, depth + 1) for key, item in value.items()}
