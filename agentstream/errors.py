@@ -9,7 +9,7 @@ built from these classes may carry a key, a prompt or a header.
 from __future__ import annotations
 
 from concurrent.futures import CancelledError as _FutureCancelled
-from typing import Any, Optional
+from typing import Any, Optional, Tuple
 
 from agentstream.results import ChatResponse, WorkflowRun
 
@@ -27,6 +27,7 @@ __all__ = [
     "LimitExceeded",
     "LogError",
     "OffsetGone",
+    "OutputInvalid",
     "ProtocolError",
     "ProviderStreamError",
     "RateLimited",
@@ -232,6 +233,31 @@ class LimitExceeded(AgentStreamError):
     def __init__(self, message: str = "", *, limit: str = "", **common: Any) -> None:
         super().__init__(message, **common)
         self.limit = limit
+
+
+class OutputInvalid(AgentStreamError):
+    """An answer is not what `output` asked for, after all its retries.
+
+    Attributes:
+        value: the answer's JSON value as it came, of a cut one as far as it got; None
+            if it held none.
+        problems: what is wrong with it, each with its `path` (keys and places) and `text`.
+        cut: True if the answer broke off before its end, at `max_tokens` say.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        value: Any = None,
+        problems: Tuple[Any, ...] = (),
+        cut: bool = False,
+        **common: Any,
+    ) -> None:
+        super().__init__(message, **common)
+        self.value = value
+        self.problems = problems
+        self.cut = cut
 
 
 class ToolError(AgentStreamError):

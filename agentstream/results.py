@@ -111,6 +111,7 @@ class ChatResponse(NamedTuple):
         tokens_per_second: the rate after the first token; None when it cannot be known.
         provider_state: what the provider wants back with the answer, unread; see
             `ChatMessage`.
+        value: what the answer is, where `output` asked for a type.
     """
 
     content: str = ""
@@ -124,6 +125,7 @@ class ChatResponse(NamedTuple):
     duration_s: float = 0.0
     tokens_per_second: Optional[float] = None
     provider_state: Optional[Mapping[str, Any]] = None
+    value: Any = None
 
     def __str__(self) -> str:
         return self.content

@@ -133,6 +133,10 @@ class ChatRequest(Frozen):
         extra: further fields of the body, sent as they are; they win over ours.
         reasoning_effort: how much the model reasons before it answers: "none", "low",
             "medium", "high", or another word that the model knows; it is not checked.
+        output: the type of the answer, or an `Output`.
+
+    Raises:
+        ConfigError: the type cannot be asked for, or is asked for twice.
     """
 
     messages: Sequence[MessageLike]
@@ -148,6 +152,17 @@ class ChatRequest(Frozen):
     parallel_tool_calls: Optional[bool] = None
     extra: Mapping[str, Any] = {}
     reasoning_effort: Optional[str] = None
+    output: Any = None
+
+    def __post_init__(self) -> None:
+        if self.output is None:
+            return
+        from agentstream.schema.output import as_output  # noqa: PLC0415 - only who has types pays
+
+        if self.response_format is not None:
+            reason = "and response_format exclude each other: both say what the answer looks like"
+            raise ConfigError.about("output", reason)
+        self.__dict__["output"] = as_output(self.output)
 
     def __repr__(self) -> str:
         return f"ChatRequest({len(self.messages)} messages, model={self.model!r})"

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any, Dict, List, Optional, Tuple
 
 from agentstream.text import replace_surrogates
 
-__all__ = ["MAX_DEPTH", "MAX_DIGITS", "as_object", "clean", "parse_json", "shown"]
+__all__ = ["MAX_DEPTH", "MAX_DIGITS", "as_object", "clean", "find_json", "parse_json", "shown"]
 
 #: Arrays and objects may lie this deep in each other.
 MAX_DEPTH = 64
 #: Digits an integer may have; Python's own bound differs between its releases.
 MAX_DIGITS = 1000
+
+#: So many brackets of a text are tried for a value.
+_MOST_TRIES = 64
+_OPENING = re.compile(r"[{\[]")
 
 
 def parse_json(text: str) -> Any:
@@ -28,19 +33,40 @@ def parse_json(text: str) -> Any:
     the model, for anything that is not plain, finite, bounded JSON.
     """
     try:
-        value = json.loads(
-            text,
-            parse_int=_integer,
-            parse_float=_float,
-            parse_constant=_constant,
-            object_pairs_hook=_object,
-            strict=False,
-        )
+        value = json.loads(text, **_HOOKS)
     except json.JSONDecodeError as exc:
         raise ValueError(f"this is not JSON, {exc.msg} at character {exc.pos}") from None
     except RecursionError:
         raise ValueError("they are nested too deeply") from None
     return clean(value)
+
+
+def find_json(text: str) -> List[Any]:
+    """The objects and arrays that stand in `text` between other words, as `parse_json` reads them.
+
+    Raises ValueError, with a message meant for the model, if one of them is begun and
+    does not end, or is no plain JSON: what stands within it is no value by itself.
+    """
+    decode = json.JSONDecoder(**_HOOKS).raw_decode
+    found: List[Any] = []
+    at = 0
+    for _ in range(_MOST_TRIES):
+        start = _OPENING.search(text, at)
+        if start is None:
+            return found
+        at = start.start()
+        try:
+            value, at = decode(text, at)
+        except json.JSONDecodeError as exc:
+            if text[at + 1 : exc.pos].strip():
+                where = f"{exc.msg} at character {exc.pos}"
+                raise ValueError(f"this is not JSON, {where}") from None
+            at += 1  # a bracket among the words
+        except RecursionError:
+            raise ValueError("they are nested too deeply") from None
+        else:
+            found.append(clean(value))
+    return found
 
 
 def as_object(text: str) -> Optional[Dict[str, Any]]:
@@ -87,6 +113,15 @@ def _object(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
                 raise ValueError(f"the key {shown(key)} is given twice")
             seen.add(key)
     return found
+
+
+_HOOKS: Dict[str, Any] = {
+    "parse_int": _integer,
+    "parse_float": _float,
+    "parse_constant": _constant,
+    "object_pairs_hook": _object,
+    "strict": False,
+}
 
 
 def clean(value: Any, depth: int = 0) -> Any:

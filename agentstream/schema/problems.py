@@ -47,9 +47,11 @@ class Invalid(Exception):
 
     Attributes:
         problems: what is wrong, one or more.
+        value: of an answer, the JSON value as it came.
     """
 
     problems: Tuple[Problem, ...]
+    value: Any = None
 
     def __init__(self, *problems: Problem) -> None:
         super().__init__("; ".join(problem.text for problem in problems))

@@ -10,15 +10,17 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Any, Dict, List, Union
+from typing import Any, Dict, List, Optional, Union
 
 from agentstream.schema.parse import MAX_DIGITS, parse_json
 from agentstream.schema.problems import NAMES, Invalid, Problem, came, expected
 
-__all__ = ["Validator", "matches", "resolve", "same"]
+__all__ = ["Validator", "dangling", "matches", "resolve", "same"]
 
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
 _MISSED = object()
+#: Keywords that hold values, not schemas.
+_VALUES = ("enum", "const", "default", "examples")
 
 
 def matches(value: Any, schema: Any) -> bool:
@@ -53,6 +55,24 @@ def resolve(root: Any, reference: str) -> Any:
         except (LookupError, TypeError, ValueError):
             raise LookupError(reference) from None
     return found
+
+
+def dangling(root: Any) -> Optional[str]:
+    """A `$ref` within `root` that names nothing in it; None if there is none."""
+    left = [root]
+    while left:
+        part = left.pop()
+        if isinstance(part, list):
+            left.extend(part)
+        elif isinstance(part, dict):
+            reference = part.get("$ref")
+            if isinstance(reference, str):
+                try:
+                    resolve(root, reference)
+                except LookupError:
+                    return reference
+            left += [part[key] for key in part if key not in _VALUES]
+    return None
 
 
 class Validator:

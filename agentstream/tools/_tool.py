@@ -22,7 +22,7 @@ from agentstream.schema.describe import Shape
 from agentstream.schema.parse import parse_json
 from agentstream.schema.problems import Invalid, Problem
 from agentstream.schema.strict import strict_schema
-from agentstream.schema.validate import Validator, resolve
+from agentstream.schema.validate import Validator, dangling, resolve
 from agentstream.tools import signature
 from agentstream.tools.context import RunContext
 
@@ -335,7 +335,7 @@ def _checked_schema(name: str, parameters: Any) -> Dict[str, Any]:
     except (TypeError, ValueError, RecursionError) as exc:
         raise ConfigError(f"tool {name!r}: its schema is not JSON: {exc}") from None
     if isinstance(copied.get("$ref"), str):  # as pydantic writes a recursive model
-        _check_references(name, copied, {"$ref": copied["$ref"]})
+        _check_references(name, copied)
         target = resolve(copied, copied.pop("$ref"))
         copied = {**(target if isinstance(target, dict) else {}), **copied}
     schema: Dict[str, Any] = {"type": "object", "properties": {}, **copied}
@@ -343,26 +343,16 @@ def _checked_schema(name: str, parameters: Any) -> Dict[str, Any]:
         raise ConfigError(f"tool {name!r}: its schema must be that of an object")
     if not isinstance(schema.get("required", []), list):
         raise ConfigError(f"tool {name!r}: 'required' must be a list of names")
-    _check_references(name, schema, schema)
+    _check_references(name, schema)
     return schema
 
 
-def _check_references(name: str, root: Dict[str, Any], part: Any) -> None:
-    if isinstance(part, list):
-        for item in part:
-            _check_references(name, root, item)
-    elif isinstance(part, dict):
-        reference = part.get("$ref")
-        if isinstance(reference, str):
-            try:
-                resolve(root, reference)
-            except LookupError:
-                raise ConfigError(
-                    f"tool {name!r}: its schema has no {reference!r}; only local $refs are followed"
-                ) from None
-        for key, item in part.items():
-            if key not in ("enum", "const", "default", "examples"):
-                _check_references(name, root, item)
+def _check_references(name: str, root: Dict[str, Any]) -> None:
+    lost = dangling(root)
+    if lost is not None:
+        raise ConfigError(
+            f"tool {name!r}: its schema has no {lost!r}; only local $refs are followed"
+        )
 
 
 def _strict(name: str, parameters: Dict[str, Any]) -> Dict[str, Any]:

@@ -1,0 +1,87 @@
+"""An answer held against the type that was asked for, and the words that ask again."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Iterable, Iterator, Optional
+
+from agentstream.errors import OutputInvalid
+from agentstream.llm.finish import Ending, ending_of
+from agentstream.results import ChatResponse
+from agentstream.schema.growing import NOTHING, GrowingValue
+from agentstream.schema.output import Answer, Output, said
+from agentstream.schema.problems import Invalid, Problem
+
+__all__ = ["Wrong", "growing", "judge"]
+
+
+class Wrong(Exception):
+    """An answer is not what was asked for.
+
+    Attributes:
+        cut: it broke off: to ask again would cut the next one as well.
+        correction: what the model is told.
+        problems: what is wrong.
+    """
+
+    def __init__(self, output: Output, response: ChatResponse, invalid: Invalid) -> None:
+        super().__init__()
+        self._output = output
+        self._response = response
+        self._value = None if invalid.value is NOTHING else invalid.value
+        self.cut = is_cut(response) and invalid.value is NOTHING
+        self.problems = invalid.problems
+        if self.cut:
+            self._value = _so_far(output, response.content)
+            reason = f"was cut before its end (finish_reason {response.finish_reason})"
+            self.problems = (Problem((), reason),)
+        self.correction = "" if self.cut else output.correction(invalid)
+
+    def error(self) -> OutputInvalid:
+        """The error to raise where nobody asks again."""
+        words = "; ".join(said(self.problems))
+        return OutputInvalid(
+            f"the answer is no {self._output.name}: {words}",
+            value=self._value,
+            problems=self.problems,
+            cut=self.cut,
+            partial=self._response,
+            phase="stream",
+        )
+
+
+def judge(output: Output, response: ChatResponse) -> Answer:
+    """What `response` is; raises `Wrong`."""
+    try:
+        return output.read(response.content, cut=is_cut(response))
+    except Invalid as invalid:
+        raise Wrong(output, response, invalid) from invalid.__cause__
+
+
+def is_cut(response: ChatResponse) -> bool:
+    """True if the server says that the answer is not whole."""
+    word = response.finish_reason
+    return word is not None and ending_of(word) in (Ending.CUT, Ending.FAILED)
+
+
+def growing(output: Output, texts: Iterable[str], answers: Callable[[], int]) -> Iterator[Any]:
+    """Yield the value of the answer whose pieces `texts` are, each time it has grown.
+
+    Args:
+        texts: the pieces, of several answers perhaps.
+        answers: how many answers have begun; with another one the value begins again.
+    """
+    number = 0
+    value: Optional[GrowingValue] = None
+    for text in texts:
+        if value is None or answers() != number:
+            number, value = answers(), output.growing()
+        if value.feed(text):
+            yield value.value()
+
+
+def _so_far(output: Output, text: str) -> Any:
+    value = output.growing()
+    value.feed(text)
+    value.flush()
+    found = value.value()
+    return None if found is NOTHING else found
