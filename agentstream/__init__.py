@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         LimitExceeded as LimitExceeded,
         LogError as LogError,
         OffsetGone as OffsetGone,
+        OutputInvalid as OutputInvalid,
         ProtocolError as ProtocolError,
         ProviderStreamError as ProviderStreamError,
         RateLimited as RateLimited,
@@ -97,6 +98,7 @@ if TYPE_CHECKING:
         Runtime as Runtime,
         exit_on_sigterm as exit_on_sigterm,
     )
+    from agentstream.schema.output import Output as Output
     from agentstream.tools import RunContext as RunContext, Tool as Tool
     from agentstream.tools._tool import tool as tool
     from agentstream.workflow import Step as Step, Workflow as Workflow
@@ -131,6 +133,7 @@ _HOMES = {
         "LimitExceeded",
         "LogError",
         "OffsetGone",
+        "OutputInvalid",
         "ProtocolError",
         "ProviderStreamError",
         "RateLimited",
@@ -162,6 +165,7 @@ _HOMES = {
     "agentstream.llm.settings": ("Limits", "Retries", "Timeouts"),
     "agentstream.llm.sse": ("ServerSentEvent",),
     "agentstream.results": ("ChatResponse", "StepResult", "ToolCall", "Usage", "WorkflowRun"),
+    "agentstream.schema.output": ("Output",),
     "agentstream.runtime.runtime": ("RunHandle", "Runtime", "exit_on_sigterm"),
     "agentstream.tools": ("RunContext", "Tool"),
     "agentstream.tools._tool": ("tool",),

@@ -9,15 +9,17 @@ import re
 from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Sequence, Union
 
 from agentstream.agent.conversation import Conversation
-from agentstream.agent.run import AgentOutput, AgentStream, drain
+from agentstream.agent.run import AgentOutput
 from agentstream.agent.settings import (
     LIMIT_KEYS,
     AgentSettings,
     ToolLimits,
     as_choice,
+    as_output,
     as_tools,
     split,
 )
+from agentstream.agent.stream import AgentStream, drain
 from agentstream.cancel import CancelToken
 from agentstream.events.model import new_id
 from agentstream.events.stream import EventStream
@@ -65,6 +67,9 @@ class Agent:
             it raises, is a no.  It runs in a thread of its own, for one call of
             an answer after the other, and may take its time; several runs may
             call it at once.
+        output: the type of its answer, or an `Output`: the `value` of what a run gives.
+            A wrong answer is sent back with its problems, as often as `Output.retries`
+            says; then a run raises `OutputInvalid`.
         temperature, top_p, max_tokens, seed, stop, response_format: as in
             `ChatRequest`; None for the server's default.
         fields: `extra`, as in `ChatRequest`; `parallel_tool_calls`: may the model
@@ -89,6 +94,7 @@ class Agent:
         tool_choice: Union[str, Mapping[str, Any], None] = None,
         tool_limits: Optional[ToolLimits] = None,
         approve: Optional[Callable[[ToolCall], object]] = None,
+        output: Any = None,
         temperature: Optional[float] = None,
         top_p: Optional[float] = None,
         max_tokens: Optional[int] = None,
@@ -113,6 +119,7 @@ class Agent:
             "seed": seed,
             "stop": stop,
             "response_format": response_format,
+            "output": as_output(name, output, response_format),
             "extra": dict(more.get("extra") or {}),
             "tools": [tool.to_openai() for tool in self.tools.values()],
             "parallel_tool_calls": more.get("parallel_tool_calls"),

@@ -1,13 +1,14 @@
 """One run of an agent: ask the model, publish what it says, run its tools, ask again.
 
-`AgentRun` is the run, `AgentStream` what a caller iterates.  How calls are run is
-tool_calls.py's, which of them go round in circles loops.py's, and what goes back to
-the model history.py's.
+What a caller iterates is stream.py's.  How calls are run is tool_calls.py's, which of
+them go round in circles loops.py's, what goes back to the model history.py's, and which
+answer is of the type that was asked for output.py's.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import time
 from typing import TYPE_CHECKING, Any, Generator, List, NamedTuple, Optional, Tuple
@@ -16,25 +17,23 @@ from agentstream.agent.conversation import Conversation
 from agentstream.agent.history import as_message, joined, made_by
 from agentstream.agent.journal import AgentLog
 from agentstream.agent.settings import AgentSettings
-from agentstream.cancel import CancelToken
-from agentstream.errors import AgentStreamError, Cancelled, LimitExceeded, WorkflowFailed
+from agentstream.errors import AgentStreamError, Cancelled, LimitExceeded
 from agentstream.events import payloads
-from agentstream.events.model import EventType, new_id
-from agentstream.events.stream import RunLog
+from agentstream.events.model import EventType
 from agentstream.llm.accumulator import Accumulator, tokens_per_second
 from agentstream.llm.finish import remark_on
 from agentstream.llm.history import is_empty
 from agentstream.llm.messages import ChatMessage, ChatRequest, Content, Delta
-from agentstream.llm.stream import GuardedStream, as_delta_stream
+from agentstream.llm.stream import as_delta_stream
 from agentstream.results import ChatResponse, ToolCall, Usage
-from agentstream.text import safe_str
-from agentstream.tools.context import RunContext, RunWithin
+from agentstream.tools.context import RunContext
 
 if TYPE_CHECKING:
     from agentstream.agent.loops import LoopDetector
+    from agentstream.agent.output import TypedAnswers
     from agentstream.agent.tool_calls import Outcome
 
-__all__ = ["AgentOutput", "AgentRun", "AgentStream", "drain"]
+__all__ = ["AgentOutput", "AgentRun"]
 
 logger = logging.getLogger("agentstream.agent")
 
@@ -51,6 +50,7 @@ class AgentOutput(NamedTuple):
         tokens_per_second: of its last answer; None when it cannot be known.
         chat_response: the last answer itself.
         warnings: what was odd about its answers and yet no error.
+        value: what the answer is, where the agent has an `output`.
     """
 
     response: str
@@ -61,6 +61,7 @@ class AgentOutput(NamedTuple):
     tokens_per_second: Optional[float]
     chat_response: ChatResponse
     warnings: Tuple[str, ...] = ()
+    value: Any = None
 
     @property
     def text(self) -> str:
@@ -92,6 +93,7 @@ class AgentRun:
         turn: the messages of this run, the user's first: the new part of the
             conversation.
         tool_calls: how many tool calls the model has made.
+        settings: the agent.
         output: the `AgentOutput`; None before the run has come to its end.
         finish_reason: how its last answer so far ended; None if it had none.
         warnings: what was odd about its answers so far.
@@ -110,13 +112,19 @@ class AgentRun:
         self.output: Optional[AgentOutput] = None
         self.finish_reason: Optional[str] = None
         self.warnings: List[str] = []
-        self._agent = settings
+        self.settings = self._agent = settings
         self._input = input
         self._log = log
         self._context = context
         self._conversation = conversation
         self._answers: List[Accumulator] = []
         self._loops: Optional[LoopDetector] = None
+        self._typed = _typed(settings, log)
+
+    @property
+    def answers(self) -> int:
+        """How many answers have begun."""
+        return len(self._answers)
 
     def text(self) -> str:
         """What the agent has said so far, in all its answers."""
@@ -156,6 +164,7 @@ class AgentRun:
             tokens_per_second(response),
             response,
             tuple(self.warnings),
+            response.value,
         )
         self._log.note(
             EventType.AGENT_COMPLETED,
@@ -186,15 +195,22 @@ class AgentRun:
         if self._conversation is not None:
             before += self._conversation.fitted(user)
         self.turn.append(user)
-        for number in range(1, most + 1):
-            messages = joined([*before, *self.turn])
-            request = ChatRequest(messages, **agent.of_round(number))
+        typed = self._typed
+        for number in itertools.count(1):
+            wrong = () if typed is None else typed.messages
+            messages = joined([*before, *self.turn, *wrong])
+            request = ChatRequest(messages, **agent.of_round(number, again=bool(wrong)))
             response = yield from self._ask(request, number)
-            if not response.tool_calls:
-                return self._ended(response)
-            self.tool_calls += len(response.tool_calls)
-            if number < most:  # nobody would read the results of the last one
+            if response.tool_calls:
+                self.tool_calls += len(response.tool_calls)
+                if number >= most:
+                    break  # nobody would read the results
                 self.turn += self._call_tools(response)
+            elif typed is None:
+                return self._ended(response)
+            elif typed.take(response):
+                assert typed.answer is not None
+                return self._ended(response._replace(value=typed.answer.value))
         raise LimitExceeded(
             f"agent {agent.name!r} made {most} requests and still calls tools"
             " (ToolLimits.max_rounds)",
@@ -336,77 +352,12 @@ class AgentRun:
         )
 
 
-class AgentStream(GuardedStream[str]):
-    """An agent's text as it arrives.  `output` is there once it has ended.
+def _typed(settings: AgentSettings, log: AgentLog) -> Optional[TypedAnswers]:
+    if settings.output is None:
+        return None
+    from agentstream.agent.output import TypedAnswers  # noqa: PLC0415 - only who has types pays
 
-    Args:
-        settings: the agent.
-        input: what it is asked.
-        log: the run's log; None for no events.
-        cancel: the caller's token.
-        conversation: as in `Agent.stream`.
-    """
-
-    def __init__(
-        self,
-        settings: AgentSettings,
-        input: Content,
-        log: Optional[RunLog],
-        cancel: Optional[CancelToken] = None,
-        conversation: Optional[Conversation] = None,
-    ) -> None:
-        super().__init__(cancel)
-        bound = AgentLog(log, settings.name)
-        context = RunContext(
-            bound.workflow_id, settings.name, cancel=self._cancel, within=_within(log)
-        )
-        self._run = AgentRun(settings, input, bound, context, conversation)
-        self._items = self._run.texts()
-
-    @property
-    def output(self) -> AgentOutput:
-        """The `AgentOutput`.
-
-        Raises:
-            RuntimeError: the stream has not been read to its end.
-        """
-        if self._run.output is None:
-            raise RuntimeError("there is no output before the stream has been read to its end")
-        return self._run.output
-
-
-def _within(log: Optional[RunLog]) -> RunWithin:
-    """How an agent is run within one that belongs to no workflow.
-
-    Its events, if there are any, are a log of their own, which names that one as its parent.
-    """
-
-    def run(agent: Any, input: Any, context: RunContext) -> str:
-        child = None if log is None else log.open_child(new_id())
-        try:
-            return drain(AgentStream(agent.settings, input, child, context.cancel)).response
-        except Cancelled:
-            raise
-        except Exception as error:
-            known = error if isinstance(error, AgentStreamError) else AgentStreamError()
-            raise WorkflowFailed(
-                f"agent {agent.name!r} failed: {type(error).__name__}: {safe_str(error)}",
-                partial=known.partial,
-                phase=known.phase,
-                retryable=known.retryable,
-                request_id=known.request_id,
-                outcome=known.outcome,
-            ) from error
-
-    return run
-
-
-def drain(stream: AgentStream) -> AgentOutput:
-    """Read a stream to its end; returns its output."""
-    with stream:
-        for _ in stream:
-            pass
-        return stream.output
+    return TypedAnswers(settings, settings.output, log)
 
 
 def _note_rest(delta: Delta, log: AgentLog) -> None:

@@ -14,6 +14,7 @@ from agentstream.results import ToolCall
 if TYPE_CHECKING:
     from typing_extensions import TypedDict
 
+    from agentstream.schema.output import Output
     from agentstream.tools import Tool
 
     class RequestFields(TypedDict, total=False):
@@ -36,6 +37,7 @@ __all__ = [
     "AgentSettings",
     "ToolLimits",
     "as_choice",
+    "as_output",
     "as_tools",
     "split",
     "with_limits",
@@ -136,11 +138,41 @@ class AgentSettings(Frozen):
         )
         return any(word is False for word in said)
 
-    def of_round(self, number: int) -> Mapping[str, Any]:
-        """What a run's request number `number`, from 1, says besides its messages."""
+    @property
+    def output(self) -> Optional[Output]:
+        """What its answer is to be; None for a text."""
+        return self.request.get("output")
+
+    def of_round(self, number: int, *, again: bool = False) -> Mapping[str, Any]:
+        """What a run's request number `number`, from 1, says besides its messages.
+
+        Args:
+            again: it asks for an answer in place of a wrong one: no tool is wanted.
+        """
+        if again and self.tools:
+            return {**self.request, "tool_choice": "none"}
         if number == 1 and self.tool_choice is not None:
             return {**self.request, "tool_choice": self.tool_choice}
         return self.request
+
+
+def as_output(agent: str, output: Any, response_format: object) -> Optional[Output]:
+    """What an agent's answer is to be; None for a text.
+
+    Raises:
+        ConfigError: it cannot be asked for, or is asked for twice.
+    """
+    if output is None:
+        return None
+    from agentstream.schema import output as typed  # noqa: PLC0415 - only who has types pays
+
+    if response_format is not None:
+        reason = "says with response_format what the answer looks like: give one of them"
+        raise ConfigError.about("output", reason, f"agent {agent!r}")
+    try:
+        return typed.as_output(output)
+    except ConfigError as error:
+        raise ConfigError.about("output", error.reason, f"agent {agent!r}") from error.__cause__
 
 
 def split(

@@ -45,6 +45,8 @@ class EventType(str, enum.Enum):
     AGENT_PROCESSING = "agent_processing"
     AGENT_COMPLETED = "agent_completed"
     AGENT_FAILED = "agent_failed"
+    AGENT_OUTPUT = "agent_output"
+    AGENT_OUTPUT_INVALID = "agent_output_invalid"
     AGENT_LLM_REQUEST_STARTED = "agent_llm_request_started"
     AGENT_LLM_STREAM_CHUNK = "agent_llm_stream_chunk"
     AGENT_LLM_REASONING_CHUNK = "agent_llm_reasoning_chunk"

@@ -1,7 +1,7 @@
 """What the data of each event holds: one function a type, named as the type is.
 
 Whoever writes an event takes its data from here; whoever reads one uses accessors.py,
-which takes any data.  `HOLDS` says which functions make up a type;
+which takes any data.  Which functions make up a type is said in holds.py;
 docs/events.rst is made of their docstrings (python -m tests.kit.events_doc).
 
 In a docstring, "Holds:" lists the keys; one with a condition in parentheses is
@@ -10,13 +10,12 @@ there only then.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, Mapping, Optional, Sequence, Tuple
 
 from agentstream.errors import AgentStreamError
-from agentstream.events.model import EventType
 from agentstream.text import safe_str
 
-__all__ = ["HOLDS", "failure"]
+__all__ = ["failure"]
 
 Data = Dict[str, Any]
 
@@ -250,6 +249,26 @@ def agent_completed(
     }
 
 
+def agent_output(value: Any) -> Data:
+    """An agent's answer is what its `output` asks for.
+
+    Holds:
+        value: the answer, as JSON values.
+    """
+    return {"value": value}
+
+
+def agent_output_invalid(problems: Iterable[Any], *, will_retry: bool) -> Data:
+    """An agent's answer is not what its `output` asks for.
+
+    Holds:
+        problems: what is wrong, each {path, text}; a path is keys and places, [] for all of it.
+        will_retry: true if the model is told, and asked again.
+    """
+    told = [{"path": list(problem.path), "text": problem.text} for problem in problems]
+    return {"problems": told, "will_retry": will_retry}
+
+
 def agent_failed(error: BaseException) -> Data:
     """An agent's run ends with an error, or was stopped."""
     return failure(error)
@@ -449,30 +468,3 @@ def events_missed(first: int, last: int, unit: str) -> Data:
         unit: "offset" (of one run) or "position" (in the log of all).
     """
     return {"first": first, "last": last, "unit": unit}
-
-
-#: The functions whose keys the data of a type holds; its own is the first.
-HOLDS: Mapping[EventType, Tuple[Callable[..., Data], ...]] = {
-    EventType.WORKFLOW_STARTED: (workflow_started,),
-    EventType.WORKFLOW_STEP_STARTED: (workflow_step_started, step_head),
-    EventType.WORKFLOW_STEP_COMPLETED: (workflow_step_completed, step_head),
-    EventType.WORKFLOW_STEP_FAILED: (workflow_step_failed, step_head, failure),
-    EventType.WORKFLOW_COMPLETED: (workflow_completed, run_end),
-    EventType.WORKFLOW_FAILED: (workflow_failed, run_end, failure),
-    EventType.WORKFLOW_CANCELLED: (workflow_cancelled, run_end),
-    EventType.AGENT_PROCESSING: (agent_processing, author),
-    EventType.AGENT_COMPLETED: (agent_completed, author),
-    EventType.AGENT_FAILED: (agent_failed, author, failure),
-    EventType.AGENT_LLM_REQUEST_STARTED: (agent_llm_request_started, author),
-    EventType.AGENT_LLM_STREAM_CHUNK: (agent_llm_stream_chunk, author),
-    EventType.AGENT_LLM_REASONING_CHUNK: (agent_llm_reasoning_chunk, author),
-    EventType.AGENT_LLM_REQUEST_RETRIED: (agent_llm_request_retried, author),
-    EventType.AGENT_LLM_REQUEST_COMPLETED: (agent_llm_request_completed, author),
-    EventType.AGENT_LLM_REQUEST_FAILED: (agent_llm_request_failed, author, failure),
-    EventType.TOOL_CALL_STARTED: (tool_call_started, author, tool_call),
-    EventType.TOOL_CALL_COMPLETED: (tool_call_completed, author, tool_call),
-    EventType.TOOL_CALL_FAILED: (tool_call_failed, author, tool_call),
-    EventType.SYSTEM_WARNING: (system_warning,),
-    EventType.SYSTEM_ERROR: (system_error,),
-    EventType.EVENTS_MISSED: (events_missed,),
-}

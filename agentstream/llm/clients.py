@@ -59,6 +59,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from agentstream.llm.llama.tools import Template
+    from agentstream.llm.output.means import OutputTraits
     from agentstream.llm.responses.choice import Apis
 
 APIS = ("auto", "responses", "chat")
@@ -90,6 +91,8 @@ class ChatClient(ABC):
     model: str = ""
     provider: str = ""
     parallel_tool_calls: Optional[bool] = None
+    #: It can be asked for a typed answer and be given tools in one request.
+    schema_with_tools: bool = True
 
     @abstractmethod
     def stream_deltas(
@@ -103,33 +106,54 @@ class ChatClient(ABC):
             AgentStreamError: from the iteration, with `partial`.
         """
 
-    def chat_stream(self, prompt: Prompt, *, cancel: Optional[CancelToken] = None) -> TextStream:
+    def chat_stream(
+        self, prompt: Prompt, *, output: Any = None, cancel: Optional[CancelToken] = None
+    ) -> TextStream:
         """Send a text, a list of messages or a `ChatRequest`; iterate the text of the answer.
 
         The request is sent when the first text is asked for.
 
         Messages are brought into a form that every server can read (`llm/history.py`).
 
+        Args:
+            prompt: what is asked.
+            output: the type of the answer, or an `Output`: `values()` of the stream then
+                gives it as it arrives, `response.value` in the end.
+            cancel: stops the call.
+
         Raises:
-            ConfigError: `prompt` is no request, or holds a call without its result.
+            ConfigError: `prompt` is no request, or holds a call without its result;
+                `output` is no type that can be asked for.
         """
         request = as_request(prompt)
         messages = mended(request.messages)
         if messages is not request.messages:
             request = request.replace(messages=messages)
+        if output is not None:
+            request = request.replace(output=output)
+        if request.output is not None:
+            from agentstream.llm.output.stream import OutputStream  # noqa: PLC0415 - as in messages
+
+            return OutputStream(self._send, request, self.model, cancel)
         return TextStream(
             lambda token: self.stream_deltas(request, cancel=token),
             request.model or self.model,
             cancel,
         )
 
-    def chat(self, prompt: Prompt, *, cancel: Optional[CancelToken] = None) -> ChatResponse:
+    def _send(self, request: ChatRequest, cancel: CancelToken) -> Iterator[Delta]:
+        return self.stream_deltas(request, cancel=cancel)
+
+    def chat(
+        self, prompt: Prompt, *, output: Any = None, cancel: Optional[CancelToken] = None
+    ) -> ChatResponse:
         """As `chat_stream`, drained: returns the whole `ChatResponse`.
 
         Raises:
-            AgentStreamError: whichever applies, with `partial`.
+            AgentStreamError: whichever applies, with `partial`; `OutputInvalid` for an
+                answer that is not what `output` asks for, after its retries.
         """
-        with self.chat_stream(prompt, cancel=cancel) as stream:
+        with self.chat_stream(prompt, output=output, cancel=cancel) as stream:
             for _ in stream:
                 pass
             return stream.response
@@ -175,6 +199,8 @@ class HTTPClient(ChatClient):
     """
 
     _timeouts = Timeouts()  # where none are given
+    _wire = "openai"  # as llm/output/means.py has it
+    _outputs: Optional[OutputTraits] = None
 
     def __init__(
         self, url: str, settings: ClientSettings, *, key_header: str = "Authorization"
@@ -215,13 +241,22 @@ class HTTPClient(ChatClient):
         """See `ChatClient.stream_deltas`."""
         call = Call(
             self._transport,
-            self._dialect(request),
+            self._dialect(request) if request.output is None else self._typed(request),
             timeouts=self.timeouts,
             retries=self.retries,
             limits=self.limits,
             prices=self.prices,
         )
         return DeltaStream(call.answer, call.run, cancel)
+
+    def _typed(self, request: ChatRequest) -> Dialect:
+        """The dialect of a request with an `output`."""
+        from agentstream.llm.output import dialect, means  # noqa: PLC0415 - as in messages
+
+        if self._outputs is None:
+            self._outputs = means.OutputTraits()
+        wire = means.WIRES[self._wire]
+        return dialect.OutputDialect(request, self._dialect, wire, self._outputs)
 
     @abstractmethod
     def _dialect(self, request: ChatRequest) -> Dialect:
@@ -358,6 +393,8 @@ class LlamaClient(HTTPClient):
     """
 
     provider = "llama.cpp"
+    schema_with_tools = False
+    _wire = "grammar"
     _timeouts = LLAMA_TIMEOUTS
 
     def __init__(

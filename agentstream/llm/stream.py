@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Callable, Generator, Iterator, Optional, TypeVar
 
 from agentstream.cancel import CancelToken
-from agentstream.errors import AgentStreamError, Cancelled
+from agentstream.errors import AgentStreamError, Cancelled, ConfigError
 from agentstream.llm.accumulator import Accumulator
 from agentstream.llm.finish import remark_on
 from agentstream.llm.messages import Delta
@@ -221,6 +221,20 @@ class TextStream(GuardedStream[str]):
     def response(self) -> ChatResponse:
         """The `ChatResponse`, as complete as what has arrived."""
         return self._deltas.response
+
+    def values(self) -> Iterator[Any]:
+        """The value of an answer that `output` asks for, as it arrives: in place of the text.
+
+        Each is a new plain value (dicts, lists, texts, numbers), of which no later one
+        takes anything back: a field is there once its value has begun, texts grow,
+        numbers come when they are whole.  There is one for each piece of the answer at
+        most.  The last is what `response.value` is.
+
+        Raises:
+            ConfigError: no `output` was asked for.
+            OutputInvalid: the answer is none, after all retries.
+        """
+        raise ConfigError("values() is of an answer with a type: give output= to chat_stream")
 
     def _partial(self) -> ChatResponse:
         return self.response

@@ -31,6 +31,7 @@ from agentstream import (
 )
 from agentstream.errors import AgentStreamError, Cancelled
 from agentstream.events import accessors, payloads
+from agentstream.events.holds import HOLDS
 from agentstream.events.model import TERMINAL
 from agentstream.testing import Gate, ScriptedServer
 from agentstream.testing.pieces import DONE, chat_chunk
@@ -62,8 +63,8 @@ def checked(stream: EventStream) -> List[EventType]:
 
 
 def test_each_type_has_a_function_of_its_name():
-    assert list(payloads.HOLDS) == list(EventType)
-    for kind, (own, *_) in payloads.HOLDS.items():
+    assert list(HOLDS) == list(EventType)
+    for kind, (own, *_) in HOLDS.items():
         assert own.__name__ == kind.value
         assert events_doc.text_of(own)
 
@@ -146,6 +147,16 @@ def test_runs_that_fail_are_tried_again_or_stopped(cast: Cast):
         EventType.AGENT_FAILED,
         EventType.AGENT_LLM_REQUEST_FAILED,
     }
+
+
+def test_answers_with_types(server: ScriptedServer):
+    server.reply_text("a few")
+    server.reply_text('{"value": [1, 2]}')
+    agent = Agent("counter", client=client_of(server), output=List[int])
+    stream = EventStream(MemoryStore())
+    assert agent.execute_with_events("count", stream).value == [1, 2]
+    kinds = checked(stream)
+    assert kinds.index(EventType.AGENT_OUTPUT_INVALID) < kinds.index(EventType.AGENT_OUTPUT)
 
 
 def test_tools_retries_and_reasoning(server: ScriptedServer):

@@ -10,6 +10,7 @@ import re
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 from agentstream.events import payloads
+from agentstream.events.holds import HOLDS
 from agentstream.events.model import TERMINAL, Event, EventType
 
 _INTRO = """\
@@ -54,7 +55,7 @@ def keys(function: Callable[..., Any]) -> Dict[str, Tuple[str, str]]:
 def keys_of(kind: EventType) -> Tuple[set, set]:
     """The keys that the data of a type always holds, and those that it may hold."""
     always, sometimes = set(), set()
-    for function in payloads.HOLDS[kind]:
+    for function in HOLDS[kind]:
         for key, (condition, _) in keys(function).items():
             (sometimes if condition else always).add(key)
     return always, sometimes
@@ -90,7 +91,7 @@ def _shared() -> Iterator[str]:
 
 
 def _types() -> Iterator[str]:
-    for kind, (own, *others) in payloads.HOLDS.items():
+    for kind, (own, *others) in HOLDS.items():
         yield from _title(kind.value, "~")
         yield text_of(own)
         if kind in TERMINAL:

@@ -72,6 +72,7 @@ class AnthropicClient(HTTPClient):
     """
 
     provider = "anthropic"
+    _wire = "messages"
     _timeouts = ANTHROPIC_TIMEOUTS
 
     def __init__(

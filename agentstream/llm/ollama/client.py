@@ -55,6 +55,8 @@ class OllamaClient(HTTPClient):
     """
 
     provider = "ollama"
+    schema_with_tools = False
+    _wire = "grammar"
     _timeouts = OLLAMA_TIMEOUTS
 
     def __init__(

@@ -91,9 +91,13 @@ class _Asking:
             + "; ".join(said(wrong.problems)),
         )
         self.deltas.close()
-        said_so = ChatMessage.assistant(response.content, (), response.provider_state)
-        messages = [*self._request.messages, said_so, ChatMessage.user(wrong.correction)]
-        self._ask(self._request.replace(messages=messages))
+        messages = list(self._request.messages)
+        if response.content.strip():
+            state = response.provider_state
+            messages.append(ChatMessage.assistant(response.content, (), state))
+        messages.append(ChatMessage.user(wrong.correction))
+        request = self._request.replace(messages=messages)
+        self._ask(request.replace(tool_choice="none") if request.tools else request)
 
 
 class OutputStream(TextStream):
