@@ -110,16 +110,17 @@ def seconds(
 
 
 def text(name: str, value: Any, *, empty: bool = False, of: str = "") -> str:
-    """A str, not an empty one unless `empty`.
+    """A str, not an empty one unless `empty`; of a class derived from str, the text it holds.
 
     Raises:
         ConfigError: it is none.
     """
     if not isinstance(value, str):
         raise ConfigError.about(name, f"must be a str, not {type(value).__name__}", of)
-    if not value and not empty:
+    plain = str.__str__(value)  # whatever methods its class has
+    if not plain and not empty:
         raise ConfigError.about(name, "must not be empty", of)
-    return value
+    return plain
 
 
 def flag(name: str, value: Any, *, of: str = "") -> bool:

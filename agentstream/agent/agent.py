@@ -203,7 +203,7 @@ class Agent:
         The events' `workflow_id` is the given one or a new one; the last is
         agent_completed or agent_failed.
         """
-        log = event_stream.open_log(workflow_id or new_id())
+        log = event_stream.open_log(new_id() if workflow_id is None else workflow_id)
         return drain(AgentStream(self.settings, input, log, cancel, conversation))
 
     def as_tool(

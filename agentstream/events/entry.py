@@ -1,4 +1,4 @@
-"""What may enter a log: ids and reasons that it can hold, events that are not too large.
+"""What may enter a log: ids, reasons and types that it can hold, events that are not too large.
 
 Checked at the call, so that whoever gives something else is told, and nobody else is.
 """
@@ -10,10 +10,10 @@ from typing import Any, Mapping
 
 from agentstream import checks
 from agentstream.errors import ConfigError, LogError
-from agentstream.events.model import freeze_mapping
-from agentstream.text import is_encodable
+from agentstream.events.model import EventType, freeze_mapping
+from agentstream.text import is_encodable, safe_repr
 
-__all__ = ["check_id", "check_reason", "check_size", "encode"]
+__all__ = ["check_entry_type", "check_id", "check_reason", "check_size", "check_type", "encode"]
 
 _MOST_ID = 256  # characters
 _MOST_REASON = 100_000
@@ -29,24 +29,56 @@ _encode = json.JSONEncoder(
 ).encode
 
 
-def check_id(name: str, value: Any) -> None:
-    """Raise ConfigError unless `value` is a text by which a run can be known.
+def check_id(name: str, value: Any) -> str:
+    """A run's id as a plain str: 1 to 256 characters that UTF-8 can hold.
 
-    That is a str of 1 to 256 characters that UTF-8 can hold.
+    Raises:
+        ConfigError: it is none.
     """
-    _check_text(name, checks.text(name, value), _MOST_ID)
+    return _check_text(name, checks.text(name, value), _MOST_ID)
 
 
-def check_reason(value: Any) -> None:
-    """Raise ConfigError unless `value` is a text of up to 100,000 characters; it may be empty."""
-    _check_text("reason", checks.text("reason", value, empty=True), _MOST_REASON)
+def check_reason(value: Any) -> str:
+    """A reason as a plain str of up to 100,000 characters that UTF-8 can hold; it may be empty.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    return _check_text("reason", checks.text("reason", value, empty=True), _MOST_REASON)
 
 
-def _check_text(name: str, value: str, most: int) -> None:
+def _check_text(name: str, value: str, most: int) -> str:
     if len(value) > most:
         raise ConfigError.about(name, f"must be of at most {most:,} characters")
     if not is_encodable(value):
         raise ConfigError.about(name, "must be text that UTF-8 can hold: it has a lone surrogate")
+    return value
+
+
+def check_type(value: Any) -> EventType:
+    """The `EventType` that a text names.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    try:
+        return EventType(value)
+    except (ValueError, TypeError):
+        known = ", ".join(kind.value for kind in EventType)
+        shown = safe_repr(value, 60)
+        raise ConfigError(f"unknown event type {shown}: use one of {known}") from None
+
+
+def check_entry_type(value: Any) -> EventType:
+    """As `check_type`, of what may stand in a log.
+
+    Raises:
+        ConfigError: it may not.
+    """
+    kind = check_type(value)
+    if kind is EventType.EVENTS_MISSED:
+        raise ConfigError("events_missed is told to a subscriber, it is no part of a log")
+    return kind
 
 
 def check_size(data: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ from typing import (
 )
 
 from agentstream.errors import LogError
-from agentstream.text import replace_surrogates
+from agentstream.text import replace_surrogates, safe_repr
 
 __all__ = ["TERMINAL", "Event", "EventType", "freeze", "new_id"]
 
@@ -145,6 +145,12 @@ class FrozenDict(Dict[str, Any]):
 #: One for all: of `{}`, three bytes of JSON, a list may hold millions.
 EMPTY = FrozenDict()
 
+#: From an instance of a class derived from one of these to what it holds.
+_PLAIN: Mapping[type, Callable[[Any], Any]] = {
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+}
 _MOST_DEPTH = 64
 _MOST_BITS = 2048  # more than that, and Python may refuse to print it
 
@@ -202,10 +208,7 @@ def _by_rule(value: Any) -> Any:
         import dataclasses  # noqa: PLC0415 - whoever has one has paid for it
 
         return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-    for base in (str, int, float):
+    for base, plain in _PLAIN.items():
         if isinstance(value, base):
-            return base(value)
-    try:
-        return repr(value)[:1000]
-    except Exception:  # noqa: BLE001 - somebody's __repr__
-        return f"<{type(value).__name__}>"
+            return plain(value)
+    return safe_repr(value)[:1000]

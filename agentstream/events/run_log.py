@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Callable, Mapping, Optional, Protocol
 
+from agentstream.events.entry import check_entry_type
 from agentstream.events.model import Event, EventType
 
 __all__ = ["Publisher", "RunLog"]
+
+_MISSED = EventType.EVENTS_MISSED
 
 
 class Publisher(Protocol):
@@ -64,8 +67,11 @@ class RunLog:
         is appended right after that one; the event returned has no id and offset 0.
 
         Raises:
+            ConfigError: `kind` is no `EventType`, nor the name of one that may stand in a log.
             LogError: the store refused it, or the stream is closed.
         """
+        if kind.__class__ is not EventType or kind is _MISSED:
+            kind = check_entry_type(kind)
         stream = self._stream
         event = stream._publish(self, kind, data)
         if stream._settle is not None and event is not None and event[0] is not None:

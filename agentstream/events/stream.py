@@ -15,6 +15,7 @@ thread does when it is through (lock.py).
 
 from __future__ import annotations
 
+import collections.abc
 import functools
 import logging
 import time
@@ -23,8 +24,8 @@ from collections import OrderedDict
 from typing import Any, Callable, Iterable, Mapping, Optional, Union
 
 from agentstream import checks, threads
-from agentstream.errors import ConfigError, LogError, OffsetGone
-from agentstream.events.entry import check_id, check_size
+from agentstream.errors import LogError, OffsetGone
+from agentstream.events.entry import check_entry_type, check_id, check_size, check_type
 from agentstream.events.lock import StreamLock
 from agentstream.events.mailbox import UNKNOWN, Callback, Mailbox
 from agentstream.events.memory import MemoryStore
@@ -100,9 +101,9 @@ class EventStream:
             ConfigError: an id is no text that can be kept: of 1 to 256 characters, in UTF-8.
             LogError: the store has events of that workflow already, or it has another owner.
         """
-        check_id("workflow_id", workflow_id)
+        workflow_id = check_id("workflow_id", workflow_id)
         if parent_workflow_id is not None:
-            check_id("parent_workflow_id", parent_workflow_id)
+            parent_workflow_id = check_id("parent_workflow_id", parent_workflow_id)
         self.store.claim(workflow_id, parent_workflow_id)
         log = RunLog(self, workflow_id, parent_workflow_id)
         with self._lock:
@@ -128,25 +129,23 @@ class EventStream:
             LogError: the workflow has ended or has another owner, the data cannot
                 be kept, or the stream is closed.
         """
-        kind = _kind(type)
-        if kind is EventType.EVENTS_MISSED:
-            raise ConfigError("events_missed is told to a subscriber, it is no part of a log")
+        kind = check_entry_type(type)
         event = self._log_of(workflow_id, parent_workflow_id).append(kind, data or {})
         if event is None or (kind in TERMINAL and event.id is not None):
             with self._lock:
-                self._recent.pop(workflow_id, None)
+                self._recent.pop(str.__str__(workflow_id), None)
         if event is None:
             raise LogError(f"workflow {workflow_id!r} has ended: its log takes no more events")
         return event
 
     def _log_of(self, workflow_id: str, parent_workflow_id: Optional[str]) -> RunLog:
         """The log that `append` writes to; of one that is not at hand, the store knows the end."""
-        log = self._recent.get(workflow_id) if isinstance(workflow_id, str) else None
+        log = self._recent.get(workflow_id) if workflow_id.__class__ is str else None
         if log is not None:
             return log
-        check_id("workflow_id", workflow_id)
+        workflow_id = check_id("workflow_id", workflow_id)
         if parent_workflow_id is not None:
-            check_id("parent_workflow_id", parent_workflow_id)
+            parent_workflow_id = check_id("parent_workflow_id", parent_workflow_id)
         with self._lock:
             log = self._logs.get(workflow_id)
             if log is None:
@@ -168,11 +167,7 @@ class EventStream:
         return log
 
     def _publish(self, log: RunLog, kind: EventType, data: Mapping[str, Any]) -> Optional[Event]:
-        if data.__class__ is FrozenDict:
-            frozen = data
-        else:
-            frozen = freeze_mapping(data)
-            check_size(frozen)
+        frozen = data if data.__class__ is FrozenDict else _frozen(data)
         workflow_id = log.workflow_id
         lock = self._lock
         event: Optional[Event] = None
@@ -323,10 +318,10 @@ class EventStream:
         max_queue: int,
     ) -> Mailbox:
         names = [types] if isinstance(types, str) else types
-        wanted = None if names is None else frozenset(map(_kind, names))
+        wanted = None if names is None else frozenset(map(check_type, names))
         checks.whole("max_queue", max_queue, 1)
         if workflow_id is not None:
-            check_id("workflow_id", workflow_id)
+            workflow_id = check_id("workflow_id", workflow_id)
         return Mailbox(
             self.store,
             self._lock,
@@ -422,9 +417,20 @@ class EventStream:
             self._tail.after_fork()
 
 
-def _kind(name: Union[EventType, str]) -> EventType:
+def _frozen(data: Any) -> FrozenDict:
+    """An event's data as JSON values, in bounds.
+
+    Raises:
+        LogError: it is no mapping, or cannot be written down.
+    """
+    if not isinstance(data, collections.abc.Mapping):
+        raise LogError(f"an event's data must be a mapping, not {type(data).__name__}")
     try:
-        return EventType(name)
-    except ValueError:
-        known = ", ".join(t.value for t in EventType)
-        raise ConfigError(f"unknown event type {name!r}: use one of {known}") from None
+        frozen = freeze_mapping(data)
+    except LogError:
+        raise
+    except Exception as error:  # of a method of somebody's class
+        trouble = type(error).__name__
+        raise LogError(f"an event's data cannot be written down: {trouble}") from error
+    check_size(frozen)
+    return frozen

@@ -156,7 +156,8 @@ class Runtime:
         if self._shut or threads.exiting():
             raise RuntimeError("the runtime has been shut down: it takes no new runs")
         log = self.event_stream.open_log(
-            workflow_id or new_id(), None if parent is None else parent.workflow_id
+            new_id() if workflow_id is None else workflow_id,
+            None if parent is None else parent.workflow_id,
         )
         if log.workflow_id in self._runs:
             raise LogError(f"run {log.workflow_id!r} is under way: choose another id")
@@ -242,7 +243,9 @@ class Runtime:
             RuntimeError, ConfigError, LogError: as `submit`.
         """
         variables = contextvars.copy_context()
-        named: RunKeywords = {**options, "workflow_id": options.get("workflow_id") or new_id()}
+        named: RunKeywords = {**options}
+        if named.get("workflow_id") is None:
+            named["workflow_id"] = new_id()
 
         def submit() -> RunHandle:
             return variables.run(lambda: self.submit(workflow, input, **named))

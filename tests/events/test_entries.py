@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import pathlib
 import tracemalloc
@@ -11,6 +12,7 @@ from typing import Any, Iterator
 import pytest
 
 from agentstream import (
+    Agent,
     Cancelled,
     Closed,
     ConfigError,
@@ -25,6 +27,7 @@ from agentstream import (
 )
 from agentstream.events import entry
 from agentstream.events.stream import RunLog
+from agentstream.testing import ScriptedClient
 
 ODD_IDS = ["", "\ud800", "run \udfff", b"run", None, 7, uuid.UUID(int=7), "x" * 257, ["run"]]
 GOOD_IDS = ["run", "a/b", "é\U0001f600", "x" * 256, " ", "a\nb", str(uuid.UUID(int=7))]
@@ -219,3 +222,90 @@ def test_get_ends_with_an_exception_that_a_generator_may_let_out(stream: EventSt
     assert next(events).offset == 1
     with pytest.raises(Closed):
         next(events)
+
+
+@pytest.mark.parametrize(
+    "odd", ["unknown", "\ud800", None, 5, b"x", ["x"], "events_missed"], ids=repr
+)
+def test_b07_a_run_log_takes_known_types_only(stream: EventStream, odd: Any) -> None:
+    log = stream.open_log("run")
+    log.append(EventType.SYSTEM_WARNING, {"n": 1})
+    with pytest.raises(ConfigError):
+        log.append(odd, {"n": 2})
+    log.append("workflow_completed", {"n": 3})  # type: ignore[arg-type]
+    assert log.ended
+    stream.store.flush()
+    assert [(e.offset, e.data["n"]) for e in stream.store.read(workflow_id="run")] == [
+        (1, 1),
+        (2, 3),
+    ]
+
+
+class _Unruly(str):
+    """A text with methods of its own."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("as planned")
+
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("as planned")
+
+
+def test_b07_an_id_of_a_class_of_ones_own_is_the_text_it_holds(stream: EventStream) -> None:
+    with Runtime(event_stream=stream) as runtime:
+        runtime.run(Workflow("w", [str]), 1, workflow_id=_Unruly("run"))
+        events = list(runtime.stream(Workflow("w", [str]), 1, workflow_id=_Unruly("other")))
+        assert stream.append("system_warning", _Unruly("third"), {}).id == "third:1"
+        stream.store.flush()
+        assert {type(e.workflow_id) for e in events} == {str}
+        assert {e.workflow_id for e in stream.store.read()} == {"run", "other", "third"}
+
+
+def test_b07_an_empty_id_is_refused_and_not_replaced(stream: EventStream) -> None:
+    agent = Agent("a", client=ScriptedClient("hi"))
+    with Runtime(event_stream=stream) as runtime:
+        for refused in (
+            lambda: runtime.run(agent, "x", workflow_id=""),
+            lambda: next(runtime.stream(agent, "x", workflow_id="")),
+            lambda: agent.execute_with_events("x", stream, workflow_id=""),
+        ):
+            with pytest.raises(ConfigError):
+                refused()
+
+
+def _raising(*_: object) -> Any:
+    raise RuntimeError("as planned")
+
+
+_UNRULY = {
+    name: type(name, (base,), {method: _raising})
+    for name, base, method in [
+        ("List", list, "__iter__"),
+        ("Dict", dict, "keys"),
+        ("Int", int, "__int__"),
+        ("Float", float, "__float__"),
+        ("Repr", object, "__repr__"),
+    ]
+}
+
+
+def _exits() -> Any:
+    class Exits:
+        def __repr__(self) -> str:
+            raise SystemExit(1)
+
+    return Exits()
+
+
+def test_d11_b07_what_a_value_raises_costs_its_event_at_most(stream: EventStream) -> None:
+    odd = [cls() for cls in _UNRULY.values()]
+    odd += [_exits(), {_UNRULY["Repr"](): 1}, [("not", "a mapping")], "text", 5, b"x"]
+    for number, value in enumerate(odd):
+        for data in (value, {"value": value}, {"deep": [{"er": value}]}):
+            with contextlib.suppress(LogError):
+                stream.append("system_warning", f"run-{number}", data)
+        stream.append("system_warning", "innocent", {"n": number})
+    stream.store.flush()
+    assert stream.store.bounds("innocent") == (1, len(odd))

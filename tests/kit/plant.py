@@ -205,8 +205,8 @@ PLANTS: List[Plant] = [
     Plant(
         "calls from inside a callback",
         STREAM,
-        "            frozen = freeze_mapping(data)\n",
-        "            with self._lock:\n                frozen = freeze_mapping(data)\n",
+        "        frozen = data if data.__class__ is FrozenDict else _frozen(data)\n",
+        "        with self._lock:\n            frozen = _frozen(data)\n",
         _BUS + "u03_no_lock_is_held_while_a_value_is_written_down",
     ),
     Plant(

@@ -75,8 +75,10 @@ def _watched() -> Iterator[None]:
         Exception.__setattr__(self, name, value)
 
     def _publish(self: Any, log: Any, kind: Any, data: Any) -> Any:
-        look(f"the event {kind}", data)
-        return published(self, log, kind, data)
+        event = published(self, log, kind, data)
+        if event is not None:
+            look(f"the event {kind}", event.data)
+        return event
 
     handler = _Look()
     loggers = [logging.getLogger(name) for name in LOGGERS]
