@@ -112,8 +112,8 @@ class HTTPResponse(http.client.HTTPResponse):
         self.fp = fp
         if lines.last not in _BLANK:  # http.client takes the end for a blank line
             raise CutHead("cut in its headers")
-        if any(isinstance(defect, _NO_HEADER) for defect in self.headers.defects):
-            # http.client has dropped that line and all that follow.
+        if lines.odd or any(isinstance(defect, _NO_HEADER) for defect in self.headers.defects):
+            # http.client has dropped that line and all that follow, or made two of it.
             raise NotHTTP("a line among the headers is none")
         codings = [c for c in self._values("transfer-encoding") if c != "identity"]
         lengths = self._values("content-length")
@@ -140,19 +140,24 @@ class HTTPResponse(http.client.HTTPResponse):
     def _values(self, name: str) -> List[str]:
         """The values of a header that is a list, in lower case."""
         found = self.headers.get_all(name) or []
-        return [value.strip().lower() for line in found for value in line.split(",")]
+        return [value.strip(" \t\r\n").lower() for line in found for value in line.split(",")]
 
 
 class _Lines:
-    """A reader that remembers the last line it gave."""
+    """A reader that remembers the last line it gave, and whether one of them had a CR within.
+
+    RFC 9112, section 2.2: that CR ends no line; http.client takes it for an end.
+    """
 
     def __init__(self, reader: IO[bytes]) -> None:
         self._reader = reader
         self.last = b""
+        self.odd = False
 
     def readline(self, limit: int = -1) -> bytes:
-        self.last = self._reader.readline(limit)
-        return self.last
+        self.last = line = self._reader.readline(limit)
+        self.odd = self.odd or b"\r" in line[:-2]
+        return line
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reader, name)

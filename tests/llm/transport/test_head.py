@@ -93,6 +93,11 @@ LENGTHS = {
     "underscore": b"Content-Length: 1_0\r\n",
     "empty-in-list": b"Content-Length: 5,\r\n",
     "endless": b"Content-Length: " + b"9" * 5000 + b"\r\n",
+    "vertical-tab": b"Content-Length: \x0b5\r\n",
+    "no-break-space": b"Content-Length: \xa05\r\n",
+    "behind-a-cr": b"X-Echo: y\rContent-Length: 5\r\n",
+    "coding-behind-a-cr": b"X-Echo: y\rTransfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+    "coding-with-a-vertical-tab": b"Transfer-Encoding: \x0bchunked\r\n",
     "other-coding": b"Transfer-Encoding: gzip, chunked\r\n",
     "unknown-coding": b"Transfer-Encoding: x\r\nContent-Length: 5\r\n",
 }
