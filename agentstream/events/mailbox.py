@@ -129,6 +129,8 @@ class Mailbox:
         self._reader: Optional[int] = None
         # Of events without a position: the last offset of each workflow that was delivered.
         self._seen: Dict[str, int] = {}
+        self._had = 0  # all up to this position was delivered, if nobody else writes to the log
+        self._settled: Optional[int] = 0  # the cursor as left by no other's event; None: there was
 
     def _renew_queue(self) -> None:
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -256,6 +258,8 @@ class Mailbox:
             self._done = True
             return False
         if item[0] is _REACHED:
+            if self._settled == self.cursor:
+                self._settled = max(self.cursor, item[3])
             self.cursor = max(self.cursor, item[3])
             return False
         if item[0] is _GONE:
@@ -268,6 +272,10 @@ class Mailbox:
         if event.offset <= self._seen.get(event.workflow_id, 0):
             return False
         self._seen[event.workflow_id] = event.offset
+        if self._settled == self.cursor:
+            self._had = max(self._had, self.cursor) + 1
+        else:  # an event with a position has moved it, which another process has written
+            self._settled = None
         if len(self._seen) > _MOST_SEEN:
             with self._lock:  # the store knows the positions by now
                 self.fall_behind(UNKNOWN, False)
@@ -306,6 +314,7 @@ class Mailbox:
             if self._goal == UNKNOWN:
                 self.finish()
             return False
+        settled = self._settled == self.cursor
         limit = self._goal
         if limit is None:
             limit = self._newest if self._closed else UNKNOWN
@@ -316,6 +325,8 @@ class Mailbox:
             if place > self.cursor + 1:
                 self._tell_missed(self.cursor + 1, place - 1)
             self.cursor = place
+            if settled:
+                self._settled = place
             if event.offset <= self._seen.get(event.workflow_id, 0):
                 continue
             if self._goal == UNKNOWN:
@@ -326,9 +337,13 @@ class Mailbox:
     def _tell_missed(self, first: int, last: int) -> None:
         """Have the reader told that what it has not had of these places is gone."""
         first = max(first, self.cursor + 1)
+        if self.workflow_id is None and self._settled is not None:
+            first = max(first, self._had + 1)
         if last < first:
             return
         self.missed += last - first + 1
+        if self._settled == self.cursor:
+            self._settled = last
         self.cursor = last
         unit = "position" if self.workflow_id is None else "offset"
         self._page.append(missed_event(first, last, unit, self.workflow_id or ""))

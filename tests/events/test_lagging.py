@@ -167,6 +167,27 @@ class Silent(MemoryStore):
         return super().has_ended(workflow_id)
 
 
+@pytest.mark.parametrize("by_hand", [True, False], ids=["iterator", "callback"])
+@pytest.mark.parametrize("max_queue", [1, 32, 700])
+@pytest.mark.parametrize("kept", [1, 500])
+@pytest.mark.parametrize("memory", [True, False], ids=["memory", "sqlite"])
+def test_b02_what_it_has_had_is_not_told_as_missed(
+    tmp_path: pathlib.Path, by_hand: bool, max_queue: int, kept: int, memory: bool
+) -> None:
+    store = MemoryStore(kept) if memory else SqliteStore(tmp_path / "runs.db", max_events=kept)
+    stream = EventStream(store)
+    count = 3000
+    with Gate() as gate:
+        subscription = stream.subscribe(None if by_hand else gate, max_queue=max_queue)
+        log = stream.open_log("run")
+        for n in range(count):
+            log.append(CHUNK, {"n": n})
+        closing = Task(lambda: stream.close(60.0))
+    closing.result(60)
+    accounted(list(subscription) if by_hand else gate.events, count)
+    store.close()
+
+
 @pytest.mark.parametrize(
     ("question", "workflow_id"), [("bounds", None), ("bounds", "run"), ("has_ended", "run")]
 )
