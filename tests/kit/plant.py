@@ -56,8 +56,8 @@ PLANTS: List[Plant] = [
     Plant(
         "once",
         MAILBOX,
-        "            self.cursor = place\n            if event.offset",
-        "            self.cursor = min(place, 6)\n            if event.offset",
+        "            self.cursor = place\n            if settled",
+        "            self.cursor = min(place, 6)\n            if settled",
         _BACK + "h05_events_that_come_while_the_past_is_read_are_had_once",
     ),
     Plant(
