@@ -25,6 +25,7 @@ everything else to standard error.
   stop ID          stop a run that another process runs
   serve            serve a log over HTTP, with a page to watch the runs
   model            keep a small model's server up, of this machine's own
+  models           list the models that a server offers
 
 `agentstream COMMAND --help` tells more.  Settings are taken from the flags,
 then from the environment (AGENTSTREAM_MODEL for --model, and so on), then
@@ -70,6 +71,10 @@ Keep llama.cpp's server up, with a small model unless --model names a file: for
 snippets, examples and `agentstream chat`, which look for one at port 8080.  It
 answers on loopback only.  Needs pip install 'agentstream[local]'; the small
 model (93 MB) is fetched once.  Ctrl-C and SIGTERM end it, with 0.
+"""
+_MODELS = """\
+List the names of the models that a server offers, one a line, as --model and
+a workflow file take them.
 """
 _HELP = "Tell more of a command, or list the settings.\n"
 
@@ -326,26 +331,40 @@ def _embedded(add: Add) -> None:
     add("--context", metavar="N", type=kinds.count, default=2048, help="tokens (%(default)s)")
 
 
+def _models(add: Add) -> None:
+    _server(add)
+    add("--json", action="store_true", help="as JSON: a list of texts")
+    add("--deadline", metavar="TIME", type=kinds.seconds, help="stop after 600 or 10m, with 124")
+    add("--retries", metavar="N", type=kinds.number, help="further tries of what may pass")
+
+
 def _help(add: Add) -> None:
     add("topic", metavar="TOPIC", nargs="?", help=argparse.SUPPRESS)
 
 
 def _model(add: Add) -> None:
-    add(
-        "--provider",
-        metavar="NAME",
-        type=kinds.text,
-        help="llama, openai, anthropic, ollama, embedded",
-    )
+    _server(add)
     add(
         "--model",
         metavar="NAME",
         type=kinds.text,
         help="the server's name for it; embedded: a GGUF file",
     )
+    add("--show-requests", action="store_true", help="show what is sent, prompts and all")
+    # Few need these: `agentstream help settings` lists them.
+    add("--api", metavar="NAME", type=kinds.text, help=argparse.SUPPRESS)
+    add("--think-tags", action="store_true", default=None, help=argparse.SUPPRESS)
+
+
+def _server(add: Add) -> None:
+    add(
+        "--provider",
+        metavar="NAME",
+        type=kinds.text,
+        help="llama, openai, anthropic, ollama, embedded",
+    )
     add("--base-url", metavar="URL", type=kinds.text, help=f"the server; llama: {LLAMA_URL}")
     add("--insecure", action="store_true", default=None, help="do not verify its certificate")
-    add("--show-requests", action="store_true", help="show what is sent, prompts and all")
 
 
 def _output(add: Add) -> None:
@@ -378,5 +397,6 @@ _COMMANDS: Tuple[Tuple[str, str, str, Callable[[Add], None]], ...] = (
     ("stop", "[options] ID", _STOP, _stop),
     ("serve", "[options]", _SERVE, _serve),
     ("model", "[options]", _MODEL, _embedded),
+    ("models", "[options]", _MODELS, _models),
     ("help", "[COMMAND | settings]", _HELP, _help),
 )

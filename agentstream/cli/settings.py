@@ -45,6 +45,8 @@ _FITS: Dict[Any, Tuple[str, Callable[[Any], bool]]] = {
     float: ("a number", checks.is_number),
     int: ("a whole number", checks.is_whole),
 }
+#: Settings that not every provider's client takes.
+_OF_SOME = ("api", "think_tags")
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
@@ -217,6 +219,8 @@ def _checked(name: str, value: Any, where: str) -> Any:
         raise ConfigError(f"{where} must be {said}")  # no value: it may be a key
     if name == "provider":
         _check_provider(where, value)
+    elif name == "api":
+        _check_api(where, value)
     elif name in _UNITS:
         value = float(value)
         if not 0 < value <= _MOST[name]:
@@ -233,6 +237,12 @@ def _check_provider(where: str, value: str) -> None:
     from agentstream import providers  # noqa: PLC0415 - it brings the clients
 
     checks.one_of(where, value, providers.NAMES)
+
+
+def _check_api(where: str, value: str) -> None:
+    from agentstream.llm.clients import APIS  # noqa: PLC0415 - as above
+
+    checks.one_of(where, value, APIS)
 
 
 def _checked_log(path: str, where: str) -> str:
@@ -277,6 +287,11 @@ def open_client(
         settings["retries"] = Retries(retries, resume=resume and provider.resumes)
     if setting(given, "insecure"):
         settings["verify"] = False
+    for key in _OF_SOME:
+        if key in provider.own:
+            settings[key] = setting(given, key)
+        elif getattr(given, key, None):
+            raise ConfigError(f"--{key.replace('_', '-')} is no setting of {name}")
     if name == providers.EMBEDDED:
         server = stack.enter_context(_embedded(settings.pop("model")))
         settings["base_url"] = server.url

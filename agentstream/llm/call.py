@@ -105,7 +105,9 @@ class Call:
         while True:
             try:
                 yield from self._attempt()
-                return
+                if not self._dialect.goes_on:
+                    return
+                continue
             except AgentStreamError as error:
                 notice = self._next_try(error)
                 if notice is None:
@@ -170,11 +172,12 @@ class Call:
 
     def _attempt(self) -> Iterator[Delta]:
         self._dialect = dialect = self._dialect.prepare(self._ask)
+        body = dialect.body()
         try:
-            body = json.dumps(dialect.body(), allow_nan=False).encode()
+            data = None if body is None else json.dumps(body, allow_nan=False).encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise ConfigError(f"the request cannot be written as JSON: {error}") from None
-        with self._exchange(body, dialect.url, dialect.headers) as exchange:
+        with self._exchange(data, dialect.url, dialect.headers) as exchange:
             if not 200 <= exchange.status < 300:
                 text = self._read_text(exchange, _ERROR_BODY_S, _ERROR_BODY)
                 raise dialect.status_error(exchange.status, exchange.headers, text)
@@ -238,7 +241,8 @@ class Call:
             yield from self._read_whole(exchange, lines, content_type)
         if decoder.invalid_utf8:
             self.answer.warn("the stream held bytes that are not UTF-8; each became U+FFFD")
-        self._note_oddities()
+        if not dialect.goes_on:
+            self._note_oddities()
 
     def _read_events(self, decoder: Decoder, lines: Iterable[bytes]) -> Iterator[Delta]:
         dialect = self._dialect

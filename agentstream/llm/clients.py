@@ -1,39 +1,26 @@
-"""What a caller holds: ChatClient, OpenAIClient, LlamaClient.
-
-One path for all of them: a client makes a Call, a TextStream drains it.  What a
-stream means is decided below; here are the settings, and their conventions.
-"""
+"""OpenAIClient, LlamaClient: the clients of chat completions and of the Responses API."""
 
 from __future__ import annotations
 
 import os
 import re
-import warnings
-from abc import ABC, abstractmethod
 from typing import (
     TYPE_CHECKING,
     Any,
     Dict,
-    Iterator,
-    List,
     Mapping,
-    NamedTuple,
     Optional,
     Type,
-    TypeVar,
 )
 
 from agentstream import checks
-from agentstream.cancel import CancelToken
-from agentstream.llm.call import Call
 from agentstream.llm.chat.dialect import ChatTraits
+from agentstream.llm.client import ChatClient, ClientSettings, HTTPClient, InsecureWarning
 from agentstream.llm.dialect import Dialect
-from agentstream.llm.history import mended
 from agentstream.llm.hosted import Host
 from agentstream.llm.llama.dialect import LlamaDialect
-from agentstream.llm.messages import ChatMessage, ChatRequest, Delta, Prompt, as_request
+from agentstream.llm.messages import ChatRequest
 from agentstream.llm.prices import Prices
-from agentstream.llm.secrets import Redactor
 from agentstream.llm.settings import (
     LLAMA_MODEL,
     LLAMA_TIMEOUTS,
@@ -44,9 +31,8 @@ from agentstream.llm.settings import (
     Retries,
     Timeouts,
 )
-from agentstream.llm.stream import DeltaStream, TextStream
-from agentstream.llm.transport import ApiKey, Cert, Transport, Verify, at_path, display_url
-from agentstream.results import ChatResponse
+from agentstream.llm.stream import TextStream
+from agentstream.llm.transport import ApiKey, Cert, Verify, at_path, display_url
 
 __all__ = [
     "OPENAI_URL",
@@ -59,220 +45,15 @@ __all__ = [
 
 if TYPE_CHECKING:
     from agentstream.llm.llama.tools import Template
-    from agentstream.llm.output.means import OutputTraits
     from agentstream.llm.responses.choice import Apis
 
 APIS = ("auto", "responses", "chat")
 TOOL_MODES = ("native", "schema", "auto")
 
-_Self = TypeVar("_Self", bound="ChatClient")
 #: The end of a llama.cpp server's base URL that may be given or left out.
 _V1 = re.compile(r"/v1/*(?=[?#]|$)")
 #: Of other hosts than its own, only their users know what key they take.
 _OPENAI = Host("OpenAI", OPENAI_URL, "OPENAI_API_KEY", ("authorization",))
-
-
-class InsecureWarning(UserWarning):
-    """A client was told not to verify the server's certificate."""
-
-
-class ChatClient(ABC):
-    """A model to talk to.
-
-    One method is abstract; the others stand on it.  Any number of threads may
-    use one client.
-
-    Attributes:
-        model: the model's name, sent with requests that name none.
-        provider: who serves it, "openai" for example.
-        parallel_tool_calls: what each of its requests says of them; None if nothing.
-    """
-
-    model: str = ""
-    provider: str = ""
-    parallel_tool_calls: Optional[bool] = None
-    #: It can be asked for a typed answer and be given tools in one request.
-    schema_with_tools: bool = True
-
-    @abstractmethod
-    def stream_deltas(
-        self, request: ChatRequest, *, cancel: Optional[CancelToken] = None
-    ) -> Iterator[Delta]:
-        """Send `request` and yield the answer's deltas as they arrive.
-
-        Dropping the iterator frees its socket; `cancel` ends it from any thread.
-
-        Raises:
-            AgentStreamError: from the iteration, with `partial`.
-        """
-
-    def chat_stream(
-        self, prompt: Prompt, *, output: Any = None, cancel: Optional[CancelToken] = None
-    ) -> TextStream:
-        """Send a text, a list of messages or a `ChatRequest`; iterate the text of the answer.
-
-        The request is sent when the first text is asked for.
-
-        Messages are brought into a form that every server can read (`llm/history.py`).
-
-        Args:
-            prompt: what is asked.
-            output: the type of the answer, or an `Output`: `values()` of the stream then
-                gives it as it arrives, `response.value` in the end.
-            cancel: stops the call.
-
-        Raises:
-            ConfigError: `prompt` is no request, or holds a call without its result;
-                `output` is no type that can be asked for.
-        """
-        request = as_request(prompt)
-        messages = mended(request.messages)
-        if messages is not request.messages:
-            request = request.replace(messages=messages)
-        if output is not None:
-            request = request.replace(output=output)
-        if request.output is not None:
-            from agentstream.llm.output.stream import OutputStream  # noqa: PLC0415 - as in messages
-
-            return OutputStream(self._send, request, self.model, cancel)
-        return TextStream(
-            lambda token: self.stream_deltas(request, cancel=token),
-            request.model or self.model,
-            cancel,
-        )
-
-    def _send(self, request: ChatRequest, cancel: CancelToken) -> Iterator[Delta]:
-        return self.stream_deltas(request, cancel=cancel)
-
-    def chat(
-        self, prompt: Prompt, *, output: Any = None, cancel: Optional[CancelToken] = None
-    ) -> ChatResponse:
-        """As `chat_stream`, drained: returns the whole `ChatResponse`.
-
-        Raises:
-            AgentStreamError: whichever applies, with `partial`; `OutputInvalid` for an
-                answer that is not what `output` asks for, after its retries.
-        """
-        with self.chat_stream(prompt, output=output, cancel=cancel) as stream:
-            for _ in stream:
-                pass
-            return stream.response
-
-    def close(self) -> None:  # noqa: B027 - a client that holds nothing needs none
-        """Close idle connections.  Streams under way go on."""
-
-    def __enter__(self: _Self) -> _Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.model!r}>"
-
-
-class ClientSettings(NamedTuple):
-    """What the client of any server is told; the clients' docstrings say what each field means."""
-
-    model: str
-    api_key: ApiKey
-    headers: Optional[Mapping[str, str]]
-    body: Optional[Mapping[str, Any]]
-    verify: Verify
-    cert: Cert
-    timeouts: Optional[Timeouts]
-    retries: Optional[Retries]
-    limits: Optional[Limits]
-    prices: Optional[Prices]
-
-    def __repr__(self) -> str:
-        return f"<ClientSettings of {self.model!r}>"  # no key, no header
-
-
-class HTTPClient(ChatClient):
-    """A client of one server: a transport, settings, and a dialect for each call.
-
-    Args:
-        url: where requests are posted.
-        settings: what the client was told.
-        key_header: where the key is sent; in Authorization, as a bearer token.
-    """
-
-    _timeouts = Timeouts()  # where none are given
-    _wire = "openai"  # as llm/output/means.py has it
-    _outputs: Optional[OutputTraits] = None
-
-    def __init__(
-        self, url: str, settings: ClientSettings, *, key_header: str = "Authorization"
-    ) -> None:
-        self.model = checks.text("model", settings.model, empty=True)
-        self.timeouts = settings.timeouts or self._timeouts
-        self.retries = settings.retries or Retries()
-        self.limits = settings.limits or Limits()
-        checks.instance("timeouts", self.timeouts, Timeouts)
-        checks.instance("retries", self.retries, Retries)
-        checks.instance("limits", self.limits, Limits)
-        self.prices = checks.instance("prices", settings.prices, Prices, optional=True)
-        self._body = checks.fields("body", settings.body)
-        self.parallel_tool_calls = self._body.get("parallel_tool_calls")
-        self._transport = Transport(
-            url,
-            api_key=settings.api_key,
-            key_header=key_header,
-            headers=checks.fields("headers", settings.headers),
-            verify=settings.verify,
-            cert=settings.cert,
-            limits=self.limits,
-        )
-        if settings.verify is False:
-            warnings.warn(
-                f"certificates of {display_url(url)} are not verified",
-                InsecureWarning,
-                stacklevel=4,
-            )
-
-    def __repr__(self) -> str:
-        where = display_url(self._transport.url)
-        return f"<{type(self).__name__} {self.model!r} at {where}>"
-
-    def stream_deltas(
-        self, request: ChatRequest, *, cancel: Optional[CancelToken] = None
-    ) -> DeltaStream:
-        """See `ChatClient.stream_deltas`."""
-        call = Call(
-            self._transport,
-            self._dialect(request) if request.output is None else self._typed(request),
-            timeouts=self.timeouts,
-            retries=self.retries,
-            limits=self.limits,
-            prices=self.prices,
-        )
-        return DeltaStream(call.answer, call.run, cancel)
-
-    def _typed(self, request: ChatRequest) -> Dialect:
-        """The dialect of a request with an `output`."""
-        from agentstream.llm.output import dialect, means  # noqa: PLC0415 - as in messages
-
-        if self._outputs is None:
-            self._outputs = means.OutputTraits()
-        wire = means.WIRES[self._wire]
-        return dialect.OutputDialect(request, self._dialect, wire, self._outputs)
-
-    @abstractmethod
-    def _dialect(self, request: ChatRequest) -> Dialect:
-        """What the request is, and how its answer is read: one object a call.
-
-        Raises:
-            ConfigError: the request cannot be made.
-        """
-
-    def _redactor(self, request: ChatRequest) -> Redactor:
-        """Takes the client's keys and the request's words out of what errors carry."""
-        return Redactor(self._transport.secrets(), _texts_of(request))
-
-    def close(self) -> None:
-        """Close idle connections.  Streams under way go on."""
-        self._transport.close()
 
 
 class OpenAIClient(HTTPClient):
@@ -349,6 +130,7 @@ class OpenAIClient(HTTPClient):
         self._settings: Dict[str, Any] = {"api": api, "at_home": at_home, "store": store}
         checks.flag("store", store)
         self._urls = chat, responses
+        self._models = at_path(base_url, "/models", query)
         self._apis: Optional[Apis] = None
         self._think_tags = think_tags
 
@@ -361,6 +143,9 @@ class OpenAIClient(HTTPClient):
             request, model=self.model, fields=self._body, redact=self._redactor(request)
         )
         return _thinking(dialect) if self._think_tags else dialect
+
+    def _models_page(self, after: Optional[str]) -> str:
+        return self._models
 
 
 class LlamaClient(HTTPClient):
@@ -446,6 +231,9 @@ class LlamaClient(HTTPClient):
             self._template = Template(self._tool_mode, self._root, self.model)
         return ToolsDialect(request, self._template, self._plain, resume=resume)
 
+    def _models_page(self, after: Optional[str]) -> str:
+        return at_path(self._root, "/v1/models")
+
     def _plain(self, request: ChatRequest) -> Dialect:
         dialect = LlamaDialect(
             request,
@@ -466,15 +254,3 @@ def _thinking(dialect: Dialect) -> Dialect:
     from agentstream.llm.chat.think import ThinkDialect  # noqa: PLC0415 - few need it
 
     return ThinkDialect(dialect)
-
-
-def _texts_of(request: ChatRequest) -> Iterator[str]:
-    """The words of a request, for the redactor, which reads them only when an error needs it."""
-    for message in request.messages:
-        ours = isinstance(message, ChatMessage)
-        content: Any = message.content if ours else message.get("content")  # type: ignore[union-attr]
-        parts: List[Any] = content if isinstance(content, list) else [content]
-        for part in parts:
-            value: Any = part.get("text") if isinstance(part, Dict) else part
-            if isinstance(value, str):
-                yield value

@@ -54,11 +54,12 @@ class Dialect(ABC):
 
     A call asks in this order: `prepare`, `body`, then `status_error` or, for a
     success, `begin` and `read` for each event until `ended`, and `flush`; or
-    `read_whole` in their place for a body that is no stream.  `error` and `warnings`
-    come last.  Another attempt begins again with `prepare`.
+    `read_whole` in their place for a body that is no stream.  `error`, `goes_on` and
+    `warnings` come last.  Another attempt begins again with `prepare`, and so does the
+    request for an answer's rest.
 
     Attributes:
-        url: where the request is posted; None for the transport's own URL.
+        url: where the request goes; None for the transport's own URL.
         headers: of this request, over the transport's; None for none.
         end_mark: how the stream's end is written, for messages about its lack.
     """
@@ -83,8 +84,8 @@ class Dialect(ABC):
         """The model that is asked."""
 
     @abstractmethod
-    def body(self) -> Dict[str, Any]:
-        """The JSON body to send now."""
+    def body(self) -> Optional[Dict[str, Any]]:
+        """The JSON body to post now; None to GET the URL."""
 
     def amend(self, error: AgentStreamError) -> bool:
         """True if the server refused a part of the request that it can do without.
@@ -136,6 +137,11 @@ class Dialect(ABC):
     def error(self) -> Optional[AgentStreamError]:
         """The failure that the stream itself reported; None for none."""
         return None
+
+    @property
+    def goes_on(self) -> bool:
+        """True if the answer, whole as far as it goes, has a rest; `body` then asks for it."""
+        return False
 
     @property
     def holds_back(self) -> bool:
@@ -192,7 +198,7 @@ class Wrapped(Dialect):
     def model(self) -> str:
         return self._inner.model
 
-    def body(self) -> Dict[str, Any]:
+    def body(self) -> Optional[Dict[str, Any]]:
         return self._inner.body()
 
     def amend(self, error: AgentStreamError) -> bool:
@@ -219,6 +225,10 @@ class Wrapped(Dialect):
 
     def error(self) -> Optional[AgentStreamError]:
         return self._inner.error()
+
+    @property
+    def goes_on(self) -> bool:
+        return self._inner.goes_on
 
     @property
     def holds_back(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Mapping, Optional, Union
 
 from agentstream import checks
 from agentstream.llm.anthropic.dialect import MessagesDialect, MessagesTraits
-from agentstream.llm.clients import ClientSettings, HTTPClient
+from agentstream.llm.client import ClientSettings, HTTPClient
 from agentstream.llm.dialect import Dialect
 from agentstream.llm.hosted import Host
 from agentstream.llm.messages import ChatRequest
@@ -97,16 +97,22 @@ class AnthropicClient(HTTPClient):
         own_key = os.environ.get("ANTHROPIC_API_KEY")
         api_key = _ANTHROPIC.key_for(base_url, api_key, headers, beside=own_url, own_key=own_key)
         headers = {**_VERSION, **checks.fields("headers", headers)}
+        root = _V1.sub("", base_url)
         super().__init__(
-            at_path(_V1.sub("", base_url), "/v1/messages"),
+            at_path(root, "/v1/messages"),
             ClientSettings(
                 model, api_key, headers, body, verify, cert, timeouts, retries, limits, prices
             ),
             key_header="x-api-key",
         )
+        self._root = root
         self._max_tokens = checks.whole("max_tokens", max_tokens, 1)
         self._cache = checks.one_of("cache", cache or None, ("auto", None)) is not None
         self._traits = MessagesTraits(display_url(self._transport.url))
+
+    def _models_page(self, after: Optional[str]) -> str:
+        page = {"limit": "1000"} if after is None else {"limit": "1000", "after_id": after}
+        return at_path(self._root, "/v1/models", page)
 
     def _dialect(self, request: ChatRequest) -> Dialect:
         return MessagesDialect(

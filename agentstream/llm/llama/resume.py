@@ -212,7 +212,7 @@ class ResumingDialect(Wrapped):
         if answer.in_reasoning or answer.finish_reason is not None:
             return False
         so_far = answer.response()
-        body = self._inner.body()
+        body = self._posted()
         before = _words_at_end(body["messages"][-1])
         if not so_far.content or so_far.tool_calls or before is None:
             return False
@@ -238,9 +238,14 @@ class ResumingDialect(Wrapped):
 
     # --- what is sent -----------------------------------------------------------------------
 
+    def _posted(self) -> Dict[str, Any]:
+        body = self._inner.body()
+        assert body is not None  # chat completions are always posted
+        return body
+
     def body(self) -> Dict[str, Any]:
         """See `Dialect.body`: after a break, the request with the words so far at its end."""
-        body = self._inner.body()
+        body = self._posted()
         if self._broken is None:
             return body
         for name in _CAPS:

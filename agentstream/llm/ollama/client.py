@@ -7,7 +7,7 @@ from typing import Any, Mapping, Optional, Union
 
 from agentstream import checks
 from agentstream.errors import ConfigError
-from agentstream.llm.clients import ClientSettings, HTTPClient
+from agentstream.llm.client import ClientSettings, HTTPClient
 from agentstream.llm.dialect import Dialect
 from agentstream.llm.messages import ChatRequest
 from agentstream.llm.ollama.dialect import OllamaDialect
@@ -89,6 +89,7 @@ class OllamaClient(HTTPClient):
                 model, api_key, headers, body, verify, cert, timeouts, retries, limits, prices
             ),
         )
+        self._models = at_path(root, "/api/tags")
         checks.instance("options", options, Mapping, optional=True)
         checks.whole("num_ctx", num_ctx, 1, optional=True)
         self._settings = Settings(
@@ -99,6 +100,9 @@ class OllamaClient(HTTPClient):
             options={**(options or {}), **({} if num_ctx is None else {"num_ctx": num_ctx})},
             body=self._body,
         )
+
+    def _models_page(self, after: Optional[str]) -> str:
+        return self._models
 
     def _dialect(self, request: ChatRequest) -> Dialect:
         return OllamaDialect(request, self._settings, self._redactor(request))
