@@ -17,6 +17,7 @@ __all__ = [
     "AgentStreamError",
     "AuthError",
     "BadRequest",
+    "Busy",
     "Cancelled",
     "Closed",
     "ConfigError",
@@ -296,6 +297,14 @@ class LogError(AgentStreamError):
 
     def __init__(self, message: str = "", **common: Any) -> None:
         common.setdefault("phase", "log")
+        super().__init__(message, **common)
+
+
+class Busy(AgentStreamError):
+    """Somebody else has it: a lock by name, or a run that is to be made once and is under way."""
+
+    def __init__(self, message: str = "", **common: Any) -> None:
+        common.setdefault("retryable", True)
         super().__init__(message, **common)
 
 

@@ -20,7 +20,7 @@ from agentstream.workflow.progress import to_json
 if TYPE_CHECKING:
     import argparse
 
-__all__ = ["execute"]
+__all__ = ["execute", "write_result"]
 
 #: Seconds that a run may take to end when it is stopped.
 _GRACE_S = 3.0
@@ -65,13 +65,13 @@ def execute(
             if view.closed:
                 return DONE  # nobody reads it any more: `| head`
             if given.json and not plain and error.run is not None:
-                _write_result(given, error.run, error)
+                write_result(given, error.run, error)
             raise
         finally:
             runtime.shutdown(cancel=True)  # the view has seen the run's last event then
             view.end()
     if not view.closed and not view.has_shown(run.output):
-        _write_result(given, run, answer=view.answer)
+        write_result(given, run, answer=view.answer)
     return DONE
 
 
@@ -100,7 +100,7 @@ def _result(handle: RunHandle) -> WorkflowRun:
 # --- the result ------------------------------------------------------------------------------
 
 
-def _write_result(
+def write_result(
     given: argparse.Namespace,
     run: WorkflowRun,
     error: Optional[AgentStreamError] = None,

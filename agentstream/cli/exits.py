@@ -3,7 +3,7 @@
 0   done
 1   failed, or was stopped by somebody else
 2   usage error: an argument, a setting, a file
-75  another process holds the lock (EX_TEMPFAIL of sysexits.h)
+75  another process holds the lock, or runs what is to be run once (EX_TEMPFAIL of sysexits.h)
 124 the deadline has passed (as timeout(1) says it)
 129, 130, 143: ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Optional
 
-from agentstream.errors import AgentStreamError, Cancelled, ConfigError, WorkflowFailed
+from agentstream.errors import AgentStreamError, Busy, Cancelled, ConfigError, WorkflowFailed
 
 if TYPE_CHECKING:
     from agentstream.results import StepResult, WorkflowRun
@@ -25,7 +25,6 @@ __all__ = [
     "UNKNOWN",
     "USAGE",
     "Interrupted",
-    "Locked",
     "code_of",
     "line_of",
 ]
@@ -35,10 +34,6 @@ UNKNOWN = -1
 
 #: Characters of what had arrived that the line shows.
 _TAIL = 60
-
-
-class Locked(AgentStreamError):
-    """Another process holds the lock."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -57,7 +52,7 @@ def code_of(error: BaseException) -> int:
         return error.code
     if isinstance(error, KeyboardInterrupt):
         return 130
-    if isinstance(error, Locked):
+    if isinstance(error, Busy):
         return LOCKED
     if isinstance(error, ConfigError):
         return USAGE
@@ -81,7 +76,7 @@ def _told(error: BaseException) -> str:
             text += f" in run {run.workflow_id}{_where(run)}"
         return text + _arrived(error, run)
     text = str(error) or type(error).__name__
-    plain = isinstance(error, (WorkflowFailed, Cancelled, Locked))
+    plain = isinstance(error, (WorkflowFailed, Cancelled, Busy))
     if not plain and isinstance(error, AgentStreamError):  # its timeouts are OSErrors as well
         text = f"{type(error).__name__}: {text}"
     return text + _arrived(error, run)

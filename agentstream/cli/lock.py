@@ -1,29 +1,14 @@
-"""A lock by name, for jobs that must not run twice at once.
-
-A lock on a file, gone with its process, however that ends.  The file stays, it
-holds nothing but who had it last.  Where it is depends on nothing but the user: a
-terminal and cron have other environments, and mean one lock.
-"""
+"""--lock NAME: a second start is kept out."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import pathlib
-import re
-import stat
-import sys
-import time
-from typing import IO, Iterator, Optional
+from typing import Iterator, Optional
 
-from agentstream.cli.exits import Locked
-from agentstream.errors import ConfigError
-from agentstream.threads.file_lock import try_lock
+from agentstream.errors import Busy, ConfigError
+from agentstream.runtime.lock import NamedLock
 
 __all__ = ["hold"]
-
-#: Kept over a restart, if the system has it.
-_PLACES = ("/var/tmp", "/tmp")
 
 
 @contextlib.contextmanager
@@ -31,47 +16,15 @@ def hold(name: Optional[str]) -> Iterator[None]:
     """Hold the user's lock of that name; None for no lock.
 
     Raises:
-        Locked: another process holds it.
+        Busy: another process holds it.
         ConfigError: the name, or the folder of the locks, cannot be used.
     """
     if name is None:
         yield
         return
-    if not re.fullmatch(r"[\w.-]{1,100}", name) or name.startswith("."):
-        raise ConfigError(f"--lock {name!r}: a name is of letters, digits, '.', '-' and '_'")
-    path = _folder() / f"{name}.lock"
-    with _opened(path) as file:
-        if not try_lock(file.fileno()):
-            file.seek(0)
-            raise Locked(f"--lock {name} is held{file.read(100).rstrip()}: {path}")
-        file.seek(0)
-        file.truncate()
-        file.write(f" by process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
-        file.flush()
+    try:
+        lock = NamedLock(name)
+    except (Busy, ConfigError) as error:  # "lock NAME ...": as the flag
+        raise type(error)(f"--{error}") from None
+    with lock:
         yield
-
-
-def _opened(path: pathlib.Path) -> IO[str]:
-    try:
-        return open(path, "a+", encoding="utf-8")
-    except (OSError, UnicodeError) as error:
-        why = getattr(error, "strerror", None) or "its name is not UTF-8"
-        raise ConfigError(f"--lock: {path} cannot be used: {why}") from None
-
-
-def _folder() -> pathlib.Path:
-    """One a user, in a place that every system has; made if need be."""
-    if sys.platform == "win32":
-        folder = pathlib.Path(os.path.expanduser("~"), "AppData", "Local", "agentstream")
-    else:
-        place = next((place for place in _PLACES if os.path.isdir(place)), _PLACES[-1])
-        folder = pathlib.Path(place, f"agentstream-{os.getuid()}")
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.lstat()  # where all may write, another may have been first
-        ours = sys.platform == "win32" or found.st_uid == os.getuid()
-        if not ours or not stat.S_ISDIR(found.st_mode):
-            raise ConfigError(f"--lock: {folder} belongs to another user")
-    except OSError as error:
-        raise ConfigError(f"--lock: {folder} cannot be used: {error.strerror}") from None
-    return folder

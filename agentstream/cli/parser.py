@@ -249,6 +249,7 @@ def _run(add: Add) -> None:
         help="overrule FILE: agents.writer.temperature=0",
     )
     add("--id", metavar="ID", type=kinds.text, help="the run's id; default: a new one")
+    add("--once", action="store_true", help="if the run of --id is in the log: its output, and 0")
     _model(add)
     _output(add)
     _cron(add)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Optional
 
 from agentstream.cli.check import note_warnings
-from agentstream.cli.execute import execute
+from agentstream.cli.execute import execute, write_result
+from agentstream.cli.exits import DONE
 from agentstream.cli.lock import hold
 from agentstream.cli.output import piped_in
 from agentstream.cli.settings import advise, open_client, setting
@@ -33,6 +34,9 @@ def run(given: argparse.Namespace) -> int:
         note_warnings(file)
     _check_flags(given, file)
     with hold(given.lock), contextlib.ExitStack() as stack:
+        workflow_id = _once(given) if given.once else given.id
+        if given.once and workflow_id is None:
+            return DONE
         input = _input(given, file)
         workflow = _build(given, file, stack)
         retries = setting(given, "retries")
@@ -45,12 +49,32 @@ def run(given: argparse.Namespace) -> int:
                 input,
                 log=setting(given, "log"),
                 context=dict(file.context),
-                workflow_id=given.id,
+                workflow_id=workflow_id,
             )
         except AgentStreamError as error:
             if file.needs_client:
                 advise(error, given)
             raise
+
+
+def _once(given: argparse.Namespace) -> Optional[str]:
+    """The id for a run that is to be made once; None: it has been, and its output is written.
+
+    Raises:
+        Busy: it is under way.
+    """
+    from agentstream.events.sqlite import SqliteStore  # noqa: PLC0415
+    from agentstream.runtime.once import look  # noqa: PLC0415
+
+    log = setting(given, "log")
+    if given.id is None or log is None:
+        raise ConfigError("--once needs --id ID, what is made once, and --log FILE, which tells")
+    with SqliteStore(log) as store:
+        earlier = look(store, given.id)
+    if earlier.run is None:
+        return earlier.workflow_id
+    write_result(given, earlier.run)
+    return None
 
 
 def _check_flags(given: argparse.Namespace, file: WorkflowFile) -> None:

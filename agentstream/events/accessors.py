@@ -20,6 +20,7 @@ __all__ = [
     "text",
     "tokens_of",
     "usage_of",
+    "why",
     "will_retry",
 ]
 
@@ -71,6 +72,15 @@ def gap_of(data: Mapping[str, Any]) -> Optional[Tuple[int, int]]:
     """The first and last of what `events_missed` tells; None if it says nothing usable."""
     first, last = data.get("first"), data.get("last")
     return (first, last) if isinstance(first, int) and isinstance(last, int) else None
+
+
+def why(kind: EventType, data: Mapping[str, Any]) -> Optional[str]:
+    """Why a run did not complete, as its terminal event tells people; None if it did."""
+    if kind is EventType.WORKFLOW_COMPLETED:
+        return None
+    if kind is EventType.WORKFLOW_CANCELLED:
+        return text(data, "reason")
+    return ": ".join(filter(None, (text(data, "error"), text(data, "message"))))
 
 
 def status_of(kind: EventType) -> str:

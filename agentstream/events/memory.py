@@ -15,7 +15,7 @@ from agentstream import checks, threads
 from agentstream.events import accessors
 from agentstream.events.entry import check_id, check_reason, check_size
 from agentstream.events.model import TERMINAL, Event, EventType, FrozenDict, make_event
-from agentstream.events.store import Bounds, EventStore, RunState
+from agentstream.events.store import Bounds, EventStore, RunState, end_of
 
 __all__ = ["MemoryStore"]
 
@@ -121,7 +121,8 @@ class MemoryStore(EventStore):
         state = self._know(workflow_id, event.parent_workflow_id)
         if state.started is None:
             state.name = accessors.text(event.data, "workflow")
-            state.started = event.timestamp
+            if event.type not in TERMINAL:  # else it never began
+                state.started = event.timestamp
         return kept
 
     def _know(self, workflow_id: str, parent: Optional[str]) -> _State:
@@ -222,8 +223,9 @@ class MemoryStore(EventStore):
     def run(self, workflow_id: str) -> Optional[RunState]:
         """See `EventStore.run`."""
         with self._lock:
-            state = self._states.get(workflow_id)
-            return None if state is None else self._run_state(workflow_id, state)
+            known = self._states.get(workflow_id)
+            state = None if known is None else self._run_state(workflow_id, known)
+        return None if state is None else state.with_end(end_of(self, state))
 
     def _run_state(self, workflow_id: str, state: _State) -> RunState:
         kept = self._workflows.get(workflow_id)

@@ -184,6 +184,13 @@ def freeze(value: Any, depth: int = 0) -> Any:
     return freeze(_by_rule(value), depth + 1)
 
 
+def thaw(value: Any) -> Any:
+    """What `freeze` gave as values that can be changed: dicts and lists."""
+    if isinstance(value, Mapping):
+        return {key: thaw(item) for key, item in value.items()}
+    return [thaw(item) for item in value] if isinstance(value, tuple) else value
+
+
 def freeze_mapping(value: Mapping[Any, Any], depth: int = 0) -> FrozenDict:
     """`freeze` for a mapping; one of plain ASCII text, as a chunk's data is, is just copied."""
     if value.__class__ is FrozenDict:

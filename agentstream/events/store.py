@@ -11,9 +11,10 @@ from abc import ABC, abstractmethod
 from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Tuple
 
 from agentstream.errors import LogError
-from agentstream.events.model import Event
+from agentstream.events import accessors
+from agentstream.events.model import TERMINAL, Event, thaw
 
-__all__ = ["Bounds", "EventStore", "RunState", "StopCallback"]
+__all__ = ["Bounds", "EventStore", "RunState", "StopCallback", "end_of"]
 
 #: Called with a workflow id and a reason; True if that run is being stopped.
 StopCallback = Callable[[str, str], bool]
@@ -37,9 +38,14 @@ class RunState(NamedTuple):
         name: the workflow's name; "" where its log does not tell.
         status: "queued", "running", "completed", "failed", "cancelled", or
             "closed": no workflow's end is in the log, and nothing more will be.
-        started_at, ended_at: Unix times in seconds, or None.
+        started_at, ended_at: Unix times in seconds, or None; a run that was stopped,
+            or whose process died, before it began has ended and has no start.
         last_offset: of its newest event; 0 for none.
         usage: its tokens, as its last event has them, or None.
+        output: what it came to, as JSON values; of one that did not complete, what it
+            had said.  None in a list of runs, and where its last event is gone.
+        error: why it did not complete: "StallTimeout: ...", or the reason of the stop.
+            None of one that did, in a list of runs, and where its last event is gone.
     """
 
     workflow_id: str
@@ -50,6 +56,25 @@ class RunState(NamedTuple):
     ended_at: Optional[float]
     last_offset: int
     usage: Optional[Mapping[str, Any]]
+    output: Any = None
+    error: Optional[str] = None
+
+    def with_end(self, end: Optional[Event]) -> RunState:
+        """The same with `output` and `error`, as the run's terminal event has them."""
+        if end is None:
+            return self
+        return self._replace(
+            output=thaw(end.data.get("output")), error=accessors.why(end.type, end.data)
+        )
+
+
+def end_of(store: EventStore, state: RunState) -> Optional[Event]:
+    """A run's terminal event; None while there is none, or if it is gone."""
+    if state.status not in ("completed", "failed", "cancelled"):
+        return None
+    after = max(0, state.last_offset - 1)
+    found = store.read(workflow_id=state.workflow_id, after=after, limit=1)
+    return found[0] if found and found[0].type in TERMINAL else None
 
 
 class EventStore(ABC):
@@ -104,7 +129,7 @@ class EventStore(ABC):
 
     @abstractmethod
     def run(self, workflow_id: str) -> Optional[RunState]:
-        """One run, or None where it is not known."""
+        """One run, with its output and its error (`RunState.with_end`), or None if unknown."""
 
     @abstractmethod
     def wait(self, after: int, timeout: float) -> bool:

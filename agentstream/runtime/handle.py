@@ -22,6 +22,7 @@ from agentstream.events.entry import check_reason
 from agentstream.events.stream import RunLog
 from agentstream.results import WorkflowRun
 from agentstream.runtime.host import Place, set_place
+from agentstream.runtime.lock import NamedLock
 from agentstream.runtime.options import RunOptions
 from agentstream.workflow import Execution, Workflow
 from agentstream.workflow.host import RunHost
@@ -68,6 +69,13 @@ class RunHandle(Future[WorkflowRun]):
         self._error: Optional[BaseException] = None
         self._traceback: Optional[TracebackType] = None
         self._callbacks: Deque[Callable[[Any], object]] = deque()
+
+    @classmethod
+    def ended(cls, run: WorkflowRun) -> RunHandle:
+        """The handle of a run that has been completed."""
+        handle = cls(run.workflow_id, CancelToken())
+        handle.set_result(run)
+        return handle
 
     def __repr__(self) -> str:
         return f"<RunHandle {self.workflow_id} {'done' if self.done() else 'active'}>"
@@ -211,7 +219,9 @@ class SubmittedRun:
         input: Any,
         log: RunLog,
         options: RunOptions,
+        *,
         host: RunHost,
+        lock: Optional[NamedLock] = None,
     ) -> None:
         self.workflow_id = log.workflow_id
         self.token = CancelToken()
@@ -225,6 +235,7 @@ class SubmittedRun:
             conversation=options.conversation,
             host=host,
         )
+        self._lock = lock
         self._timeout = options.timeout
         self._deadline: Optional[threads.Alarm] = None
         self._input = input
@@ -276,7 +287,7 @@ class SubmittedRun:
         try:
             return variables.run(self._run)
         finally:
-            self._let_go()
+            self.let_go()
             del self, variables  # no cycle through an error's traceback
 
     def _run(self) -> WorkflowRun:
@@ -298,15 +309,16 @@ class SubmittedRun:
             if self._begun or self._stopped is not None or not self.token.cancelled:
                 return
             self._stopped = self._execution.give_up()
+        self.let_go()
         # Last: whoever waits for the run finds its terminal event in the log.
         self._resolve(self._stopped)
-        self._let_go()
 
     def refuse(self, error: AgentStreamError) -> None:
         """End the run, which cannot begin, as failed."""
         self._begun = True
-        self._resolve(self._execution.refuse(error))
-        self._let_go()
+        failure = self._execution.refuse(error)
+        self.let_go()
+        self._resolve(failure)
 
     def leave_behind(self) -> None:
         """End the run on behalf of its thread, which does not stop."""
@@ -319,11 +331,14 @@ class SubmittedRun:
         except InvalidStateError:
             pass  # it has ended this moment
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
+        """Let go of all that it holds: it has ended, or never begins."""
         self.token.remove_callback(self._key)
         self._alarm.stop()
         if self._deadline is not None:
             self._deadline.stop()
+        if self._lock is not None:
+            self._lock.release()
         self._input = self._variables = None
 
     def after_fork(self) -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
         context: Optional[Dict[str, Any]]
         conversation: Optional[Conversation]
         timeout: Optional[float]
+        lock: Optional[str]
+        once: bool
 
 
 __all__ = ["RunOptions", "as_workflow"]
@@ -28,9 +30,12 @@ __all__ = ["RunOptions", "as_workflow"]
 class RunOptions(NamedTuple):
     """What a run is told besides its workflow and its input; as `Runtime.submit` has it."""
 
+    workflow_id: Optional[str] = None
     context: Optional[Dict[str, Any]] = None
     conversation: Optional[Conversation] = None
     timeout: Optional[float] = None
+    lock: Optional[str] = None
+    once: bool = False
 
     def checked(self) -> RunOptions:
         """The options.
@@ -40,6 +45,8 @@ class RunOptions(NamedTuple):
         """
         if self.context is not None and not isinstance(self.context, dict):
             raise ConfigError(f"context must be a dict, not {type(self.context).__name__}")
+        if checks.flag("once", self.once) and self.workflow_id is None:
+            raise ConfigError("once=True needs a workflow_id: what is to be made once?")
         checks.instance("conversation", self.conversation, Conversation, optional=True)
         return self._replace(timeout=checks.seconds("timeout", self.timeout, optional=True))
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextvars
 import logging
 import threading
-from typing import TYPE_CHECKING, Any, Callable, Dict, Generator, List, Optional, Union
+from typing import TYPE_CHECKING, Any, Dict, Generator, List, Optional, Union
 
 from agentstream import checks, threads
 from agentstream.agent.agent import Agent
@@ -21,11 +21,14 @@ from agentstream.cancel import CancelToken
 from agentstream.errors import AgentStreamError, ConnectError, LogError
 from agentstream.events.entry import check_id, check_reason
 from agentstream.events.model import Event, new_id
-from agentstream.events.stream import EventStream
+from agentstream.events.stream import EventStream, RunLog
 from agentstream.results import WorkflowRun
 from agentstream.runtime.exits import exit_on_sigterm
+from agentstream.runtime.follow import follow, follow_once
 from agentstream.runtime.handle import RunHandle, SubmittedRun
 from agentstream.runtime.host import Place, RuntimeHost, current_place
+from agentstream.runtime.lock import NamedLock
+from agentstream.runtime.once import is_of, look
 from agentstream.runtime.options import RunOptions, as_workflow
 from agentstream.workflow import Workflow
 
@@ -106,6 +109,8 @@ class Runtime:
         context: Optional[Dict[str, Any]] = None,
         conversation: Optional[Conversation] = None,
         timeout: Optional[float] = None,
+        lock: Optional[str] = None,
+        once: bool = False,
     ) -> RunHandle:
         """Queue a run; returns its `RunHandle` at once.
 
@@ -118,6 +123,12 @@ class Runtime:
                 added to (`Conversation`, `Conversations.get`); for an agent only.
             timeout: seconds until the run is over, its wait for a worker included; a
                 run that is not, fails with DeadlineExceeded, `grace` later at most.
+            lock: a name: while the run lasts no other one of this user's, in whatever
+                process, can have that name.
+            once: if the run of that `workflow_id` has been completed, the handle has
+                its output, as JSON values, and nothing runs; if it is under way in this
+                runtime, it is that run's.  One that failed, was stopped or whose
+                process died is made again, its id with "~2" behind it, "~3" and so on.
 
         Called by a run, by one of its tools say, it starts a run within a run:
         that one has a thread of its own, beyond `max_workers`, so that the two
@@ -131,9 +142,10 @@ class Runtime:
                 hundreds of runs within runs are under way, or a signal handler
                 that has interrupted this very method calls it.
             ConfigError: an argument cannot be used.
+            Busy: the lock is held, or with `once` another process runs it.
             LogError: `workflow_id` has been used, or the log is closed.
         """
-        options = RunOptions(context, conversation, timeout).checked()
+        options = RunOptions(workflow_id, context, conversation, timeout, lock, once).checked()
         workflow = as_workflow(workflow, conversation=conversation is not None)
         parent = current_place()
         with self._lock:
@@ -141,27 +153,56 @@ class Runtime:
                 raise RuntimeError("a signal handler has interrupted submit, and cannot call it")
             try:
                 self._submitting = threading.get_ident()
-                return self._submit(workflow, input, workflow_id, options, parent).handle
+                return self._submit_once(workflow, input, options, parent)
             finally:
                 self._submitting = None
 
+    def _submit_once(
+        self, workflow: Workflow, input: Any, options: RunOptions, parent: Optional[Place]
+    ) -> RunHandle:
+        """As `_submit`, unless the run is to be made once and has been, or is under way here."""
+        name = options.workflow_id
+        if not options.once or name is None:
+            return self._submit(workflow, input, options, parent)
+        for handle in self._handles():
+            if is_of(handle.workflow_id, name):
+                return handle
+        earlier = look(self.event_stream.store, name)
+        if earlier.run is not None:
+            return RunHandle.ended(earlier.run)
+        try:
+            named = options._replace(workflow_id=earlier.workflow_id)
+            return self._submit(workflow, input, named, parent)
+        except LogError:
+            look(self.event_stream.store, name)  # another process was first: Busy
+            raise
+
     def _submit(
-        self,
-        workflow: Workflow,
-        input: Any,
-        workflow_id: Optional[str],
-        options: RunOptions,
-        parent: Optional[Place],
-    ) -> SubmittedRun:
+        self, workflow: Workflow, input: Any, options: RunOptions, parent: Optional[Place]
+    ) -> RunHandle:
         if self._shut or threads.exiting():
             raise RuntimeError("the runtime has been shut down: it takes no new runs")
+        lock = None if options.lock is None else NamedLock(options.lock)
+        try:
+            log = self._open_log(options.workflow_id, parent)
+            run = SubmittedRun(workflow, input, log, options, host=self._host, lock=lock)
+        except BaseException:
+            if lock is not None:
+                lock.release()
+            raise
+        return self._start(run, parent)
+
+    def _open_log(self, workflow_id: Optional[str], parent: Optional[Place]) -> RunLog:
         log = self.event_stream.open_log(
             new_id() if workflow_id is None else workflow_id,
             None if parent is None else parent.workflow_id,
         )
         if log.workflow_id in self._runs:
             raise LogError(f"run {log.workflow_id!r} is under way: choose another id")
-        run = SubmittedRun(workflow, input, log, options, self._host)
+        return log
+
+    def _start(self, run: SubmittedRun, parent: Optional[Place]) -> RunHandle:
+        """Queue a run."""
         name = run.workflow_id  # not the run, which would hold itself; but the runtime, to its end
         self._runs[name] = run
         run.handle.add_done_callback(lambda _: self._runs.pop(name, None))
@@ -180,8 +221,9 @@ class Runtime:
             )
         except RuntimeError:
             del self._runs[name]
+            run.let_go()
             raise
-        return run
+        return run.handle
 
     def run(
         self,
@@ -235,7 +277,8 @@ class Runtime:
         """Run, and yield the run's events; the terminal one is the last.  As in `submit`.
 
         Leaving the loop early stops the run.  It is submitted when the first
-        event is asked for, with the contextvars of the call.
+        event is asked for, with the contextvars of the call.  Of a run that has been
+        made (`once`) the events are those that the log has kept.
 
         Raises:
             WorkflowFailed, Cancelled: after the terminal event, with `run`; with
@@ -243,29 +286,20 @@ class Runtime:
             RuntimeError, ConfigError, LogError: as `submit`.
         """
         variables = contextvars.copy_context()
-        named: RunKeywords = {**options}
-        if named.get("workflow_id") is None:
-            named["workflow_id"] = new_id()
 
         def submit() -> RunHandle:
-            return variables.run(lambda: self.submit(workflow, input, **named))
+            return variables.run(lambda: self.submit(workflow, input, **options))
 
-        return self._follow(named["workflow_id"], submit, raise_on_failure)
+        if options.get("once"):
+            return follow_once(self.event_stream, submit, self._handles, raises=raise_on_failure)
+        workflow_id = options.get("workflow_id")
+        if workflow_id is None:
+            workflow_id = options["workflow_id"] = new_id()
+        return follow(self.event_stream, workflow_id, submit, raises=raise_on_failure)
 
-    def _follow(
-        self, workflow_id: Optional[str], submit: Callable[[], RunHandle], raise_on_failure: bool
-    ) -> Generator[Event, None, None]:
-        with self.event_stream.subscribe(workflow_id=workflow_id) as events:
-            handle = submit()
-            try:
-                yield from events
-            finally:
-                handle.cancel("its events are no longer read")
-            if raise_on_failure:
-                try:
-                    handle.result()
-                finally:
-                    del handle  # no cycle through an error's traceback
+    def _handles(self) -> List[RunHandle]:
+        """The handles of the runs under way."""
+        return [run.handle for run in list(self._runs.values()) if not run.handle.done()]
 
     def stop_generation(self, workflow_id: str, reason: str = "stop_generation()") -> bool:
         """Stop a run, from any thread; returns at once.  True if it was running or queued.

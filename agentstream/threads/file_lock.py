@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-__all__ = ["try_lock"]
+__all__ = ["try_lock", "unlock"]
 
 _BYTE = 2**20
 
@@ -36,3 +36,16 @@ def try_lock(fd: int) -> bool:
     except (BlockingIOError, PermissionError):  # Windows says EACCES
         return False
     return True
+
+
+def unlock(fd: int) -> None:
+    """Give a lock up before the file is closed, by whoever else that is open in too."""
+    if sys.platform == "win32":
+        import msvcrt  # noqa: PLC0415
+
+        os.lseek(fd, _BYTE, os.SEEK_SET)
+        msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
+    else:
+        import fcntl  # noqa: PLC0415
+
+        fcntl.flock(fd, fcntl.LOCK_UN)

@@ -373,9 +373,15 @@ def _as_event(text: str) -> Event:
     return event
 
 
+#: Fields of a `RunState` that servers of 0.1 do not send.
+_LATER = ("output", "error")
+
+
 def _as_state(fields: Dict[str, Any]) -> RunState:
     """The state of a run; raises ValueError, KeyError or TypeError where it is none."""
-    state = RunState(**{name: fields[name] for name in RunState._fields})
+    values = {name: fields[name] for name in RunState._fields if name not in _LATER}
+    values.update((name, fields.get(name)) for name in _LATER)
+    state = RunState(**values)
     _check_ids(state.workflow_id, state.parent_workflow_id)
     for seconds in (state.started_at, state.ended_at):
         if seconds is not None:

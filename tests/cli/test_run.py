@@ -5,19 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import threading
 import time
 
 import pytest
 
-from agentstream import Runtime, Workflow
+from agentstream import Runtime, SqliteStore, Workflow
 from agentstream.cli import execute, view
 from agentstream.events.model import TERMINAL, Event
-from agentstream.testing import Gate, Reply, text_chunks
+from agentstream.testing import Gate, Hang, Reply, text_chunks
 from tests.kit.cli_runs import cast, in_turn, steps
 from tests.kit.cli_support import PROJECT, last_events
-from tests.kit.support import KEY
+from tests.kit.support import KEY, wait_until
 from tests.kit.workflow_support import cut
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes and signals of POSIX")
@@ -283,3 +284,37 @@ def test_a_run_is_stopped_if_nobody_reads_its_first_event(monkeypatch):
         monkeypatch.setattr(sys, "stdout", out)
         assert execute.execute(given, Workflow("w", [wait]), "x", log=None) == 0
     assert stopped in ([], [True])
+
+
+# --- --once ---------------------------------------------------------------------------------
+
+
+def test_once_makes_a_run_once_and_what_failed_again(cli, here, server):
+    asked = cast(server, one=cut("Half"))
+    flow = cli.write("flow.toml", in_turn("one"))
+    log = str(cli.folder / "log.db")
+    words = ("run", flow, "--input", "x", "--log", log, "--id", "night", "--once")
+    here(*words, code=1)
+    server.route("/v1/chat/completions", lambda request: asked.append(1) or Reply.text("Whole."))
+    for _ in range(2):
+        done = here(*words)
+        assert done.out == "Whole.\n"
+    assert here(*words, "-q").err == ""
+    (run,) = here(*words, "--json").events
+    assert (run["workflow_id"], run["status"], run["output"]) == ("night~2", "completed", "Whole.")
+    assert asked.count(1) == 1
+    with SqliteStore(log) as store:
+        assert [state.workflow_id for state in store.runs()] == ["night~2", "night"]
+    assert here("run", flow, "--input", "x", "--once", code=2).line.startswith("--once needs --id")
+
+
+def test_once_while_it_is_under_way_leaves_with_75(cli, here, server):
+    cast(server, one=Reply(*text_chunks("Begun")[:2], Hang()))
+    flow = cli.write("flow.toml", in_turn("one"))
+    log = str(cli.folder / "log.db")
+    words = ("run", flow, "--input", "x", "--log", log, "--id", "n", "--once")
+    first = cli.start(*words)
+    wait_until(lambda: bool(server.requests))
+    assert here(*words, code=75).line == "run 'n' is under way"
+    first.send(signal.SIGTERM)
+    assert first.finish() == 143

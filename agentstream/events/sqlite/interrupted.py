@@ -63,16 +63,23 @@ def _interrupt(connection: sqlite3.Connection, run: Tuple[Any, ...], pid: int) -
     begun, output = _said(connection, number)
     usage = Usage().to_dict()
     now = max(time.time(), started or 0.0)  # a clock that was set back makes no negative time
-    data = payloads.workflow_failed(
-        payloads.run_end(name, output, usage, now - started if started else 0.0),
-        _interruption(pid),
-        failed_step=begun.get("name"),
-        failed_at=begun.get("step"),
-    )
-    add_event(connection, number, last + 1, EventType.WORKFLOW_FAILED, data)
+    end = payloads.run_end(name, output, usage, now - started if started else 0.0)
+    if last:
+        kind = EventType.WORKFLOW_FAILED
+        data = payloads.workflow_failed(
+            end,
+            _interruption(pid),
+            failed_step=begun.get("name"),
+            failed_at=begun.get("step"),
+        )
+    else:
+        kind = EventType.WORKFLOW_CANCELLED
+        reason = f"it never began: the process that had queued it, {pid}, died"
+        data = payloads.workflow_cancelled(end, reason=reason)
+    add_event(connection, number, last + 1, kind, data)
     connection.execute(
-        "UPDATE runs SET status = 'failed', ended = ?, usage = ? WHERE id = ?",
-        (now, rows.encode(usage), number),
+        "UPDATE runs SET status = ?, ended = ?, usage = ? WHERE id = ?",
+        (accessors.status_of(kind), now, rows.encode(usage), number),
     )
     connection.execute("DELETE FROM stops WHERE workflow_id = ?", (workflow_id,))
 

@@ -116,7 +116,11 @@ def _note_state(connection: sqlite3.Connection, run: Optional[int], event: Event
     if event.offset == 1:
         connection.execute(
             "UPDATE runs SET status = 'running', started = ?, name = ? WHERE id = ?",
-            (event.timestamp, accessors.text(event.data, "workflow"), run),
+            (
+                None if event.type in TERMINAL else event.timestamp,  # None: it never began
+                accessors.text(event.data, "workflow"),
+                run,
+            ),
         )
     if event.type in TERMINAL:
         usage = accessors.usage_of(event.data)

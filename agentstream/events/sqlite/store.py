@@ -31,7 +31,7 @@ from agentstream.events.sqlite.retention import Retention
 from agentstream.events.sqlite.statements import Run
 from agentstream.events.sqlite.stop_requests import StopRequests
 from agentstream.events.sqlite.writer import Writer
-from agentstream.events.store import Bounds, EventStore, RunState, StopCallback
+from agentstream.events.store import Bounds, EventStore, RunState, StopCallback, end_of
 
 __all__ = ["SqliteStore"]
 
@@ -291,7 +291,7 @@ class SqliteStore(EventStore):
         """See `EventStore.run`."""
         self._contents.refresh()
         found = self._reader.states("AND workflow_id = ?", workflow_id)
-        return found[0] if found else None
+        return found[0].with_end(end_of(self, found[0])) if found else None
 
     # --- following --------------------------------------------------------------------------
 

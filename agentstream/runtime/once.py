@@ -1,0 +1,63 @@
+"""A run that is made once: its id tells whether it has been, and what came of it.
+
+An id names one run for good, and its log ends with one terminal event.  So a run that
+failed, was stopped or whose process died is made again under the id with "~2" behind it,
+then "~3": the log tells of each.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Optional
+
+from agentstream.errors import Busy, LogError
+from agentstream.events.model import Event, thaw
+from agentstream.events.store import EventStore, end_of
+from agentstream.results import Usage, WorkflowRun
+
+__all__ = ["Earlier", "is_of", "look"]
+
+
+class Earlier(NamedTuple):
+    """What a log knows of an id.
+
+    Attributes:
+        workflow_id: of the run that completed; else the one that a new run gets.
+        run: what it came to; None: it has not been completed.
+    """
+
+    workflow_id: str
+    run: Optional[WorkflowRun]
+
+
+def look(store: EventStore, workflow_id: str) -> Earlier:
+    """Whether the run of that id has been completed, under this id or one for a further try.
+
+    Raises:
+        Busy: it is under way, here or in another process.
+        LogError: it has been completed, and its output is no longer in the log.
+    """
+    attempt, name = 1, workflow_id
+    while True:
+        state = store.run(name)
+        if state is None:
+            return Earlier(name, None)
+        if state.status == "completed":
+            return Earlier(name, _completed(name, end_of(store, state)))
+        if state.status in ("queued", "running"):
+            raise Busy(f"run {name!r} is under way", retryable=True)
+        attempt += 1
+        name = f"{workflow_id}~{attempt}"
+
+
+def is_of(name: str, workflow_id: str) -> bool:
+    """True if `name` is that id, or the id of a further try."""
+    attempt = name[len(workflow_id) + 1 :]
+    return name == workflow_id or (name == f"{workflow_id}~{attempt}" and attempt.isdigit())
+
+
+def _completed(workflow_id: str, end: Optional[Event]) -> WorkflowRun:
+    if end is None:
+        raise LogError(f"run {workflow_id!r} has been completed, and its output is gone by now")
+    usage: Any = end.data.get("usage") or {}
+    known = {name: value for name, value in usage.items() if name in Usage._fields}
+    return WorkflowRun(workflow_id, "completed", thaw(end.data.get("output")), Usage(**known))
