@@ -41,7 +41,7 @@ def runs(given: argparse.Namespace) -> int:
 
 def _as_dict(state: RunState) -> Dict[str, Any]:
     usage = None if state.usage is None else dict(state.usage)
-    return {**state._asdict(), "usage": usage}
+    return {**state.listed(), "usage": usage}
 
 
 def _table(states: List[RunState], store: SqliteStore) -> Iterator[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from agentstream.errors import LogError
 from agentstream.events import accessors
@@ -28,6 +28,10 @@ class Bounds(NamedTuple):
 
     first: int
     last: int
+
+
+#: Fields that only the state of a single run has.
+_OF_ONE = ("output", "error")
 
 
 class RunState(NamedTuple):
@@ -58,6 +62,10 @@ class RunState(NamedTuple):
     usage: Optional[Mapping[str, Any]]
     output: Any = None
     error: Optional[str] = None
+
+    def listed(self) -> Dict[str, Any]:
+        """The state as a list of runs has it: a dict without `output` and `error`."""
+        return {key: value for key, value in self._asdict().items() if key not in _OF_ONE}
 
     def with_end(self, end: Optional[Event]) -> RunState:
         """The same with `output` and `error`, as the run's terminal event has them."""

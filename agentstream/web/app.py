@@ -224,7 +224,7 @@ class App:
         limit = _number(request.args.get("limit", "100"), "limit")
         runs: List[RunState] = self._store.runs(limit=min(limit, 1000))
         return _reply(
-            {"workflows": [run._asdict() for run in runs], "registered": sorted(self._workflows)}
+            {"workflows": [run.listed() for run in runs], "registered": sorted(self._workflows)}
         )
 
     def _show(self, request: Request, run: str) -> Response:
