@@ -135,6 +135,15 @@ class ChatResponse(NamedTuple):
         """`content`, by the name that all results have for it."""
         return self.content
 
+    @property
+    def goes_on(self) -> bool:
+        """True if the server only paused: sent back as it is, the answer goes on.
+
+        An agent does so; who talks to a client puts the answer, with its `provider_state`,
+        at the end of the messages.
+        """
+        return bool(self.provider_state and self.provider_state.get("goes_on"))
+
 
 class StepResult(NamedTuple):
     """What a step came to, or how far it got.

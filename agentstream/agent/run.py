@@ -196,6 +196,7 @@ class AgentRun:
             before += self._conversation.fitted(user)
         self.turn.append(user)
         typed = self._typed
+        said = ""  # by answers that the server paused
         for number in itertools.count(1):
             wrong = () if typed is None else typed.messages
             messages = joined([*before, *self.turn, *wrong])
@@ -206,11 +207,17 @@ class AgentRun:
                 if number >= most:
                     break  # nobody would read the results
                 self.turn += self._call_tools(response)
+                said = ""
+            elif response.goes_on and number < most:
+                self.turn.append(as_message(response, ()))
+                said += response.content
             elif typed is None:
-                return self._ended(response)
-            elif typed.take(response):
-                assert typed.answer is not None
-                return self._ended(response._replace(value=typed.answer.value))
+                return self._ended(response, said)
+            else:
+                if typed.take(response._replace(content=said + response.content)):
+                    assert typed.answer is not None
+                    return self._ended(response._replace(value=typed.answer.value), said)
+                said = ""
         raise LimitExceeded(
             f"agent {agent.name!r} made {most} requests and still calls tools"
             " (ToolLimits.max_rounds)",
@@ -268,9 +275,14 @@ class AgentRun:
             )
         return response
 
-    def _ended(self, response: ChatResponse) -> ChatResponse:
-        """Take the last answer in; returns it, with a warning if it is not to be remembered."""
+    def _ended(self, response: ChatResponse, said: str) -> ChatResponse:
+        """Take the last answer in; returns it whole, with a warning if nobody will remember it.
+
+        Args:
+            said: the answer's words before its pauses.
+        """
         self.turn.append(as_message(response, ()))
+        response = response._replace(content=said + response.content)
         if self._conversation is None or not is_empty(self.turn[-1]):
             return response
         warning = "the answer is empty: what was asked is not added to the conversation"

@@ -88,6 +88,11 @@ class Accumulator:
         return self._finish
 
     @property
+    def goes_on(self) -> bool:
+        """See `ChatResponse.goes_on`."""
+        return bool(self._state and self._state.get("goes_on"))
+
+    @property
     def in_reasoning(self) -> bool:
         """True if the last words were reasoning, not content."""
         return self._reasoning_at == self._deltas

@@ -34,9 +34,13 @@ _Open = Tuple[Optional[str], str]
 
 
 def is_empty(message: ChatMessage) -> bool:
-    """True for an answer that says nothing, which servers refuse to be sent."""
-    said = _says(message.content)
-    return message.role == "assistant" and not said and not message.tool_calls
+    """True for an answer that says nothing, which servers refuse to be sent.
+
+    One that the server paused before its first word is none.
+    """
+    if message.role != "assistant" or _says(message.content) or message.tool_calls:
+        return False
+    return not (message.provider_state and message.provider_state.get("goes_on"))
 
 
 def readable(call: ToolCall) -> ToolCall:

@@ -250,6 +250,8 @@ def _texts(stream: DeltaStream) -> Generator[str, None, None]:
         for delta in stream.deltas:
             if delta[0]:
                 yield delta[0]
+        if stream.answer.goes_on:  # an agent sends it back; nobody does here
+            stream.answer.warn("the server paused: sent back as it is, the answer goes on")
     finally:
         stream.close()
 

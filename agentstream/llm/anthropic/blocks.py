@@ -88,7 +88,7 @@ class Block:
 
 
 def state_of(
-    blocks: List[Block], text: str, reasoning: str, *, cut: bool
+    blocks: List[Block], text: str, reasoning: str, *, cut: bool, always: bool = False
 ) -> Optional[List[Dict[str, Any]]]:
     """The blocks as they go back; None if text and calls say all that they do.
 
@@ -96,6 +96,7 @@ def state_of(
         blocks: in their order.
         text, reasoning: the answer's.
         cut: the answer was cut, so that reasoning without a signature is half.
+        always: never None.
     """
     if cut and blocks and blocks[-1].kind == THINKING and not blocks[-1].raw.get("signature"):
         blocks = blocks[:-1]
@@ -104,7 +105,7 @@ def state_of(
         block.raw.keys() <= _PLAIN.get(block.kind, set()) and not block.raw.get("citations")
         for block in blocks
     )
-    if plain and kinds == sorted(kinds):  # "text" before "tool_use"
+    if plain and not always and kinds == sorted(kinds):  # "text" before "tool_use"
         return None
     return [_kept(block, text, reasoning) for block in blocks]
 

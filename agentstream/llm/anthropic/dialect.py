@@ -138,7 +138,8 @@ class MessagesDialect(EventStreamDialect):
         if not blocks:
             return rest
         state = {"dialect": DIALECT, "origin": self._traits.origin, "blocks": blocks}
-        return (rest or Delta())._replace(provider_state=state)
+        more = {"goes_on": True} if self._reader.paused else {}
+        return (rest or Delta())._replace(provider_state={**state, **more})
 
     def _read_tail(self, tail: str) -> None:
         """The last event, whose blank line did not come: an end or a failure counts."""

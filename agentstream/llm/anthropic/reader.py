@@ -271,6 +271,11 @@ class EventReader:
         """True if the server said that the answer was cut: at a limit, or by a refusal."""
         return ending_of(self._stop_reason) is Ending.CUT
 
+    @property
+    def paused(self) -> bool:
+        """True if the server waits for the answer to be sent back, and then goes on with it."""
+        return self._stop_reason in _PAUSES and not self._calls
+
     def flush(self) -> Optional[Delta]:
         """What only the stream's end can tell: lost halves, untold inputs, cut calls."""
         content, reasoning = self._content.flush(), self._reasoning.flush()
@@ -297,7 +302,7 @@ class EventReader:
         self._write(None)
         if self.dropped or not (self.ended or self._stop_reason):
             return None
-        return state_of(self._blocks, text, reasoning, cut=self.cut)
+        return state_of(self._blocks, text, reasoning, cut=self.cut, always=self.paused)
 
     def oddities(self) -> List[str]:
         """What was odd about the answer and yet no error: texts for its warnings."""
@@ -311,9 +316,7 @@ class EventReader:
             found.append(": ".join(["the model refused", *filter(None, said)]))
         if self.cut:
             found.append(f"the answer was cut: stop_reason {word}")
-        elif word in _PAUSES:
-            found.append(f"the answer goes on if it is sent back: stop_reason {word}")
-        elif word and ending_of(word) is Ending.UNKNOWN:
+        elif word and word not in _PAUSES and ending_of(word) is Ending.UNKNOWN:
             found.append(f"the answer ended for a reason that is not known: stop_reason {word}")
         if self.dropped:
             found.append("what the provider wants back with the answer is too long to be kept")

@@ -277,7 +277,7 @@ def test_a_servers_own_tool_is_no_call():
         {"type": "text", "text": "It is x.", "citations": [{"url": "u"}]},
         {"type": "compaction", "content": "short"},
     ]
-    assert read.oddities == ["the answer goes on if it is sent back: stop_reason pause_turn"]
+    assert read.oddities == []
 
 
 def test_reasoning_that_was_cut_does_not_go_back():
@@ -315,7 +315,7 @@ def test_too_much_to_keep_is_dropped_and_told_of():
         ("tool_use", "tool_calls", False),
         ("max_tokens", "length", True),
         ("refusal", "content_filter", True),
-        ("compaction", "stop", True),
+        ("compaction", "stop", False),
         ("stop", "stop", False),
         ("brand_new", "brand_new", True),
     ],
