@@ -33,7 +33,7 @@ from agentstream.schema.annotations import (
 )
 from agentstream.schema.docstring import parse_docstring
 from agentstream.schema.models import SelfReference, field_of, inlined, validated
-from agentstream.schema.problems import Invalid
+from agentstream.schema.problems import Invalid, Problem
 from agentstream.schema.validate import matches
 
 __all__ = ["Shape", "describe", "shape_of"]
@@ -325,12 +325,17 @@ def _mapping(members: Tuple[Any, ...], within: Tuple[Any, ...]) -> Shape:
 def _each(pairs: Any, converter: Callable[[Any], Optional[Convert]]) -> Dict[Any, Any]:
     """Each value converted by its key's converter; an Invalid gets the key as its place."""
     out = {}
+    problems: List[Problem] = []
+    cause: Optional[BaseException] = None
     for key, value in pairs:
         convert = converter(key)
         try:
             out[key] = convert(value) if convert else value
         except Invalid as exc:
-            raise exc.under(key) from exc.__cause__
+            cause = cause or exc.__cause__
+            problems.extend(exc.under(key).problems)
+    if problems:
+        raise Invalid(*problems) from cause
     return out
 
 

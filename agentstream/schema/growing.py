@@ -286,19 +286,19 @@ class GrowingValue:
 
     def _in_string(self, string: StringDecoder, text: str, at: int) -> int:
         piece, at = string.feed(text, at)
+        frame = self._stack[-1]
+        wanted = frame.expected() is not None
         if piece:
             self._text.append(piece)
-        frame = self._stack[-1]
+            self._grown = self._grown or wanted
         if string.done:
-            self._string = None
-            self._add(frame, "".join(self._text))
-            self._text = []
-        elif piece and frame.expected() is not None:
-            self._grown = True
+            frame.add("".join(self._text), wanted=wanted)
+            self._string, self._text = None, []
         return at
 
     def _open(self, char: str, known: Optional[Known]) -> None:
-        self._grown = self._grown or known is not None
+        # The outermost one shows with its first member: a bracket may be one of the words before.
+        self._grown = self._grown or (known is not None and bool(self._stack))
         self._stack.append(_Open({} if char == "{" else [], known))
 
     def _close(self) -> None:
@@ -306,6 +306,7 @@ class GrowingValue:
         if not self._stack:
             self._over = True
             self._last = self._unwrapped(frame.members)
+            self._grown = self._grown or not frame.members
         else:
             outer = self._stack[-1]
             outer.add(frame.members, wanted=frame.known is not None)

@@ -19,6 +19,8 @@ __all__ = ["Validator", "dangling", "matches", "resolve", "same"]
 
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
 _MISSED = object()
+#: So many problems of one array are looked for.
+_ENOUGH = 20
 #: Keywords that hold values, not schemas.
 _VALUES = ("enum", "const", "default", "examples")
 
@@ -189,12 +191,17 @@ class Validator:
         prefix = _list(schema, "prefixItems")
         if isinstance(items, list):  # how drafts before 2020-12 wrote prefixItems
             prefix, items = items, schema.get("additionalItems")
-        out = []
+        out: List[Any] = []
+        problems: List[Problem] = []
         for at, item in enumerate(value):
             try:
                 out.append(self._check(item, prefix[at] if at < len(prefix) else items))
             except Invalid as exc:
-                raise exc.under(at) from exc.__cause__
+                problems.extend(exc.under(at).problems)
+                if len(problems) >= _ENOUGH:
+                    break
+        if problems:
+            raise Invalid(*problems)
         return out
 
     def _object(self, value: Dict[str, Any], schema: Dict[str, Any]) -> Dict[str, Any]:
