@@ -229,7 +229,7 @@ class Agent:
         """
         from agentstream.tools import Tool  # noqa: PLC0415 - only who has tools pays for it
 
-        def ask(input: str, context: RunContext) -> str:
+        def ask(input: str, context: RunContext) -> Any:
             return context.run(self, input)
 
         named = re.sub(r"[^a-zA-Z0-9_-]", "_", self.name)[:64] if name is None else name

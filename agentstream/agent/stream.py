@@ -85,10 +85,12 @@ def _within(log: Optional[RunLog]) -> RunWithin:
     Its events, if there are any, are a log of their own, which names that one as its parent.
     """
 
-    def run(agent: Any, input: Any, context: RunContext) -> str:
+    def run(agent: Any, input: Any, context: RunContext) -> Any:
         child = None if log is None else log.open_child(new_id())
         try:
-            return drain(AgentStream(agent.settings, input, child, context.cancel)).response
+            settings = agent.settings
+            output = drain(AgentStream(settings, input, child, context.cancel))
+            return output.response if settings.output is None else output.value
         except Cancelled:
             raise
         except Exception as error:

@@ -14,8 +14,8 @@ from agentstream.cancel import CancelToken
 
 __all__ = ["RunContext", "RunWithin"]
 
-#: Runs an agent on an input within a run: (agent, input, context) -> its text.
-RunWithin = Callable[[Any, Any, "RunContext"], str]
+#: Runs an agent on an input within a run: (agent, input, context) -> its text or value.
+RunWithin = Callable[[Any, Any, "RunContext"], Any]
 
 
 class RunContext(MutableMapping[str, Any]):
@@ -84,8 +84,8 @@ class RunContext(MutableMapping[str, Any]):
         put("_values", {} if values is None else values)
         put("_within", within)
 
-    def run(self, agent: Any, input: Any) -> str:
-        """Run an `Agent` within this run; returns its text.
+    def run(self, agent: Any, input: Any) -> Any:
+        """Run an `Agent` within this run; returns its text, or its value if it has an `output`.
 
         Its events name this run as their parent, and it ends when `cancel` does.
         Outside a run it is `agent.execute`.
@@ -95,8 +95,8 @@ class RunContext(MutableMapping[str, Any]):
             AgentStreamError: what ended the agent; `Cancelled` if it was stopped.
         """
         if self._within is None:
-            text: str = agent.execute(input, cancel=self.cancel).response
-            return text
+            output = agent.execute(input, cancel=self.cancel)
+            return output.response if agent.settings.output is None else output.value
         return self._within(agent, input, self)
 
     def replace(

@@ -2,33 +2,53 @@
 
 from __future__ import annotations
 
+import enum
+import json
 import re
-from typing import Any, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional
 
 from agentstream.errors import ConfigError
 from agentstream.events.model import freeze
 from agentstream.llm.messages import Content
+from agentstream.schema.plain import plain
 from agentstream.text import as_text, part_as_text
 from agentstream.tools.context import RunContext
 
-__all__ = ["PLACEHOLDER", "Context", "as_content", "fill"]
+__all__ = ["PLACEHOLDER", "Context", "answered", "as_content", "fill"]
 
 
 #: What the steps of a run share, as a function sees it: the older name of `RunContext`.
 Context = RunContext
 
 
+class _Dict(Dict[str, Any]):
+    """A dict that an agent's `output` asked for: another agent is asked its JSON."""
+
+
+class _List(List[Any]):
+    """The same for a list."""
+
+
+def answered(value: Any) -> Any:
+    """An agent's typed answer as the next step gets it: itself, or what equals it."""
+    kinds: Dict[Any, Any] = {dict: _Dict, list: _List}
+    return kinds[type(value)](value) if type(value) in kinds else value
+
+
 def as_content(value: Any, step: str) -> Content:
     """What an agent is asked when its step is given `value`.
 
     A text, or a list of a message's parts, is asked as it is; of a dict, each
-    value under a heading with its name; anything else as JSON.
+    value under a heading with its name; anything else, and what another agent's
+    `output` asked for, as JSON.
 
     Raises:
         ConfigError: the value is None.
     """
-    if isinstance(value, str):
+    if isinstance(value, str) and not isinstance(value, enum.Enum):
         return value
+    if isinstance(value, (_Dict, _List)):
+        return _text(value)
     if isinstance(value, list) and value and all(_is_part(item) for item in value):
         return value
     if value is None:
@@ -47,7 +67,11 @@ def _is_part(item: object) -> bool:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else as_text(freeze(value))
+    is_dict = isinstance(value, Mapping) and not isinstance(value, _Dict)
+    value = plain(value)
+    if is_dict or isinstance(value, str):
+        return as_text(freeze(value))
+    return json.dumps(freeze(value), ensure_ascii=False)
 
 
 #: What a prompt's template may name.
@@ -64,13 +88,15 @@ def fill(template: str, input: Any, context: Mapping[str, Any], step: str) -> st
     def value_of(found: re.Match[str]) -> str:
         whole, part = found.group(1), found.group(2)
         source: Any = input if whole == "input" else context
+        if whole == "input" and part is not None and not isinstance(source, (str, Mapping)):
+            source = plain(source)
         if whole == "input" and source is None:
             raise _nothing(step)
         if part is None:
             return _text(source) if whole == "input" else found.group(0)
         if not isinstance(source, Mapping) or part not in source:
             raise ConfigError(f"step {step!r}: its prompt names {found.group(0)}{_known(source)}")
-        return part_as_text(freeze(source[part]))
+        return part_as_text(freeze(plain(source[part])))
 
     return PLACEHOLDER.sub(value_of, template)
 

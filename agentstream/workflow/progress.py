@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Sequence
 
 from agentstream.events.model import freeze
 from agentstream.results import StepResult, Usage
+from agentstream.schema.plain import plain
 
 if TYPE_CHECKING:
     from agentstream.agent.run import AgentRun
@@ -161,6 +162,6 @@ def named_warnings(steps: Sequence[StepState]) -> Iterator[str]:
 def to_json(value: Any) -> Any:
     """A step's output as JSON values; "<TypeName>" for what cannot be converted."""
     try:
-        return freeze(value)
+        return freeze(plain(value))
     except Exception:  # noqa: BLE001 - it contains itself, or is somebody's own class
         return f"<{type(value).__name__}>"

@@ -25,7 +25,7 @@ from agentstream.events.stream import RunLog
 from agentstream.results import WorkflowRun
 from agentstream.tools.context import RunContext
 from agentstream.workflow.branches import Outcome, first_failure, linked, side_by_side
-from agentstream.workflow.context import as_content, fill
+from agentstream.workflow.context import answered, as_content, fill
 from agentstream.workflow.definition import Step, Workflow, takes_two
 from agentstream.workflow.host import RunHost
 from agentstream.workflow.progress import StepState
@@ -102,8 +102,8 @@ class Scope:
         self._state.remarks.append(remark)
         self.note(EventType.SYSTEM_WARNING, payloads.system_warning(remark))
 
-    def ask(self, agent: Agent, prompt: Optional[str], input: Any) -> str:
-        """Run an agent; returns its text."""
+    def ask(self, agent: Agent, prompt: Optional[str], input: Any) -> Any:
+        """Run an agent; returns its text, or its value if it has an `output`."""
         name, state = self.step.name, self._state
         if prompt is None:
             content = as_content(input, name)
@@ -124,7 +124,7 @@ class Scope:
         output = run.output
         assert output is not None
         state.rate = output.tokens_per_second
-        return output.response
+        return output.response if settings.output is None else answered(output.value)
 
     def _context(self, agent: str = "") -> RunContext:
         """The run as the step's function, or its agent's tools, see it."""
@@ -229,11 +229,10 @@ class Scope:
         assert log is not None
         return self._run_within(workflow, log, input, self.cancel, self._state)
 
-    def _run_agent(self, agent: Agent, input: Any, context: RunContext) -> str:
+    def _run_agent(self, agent: Agent, input: Any, context: RunContext) -> Any:
         """Run an agent, which a tool or function asks for, as a workflow within this run."""
         log = self._execution.log.open_child(new_id())
-        text: str = self._run_within(Workflow(agent.name, [agent]), log, input, context.cancel)
-        return text
+        return self._run_within(Workflow(agent.name, [agent]), log, input, context.cancel)
 
     def _run_within(
         self,

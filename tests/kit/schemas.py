@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 __all__ = ["cuts", "is_part", "pairs", "written"]
 
-_KEYS = st.text("abcé\"\\\n 😀", min_size=1, max_size=4)
+_KEYS = st.text('abcé"\\\n 😀', min_size=1, max_size=4)
 _TEXTS = st.text(max_size=12)
-_NUMBERS = st.one_of(st.integers(-(10**20), 10**20), st.floats(allow_nan=False, allow_infinity=False))
+_NUMBERS = st.one_of(
+    st.integers(-(10**20), 10**20), st.floats(allow_nan=False, allow_infinity=False)
+)
 _SCALARS = st.one_of(
     _TEXTS.map(lambda value: ({"type": "string"}, value)),
     _NUMBERS.map(lambda value: ({"type": "number"}, value)),

@@ -7,7 +7,6 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Opt
 
 from agentstream import AnthropicClient, LlamaClient, OllamaClient, OpenAIClient
 from agentstream.testing import (
-    Reply,
     ScriptedServer,
     messages_chunks,
     ollama_chunks,

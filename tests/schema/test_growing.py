@@ -6,8 +6,7 @@ import json
 from typing import Any, Dict, List
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from agentstream.schema.growing import NOTHING, GrowingValue
 from agentstream.schema.known import known_of
@@ -78,7 +77,9 @@ def test_fields_are_there_once_begun_texts_grow_and_numbers_are_whole():
 def test_unknown_keys_are_dropped_with_all_that_is_in_them():
     schema = {
         "type": "object",
-        "properties": {"a": {"type": "array", "items": {"type": "object", "properties": {"b": {}}}}},
+        "properties": {
+            "a": {"type": "array", "items": {"type": "object", "properties": {"b": {}}}}
+        },
         "additionalProperties": False,
     }
     text = '{"x": {"a": ["no"]}, "a": [{"b": 1, "y": [2]}, {"z": "t"}], "w": "u"}'

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, List
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from agentstream.llm.accumulator import Accumulator
 from agentstream.llm.messages import Delta, ToolCallDelta
@@ -31,7 +30,10 @@ def test_calls_in_any_pieces(names, data):
         text = f'{{"n": {place}}}'
         parts = [ToolCallDelta(place, f"id{place}", name[: data.draw(st.integers(0, 6))] or "")]
         parts.append(ToolCallDelta(place, name=name))
-        parts += [ToolCallDelta(place, arguments=text[:cut]), ToolCallDelta(place, "", "", text[cut:])]
+        parts += [
+            ToolCallDelta(place, arguments=text[:cut]),
+            ToolCallDelta(place, "", "", text[cut:]),
+        ]
         pieces.append([Delta(tool_calls=(part,)) for part in parts])
     response = read([delta for group in pieces for delta in group])
     others = [(at, name) for at, name in enumerate(names) if name != "answer"]

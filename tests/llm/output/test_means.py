@@ -30,7 +30,7 @@ REFUSALS: List[Tuple[str, int, str]] = [
     ("chat", 404, "No endpoints found that support the requested parameters: structured_outputs"),
     ("responses", 400, "Unsupported parameter: 'text.format' is not supported with this model"),
     ("messages", 400, "output_config: Extra inputs are not permitted"),
-    ("ollama", 400, "invalid format: expected \"json\" or a JSON schema"),
+    ("ollama", 400, 'invalid format: expected "json" or a JSON schema'),
     ("llama.cpp", 400, "Failed to parse grammar"),
 ]
 
