@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Dict, Optional
 
 from requests.adapters import HTTPAdapter
 from requests.models import PreparedRequest
@@ -16,8 +16,10 @@ from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from agentstream import threads
+from agentstream.cancel import CancelToken
 from agentstream.llm.transport.head import HTTPResponse, Unasked
-from agentstream.llm.transport.link import current
+from agentstream.llm.transport.link import Link, current
 from agentstream.llm.transport.poll import readable
 from agentstream.llm.transport.response import StreamResponse
 from agentstream.text import strip_controls
@@ -50,6 +52,24 @@ class _Linked:
                 raise Unasked  # they came since the pool looked
             link.sent = True
         super().request(*args, **kwargs)  # type: ignore[misc]
+
+
+class _BySocks:
+    """What both connection classes add where a SOCKS proxy stands between."""
+
+    def __init__(self, *args: Any, _socks_options: Dict[str, Any], **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._socks_options = _socks_options
+
+    def _new_conn(self: Any) -> socket.socket:
+        link: Optional[Link] = current.link
+        if link is not None:
+            return link.connect_by_socks(self, self._socks_options)
+        link = Link(CancelToken(), threads.NEVER, lambda: None)  # as in _Linked
+        try:
+            return link.connect_by_socks(self, self._socks_options)
+        finally:
+            link.release()
 
 
 class _LinkedPool:
@@ -89,16 +109,32 @@ class _TLSConnection(_Linked, HTTPSConnection):
 
 
 class _Pool(_LinkedPool, HTTPConnectionPool):
-    ConnectionCls = _Connection
+    ConnectionCls: type = _Connection
 
 
 class _TLSPool(_LinkedPool, HTTPSConnectionPool):
-    ConnectionCls = _TLSConnection
+    ConnectionCls: type = _TLSConnection
 
     def _validate_conn(self, conn: Any) -> None:
         # As urllib3's, without its warning on every request: insecure() has warned, once.
         if conn.is_closed:
             conn.connect()
+
+
+class _SocksConnection(_BySocks, _Connection):
+    pass
+
+
+class _SocksTLSConnection(_BySocks, _TLSConnection):
+    pass
+
+
+class _SocksPool(_Pool):
+    ConnectionCls = _SocksConnection
+
+
+class _SocksTLSPool(_TLSPool):
+    ConnectionCls = _SocksTLSConnection
 
 
 class Adapter(HTTPAdapter):
@@ -121,7 +157,9 @@ class Adapter(HTTPAdapter):
         manager = super().proxy_manager_for(  # type: ignore[no-untyped-call,unused-ignore]
             proxy, **proxy_kwargs
         )
-        if not proxy.lower().startswith("socks"):
+        if proxy.lower().startswith("socks"):
+            manager.pool_classes_by_scheme = {"http": _SocksPool, "https": _SocksTLSPool}
+        else:
             _use_our_pools(manager)
         return manager
 

@@ -7,11 +7,12 @@ import os
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Callable, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, List, Mapping, Optional, Tuple
 
 from agentstream import threads
 from agentstream.cancel import CancelToken
 from agentstream.llm.transport.poll import writable
+from agentstream.llm.transport.socks import proxy_of, request_connection
 from agentstream.llm.transport.urls import is_address
 
 if TYPE_CHECKING:
@@ -113,8 +114,10 @@ class Link:
         self.phase = "headers"
         self._on_connected()
 
-    def connect(self, connection: HTTPConnection) -> socket.socket:
-        """A new socket to a connection's host (or its proxy), attached before it connects.
+    def connect(
+        self, connection: HTTPConnection, place: Optional[Tuple[str, int]] = None
+    ) -> socket.socket:
+        """A new socket to a connection's host (or to `place`), attached before it connects.
 
         `connect_until` bounds all addresses together.  Each gets an even share
         of the time left, or two seconds where half of it is as much, so that
@@ -122,8 +125,7 @@ class Link:
         """
         self._connection = connection
         connection._link = self  # type: ignore[attr-defined]
-        host, port = connection._dns_host, connection.port
-        addresses = self._resolve(host, port)
+        addresses = self.resolve(*(place or (connection._dns_host, connection.port)))
         problem: Optional[OSError] = None
         for number, (family, kind, protocol, _, address) in enumerate(addresses):
             left = self.connect_until - time.monotonic()
@@ -171,7 +173,25 @@ class Link:
         if self.stop.cancelled:  # `sever` may have come too early to shut anything
             raise socket.timeout("stopped")
 
-    def _resolve(self, host: str, port: int) -> List[Tuple[Any, ...]]:
+    def connect_by_socks(
+        self, connection: HTTPConnection, options: Mapping[str, Any]
+    ) -> socket.socket:
+        """A new socket that a SOCKS proxy has connected to a connection's host."""
+        sock = self.connect(connection, proxy_of(options))
+        self.phase = "connect"
+        try:
+            host, port = connection._dns_host, connection.port
+            request_connection(sock, options, host, port, self.resolve)
+        except BaseException:
+            self._drop()
+            sock.close()
+            raise
+        self.phase = "tls"
+        return sock
+
+    def resolve(self, host: str, port: int) -> List[Tuple[Any, ...]]:
+        """The addresses of a host, as `socket.getaddrinfo` gives them; `stop` ends the wait."""
+
         def lookup() -> List[Tuple[Any, ...]]:
             return list(socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM))
 

@@ -13,6 +13,7 @@ import urllib3.exceptions
 
 from agentstream.errors import AgentStreamError, ConnectError, ProtocolError
 from agentstream.llm.transport.head import CutHead, NotHTTP, Unasked, UnclearHead
+from agentstream.llm.transport.socks import SocksError
 
 if TYPE_CHECKING:
     from agentstream.llm.transport.link import Link
@@ -61,6 +62,9 @@ def connect_error(error: BaseException, link: Link, url: str) -> AgentStreamErro
                 retryable=text[:1] == "5",
             )
     problem = _os_error(chain)
+    if isinstance(problem, SocksError):
+        reason = f"the proxy did not connect to {place}: {problem}"
+        return ConnectError(reason, phase="connect", retryable=problem.retryable)
     if isinstance(problem, socket.gaierror):
         return ConnectError(f"cannot resolve {place}: {_reason(problem)}", **common)
     if isinstance(problem, ssl.SSLError) and not isinstance(problem, _HUNG_UP):
