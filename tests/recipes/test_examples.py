@@ -12,7 +12,7 @@ import pytest
 from agentstream.testing import Cut, Hang, ScriptedServer, text_chunks
 
 EXAMPLES = pathlib.Path(__file__).resolve().parents[2] / "examples"
-PROGRAMS = sorted(EXAMPLES.glob("*.py"))
+PROGRAMS = sorted(EXAMPLES.glob("[0-9]*.py"))
 
 #: What each prints.
 SHOWN: Dict[str, str] = {
