@@ -55,16 +55,12 @@ Stop a run, whichever process runs it; the beginning of its ID will do.
 Exits with 0 if it was under way, 1 if not.
 """
 _SERVE = """\
-Serve a log of runs over HTTP, live: a page to watch them at /, their
-events as Server-Sent Events, a way to stop them.  Runs of any process that
-writes to the log are shown.  Without a token it listens on loopback only.
-The token is never an argument, which others could read: put it into a file,
-or into the environment as AGENTSTREAM_TOKEN.  Requests bring it as
-'Authorization: Bearer TOKEN'; the page asks for it.  Ctrl-C and SIGTERM end
-the server, with 0.
-
-Behind a proxy that ends TLS, tell what browsers call it: --origin https://HOST.
---name and --origin can be given more than once.
+Serve a log of runs over HTTP, live: a page to watch them at /, their events,
+a way to stop them; and to start those of the workflow FILEs, if some are
+given.  Without --log, their runs are kept in memory.  Without a token it
+listens on loopback only.  The token is never an argument, which others could
+read: put it into a file, or into AGENTSTREAM_TOKEN.  Ctrl-C and SIGTERM end
+it, with 0.  See docs/serving.rst.
 """
 _MODEL = """\
 Keep llama.cpp's server up, with a small model unless --model names a file: for
@@ -304,6 +300,7 @@ def _stop(add: Add) -> None:
 
 
 def _serve(add: Add) -> None:
+    add("files", metavar="FILE", nargs="*", type=kinds.path, help=argparse.SUPPRESS)
     add("--log", metavar="FILE", type=kinds.path, help="the log, of a SqliteStore")
     add("--host", type=kinds.text, default="127.0.0.1", help="where to listen (%(default)s)")
     add("--port", type=kinds.port, default=8000, help="0 for any (%(default)s)")
@@ -324,6 +321,7 @@ def _serve(add: Add) -> None:
         default=[],
         help="what browsers call it behind a proxy, as https://example.org",
     )
+    _model(add)
 
 
 def _embedded(add: Add) -> None:
@@ -396,7 +394,7 @@ _COMMANDS: Tuple[Tuple[str, str, str, Callable[[Add], None]], ...] = (
     ("runs", "[options]", _RUNS, _runs),
     ("follow", "[options] [ID]", _FOLLOW, _follow),
     ("stop", "[options] ID", _STOP, _stop),
-    ("serve", "[options]", _SERVE, _serve),
+    ("serve", "[options] [FILE ...]", _SERVE, _serve),
     ("model", "[options]", _MODEL, _embedded),
     ("models", "[options]", _MODELS, _models),
     ("help", "[COMMAND | settings]", _HELP, _help),

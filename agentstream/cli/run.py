@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Optional, Sequence
 
 from agentstream.cli.check import note_warnings
 from agentstream.cli.execute import execute, write_result
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from agentstream.workflow import Workflow
     from agentstream.workflow_files import WorkflowFile
 
-__all__ = ["run"]
+__all__ = ["build", "check_flags", "run"]
 
 
 def run(given: argparse.Namespace) -> int:
@@ -32,13 +32,13 @@ def run(given: argparse.Namespace) -> int:
     file = load_workflow(given.file, set=given.set)
     if given.verbose or (is_terminal(sys.stderr) and not given.quiet):  # cron would mail it
         note_warnings(file)
-    _check_flags(given, file)
+    check_flags(given, [file])
     with hold(given.lock), contextlib.ExitStack() as stack:
         workflow_id = _once(given) if given.once else given.id
         if given.once and workflow_id is None:
             return DONE
         input = _input(given, file)
-        workflow = _build(given, file, stack)
+        workflow = build(given, file, stack)
         retries = setting(given, "retries")
         for step in workflow.steps if retries else ():
             step.retries = step.retries or retries
@@ -77,21 +77,24 @@ def _once(given: argparse.Namespace) -> Optional[str]:
     return None
 
 
-def _check_flags(given: argparse.Namespace, file: WorkflowFile) -> None:
+def check_flags(given: argparse.Namespace, files: Sequence[WorkflowFile]) -> None:
     """Refuse flags that would do nothing."""
     flags = [
         f"--{name.replace('_', '-')}"
         for name in ("provider", "model", "base_url", "insecure")
         if getattr(given, name) is not None
     ]
-    if flags and not file.needs_client:
-        raise ConfigError(
-            f"{', '.join(flags)}: {given.file} has clients of its own;"
-            " use --set clients.NAME.model=..."
-        )
+    if not flags or any(file.needs_client for file in files):
+        return
+    if not files:
+        raise ConfigError(f"{', '.join(flags)}: only for workflow files, and none is given")
+    names = ", ".join(file.label for file in files)
+    raise ConfigError(
+        f"{', '.join(flags)}: {names} has clients of its own; use --set clients.NAME.model=..."
+    )
 
 
-def _build(given: argparse.Namespace, file: WorkflowFile, stack: contextlib.ExitStack) -> Workflow:
+def build(given: argparse.Namespace, file: WorkflowFile, stack: contextlib.ExitStack) -> Workflow:
     """The live workflow; `stack` closes what it took."""
     from agentstream.local import ProgressBar  # noqa: PLC0415
 

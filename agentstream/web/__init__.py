@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from agentstream.web.client import follow, runs
 
 if TYPE_CHECKING:
-    from agentstream.web.app import App, create_app
+    from agentstream.web.app import App, Registered, create_app
 
-__all__ = ["App", "create_app", "follow", "runs"]
+__all__ = ["App", "Registered", "create_app", "follow", "runs"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("App", "create_app"):
+    if name in ("App", "Registered", "create_app"):
         from agentstream.web import app  # noqa: PLC0415 - only a server needs werkzeug
 
         return getattr(app, name)

@@ -10,7 +10,18 @@ streams.py's; who may ask, auth.py's; what the page is made of, page/'s.
 from __future__ import annotations
 
 import json
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Union
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Union,
+)
 
 from werkzeug.exceptions import (
     BadRequest,
@@ -34,7 +45,7 @@ from agentstream.web.page import load_page
 from agentstream.web.streams import Streams
 from agentstream.workflow import Workflow
 
-__all__ = ["App", "create_app"]
+__all__ = ["App", "Registered", "create_app"]
 
 #: A request's body may have so many bytes.
 _MOST_BODY = 2**20
@@ -60,6 +71,20 @@ _STREAM_HEADERS = {
 Runnable = Union[Workflow, Agent]
 
 
+class Registered(NamedTuple):
+    """A workflow that may be started over HTTP, and what its runs begin with.
+
+    Attributes:
+        workflow: the workflow, or the agent.
+        input: where the one who starts it gives none.
+        context: makes what the steps of a run share, for each run anew.
+    """
+
+    workflow: Runnable
+    input: str = ""
+    context: Callable[[], Dict[str, Any]] = dict
+
+
 class _RunConverter(BaseConverter):
     """A run's id: any text, "team/42" too; the routes' own endings are not part of it."""
 
@@ -72,7 +97,7 @@ def create_app(
     source: Union[Runtime, EventStore],
     token: Optional[str] = None,
     *,
-    workflows: Optional[Mapping[str, Runnable]] = None,
+    workflows: Optional[Mapping[str, Union[Runnable, Registered]]] = None,
     hosts: Iterable[str] = (),
     cors: Iterable[str] = (),
     origins: Iterable[str] = (),
@@ -87,7 +112,8 @@ def create_app(
     Args:
         source: the `Runtime` whose runs it shows, stops and starts, or an `EventStore`.
         token: what requests must bring (`Authorization: Bearer ...`); None for none.
-        workflows: those that `POST /workflows` may start, by name; needs a runtime.
+        workflows: those that `POST /workflows` may start, by name; needs a runtime.  One
+            that needs a context, or has an input of its own, is a `Registered`.
         hosts: Host names it answers to besides loopback's; "*" for any, behind
             a proxy that checks them, "0.0.0.0" for any address (but no name).
         cors: origins whose pages may ask; none unless told.
@@ -120,7 +146,7 @@ class App:
         source: Union[Runtime, EventStore],
         token: Optional[str],
         *,
-        workflows: Mapping[str, Runnable],
+        workflows: Mapping[str, Union[Runnable, Registered]],
         hosts: Iterable[str],
         cors: Iterable[str],
         origins: Iterable[str],
@@ -140,7 +166,10 @@ class App:
         if not heartbeat > 0 or max_streams < 1:
             raise ConfigError("heartbeat and max_streams must be positive")
         self._store = self._events.store
-        self._workflows = dict(workflows)
+        self._workflows = {
+            name: one if isinstance(one, Registered) else Registered(one)
+            for name, one in workflows.items()
+        }
         self._guard = Guard(token, hosts, cors, origins)
         self._streams = Streams(self._events, max_streams, heartbeat)
         self._routes = Map(
@@ -246,7 +275,9 @@ class App:
             known = ", ".join(sorted(self._workflows)) or "none"
             raise NotFound(f"there is no workflow {name[:64]!r} to start; known: {known}")
         try:
-            handle = self._runtime.submit(workflow, text)
+            handle = self._runtime.submit(
+                workflow.workflow, text or workflow.input, context=workflow.context()
+            )
         except RuntimeError as error:
             raise ServiceUnavailable(str(error)) from None
         return _reply({"workflow_id": handle.workflow_id}, 201)

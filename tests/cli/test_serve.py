@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import stat
 
@@ -12,6 +13,7 @@ import requests
 from agentstream import EventStream
 from agentstream.cli import main
 from agentstream.events.sqlite import SqliteStore
+from agentstream.testing import Hang, text_chunks
 from agentstream.web.server import listen
 from tests.kit.serve import Serve
 from tests.kit.web_support import SSE, TOKEN, chunks
@@ -96,3 +98,43 @@ def test_the_help_fits_a_small_terminal(command, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
+
+
+def test_workflow_files_that_cannot_be_served_are_one_line(cli, here):
+    one = cli.write("one.toml", 'name = "x"\n[agents.a]\n[[steps]]\nagent = "a"\n')
+    two = cli.write("two.toml", 'name = "x"\n[agents.a]\n[[steps]]\nagent = "a"\n')
+    own = cli.write(
+        "own.toml",
+        '[clients.c]\nbase_url = "http://h"\n[agents.a]\nclient = "c"\n[[steps]]\nagent = "a"\n',
+    )
+    log = ("--log", cli.log, "--port", "0")
+    for words, told in (
+        ((one, two, *log), "two of the workflows are named 'x'"),
+        (("none.toml", *log), "none.toml"),
+        ((own, "--model", "m", *log), "own.toml has clients of its own"),
+        (("--model", "m", *log), "--model: only for workflow files, and none is given"),
+    ):
+        assert told in here("serve", *words, code=2).line
+
+
+def test_runs_of_a_served_file_are_in_the_log_and_stopped_with_it(cli, server):
+    server.default(*text_chunks("Fine."))
+    flow = cli.write("flow.toml", '[agents.a]\n[[steps]]\nagent = "a"\n')
+    served = cli.start("serve", flow, "--port", "0", "--log", cli.log)
+    served.expect("workflows to start there: flow")
+    url = re.search(r"http://\S+", served.out)[0]
+    begun = requests.post(url + "/workflows", json={"workflow": "flow", "input": "x"}).json()
+    with SSE(url, f"/workflows/{begun['workflow_id']}/stream") as stream:
+        list(stream.blocks())
+    server.default(*text_chunks("Fine.")[:2], Hang())
+    requests.post(url + "/workflows", json={"workflow": "flow", "input": "x"})
+    assert server.wait_requests(2)
+    served.send(signal.SIGTERM)
+    assert served.finish() == 0, served.err
+    states = [state.status for state in runs_of(cli.log)]
+    assert states == ["cancelled", "completed"]
+
+
+def runs_of(log):
+    with SqliteStore(log) as store:
+        return store.runs()

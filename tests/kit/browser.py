@@ -130,9 +130,14 @@ class Browser:
     def type(self, css: str, text: str) -> None:
         self._send("POST", f"/element/{self.find(css)}/value", {"text": text})
 
-    def press(self, *keys: str) -> None:
-        """Keys, one after the other, to whatever has the focus; "\ue004" is Tab, "\ue007" Enter."""
-        presses = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
+    def press(self, *keys: str, held: str = "") -> None:
+        """Keys, one after the other, to whatever has the focus; "\ue004" is Tab, "\ue007" Enter.
+
+        The keys of `held` ("\ue009" is Control) are down meanwhile.
+        """
+        presses = [{"type": "keyDown", "value": key} for key in held]
+        presses += [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
+        presses += [{"type": "keyUp", "value": key} for key in held]
         source = {"type": "key", "id": "keyboard", "actions": presses}
         self._send("POST", "/actions", {"actions": [source]})
 

@@ -242,7 +242,7 @@ def check_ended(page: Browser, before: List[str], names: Any) -> None:
     """Cards in their places, chips for the run's own steps, the ways to the inner run and back."""
     after = page.texts(".card h3")
     rounds = ["writer round 1", "writer round 2"]
-    assert after == [*before, "inner", *rounds, "liner item 1"]
+    assert after == [*before, "inner", *rounds, "split", "liner item 1"]
     for name in names:
         page.wait_text(TEXT, "".join(words(20, name)))
     assert page.texts("#steps > li > button") == [

@@ -131,6 +131,30 @@
     card.doing = `${status}, a run of its own`;
   }
 
+  /** A function's step: its name, and what it returned. */
+  function functionCard(data) {
+    enter(newCard(`${data.step}\nfunction`, data.step, data.name, data.name), 'running');
+  }
+  function endFunction(data) {
+    const card = view.cards.get(`${data.step}\nfunction`) || newCard(
+      `${data.step}\nfunction`, data.step, data.name, data.name);
+    const seconds = data.duration_s ?? data.duration_ms / 1000;
+    leave(card, 'completed');
+    if (is(seconds)) card.doing = `done in ${span(seconds)}`;
+    if (data.output === null || data.output === undefined) return remark(card, 'It returned nothing.');
+    const words = typeof data.output === 'string';
+    const text = words ? data.output : JSON.stringify(data.output, null, 2);
+    const shown = text.slice(0, MOST_OUTPUT);
+    card.body.append(make(words ? 'div' : 'pre', { className: words ? 'text' : '', dir: 'auto' }, shown));
+    if (shown !== text) remark(card, `… and ${number(text.length - shown.length)} characters more`);
+  }
+  function failFunction(data, status) {
+    const card = view.cards.get(`${data.step}\nfunction`);
+    if (!card) return;
+    if (status !== 'cancelled') remark(card, `${data.error}: ${data.message}`, true);
+    leave(card, status);
+  }
+
   /** A step is tried again: what it has said counts for nothing. */
   function retract(data) {
     for (const card of view.cards.values()) {

@@ -38,15 +38,18 @@
       chip(data.step, data.name, 'running');
       if (is(data.items)) countItems(data.step, data.items);
       if (data.run) runCard(data);
+      if (data.kind === 'Function') functionCard(data);
     },
     workflow_step_completed(data) {
       chip(data.step, data.name, 'completed');
       endRun(data, 'completed');
+      if (data.kind === 'Function') endFunction(data);
     },
     workflow_step_failed(data) {
       const stopped = data.error === 'Cancelled' ? 'cancelled' : 'failed';
       chip(data.step, data.name, data.will_retry ? 'running' : stopped);
       endRun(data, stopped);
+      if (data.kind === 'Function') failFunction(data, stopped);
       if (data.will_retry) retract(data);
     },
     workflow_completed(data, event) { finish('completed', event.timestamp, data); },
@@ -104,6 +107,11 @@
     tool_call_completed(card, data) { endTool(card, data, 'completed'); },
     tool_call_failed(card, data) { endTool(card, data, 'failed'); },
     system_warning(card, data) { remark(card, data.message); },
+    agent_output_invalid(card, data) {
+      const found = data.problems.map(({ path, text }) => (path.length ? `${path.join('.')}: ${text}` : text));
+      remark(card, `Not what was asked for${data.will_retry ? ', asked again' : ''}: ${found.join('; ')}`,
+        !data.will_retry);
+    },
     agent_completed(card) { leave(card, 'completed'); announce(`${card.agent} is done`); },
     agent_failed(card, data) {
       const stopped = data.error === 'Cancelled';

@@ -140,8 +140,18 @@
     show($('starting'), names.length > 0);
     const options = [...$('workflow').options].map((option) => option.value);
     if (options.join('\n') === names.join('\n')) return;
+    const kept = $('workflow').value || sessionStorage.getItem('workflow');
     $('workflow').replaceChildren(...names.map((name) => make('option', { value: name }, name)));
+    if (names.includes(kept)) $('workflow').value = kept;
   }
+  $('workflow').addEventListener('change', () => {
+    sessionStorage.setItem('workflow', $('workflow').value);  // a reload keeps it
+  });
+  $('input').addEventListener('keydown', (event) => {
+    if (event.key !== 'Enter' || !(event.ctrlKey || event.metaKey) || event.isComposing) return;
+    event.preventDefault();
+    $('start').requestSubmit();
+  });
 
   // --- what the reader does -----------------------------------------------------------------
 
