@@ -521,6 +521,87 @@ def test_executor_interrupted(server, tmp_path):
     assert len(server.requests) == 2
 
 
+# --- conversations --------------------------------------------------------------------------
+
+DJANGO = """
+import django
+from django.conf import settings
+database = {"ENGINE": "django.db.backends.sqlite3", "NAME": "chats.sqlite3"}
+settings.configure(DATABASES={"default": database}, INSTALLED_APPS=[])
+django.setup()
+from chats_django import Turn, chats
+from django.db import connection
+if sys.argv[1] == "run":
+    with connection.schema_editor() as editor:
+        editor.create_model(Turn)
+"""
+SQLALCHEMY = """
+import os
+os.environ["DATABASE_URL"] = "sqlite:///chats.sqlite3"
+from chats_sqlalchemy import chats
+"""
+#: What each process does with the recipe's store: a run with a tool, many turns, or a look.
+TRIAL = """
+import json
+from agentstream import Agent, ChatMessage, Runtime, ToolCall
+from agentstream.testing import ScriptedClient
+
+def add(a: int, b: int) -> int:
+    "Add two integers."
+    return a + b
+
+what, name = sys.argv[1:]
+ada = chats.get("ada")
+if what == "run":
+    client = ScriptedClient([ToolCall("call_1", "add", '{"a": 1, "b": 2}')], "It is 3.", "So.")
+    agent = Agent("adder", client=client, tools=[add])
+    with Runtime() as runtime:
+        runtime.run(agent, "1 + 2?", conversation=ada)
+        runtime.run(agent, "Sure?", conversation=ada)
+    told = [message.role for message in client.requests[-1].messages]
+    assert told == ["user", "assistant", "tool", "assistant", "user"], told
+elif what == "write":
+    for number in range(10):
+        state = {"provider": "acme", "items": ["\\ud83d\\0", {"z": 1, "a": number}]}
+        answer = ChatMessage.assistant(f"{name} {number}", provider_state=state)
+        ada.add(ChatMessage.user(f"{name} {number}"), answer)
+else:
+    print(json.dumps([[m.role, m.content, m.provider_state] for m in ada.messages]))
+    assert len(type(chats).get(chats, "ada").messages) == len(ada) > 0
+    ada.clear()
+    assert len(ada) == 0 and not chats.delete("ada")
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "setup"), [("chats_django.py", DJANGO), ("chats_sqlalchemy.py", SQLALCHEMY)]
+)
+def test_conversations_are_kept_in_a_database_of_ones_own(tmp_path, name, setup):
+    write(tmp_path, name)
+    (tmp_path / "trial.py").write_text("import sys\n" + setup + TRIAL)
+    with started(tmp_path, "trial.py", "run", "x") as process:
+        assert process.wait(20) == 0, lines_of(tmp_path)
+    with contextlib.ExitStack() as stack:
+        writers = [
+            stack.enter_context(started(tmp_path, "trial.py", "write", name)) for name in "ab"
+        ]
+        for process in writers:
+            assert process.wait(20) == 0, lines_of(tmp_path)
+    with started(tmp_path, "trial.py", "look", "x", stdout=subprocess.PIPE) as process:
+        found = json.loads(process.communicate(timeout=20)[0])
+        assert process.returncode == 0, lines_of(tmp_path)
+    assert [role for role, _, _ in found[:6]] == [
+        *("user", "assistant", "tool", "assistant"),
+        *("user", "assistant"),
+    ]
+    turns = list(zip(found[6::2], found[7::2]))
+    assert all(question[1] == answer[1] for question, answer in turns)
+    written = sorted(question[1] for question, _ in turns)
+    assert written == sorted(f"{name} {number}" for name in "ab" for number in range(10))
+    assert found[7][2] == {"provider": "acme", "items": ["\ud83d\0", {"z": 1, "a": 0}]}
+    assert lines_of(tmp_path) == []
+
+
 def test_every_recipe_is_run():
     """A block that no test here asks for would be a promise nobody keeps."""
     ours = pathlib.Path(__file__).read_text("utf-8")
