@@ -85,6 +85,9 @@ class OpenAIClient(HTTPClient):
             the other one, or another name for `max_tokens`, is asked so once more.
         store: the provider may keep what it answers.  Without it, nothing is kept
             there: a model's reasoning comes encrypted, and goes back with the history.
+            With it and `Retries(resume=True)`, a response whose stream breaks off is
+            gone on with: it is written in the background, which a cancel here does
+            not end there.
 
     Raises:
         ConfigError: a setting cannot be used, or OpenAI's own server is meant
@@ -138,7 +141,8 @@ class OpenAIClient(HTTPClient):
         if self._apis is None:
             from agentstream.llm.responses.choice import Apis  # noqa: PLC0415 - for the first call
 
-            self._apis = Apis(*self._urls, **self._settings)
+            resume = self.retries.resume
+            self._apis = Apis(*self._urls, **self._settings, resume=resume)
         dialect = self._apis.dialect(
             request, model=self.model, fields=self._body, redact=self._redactor(request)
         )

@@ -65,21 +65,26 @@ class Retries(Frozen):
     Attributes:
         attempts: further tries; 0 for none.
         resume: also go on after the first delta, where the server can continue
-            the assistant's own words (`LlamaClient`; others ignore this).  See below.
+            the assistant's own words (`LlamaClient`), or has kept the answer
+            (`OpenAIClient` with `store=True`, by the Responses API); others ignore
+            this.  See below.
         backoff: seconds before the first further try; doubled for each one
             after it.  Each wait is drawn from its upper half.
         max_backoff: the longest of these waits, in seconds.
         max_retry_after: the longest wait a server may ask for, in seconds; one
             that asks for more gets its error raised instead.
 
-    With `resume`, a stream of text that breaks off or stalls is asked to go on
-    where it stopped, and counts against `attempts` each time.  The parts make one
-    answer: `Limits` hold over both, `max_tokens` is lowered by what was used, a
-    warning tells of it.  Its usage is estimated: `completion_tokens` adds the deltas
+    With `resume`, a stream that breaks off or stalls is asked to go on where it
+    stopped, and counts against `attempts` each time.  The parts make one answer:
+    `Limits` hold over both, a warning tells of it.
+
+    A response that was kept goes on with the very event that was due, whatever that
+    is of.  llama.cpp is given the text to go on with, and `max_tokens` is lowered by
+    what was used.  Its usage is then estimated: `completion_tokens` adds the deltas
     counted before the break to the continuation's, and `prompt_tokens` is the
     continuation's without the words it was given to go on with.  An answer that
     breaks off in its reasoning or in a tool call, or whose server begins again
-    instead of going on, raises `StreamTruncated` as without `resume`.
+    instead of going on, raises `StreamTruncated` there, as without `resume`.
 
     Raises:
         ConfigError: a number is out of range.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Mapping, Optional
+from typing import Any, Callable, Dict, Mapping, Optional
 
 from agentstream.errors import AgentStreamError, ConfigError
 from agentstream.llm.chat.dialect import ChatDialect, ChatTraits
@@ -25,12 +25,16 @@ class Apis:
         api: "auto", "responses" or "chat".
         at_home: the server is OpenAI's own.
         store: the provider may keep what it answers.
+        resume: a response whose stream breaks off is gone on with, if it is kept.
     """
 
-    def __init__(self, chat: str, responses: str, *, api: str, at_home: bool, store: bool) -> None:
+    def __init__(
+        self, chat: str, responses: str, *, api: str, at_home: bool, store: bool, resume: bool
+    ) -> None:
         self._api = api
         self._at_home = at_home
         self._store = store
+        self._resume = resume
         most = "max_completion_tokens" if at_home else "max_tokens"
         self._chat = ChatTraits(display_url(chat), url=chat, most=most)
         self._responses = ResponsesTraits(display_url(responses), url=responses)
@@ -56,15 +60,20 @@ class Apis:
             )
 
         def responses(instead_of: Optional[AgentStreamError] = None) -> ResponsesDialect:
-            return ResponsesDialect(
-                request,
-                model=model,
-                fields=fields,
-                store=self._store,
-                redact=redact,
-                traits=self._responses,
-                instead_of=instead_of,
-            )
+            settings: Dict[str, Any] = {
+                "model": model,
+                "fields": fields,
+                "store": self._store,
+                "redact": redact,
+                "traits": self._responses,
+                "instead_of": instead_of,
+            }
+            stored = {"store": self._store, **fields, **request.extra}["store"]
+            if not (self._resume and stored):
+                return ResponsesDialect(request, **settings)
+            from agentstream.llm.responses.resume import ResumingDialect  # noqa: PLC0415 - few ask
+
+            return ResumingDialect(request, url=self._responses.url or "", **settings)
 
         if self._api == "chat":
             return chat()

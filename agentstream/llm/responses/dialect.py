@@ -70,6 +70,7 @@ class ResponsesDialect(EventStreamDialect):
 
     end_mark = "response.completed"
     _reader: EventReader
+    _parse = staticmethod(parse_chunk)
 
     def __init__(
         self,
@@ -102,7 +103,7 @@ class ResponsesDialect(EventStreamDialect):
         """See `Dialect.model`."""
         return str(self._body["model"])
 
-    def body(self) -> Dict[str, Any]:
+    def body(self) -> Optional[Dict[str, Any]]:
         """See `Dialect.body`.  A field that is None is not sent."""
         body = {name: value for name, value in self._body.items() if value is not None}
         refused = {name for model, name in self._traits.refused if model == self.model}
@@ -148,7 +149,7 @@ class ResponsesDialect(EventStreamDialect):
     def read(self, event: str, data: str) -> Optional[Delta]:
         """See `Dialect.read`."""
         try:
-            said = parse_chunk(data)
+            said = self._parse(data)
             if said.__class__ is not dict:
                 return None
             kind = said.get("type") or event
