@@ -8,9 +8,10 @@ in the message ("agent 'poet'"); with `optional`, None passes as it is.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
-from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Tuple, TypeVar
 
 from agentstream.errors import ConfigError
 
@@ -22,6 +23,8 @@ __all__ = [
     "instance",
     "is_number",
     "is_whole",
+    "keywords",
+    "misnamed",
     "number",
     "one_of",
     "parse_time",
@@ -33,6 +36,56 @@ __all__ = [
 
 #: The longest time a clock takes: a century.  Longer ones are as good as none.
 LONGEST_S = 3.2e9
+
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def keywords(
+    hints: Mapping[str, str], *, more: Iterable[str] = (), otherwise: str = ""
+) -> Callable[[_F], _F]:
+    """A decorator: a keyword that the function does not take gets a sentence that helps.
+
+    Args:
+        hints: what to write instead, by the keywords that other libraries have.
+        more: what the function takes besides its own parameters.
+        otherwise: what to say of any other keyword; "{name}" stands for it.
+    """
+
+    def decorate(function: _F) -> _F:
+        code = function.__code__
+        known = (*code.co_varnames[: code.co_argcount + code.co_kwonlyargcount], *more)
+        taken = frozenset(known)
+
+        @functools.wraps(function)
+        def checked(*args: Any, **named: Any) -> Any:
+            for name in named:
+                if name not in taken:
+                    called = function.__qualname__.replace(".__init__", "").rpartition(".")[2]
+                    raise misnamed(called, name, known, hints, otherwise)
+            return function(*args, **named)
+
+        return checked  # type: ignore[return-value]
+
+    return decorate
+
+
+def misnamed(
+    called: str,
+    name: str,
+    known: Iterable[str],
+    hints: Mapping[str, str],
+    otherwise: str = "",
+) -> TypeError:
+    """The error of a keyword that `called` does not take; arguments as `keywords` has them."""
+    import difflib  # noqa: PLC0415 - only who misspells pays for it
+
+    said = [hints[name]] if name in hints else []
+    if not said:
+        close = difflib.get_close_matches(name[:60], [word for word in known if word != "self"], 1)
+        said = [f"did you mean {word!r}?" for word in close]
+        said += [otherwise.format(name=name)] if otherwise else []
+    return TypeError(": ".join([f"{called}() takes no {name!r}", " ".join(said)]).rstrip(": "))
 
 
 def is_whole(value: object) -> bool:

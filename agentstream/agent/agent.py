@@ -8,9 +8,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Sequence, Union
 
+from agentstream import checks
+from agentstream.agent.asked import Asked
 from agentstream.agent.conversation import Conversation
+from agentstream.agent.keywords import HINTS, METHODS
 from agentstream.agent.run import AgentOutput
 from agentstream.agent.settings import (
+    FIELDS,
     LIMIT_KEYS,
     AgentSettings,
     ToolLimits,
@@ -24,7 +28,7 @@ from agentstream.cancel import CancelToken
 from agentstream.events.model import new_id
 from agentstream.events.stream import EventStream
 from agentstream.llm.clients import ChatClient
-from agentstream.llm.messages import Content
+from agentstream.llm.keywords import OTHER_FIELD
 from agentstream.results import ToolCall
 from agentstream.tools.context import RunContext
 
@@ -55,7 +59,7 @@ class Agent:
     Args:
         name: how events and outputs call it.
         client: the model it talks to.
-        system_prompt: its instructions; "" for none.
+        system_prompt: its instructions; "" for none.  `system` is the same.
         tools: functions or `Tool`s the model may call.
         tool_choice: "auto", "none", "required" or a tool's name; it binds a run's
             first request only, or no run that must call a tool would ever end.
@@ -84,6 +88,7 @@ class Agent:
         ConfigError: a setting cannot be used.
     """
 
+    @checks.keywords(HINTS, more=FIELDS, otherwise=OTHER_FIELD)
     def __init__(
         self,
         name: str,
@@ -103,10 +108,10 @@ class Agent:
         response_format: Optional[Mapping[str, Any]] = None,
         **fields: Unpack[RequestFields],
     ) -> None:
-        limits, more = split(name, tool_limits, fields)
+        limits, more = split(name, tool_limits, fields, system_prompt)
         self.name = name
         self.client = client
-        self.system_prompt = system_prompt
+        self.system_prompt = more.get("system", system_prompt)
         self.tools = as_tools(name, tools)
         self.tool_choice = as_choice(name, tool_choice, self.tools)
         self.tool_limits = limits
@@ -148,25 +153,32 @@ class Agent:
     def __getattr__(self, name: str) -> Any:
         if name in LIMIT_KEYS:  # until 0.3
             return getattr(self.tool_limits, LIMIT_KEYS[name])
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        known = METHODS.get(name)
+        hint = f": it is {known}" if known else ""
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
 
     def stream(
         self,
-        input: Content,
+        input: Asked,
         *,
         cancel: Optional[CancelToken] = None,
         conversation: Optional[Conversation] = None,
     ) -> AgentStream:
         """Run the agent; iterate its text as it arrives, all rounds of it.
 
+        It is asked a text, a list of a message's parts, or messages (`ChatMessage`s, or
+        dicts in OpenAI's form), which stand behind its system prompt.
         With a `Conversation` the model is told what was said before, and the
         run is added to it once it has come to its end.
+
+        Raises:
+            ConfigError: it cannot be asked that.
         """
         return AgentStream(self.settings, input, None, cancel, conversation)
 
     def execute(
         self,
-        input: Content,
+        input: Asked,
         *,
         cancel: Optional[CancelToken] = None,
         conversation: Optional[Conversation] = None,
@@ -181,7 +193,7 @@ class Agent:
 
     def run(
         self,
-        input: Content,
+        input: Asked,
         *,
         cancel: Optional[CancelToken] = None,
         conversation: Optional[Conversation] = None,
@@ -191,7 +203,7 @@ class Agent:
 
     def execute_with_events(
         self,
-        input: Content,
+        input: Asked,
         event_stream: EventStream,
         *,
         workflow_id: Optional[str] = None,

@@ -174,11 +174,11 @@ class Conversation:
         with self._lock:
             self._entries = ()
 
-    def fitted(self, new: ChatMessage) -> List[ChatMessage]:
-        """The messages to send before `new`: as many as the budget allows."""
+    def fitted(self, *new: ChatMessage) -> List[ChatMessage]:
+        """The messages to send before these new ones: as many as the budget allows."""
         entries = self._read()
         if self.max_tokens is not None:
-            entries = trimmed(entries, self.max_tokens - self._estimate(new))
+            entries = trimmed(entries, self.max_tokens - sum(map(self._estimate, new)))
         return [message for message, _ in entries]
 
     def in_use(self) -> ContextManager[None]:

@@ -13,6 +13,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Generator, List, NamedTuple, Optional, Tuple
 
+from agentstream.agent.asked import Asked, as_messages
 from agentstream.agent.conversation import Conversation
 from agentstream.agent.history import as_message, joined, made_by
 from agentstream.agent.journal import AgentLog
@@ -23,7 +24,7 @@ from agentstream.events.model import EventType
 from agentstream.llm.accumulator import Accumulator, tokens_per_second
 from agentstream.llm.finish import remark_on
 from agentstream.llm.history import is_empty
-from agentstream.llm.messages import ChatMessage, ChatRequest, Content, Delta
+from agentstream.llm.messages import ChatMessage, ChatRequest, Delta
 from agentstream.llm.stream import as_delta_stream
 from agentstream.results import ChatResponse, ToolCall, Usage
 from agentstream.tools.context import RunContext
@@ -102,7 +103,7 @@ class AgentRun:
     def __init__(
         self,
         settings: AgentSettings,
-        input: Content,
+        input: Asked,
         log: AgentLog,
         context: RunContext,
         conversation: Optional[Conversation] = None,
@@ -113,7 +114,7 @@ class AgentRun:
         self.finish_reason: Optional[str] = None
         self.warnings: List[str] = []
         self.settings = self._agent = settings
-        self._input = input
+        self._asked = as_messages(input)
         self._log = log
         self._context = context
         self._conversation = conversation
@@ -190,11 +191,10 @@ class AgentRun:
     def _rounds(self) -> Generator[str, None, ChatResponse]:
         """Yield the text of all rounds; returns the last answer."""
         agent, most = self._agent, self._agent.limits.max_rounds
-        user = ChatMessage.user(self._input)
         before = [ChatMessage.system(agent.system_prompt)] if agent.system_prompt else []
         if self._conversation is not None:
-            before += self._conversation.fitted(user)
-        self.turn.append(user)
+            before += self._conversation.fitted(*self._asked)
+        self.turn += self._asked
         typed = self._typed
         said = ""  # by answers that the server paused
         for number in itertools.count(1):

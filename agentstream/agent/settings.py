@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         parallel_tool_calls: Optional[bool]
         reasoning_effort: Optional[str]
         on_cut: str
+        system: str
         max_rounds: int
         repeat_limit: Optional[int]
         repeat_memory: Optional[int]
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "FIELDS",
     "LIMIT_KEYS",
     "ON_CUT",
     "AgentSettings",
@@ -53,8 +55,9 @@ LIMIT_KEYS = {
     "tool_timeout": "timeout",
     "tool_result_limit": "result_chars",
 }
-#: The fields of a `ChatRequest` that `Agent` takes besides those in its signature.
-_FIELDS = ("extra", "parallel_tool_calls", "reasoning_effort")
+#: What `Agent` takes besides the parameters in its signature.
+FIELDS = ("extra", "parallel_tool_calls", "reasoning_effort", "on_cut", "system", *LIMIT_KEYS,
+          "conversation")  # fmt: skip
 #: What an agent may do about an answer that a limit of tokens, or a filter, has cut.
 ON_CUT = ("warn", "fail")
 
@@ -176,24 +179,22 @@ def as_output(agent: str, output: Any, response_format: object) -> Optional[Outp
 
 
 def split(
-    agent: str, limits: Optional[ToolLimits], given: Mapping[str, Any]
+    agent: str, limits: Optional[ToolLimits], given: Mapping[str, Any], system_prompt: str
 ) -> Tuple[ToolLimits, Dict[str, Any]]:
     """`Agent`'s further keywords as (ToolLimits, the request's fields).
 
     Raises:
-        TypeError: a keyword is not known.
-        ConfigError: a limit is given in two ways, or cannot be used.
+        ConfigError: something is given in two ways, is no agent's, or cannot be used.
     """
     old = [name for name in given if name in LIMIT_KEYS]
     fields = {name: value for name, value in given.items() if name not in LIMIT_KEYS}
-    for name in fields:
-        if name == "conversation":
-            raise ConfigError(
-                f"agent {agent!r}: a conversation belongs to a run, not to an agent: "
-                "agent.run(text, conversation=...), runtime.run(agent, text, conversation=...)"
-            )
-        if name not in (*_FIELDS, "on_cut"):
-            raise TypeError(f"Agent() got an unexpected keyword argument {name!r}")
+    if "conversation" in fields:
+        raise ConfigError(
+            f"agent {agent!r}: a conversation belongs to a run, not to an agent: "
+            "agent.run(text, conversation=...), runtime.run(agent, text, conversation=...)"
+        )
+    if "system" in fields and system_prompt:
+        raise ConfigError(f"agent {agent!r}: system is another name for system_prompt: give one")
     if not old:
         return ToolLimits() if limits is None else limits, fields
     if limits is not None:
@@ -203,7 +204,7 @@ def split(
         f"Agent({', '.join(f'{name}=...' for name in old)}) is written"
         f" Agent(tool_limits=ToolLimits({now})) now",
         DeprecationWarning,
-        stacklevel=3,
+        stacklevel=4,
     )
     try:
         return limits_of({name: given[name] for name in old}), fields

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Iterator, Optional
 
+from agentstream.agent.asked import Asked
 from agentstream.agent.conversation import Conversation
 from agentstream.agent.journal import AgentLog
 from agentstream.agent.run import AgentOutput, AgentRun
@@ -12,7 +13,6 @@ from agentstream.cancel import CancelToken
 from agentstream.errors import AgentStreamError, Cancelled, ConfigError, WorkflowFailed
 from agentstream.events.model import new_id
 from agentstream.events.stream import RunLog
-from agentstream.llm.messages import Content
 from agentstream.llm.stream import GuardedStream
 from agentstream.text import safe_str
 from agentstream.tools.context import RunContext, RunWithin
@@ -37,7 +37,7 @@ class AgentStream(GuardedStream[str]):
     def __init__(
         self,
         settings: AgentSettings,
-        input: Content,
+        input: Asked,
         log: Optional[RunLog],
         cancel: Optional[CancelToken] = None,
         conversation: Optional[Conversation] = None,

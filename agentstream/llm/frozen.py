@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable, Dict, NoReturn, Tuple, Type, TypeVar
 
+from agentstream import checks
+
 __all__ = ["Frozen"]
 
 T = TypeVar("T", bound="Frozen")
@@ -61,6 +63,8 @@ class Frozen:
         names = self._fields
         given: Dict[str, Any] = dict(zip(names, args))
         unknown = [name for name in kwargs if name in given or name not in names]
+        if unknown and unknown[0] not in names:
+            raise self._misnamed(unknown[0])
         if unknown or len(args) > len(names):
             raise TypeError(f"{type(self).__name__}() takes {', '.join(names)}, each once")
         given.update(kwargs)
@@ -77,6 +81,11 @@ class Frozen:
 
     def __post_init__(self) -> None:
         pass
+
+    def _misnamed(self, name: str) -> TypeError:
+        """The error of a keyword that is no field."""
+        there_is = f"it takes {', '.join(self._fields)}"
+        return checks.misnamed(type(self).__name__, name, self._fields, {}, there_is)
 
     def replace(self: T, **changes: Any) -> T:
         """The same value but for these fields."""

@@ -6,13 +6,46 @@ Field names are those of OpenAI's chat-completions API.
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Dict,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 from agentstream import checks
 from agentstream.errors import ConfigError
 from agentstream.llm.files import FilePath, file_parts
 from agentstream.llm.frozen import Frozen
+from agentstream.llm.keywords import OTHER_FIELD, REQUEST_HINTS
 from agentstream.results import ChatResponse, ToolCall, Usage
+
+if TYPE_CHECKING:
+    from typing_extensions import TypedDict, Unpack
+
+    class RequestFields(TypedDict, total=False):
+        """The fields of a `ChatRequest` besides its messages, as `chat` takes them by keyword."""
+
+        model: Optional[str]
+        temperature: Optional[float]
+        top_p: Optional[float]
+        max_tokens: Optional[int]
+        seed: Optional[int]
+        stop: Union[str, Sequence[str], None]
+        response_format: Optional[Mapping[str, Any]]
+        tools: Sequence[Mapping[str, Any]]
+        tool_choice: Union[str, Mapping[str, Any], None]
+        parallel_tool_calls: Optional[bool]
+        extra: Mapping[str, Any]
+        reasoning_effort: Optional[str]
+        output: Any
+
 
 __all__ = [
     "ChatMessage",
@@ -122,12 +155,32 @@ def _check_role(role: Any, roles: Tuple[str, ...] = _ROLES) -> None:
 MessageLike = Union[ChatMessage, Mapping[str, Any]]
 
 
+def _as_messages(given: Any) -> Any:
+    """A request's messages: those of a list, or a text as a user's message.
+
+    Raises:
+        ConfigError: it is neither, or an empty text.
+    """
+    if isinstance(given, str):
+        if not given:
+            raise ConfigError("the prompt is empty")
+        return [ChatMessage("user", given)]
+    if isinstance(given, (ChatMessage, Mapping)):
+        raise ConfigError("a message stands in a list: [message]")
+    if isinstance(given, Sequence) and not isinstance(given, (bytes, bytearray, memoryview)):
+        return given
+    raise ConfigError(
+        f"expected a str, a list of messages or a ChatRequest, not {type(given).__name__}"
+    )
+
+
 class ChatRequest(Frozen):
     """A request to a model.  None leaves a field to the server's default.
 
     Attributes:
-        messages: `ChatMessage`s, or dicts in OpenAI's form, which are sent as they are, but
-            for what no server could read (see `ChatClient.chat_stream`).
+        messages: a text, which becomes a user's message, or a list of `ChatMessage`s, or
+            of dicts in OpenAI's form, which are sent as they are, but for what no server
+            could read (see `ChatClient.chat_stream`).
         model: overrides the client's.
         tools: tool descriptions in OpenAI's form.
         extra: further fields of the body, sent as they are; they win over ours.
@@ -154,7 +207,14 @@ class ChatRequest(Frozen):
     reasoning_effort: Optional[str] = None
     output: Any = None
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self, messages: Union[str, Sequence[MessageLike]], **fields: Unpack[RequestFields]
+        ) -> None: ...
+
     def __post_init__(self) -> None:
+        self.__dict__["messages"] = _as_messages(self.messages)
         if self.output is None:
             return
         from agentstream.schema.output import as_output  # noqa: PLC0415 - only who has types pays
@@ -164,6 +224,9 @@ class ChatRequest(Frozen):
             raise ConfigError.about("output", reason)
         self.__dict__["output"] = as_output(self.output)
 
+    def _misnamed(self, name: str) -> TypeError:
+        return checks.misnamed("ChatRequest", name, self._fields, REQUEST_HINTS, OTHER_FIELD)
+
     def __repr__(self) -> str:
         return f"ChatRequest({len(self.messages)} messages, model={self.model!r})"
 
@@ -172,22 +235,19 @@ class ChatRequest(Frozen):
 Prompt = Union[str, Sequence[MessageLike], ChatRequest]
 
 
-def as_request(prompt: Prompt) -> ChatRequest:
+def as_request(prompt: Prompt, fields: Optional[Mapping[str, Any]] = None) -> ChatRequest:
     """Make a `ChatRequest` of a text, of a list of messages, or of a request.
+
+    Args:
+        fields: further fields, which win over the request's own.
 
     Raises:
         ConfigError: it is none of these, or empty, or a message's role is none of the API's.
     """
-    if isinstance(prompt, str):
-        if not prompt:
-            raise ConfigError("the prompt is empty")
-        prompt = ChatRequest([ChatMessage("user", prompt)])
-    elif isinstance(prompt, (list, tuple)):
-        prompt = ChatRequest(prompt)
     if not isinstance(prompt, ChatRequest):
-        raise ConfigError(
-            f"expected a str, a list of messages or a ChatRequest, not {type(prompt).__name__}"
-        )
+        prompt = ChatRequest(prompt, **(fields or {}))
+    elif fields:
+        prompt = prompt.replace(**fields)
     if not prompt.messages:
         raise ConfigError("a request needs at least one message")
     for message in prompt.messages:

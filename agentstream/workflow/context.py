@@ -7,9 +7,10 @@ import json
 import re
 from typing import Any, Dict, List, Mapping, Optional
 
+from agentstream.agent.asked import Asked, is_messages
 from agentstream.errors import ConfigError
 from agentstream.events.model import freeze
-from agentstream.llm.messages import Content
+from agentstream.llm.messages import ChatMessage
 from agentstream.schema.plain import plain
 from agentstream.text import as_text, part_as_text
 from agentstream.tools.context import RunContext
@@ -35,20 +36,22 @@ def answered(value: Any) -> Any:
     return kinds[type(value)](value) if type(value) in kinds else value
 
 
-def as_content(value: Any, step: str) -> Content:
+def as_content(value: Any, step: str) -> Asked:
     """What an agent is asked when its step is given `value`.
 
-    A text, or a list of a message's parts, is asked as it is; of a dict, each
-    value under a heading with its name; anything else, and what another agent's
-    `output` asked for, as JSON.
+    A text, a list of a message's parts, a message and a list of messages are asked as
+    they are; of a dict, each value under a heading with its name; anything else, and
+    what another agent's `output` asked for, as JSON.
 
     Raises:
         ConfigError: the value is None.
     """
-    if isinstance(value, str) and not isinstance(value, enum.Enum):
+    if isinstance(value, (str, ChatMessage)) and not isinstance(value, enum.Enum):
         return value
     if isinstance(value, (_Dict, _List)):
         return _text(value)
+    if is_messages(value):
+        return value
     if isinstance(value, list) and value and all(_is_part(item) for item in value):
         return value
     if value is None:

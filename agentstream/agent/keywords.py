@@ -1,0 +1,60 @@
+"""Keywords and methods that other libraries' agents have -> what is written here."""
+
+from __future__ import annotations
+
+from typing import Dict
+
+from agentstream.llm.keywords import REQUEST_HINTS
+
+__all__ = ["HINTS", "METHODS"]
+
+_CLIENT = 'a client has it: Agent(..., client=OpenAIClient("..."))'
+_INSTRUCTIONS = "it is system_prompt="
+_ROUNDS = "it is tool_limits=ToolLimits(max_rounds=...)"
+_OF_A_RUN = "it belongs to a run: agent.run(text, {0}=...), runtime.run(agent, text, {0}=...)"
+
+#: Keywords of `Agent`.
+HINTS: Dict[str, str] = {
+    **{
+        name: hint
+        for name, hint in REQUEST_HINTS.items()
+        if name not in ("input", "text", "system", "timeouts", "retries")
+    },
+    "model": _CLIENT,
+    "llm": "it is client=",
+    "provider": _CLIENT,
+    "instructions": _INSTRUCTIONS,
+    "instruction": _INSTRUCTIONS,
+    "system_message": _INSTRUCTIONS,
+    "prompt": _INSTRUCTIONS,
+    "role": _INSTRUCTIONS,
+    "goal": _INSTRUCTIONS,
+    "description": 'it is agent.as_tool("description")\'s',
+    "messages": "what is asked goes to a run: agent.run([...])",
+    "files": 'they belong to a message: agent.run(ChatMessage.user("...", files=[...]))',
+    "images": 'they belong to a message: agent.run(ChatMessage.user("...", files=[...]))',
+    "functions": "it is tools=",
+    "stream": "agent.stream(text) yields the text as it comes, agent.run(text) waits for all of it",
+    "output_type": "it is output=",
+    "max_iterations": _ROUNDS,
+    "max_steps": _ROUNDS,
+    "max_turns": _ROUNDS,
+    "memory": _OF_A_RUN.format("conversation"),
+    "history": _OF_A_RUN.format("conversation"),
+    "cancel": _OF_A_RUN.format("cancel"),
+    "handoffs": "an agent that others may ask is a tool: tools=[other.as_tool(...)]",
+}
+
+#: Methods of an agent.
+METHODS: Dict[str, str] = {
+    "ask": "run(text)",
+    "chat": "run(text)",
+    "invoke": "run(text)",
+    "generate": "run(text)",
+    "run_sync": "run(text)",
+    "arun": "run(text), which waits; asyncio.to_thread(agent.run, text) does not",
+    "ainvoke": "run(text), which waits; asyncio.to_thread(agent.run, text) does not",
+    "run_stream": "stream(text)",
+    "chat_stream": "stream(text)",
+    "model": "client.model",
+}
