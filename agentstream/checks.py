@@ -54,7 +54,8 @@ def keywords(
 
     def decorate(function: _F) -> _F:
         code = function.__code__
-        known = (*code.co_varnames[: code.co_argcount + code.co_kwonlyargcount], *more)
+        own = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        known = [name for name in (*own, *more) if name != "self"]
         taken = frozenset(known)
 
         @functools.wraps(function)
@@ -82,7 +83,7 @@ def misnamed(
 
     said = [hints[name]] if name in hints else []
     if not said:
-        close = difflib.get_close_matches(name[:60], [word for word in known if word != "self"], 1)
+        close = difflib.get_close_matches(name[:60], known, 1, 0.85)
         said = [f"did you mean {word!r}?" for word in close]
         said += [otherwise.format(name=name)] if otherwise else []
     return TypeError(": ".join([f"{called}() takes no {name!r}", " ".join(said)]).rstrip(": "))
@@ -201,8 +202,16 @@ def one_of(name: str, value: Any, choices: Iterable[Any], *, of: str = "") -> An
     return value
 
 
-def instance(name: str, value: Any, kind: type, *, optional: bool = False, of: str = "") -> Any:
-    """An instance of `kind`.
+def instance(
+    name: str,
+    value: Any,
+    kind: type,
+    *,
+    optional: bool = False,
+    of: str = "",
+    example: str = "",
+) -> Any:
+    """An instance of `kind`; `example` is said behind the kind's name.
 
     Raises:
         ConfigError: it is none.
@@ -210,11 +219,12 @@ def instance(name: str, value: Any, kind: type, *, optional: bool = False, of: s
     if value is None and optional:
         return None
     if not isinstance(value, kind):
+        given = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
         kind_name = (
             getattr(kind, "__name__", "") or str(kind).rpartition(".")[2]
         )  # typing's, on 3.9
         article = "an" if kind_name[:1] in "AEIOU" else "a"
-        reason = f"must be {article} {kind_name}, not {type(value).__name__}"
+        reason = f"must be {article} {kind_name}{example}, not {given}"
         raise ConfigError.about(name, reason, of)
     return value
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Sequen
 from agentstream import checks
 from agentstream.agent.asked import Asked
 from agentstream.agent.conversation import Conversation
-from agentstream.agent.keywords import HINTS, METHODS
+from agentstream.agent.keywords import HINTS, METHODS, RUN_HINTS
 from agentstream.agent.run import AgentOutput
 from agentstream.agent.settings import (
     FIELDS,
@@ -92,9 +92,9 @@ class Agent:
     def __init__(
         self,
         name: str,
-        *,
         client: ChatClient,
-        system_prompt: str = "",
+        *,
+        system_prompt: Optional[str] = "",
         tools: Sequence[Union[Tool, Callable[..., Any]]] = (),
         tool_choice: Union[str, Mapping[str, Any], None] = None,
         tool_limits: Optional[ToolLimits] = None,
@@ -111,7 +111,7 @@ class Agent:
         limits, more = split(name, tool_limits, fields, system_prompt)
         self.name = name
         self.client = client
-        self.system_prompt = more.get("system", system_prompt)
+        self.system_prompt = more.get("system", system_prompt) or ""
         self.tools = as_tools(name, tools)
         self.tool_choice = as_choice(name, tool_choice, self.tools)
         self.tool_limits = limits
@@ -157,6 +157,7 @@ class Agent:
         hint = f": it is {known}" if known else ""
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
 
+    @checks.keywords(RUN_HINTS)
     def stream(
         self,
         input: Asked,
@@ -176,6 +177,7 @@ class Agent:
         """
         return AgentStream(self.settings, input, None, cancel, conversation)
 
+    @checks.keywords(RUN_HINTS)
     def execute(
         self,
         input: Asked,
@@ -191,6 +193,7 @@ class Agent:
         """
         return drain(self.stream(input, cancel=cancel, conversation=conversation))
 
+    @checks.keywords(RUN_HINTS)
     def run(
         self,
         input: Asked,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Mapping, Sequence, Union
+from typing import TYPE_CHECKING, Any, List, Mapping, Sequence, Union
 
 from agentstream.agent.conversation import message_of
 from agentstream.errors import ConfigError
 from agentstream.llm.history import mended
 from agentstream.llm.messages import ChatMessage, Content, MessageLike
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeGuard
 
 __all__ = ["Asked", "as_messages", "is_messages"]
 
@@ -36,7 +39,7 @@ def as_messages(input: Any) -> List[ChatMessage]:
     )
 
 
-def is_messages(input: Any) -> bool:
+def is_messages(input: Any) -> TypeGuard[Sequence[MessageLike]]:
     """True for a list of messages, ours or dicts with a role."""
     return (
         isinstance(input, (list, tuple))

@@ -6,7 +6,7 @@ from typing import Dict
 
 from agentstream.llm.keywords import REQUEST_HINTS
 
-__all__ = ["HINTS", "METHODS"]
+__all__ = ["HINTS", "METHODS", "RUN_HINTS"]
 
 _CLIENT = 'a client has it: Agent(..., client=OpenAIClient("..."))'
 _INSTRUCTIONS = "it is system_prompt="
@@ -58,3 +58,25 @@ METHODS: Dict[str, str] = {
     "chat_stream": "stream(text)",
     "model": "client.model",
 }
+
+_OF_THE_AGENT = "the agent has it: Agent(..., {}=...)"
+
+#: Keywords of `run`, `execute` and `stream`.
+RUN_HINTS: Dict[str, str] = {
+    "stream": "agent.stream(text) yields the text as it comes, agent.run(text) waits for all of it",
+    "timeout": "a runtime bounds a run: runtime.run(agent, text, timeout=60)",
+    "max_retries": "a client has it: Agent(..., client=LlamaClient(..., retries=Retries(2)))",
+    "messages": "what is asked comes first: agent.run([...])",
+    "history": "it is conversation=",
+    "memory": "it is conversation=",
+    "context": "a runtime has it: runtime.run(agent, text, context={...})",
+    "workflow_id": "a runtime has it: runtime.run(agent, text, workflow_id=...)",
+    "files": 'they belong to a message: agent.run(ChatMessage.user("...", files=[...]))',
+    "images": 'they belong to a message: agent.run(ChatMessage.user("...", files=[...]))',
+    "model": "the agent's client has it",
+    **{
+        name: _OF_THE_AGENT.format(name)
+        for name in ("temperature", "top_p", "max_tokens", "seed", "stop", "tools", "extra",
+                     "system_prompt", "system", "output", "tool_choice", "reasoning_effort")
+    },
+}  # fmt: skip

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Sequence, Tuple, Union
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 from agentstream import checks
 from agentstream.errors import ConfigError
 from agentstream.llm.clients import ChatClient
 from agentstream.llm.frozen import Frozen
+from agentstream.llm.messages import check_fields
 from agentstream.results import ToolCall
 
 if TYPE_CHECKING:
@@ -121,9 +133,12 @@ class AgentSettings(Frozen):
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
-            raise ConfigError("an agent needs a name")
+            raise ConfigError('an agent needs a name, a str: Agent("poet", client=client)')
         of = f"agent {self.name!r}"
-        checks.instance("client", self.client, ChatClient, of=of)
+        example = ', such as LlamaClient("http://127.0.0.1:8080")'
+        checks.instance("client", self.client, ChatClient, of=of, example=example)
+        checks.text("system_prompt", self.system_prompt, empty=True, of=of)
+        check_fields(self.request, of)
         checks.instance("tool_limits", self.limits, ToolLimits, of=of)
         checks.function("approve", self.approve, optional=True, of=of)
         checks.one_of("on_cut", self.on_cut, ON_CUT, of=of)
@@ -179,7 +194,7 @@ def as_output(agent: str, output: Any, response_format: object) -> Optional[Outp
 
 
 def split(
-    agent: str, limits: Optional[ToolLimits], given: Mapping[str, Any], system_prompt: str
+    agent: str, limits: Optional[ToolLimits], given: Mapping[str, Any], system_prompt: Optional[str]
 ) -> Tuple[ToolLimits, Dict[str, Any]]:
     """`Agent`'s further keywords as (ToolLimits, the request's fields).
 
@@ -240,10 +255,16 @@ def as_tools(agent: str, tools: Sequence[Union[Tool, Callable[..., Any]]]) -> Di
     """The tools by name; raises ConfigError for a name that comes twice."""
     if not tools:
         return {}
+    if not isinstance(tools, Iterable) or isinstance(tools, (str, bytes, Mapping)):
+        reason = f"must be a list of functions, not {type(tools).__name__}: tools=[...]"
+        raise ConfigError.about("tools", reason, f"agent {agent!r}")
     from agentstream.tools import as_tool  # noqa: PLC0415 - only who has tools pays for it
 
     found: Dict[str, Tool] = {}
     for given in tools:
+        if hasattr(given, "as_tool"):
+            reason = 'takes an agent as agent.as_tool("what it is good for")'
+            raise ConfigError.about("tools", reason, f"agent {agent!r}")
         made = as_tool(given)
         if made.name in found:
             raise ConfigError(f"agent {agent!r} has two tools named {made.name!r}")

@@ -16,6 +16,7 @@ from agentstream.errors import AgentStreamError
 from agentstream.llm.call import Call
 from agentstream.llm.dialect import Dialect
 from agentstream.llm.history import mended
+from agentstream.llm.keywords import CLIENT_METHODS, OTHER_FIELD, REQUEST_HINTS
 from agentstream.llm.messages import ChatMessage, ChatRequest, Delta, Prompt, as_request
 from agentstream.llm.prices import Prices
 from agentstream.llm.secrets import Redactor
@@ -27,9 +28,19 @@ from agentstream.results import ChatResponse
 __all__ = ["ChatClient", "ClientSettings", "HTTPClient", "InsecureWarning"]
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from agentstream.llm.messages import RequestFields
     from agentstream.llm.output.means import OutputTraits
 
 _Self = TypeVar("_Self", bound="ChatClient")
+
+
+_takes_fields = checks.keywords(
+    REQUEST_HINTS,
+    more=[name for name in ChatRequest._fields if name != "messages"],
+    otherwise=OTHER_FIELD,
+)
 
 
 class InsecureWarning(UserWarning):
@@ -66,8 +77,13 @@ class ChatClient(ABC):
             AgentStreamError: from the iteration, with `partial`.
         """
 
+    @_takes_fields
     def chat_stream(
-        self, prompt: Prompt, *, output: Any = None, cancel: Optional[CancelToken] = None
+        self,
+        prompt: Prompt,
+        *,
+        cancel: Optional[CancelToken] = None,
+        **fields: Unpack[RequestFields],
     ) -> TextStream:
         """Send a text, a list of messages or a `ChatRequest`; iterate the text of the answer.
 
@@ -77,20 +93,20 @@ class ChatClient(ABC):
 
         Args:
             prompt: what is asked.
-            output: the type of the answer, or an `Output`: `values()` of the stream then
-                gives it as it arrives, `response.value` in the end.
             cancel: stops the call.
+            fields: those of a `ChatRequest`: `temperature`, `max_tokens` ...; they win over
+                the prompt's own.  With `output`, `values()` of the stream gives the answer
+                as it arrives, `response.value` in the end.
 
         Raises:
             ConfigError: `prompt` is no request, or holds a call without its result;
                 `output` is no type that can be asked for.
+            TypeError: a keyword is no field.
         """
-        request = as_request(prompt)
+        request = as_request(prompt, fields)
         messages = mended(request.messages)
         if messages is not request.messages:
             request = request.replace(messages=messages)
-        if output is not None:
-            request = request.replace(output=output)
         if request.output is not None:
             from agentstream.llm.output.stream import OutputStream  # noqa: PLC0415 - as in messages
 
@@ -104,8 +120,13 @@ class ChatClient(ABC):
     def _send(self, request: ChatRequest, cancel: CancelToken) -> Iterator[Delta]:
         return self.stream_deltas(request, cancel=cancel)
 
+    @_takes_fields
     def chat(
-        self, prompt: Prompt, *, output: Any = None, cancel: Optional[CancelToken] = None
+        self,
+        prompt: Prompt,
+        *,
+        cancel: Optional[CancelToken] = None,
+        **fields: Unpack[RequestFields],
     ) -> ChatResponse:
         """As `chat_stream`, drained: returns the whole `ChatResponse`.
 
@@ -113,7 +134,7 @@ class ChatClient(ABC):
             AgentStreamError: whichever applies, with `partial`; `OutputInvalid` for an
                 answer that is not what `output` asks for, after its retries.
         """
-        with self.chat_stream(prompt, output=output, cancel=cancel) as stream:
+        with self.chat_stream(prompt, cancel=cancel, **fields) as stream:
             for _ in stream:
                 pass
             return stream.response
@@ -139,6 +160,13 @@ class ChatClient(ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.model!r}>"
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            known = CLIENT_METHODS.get(name)
+            hint = f": it is {known}" if known else ""
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
 
 
 class ClientSettings(NamedTuple):

@@ -18,6 +18,7 @@ from agentstream.llm.chat.dialect import ChatTraits
 from agentstream.llm.client import ChatClient, ClientSettings, HTTPClient, InsecureWarning
 from agentstream.llm.dialect import Dialect
 from agentstream.llm.hosted import Host
+from agentstream.llm.keywords import CLIENT_HINTS, OTHER_SETTING
 from agentstream.llm.llama.dialect import LlamaDialect
 from agentstream.llm.messages import ChatRequest
 from agentstream.llm.prices import Prices
@@ -96,6 +97,7 @@ class OpenAIClient(HTTPClient):
 
     provider = "openai"
 
+    @checks.keywords(CLIENT_HINTS, otherwise=OTHER_SETTING)
     def __init__(
         self,
         model: str = OPENAI_MODEL,
@@ -186,6 +188,7 @@ class LlamaClient(HTTPClient):
     _wire = "grammar"
     _timeouts = LLAMA_TIMEOUTS
 
+    @checks.keywords(CLIENT_HINTS, otherwise=OTHER_SETTING)
     def __init__(
         self,
         base_url: str = LLAMA_URL,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Dict
 
-__all__ = ["CLIENT_HINTS", "OTHER_FIELD", "REQUEST_HINTS"]
+__all__ = ["CLIENT_HINTS", "CLIENT_METHODS", "OTHER_FIELD", "OTHER_SETTING", "REQUEST_HINTS"]
 
 _TIMEOUT = "Timeouts(total=60)"
 _RETRIES = "Retries(attempts=2)"
@@ -14,6 +14,9 @@ _OF_A_CLIENT = "a client has it: LlamaClient(..., {}=...)"
 
 #: Of any other field of a request; "{name}" stands for it.
 OTHER_FIELD = "a field that only the server knows goes into extra={{{name!r}: ...}}"
+
+#: Of any other setting of a client.
+OTHER_SETTING = "a field of each of its requests goes into body={{{name!r}: ...}}"
 
 #: Of a request: `chat`, `chat_stream`, `ChatRequest`.
 REQUEST_HINTS: Dict[str, str] = {
@@ -95,4 +98,14 @@ CLIENT_HINTS: Dict[str, str] = {
         field: _OF_A_REQUEST.format(field)
         for field in ("temperature", "top_p", "max_tokens", "seed", "stop", "reasoning_effort")
     },
+}
+
+_WAITS = "chat(prompt), which waits; asyncio.to_thread(client.chat, prompt) does not"
+
+#: Their methods.
+CLIENT_METHODS: Dict[str, str] = {
+    **dict.fromkeys(("ask", "complete", "generate", "invoke", "run", "create"), "chat(prompt)"),
+    **dict.fromkeys(("completions", "responses", "messages"), "chat(prompt)"),
+    **dict.fromkeys(("achat", "ainvoke", "agenerate", "arun"), _WAITS),
+    **dict.fromkeys(("stream", "stream_chat"), "chat_stream(prompt)"),
 }

@@ -59,12 +59,14 @@ __all__ = [
     "ToolCallDelta",
     "Usage",
     "as_request",
+    "check_fields",
 ]
 
 #: A message's content: text, or a list of parts ({"type": "text"|"image_url", ...}).
 Content = Union[str, List[Dict[str, Any]]]
 
 _ROLES = ("system", "developer", "user", "assistant", "tool")
+_ASKING = ("system", "developer", "user")
 
 
 class ChatMessage(Frozen):
@@ -78,7 +80,7 @@ class ChatMessage(Frozen):
             signatures), unread; it is sent to that provider and to nobody else.
 
     Raises:
-        ConfigError: the role is not one of the API's.
+        ConfigError: the role is not one of the API's, or the content none.
     """
 
     role: str
@@ -90,6 +92,10 @@ class ChatMessage(Frozen):
 
     def __post_init__(self) -> None:
         _check_role(self.role)
+        content: Any = self.content
+        if content is not None and not isinstance(content, (str, list, tuple)):
+            reason = f"must be a str or a list of parts, not {type(content).__name__}"
+            raise ConfigError.about("content", reason)
 
     def __repr__(self) -> str:
         size = "None" if self.content is None else f"<{len(self.content)}>"
@@ -112,6 +118,8 @@ class ChatMessage(Frozen):
         Raises:
             ConfigError: a file cannot be read, is too large, or is of another kind.
         """
+        if content is None:
+            raise ConfigError("a user message needs content")
         if not files:
             return cls("user", content)
         parts = content
@@ -149,6 +157,26 @@ class ChatMessage(Frozen):
 def _check_role(role: Any, roles: Tuple[str, ...] = _ROLES) -> None:
     if checks.text("role", role, empty=True) not in roles:
         raise ConfigError.about("role", f"must be one of {', '.join(_ROLES)}, not {role[:40]!r}")
+
+
+def check_fields(fields: Mapping[str, Any], of: str = "") -> None:
+    """Refuse what no server takes among a request's fields, `of` naming whose they are.
+
+    Raises:
+        ConfigError: with the field's name.
+    """
+    for name in ("temperature", "top_p"):
+        checks.number(name, fields.get(name), optional=True, of=of)
+    for name in ("max_tokens", "seed"):
+        checks.whole(name, fields.get(name), -(2**63), optional=True, of=of)
+    stop = fields.get("stop")
+    if not isinstance(stop, (str, list, tuple, type(None))):
+        reason = f"must be a str or a list of them, not {type(stop).__name__}"
+        raise ConfigError.about("stop", reason, of)
+    tools = fields.get("tools") or ()
+    if not isinstance(tools, (list, tuple)) or not all(isinstance(t, Mapping) for t in tools):
+        reason = "must be a list of dicts in OpenAI's form; functions are an Agent's tools"
+        raise ConfigError.about("tools", reason, of)
 
 
 #: A message as ours, or as a dict in OpenAI's form.
@@ -215,6 +243,7 @@ class ChatRequest(Frozen):
 
     def __post_init__(self) -> None:
         self.__dict__["messages"] = _as_messages(self.messages)
+        check_fields(self.__dict__)
         if self.output is None:
             return
         from agentstream.schema.output import as_output  # noqa: PLC0415 - only who has types pays
@@ -256,6 +285,8 @@ def as_request(prompt: Prompt, fields: Optional[Mapping[str, Any]] = None) -> Ch
         if not isinstance(message, Mapping):
             raise ConfigError(f"a message is a ChatMessage or a dict, not {type(message).__name__}")
         _check_role(message.get("role"), (*_ROLES, "function"))
+        if message["role"] in _ASKING and message.get("content") is None:
+            raise ConfigError(f"a {message['role']} message needs content")
     return prompt
 
 

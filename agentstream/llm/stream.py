@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Generator, Iterator, Optional, TypeVar
 
+from agentstream import checks
 from agentstream.cancel import CancelToken
 from agentstream.errors import AgentStreamError, Cancelled, ConfigError
 from agentstream.llm.accumulator import Accumulator
@@ -36,10 +37,11 @@ class GuardedStream(Iterator[T]):
     _items: Generator[T, None, Any]
 
     def __init__(self, cancel: Optional[CancelToken]) -> None:
+        self._key: Optional[int] = None
+        self._outer: Optional[CancelToken] = None
+        self._outer = checks.instance("cancel", cancel, CancelToken, optional=True)
         self._closed_early = False
         self._cancel = own = CancelToken()
-        self._outer = cancel
-        self._key: Optional[int] = None
         if cancel is not None:
             outer = cancel
             self._key = outer.add_callback(lambda: own.cancel(outer.reason))

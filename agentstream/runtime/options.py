@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Dict, NamedTuple, Optional
 
 from agentstream import checks
 from agentstream.agent.agent import Agent
 from agentstream.agent.conversation import Conversation
 from agentstream.errors import ConfigError
+from agentstream.llm.client import ChatClient
 from agentstream.workflow import Workflow
 
 if TYPE_CHECKING:
@@ -24,7 +26,35 @@ if TYPE_CHECKING:
         once: bool
 
 
-__all__ = ["RunOptions", "as_workflow"]
+__all__ = ["HINTS", "OPTIONS", "RunOptions", "as_workflow"]
+
+#: The keys of `RunKeywords`.
+OPTIONS = ("workflow_id", "context", "conversation", "timeout")
+
+#: Keywords that runs have elsewhere -> what is written here.
+HINTS: Dict[str, str] = {
+    "stream": "runtime.stream(workflow, input) yields the events of the run",
+    "cancel": "runtime.submit(...).cancel() stops a run, or runtime.stop_generation(workflow_id)",
+    "id": "it is workflow_id=",
+    "run_id": "it is workflow_id=",
+    "deadline": "it is timeout=",
+    "history": "it is conversation=",
+    "callback": "runtime.event_stream.subscribe(callback) is told of all runs",
+    "retries": "a step has them: Step(agent, retries=2); so has a client, for its requests",
+    **dict.fromkeys(
+        ("model", "temperature", "max_tokens", "tools", "system_prompt", "output"),
+        "an Agent has it; a run takes it as it is",
+    ),
+}
+
+#: What to write instead of what cannot be run.
+_EXAMPLES: Dict[type, str] = {
+    list: ': Workflow("name", [...])',
+    tuple: ': Workflow("name", [...])',
+    ChatClient: ': Agent("name", client=client)',
+    FunctionType: ': Workflow("name", [function])',
+    object: "",
+}
 
 
 class RunOptions(NamedTuple):
@@ -60,7 +90,8 @@ def as_workflow(what: Any, *, conversation: bool) -> Workflow:
     if isinstance(what, Agent):
         return Workflow(what.name, [what])
     if not isinstance(what, Workflow):
-        raise ConfigError(f"expected a Workflow or an Agent, not {type(what).__name__}")
+        example = _EXAMPLES[next(kind for kind in _EXAMPLES if isinstance(what, kind))]
+        raise ConfigError(f"expected a Workflow or an Agent, not {type(what).__name__}{example}")
     if conversation:
         raise ConfigError(
             f"a conversation is an agent's, and {what!r} is a workflow: "

@@ -27,9 +27,13 @@ from agentstream.runtime.exits import exit_on_sigterm
 from agentstream.runtime.follow import follow, follow_once
 from agentstream.runtime.handle import RunHandle, SubmittedRun
 from agentstream.runtime.host import Place, RuntimeHost, current_place
+<<<<<<< HEAD
 from agentstream.runtime.lock import NamedLock
 from agentstream.runtime.once import is_of, look
 from agentstream.runtime.options import RunOptions, as_workflow
+=======
+from agentstream.runtime.options import HINTS, OPTIONS, RunOptions, as_workflow
+>>>>>>> 18c1ee4 (Obvious calls work, or say in one line what to write; a table of eighty holds them)
 from agentstream.workflow import Workflow
 
 if TYPE_CHECKING:
@@ -48,6 +52,20 @@ _HURRY_S = 0.05
 _SHUT_DOWN = "the runtime is shutting down"
 
 _INTERRUPTIONS = (KeyboardInterrupt, SystemExit)
+
+
+#: Settings of a runtime by other names -> what is written here.
+_SETTINGS = {
+    "workers": "it is max_workers=",
+    "threads": "it is max_workers=",
+    **dict.fromkeys(
+        ("log", "store", "db", "path"), 'it is event_stream=EventStream(SqliteStore("runs.db"))'
+    ),
+    "client": "an Agent has it: Agent(name, client=client)",
+    "timeout": "a run has it: runtime.run(workflow, input, timeout=60)",
+}
+
+_takes_options = checks.keywords(HINTS, more=OPTIONS, otherwise=f"it takes {', '.join(OPTIONS)}")
 
 
 class Runtime:
@@ -70,6 +88,7 @@ class Runtime:
 
     _exit_order = 0
 
+    @checks.keywords(_SETTINGS)
     def __init__(
         self,
         *,
@@ -100,6 +119,7 @@ class Runtime:
     def __repr__(self) -> str:
         return f"<Runtime {'shut down' if self._shut else f'{len(self._runs)} runs'}>"
 
+    @_takes_options
     def submit(
         self,
         workflow: Union[Workflow, Agent],
@@ -225,6 +245,7 @@ class Runtime:
             raise
         return run.handle
 
+    @_takes_options
     def run(
         self,
         workflow: Union[Workflow, Agent],
@@ -266,6 +287,7 @@ class Runtime:
         except _INTERRUPTIONS:
             self._leave()
 
+    @_takes_options
     def stream(
         self,
         workflow: Union[Workflow, Agent],

@@ -271,7 +271,7 @@ def tool(
         )
     if isinstance(function, Tool):
         raise ConfigError(f"{function.name!r} is a tool already")
-    named = name if name is not None else getattr(function, "__name__", "")
+    named = _name_of(function) if name is None else name
     _check_name(named)
     signature.check_function(function, named)
     read = signature.read(function, named)
@@ -305,6 +305,12 @@ def _summary(function: Callable[..., Any], name: str) -> str:
 def as_tool(function: Union[Tool, Callable[..., Any]]) -> Tool:
     """`function` if it is a Tool, else the Tool that `tool(function)` makes; raises ConfigError."""
     return function if isinstance(function, Tool) else tool(function)
+
+
+def _name_of(function: Any) -> str:
+    if not callable(function):
+        raise ConfigError(f"a tool is made of a function, not {type(function).__name__}")
+    return getattr(function, "__name__", "")
 
 
 def _check_name(name: Any) -> None:

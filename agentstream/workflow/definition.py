@@ -121,9 +121,9 @@ class Workflow:
         ConfigError: there is no step, or one is none.
     """
 
-    def __init__(self, name: str, steps: Sequence[Any]) -> None:
+    def __init__(self, name: str, steps: Sequence[Any] = ()) -> None:
         if not isinstance(name, str) or not name:
-            raise ConfigError("a workflow needs a name")
+            raise ConfigError('a workflow needs a name, a str: Workflow("demo", [first, second])')
         self.name = name
         self.steps = as_steps(steps, f"workflow {name!r}")
 
@@ -153,7 +153,8 @@ def as_steps(steps: Any, where: str) -> Tuple[Step, ...]:
         ConfigError: with `where`; it is no list, or empty, or one of them is no step.
     """
     if not isinstance(steps, (list, tuple)) or not steps:
-        raise ConfigError(f"{where}: steps must be a list of at least one")
+        given = "an empty one" if isinstance(steps, (list, tuple)) else type(steps).__name__
+        raise ConfigError(f"{where}: steps must be a list of at least one, not {given}")
     found = []
     for number, step in enumerate(steps, 1):
         try:

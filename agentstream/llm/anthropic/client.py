@@ -11,6 +11,7 @@ from agentstream.llm.anthropic.dialect import MessagesDialect, MessagesTraits
 from agentstream.llm.client import ClientSettings, HTTPClient
 from agentstream.llm.dialect import Dialect
 from agentstream.llm.hosted import Host
+from agentstream.llm.keywords import CLIENT_HINTS, OTHER_SETTING
 from agentstream.llm.messages import ChatRequest
 from agentstream.llm.prices import Prices
 from agentstream.llm.settings import (
@@ -75,6 +76,7 @@ class AnthropicClient(HTTPClient):
     _wire = "messages"
     _timeouts = ANTHROPIC_TIMEOUTS
 
+    @checks.keywords(CLIENT_HINTS, otherwise=OTHER_SETTING)
     def __init__(
         self,
         model: str = ANTHROPIC_MODEL,

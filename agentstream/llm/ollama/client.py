@@ -9,6 +9,7 @@ from agentstream import checks
 from agentstream.errors import ConfigError
 from agentstream.llm.client import ClientSettings, HTTPClient
 from agentstream.llm.dialect import Dialect
+from agentstream.llm.keywords import CLIENT_HINTS, OTHER_SETTING
 from agentstream.llm.messages import ChatRequest
 from agentstream.llm.ollama.dialect import OllamaDialect
 from agentstream.llm.ollama.request import Settings
@@ -59,6 +60,7 @@ class OllamaClient(HTTPClient):
     _wire = "grammar"
     _timeouts = OLLAMA_TIMEOUTS
 
+    @checks.keywords(CLIENT_HINTS, otherwise=OTHER_SETTING)
     def __init__(
         self,
         model: str,
