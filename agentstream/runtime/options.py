@@ -26,10 +26,10 @@ if TYPE_CHECKING:
         once: bool
 
 
-__all__ = ["HINTS", "OPTIONS", "RunOptions", "as_workflow"]
+__all__ = ["HINTS", "OPTIONS", "SETTINGS_HINTS", "RunOptions", "as_workflow"]
 
 #: The keys of `RunKeywords`.
-OPTIONS = ("workflow_id", "context", "conversation", "timeout")
+OPTIONS = ("workflow_id", "context", "conversation", "timeout", "lock", "once")
 
 #: Keywords that runs have elsewhere -> what is written here.
 HINTS: Dict[str, str] = {
@@ -45,6 +45,17 @@ HINTS: Dict[str, str] = {
         ("model", "temperature", "max_tokens", "tools", "system_prompt", "output"),
         "an Agent has it; a run takes it as it is",
     ),
+}
+
+#: Settings of a runtime by other names -> what is written here.
+SETTINGS_HINTS: Dict[str, str] = {
+    "workers": "it is max_workers=",
+    "threads": "it is max_workers=",
+    **dict.fromkeys(
+        ("log", "store", "db", "path"), 'it is event_stream=EventStream(SqliteStore("runs.db"))'
+    ),
+    "client": "an Agent has it: Agent(name, client=client)",
+    "timeout": "a run has it: runtime.run(workflow, input, timeout=60)",
 }
 
 #: What to write instead of what cannot be run.

@@ -27,13 +27,15 @@ from agentstream.runtime.exits import exit_on_sigterm
 from agentstream.runtime.follow import follow, follow_once
 from agentstream.runtime.handle import RunHandle, SubmittedRun
 from agentstream.runtime.host import Place, RuntimeHost, current_place
-<<<<<<< HEAD
 from agentstream.runtime.lock import NamedLock
 from agentstream.runtime.once import is_of, look
-from agentstream.runtime.options import RunOptions, as_workflow
-=======
-from agentstream.runtime.options import HINTS, OPTIONS, RunOptions, as_workflow
->>>>>>> 18c1ee4 (Obvious calls work, or say in one line what to write; a table of eighty holds them)
+from agentstream.runtime.options import (
+    HINTS,
+    OPTIONS,
+    SETTINGS_HINTS,
+    RunOptions,
+    as_workflow,
+)
 from agentstream.workflow import Workflow
 
 if TYPE_CHECKING:
@@ -53,17 +55,6 @@ _SHUT_DOWN = "the runtime is shutting down"
 
 _INTERRUPTIONS = (KeyboardInterrupt, SystemExit)
 
-
-#: Settings of a runtime by other names -> what is written here.
-_SETTINGS = {
-    "workers": "it is max_workers=",
-    "threads": "it is max_workers=",
-    **dict.fromkeys(
-        ("log", "store", "db", "path"), 'it is event_stream=EventStream(SqliteStore("runs.db"))'
-    ),
-    "client": "an Agent has it: Agent(name, client=client)",
-    "timeout": "a run has it: runtime.run(workflow, input, timeout=60)",
-}
 
 _takes_options = checks.keywords(HINTS, more=OPTIONS, otherwise=f"it takes {', '.join(OPTIONS)}")
 
@@ -88,7 +79,7 @@ class Runtime:
 
     _exit_order = 0
 
-    @checks.keywords(_SETTINGS)
+    @checks.keywords(SETTINGS_HINTS)
     def __init__(
         self,
         *,
