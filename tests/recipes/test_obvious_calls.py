@@ -115,7 +115,7 @@ AGENT_CALLS: List[Tuple[str, Union[str, Says]]] = [
 ]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def names() -> Iterator[Dict[str, Any]]:
     """What the calls may name: all that is public, and one of each."""
     with ScriptedServer() as server, LlamaClient(server.url) as client, Runtime() as runtime:
@@ -126,7 +126,6 @@ def names() -> Iterator[Dict[str, Any]]:
 
 
 @pytest.mark.parametrize("calls", [CLIENT_CALLS, AGENT_CALLS], ids=["clients", "agents"])
-@pytest.mark.leak_exempt  # of the module's fixture
 def test_a_table_of_60_obvious_calls_and_what_each_does(
     names: Dict[str, Any], calls: List[Tuple[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
