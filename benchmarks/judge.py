@@ -106,6 +106,10 @@ def _conformance(row: Dict[str, Any]) -> Value:
     return f"{score['all']} of {score['of']}", score["all"] == score["of"]
 
 
+def _typed(row: Dict[str, Any]) -> Value:
+    return _times(row["values_s"], row["loads_s"] + row["text_s"], 3)
+
+
 def _cancel(who: str, hang: str, most: float) -> Callable[[Any], Value]:
     def judge(row: Dict[str, Any]) -> Value:
         name = next(n for n in row if n.startswith("agentstream") and ("beside" in n) == bool(who))
@@ -188,6 +192,12 @@ AIMS: List[Aim] = [
     Aim("bus", "bus, 50 subscribers", "a third of a bare fan-out", _bus("50")),
     Aim("bus", "bus, a stuck subscriber among ten", "costs the others under 1 ms", _stuck),
     Aim("conformance", "conformance corpus", "all of it", _conformance),
+    Aim(
+        "typed",
+        "1 MiB of JSON in 4-byte pieces, growing",
+        "at most 3 times parsing and the text",
+        _typed,
+    ),
     Aim("cancel", _STOP + "in mid-stream", "p99 at most 20 ms", _cancel("", "body", 20)),
     Aim("cancel", _STOP + "before headers", "p99 at most 20 ms", _cancel("", "headers", 20)),
     Aim("cancel", _STOP + "beside 16 streams", "p99 at most 50 ms", _cancel("16", "body", 50)),

@@ -53,6 +53,7 @@ FULL: Dict[str, Any] = {
     "curve_streams": [2**n for n in range(10)],
     "curve_streams_peer": 256,
     "curve_length": 40,
+    "typed": (2**20, 4),
 }
 SMOKE: Dict[str, Any] = {
     "rounds": 1,
@@ -75,6 +76,7 @@ SMOKE: Dict[str, Any] = {
     "curve_streams": [1, 2],
     "curve_streams_peer": 2,
     "curve_length": 3,
+    "typed": (2**12, 4),
 }
 
 

@@ -333,6 +333,15 @@ def curves(lab: Lab) -> Dict[str, Any]:
     return {"chunks": chunks, "subscribers": subscribers, "streams": streams}
 
 
+def typed(lab: Lab) -> Dict[str, Any]:
+    """A typed answer in small pieces: its values, its text, and its JSON parsed at once."""
+    size, piece = lab.sizes["typed"]
+    with lab.worker() as worker:
+        runs = [worker.ask("values", size=size, piece=piece) for _ in range(lab.sizes["rounds"])]
+    middle = {name: median([run[name] for run in runs]) for name in runs[0]}
+    return {**middle, "characters": size, "piece": piece}
+
+
 ROWS: Dict[str, Callable[[Lab], Dict[str, Any]]] = {
     "conformance": conformance,
     "cancel": cancel,
@@ -344,6 +353,7 @@ ROWS: Dict[str, Callable[[Lab], Dict[str, Any]]] = {
     "bus": bus,
     "crowd": crowd,
     "curves": curves,
+    "typed": typed,
 }
 
 

@@ -24,6 +24,7 @@ MEASURES = {
     "stuck": "bus",
     "score": "scores",
     "stop": "stopping",
+    "values": "typed",
 }
 
 

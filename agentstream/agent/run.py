@@ -85,6 +85,7 @@ class AgentRun:
 
     Args:
         settings: the agent.
+        begun: how many answers have begun.
         input: what it is asked.
         log: where its events go.
         context: what its tools are handed, and the token that stops the run.
@@ -95,6 +96,7 @@ class AgentRun:
             conversation.
         tool_calls: how many tool calls the model has made.
         settings: the agent.
+        begun: how many answers have begun.
         output: the `AgentOutput`; None before the run has come to its end.
         finish_reason: how its last answer so far ended; None if it had none.
         warnings: what was odd about its answers so far.
@@ -121,11 +123,7 @@ class AgentRun:
         self._answers: List[Accumulator] = []
         self._loops: Optional[LoopDetector] = None
         self._typed = _typed(settings, log)
-
-    @property
-    def answers(self) -> int:
-        """How many answers have begun."""
-        return len(self._answers)
+        self.begun = 0
 
     def text(self) -> str:
         """What the agent has said so far, in all its answers."""
@@ -238,6 +236,7 @@ class AgentRun:
         deltas = client.stream_deltas(request, cancel=self._context.cancel)
         stream = as_delta_stream(deltas, client.model)
         self._answers.append(stream.answer)
+        self.begun += 1
         try:
             for delta in stream.deltas:
                 content = delta[0]

@@ -64,7 +64,7 @@ class AgentStream(GuardedStream[str]):
         from agentstream.llm.output.judge import growing  # noqa: PLC0415 - only who has types pays
 
         run = self._run
-        yield from growing(output, self, lambda: run.answers)
+        yield from growing(output, self, run)
         yield self.output.value
 
     @property

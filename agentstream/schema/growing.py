@@ -22,7 +22,7 @@ NOTHING: Any = object()
 #: The key under which a value stands that is no object by itself.
 WRAPPED = "value"
 
-#: Up to so many characters each piece is read at once; of longer texts, pieces of 1/256.
+#: Up to so many characters any piece is worth reading; of longer texts, 1/256.
 _AT_ONCE = 8192
 _SHARE = 256
 #: Members that cost nothing to copy; each ten more delay the next copy by a character.
@@ -85,21 +85,23 @@ class _Open:
 class GrowingValue:
     """A JSON value that arrives in pieces, which may be cut anywhere.
 
-    Words before the value are passed over.  Reading costs the text's length, whatever
-    the pieces: long texts are read some pieces at a time.
+    Words before the value are passed over.  Each reading makes a copy of what is still
+    open, so that pieces of long texts are to be fed together: `due` characters at a time
+    make the whole cost what its length says.
 
     Args:
         known: which keys are kept.
         wrapped: the value is expected within {"value": ...}.
         bare: how the value itself may begin: "{", "[", both, or "" for neither.
+
+    Attributes:
+        due: so many characters are worth the next reading.
     """
 
     def __init__(self, known: Known = ANYTHING, *, wrapped: bool = False, bare: str = "{") -> None:
         self._known = known
         self._wrapped = wrapped
-        self._pieces: List[str] = []  # not read yet
-        self._waiting = 0  # characters of these
-        self._step = 1  # so many are read at once
+        self.due = 1
         self._size = 0
         self._readings = 0
         self._rest = ""  # read, and not understood before more comes
@@ -115,13 +117,13 @@ class GrowingValue:
 
     def feed(self, text: str) -> bool:
         """Take a piece; True if `value` has become another one."""
-        self._pieces.append(text)
-        self._waiting += len(text)
-        return self._waiting >= self._step and self._read()
-
-    def flush(self) -> bool:
-        """Read what waits; True if `value` has become another one."""
-        return bool(self._pieces) and self._read()
+        self._size += len(text)
+        self._readings += 1
+        self.due = 1 + max(0, self._size - _AT_ONCE) // _SHARE
+        self._grown = False
+        if not self._over:
+            self._read(self._rest + text)
+        return self._grown and (self._bare or self._wrapped_has_begun())
 
     def value(self) -> Any:
         """The value so far, which no later piece changes; `NOTHING` before it has begun."""
@@ -137,7 +139,7 @@ class GrowingValue:
             if frame.known is not None:
                 copied += len(frame.members)
                 last = frame.with_last(last)
-        self._step += max(0, copied - _FEW) // _COPIED
+        self.due += max(0, copied - _FEW) // _COPIED
         return self._unwrapped(last)
 
     def _unwrapped(self, value: Any) -> Any:
@@ -151,14 +153,8 @@ class GrowingValue:
 
     # --- reading ----------------------------------------------------------------------------
 
-    def _read(self) -> bool:
-        text = self._rest + "".join(self._pieces)
-        self._size += self._waiting
-        self._readings += 1
-        self._pieces.clear()
-        self._waiting = 0
-        self._step = 1 + max(0, self._size - _AT_ONCE) // _SHARE
-        self._rest, self._grown = "", False
+    def _read(self, text: str) -> None:
+        self._rest = ""
         at = 0
         while not self._over:
             if self._string is not None:
@@ -175,7 +171,6 @@ class GrowingValue:
                 self._over = len(self._rest) > _MOST
                 break
             at = reached
-        return self._grown and (self._bare or self._wrapped_has_begun())
 
     def _begin(self, text: str, at: int) -> int:
         """Pass over what stands before the value."""
@@ -238,8 +233,7 @@ class GrowingValue:
             return at
         if read < end - at + 2:
             return at
-        if text.find("\\u", at, end) > 0:
-            members = clean(members)
+        members = clean(members, text, at, end)
         self._grown = True
         if first == "{":
             frame.members.update(frame.known.pruned(members))
@@ -260,7 +254,7 @@ class GrowingValue:
             if not self._may_be_bare:
                 raise ValueError(key)
             self._bare, frame.known = True, self._known
-        frame.key = clean(key)
+        frame.key = clean(key, text, at, end)
         return end
 
     def _begun(self, frame: _Open, text: str, at: int) -> int:
@@ -272,8 +266,7 @@ class GrowingValue:
             except (ValueError, RecursionError):
                 pass
             else:
-                if text.find("\\u", at, end) > 0:
-                    value = clean(value)
+                value = clean(value, text, at, end)
                 self._add(frame, value)
                 return end
         known = frame.expected()

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import re
+import typing
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Set, Tuple
 
 from agentstream import checks
 from agentstream.errors import ConfigError
-from agentstream.schema.annotations import Undescribable, name_of
+from agentstream.schema.annotations import Undescribable, is_special, is_union, name_of
 from agentstream.schema.describe import Shape, shape_of
 from agentstream.schema.growing import NOTHING, WRAPPED, GrowingValue
 from agentstream.schema.known import Known, known_of
@@ -27,6 +28,7 @@ _NAME = re.compile(r"[^a-zA-Z0-9_-]+")
 _FENCE = re.compile(r"```[\w+-]*[ \t]*\n?(.*?)\n?[ \t]*```", re.DOTALL)
 _MOST_SAID = 10
 _MOST_DEPTH = 32
+NoneType = type(None)
 
 
 class Answer(NamedTuple):
@@ -68,7 +70,7 @@ class Output:
         self.means: str = checks.one_of("means", means, MEANS, of="output")
         self.retries: int = checks.whole("retries", retries, 0, of="output")
         given = isinstance(type, Mapping)
-        own = type.get("title") if given else name_of(type)
+        own = type.get("title") if given else _title(type)
         named = checks.text("name", name, of="output") if name is not None else str(own or "")
         self.name = _NAME.sub("_", named).strip("_")[:64] or "answer"
         shape = Shape(_given(type)) if given else _described(type)
@@ -139,7 +141,7 @@ class Output:
                 answers.append(self._answer(candidate, len(text)))
             except Invalid as exc:
                 failures.append(_with_value(exc, candidate))
-        if answers and all(same(answers[0].plain, other.plain) for other in answers):
+        if answers and all(same(answers[0].plain, other.plain) for other in answers[1:]):
             return answers[0]
         if answers:
             raise _with_value(Invalid.because("holds several values; give one"), NOTHING)
@@ -208,6 +210,19 @@ def said(problems: Tuple[Problem, ...]) -> List[str]:
 def _with_value(exc: Invalid, value: Any) -> Invalid:
     exc.value = value
     return exc
+
+
+def _title(type: Any) -> str:
+    """A type's name, of a generic one with those within it."""
+    origin, within = typing.get_origin(type), typing.get_args(type)
+    if origin is typing.Annotated:
+        return _title(within[0])
+    if is_union(type):
+        return " or ".join("None" if one is NoneType else _title(one) for one in within)
+    if origin is None or is_special(origin, "Literal"):
+        return name_of(origin or type)
+    parts = [_title(one) for one in within if one is not Ellipsis]
+    return " of ".join([name_of(origin), " and ".join(parts)] if parts else [name_of(origin)])
 
 
 # --- schemas --------------------------------------------------------------------------------

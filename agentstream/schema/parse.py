@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from typing import Any, Dict, List, Optional, Tuple
 
-from agentstream.text import replace_surrogates
+from agentstream.text import is_encodable, replace_surrogates
 
 __all__ = ["MAX_DEPTH", "MAX_DIGITS", "as_object", "clean", "find_json", "parse_json", "shown"]
 
@@ -24,6 +25,9 @@ MAX_DIGITS = 1000
 #: So many brackets of a text are tried for a value.
 _MOST_TRIES = 64
 _OPENING = re.compile(r"[{\[]")
+#: The escape of a surrogate.
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_CONTAINERS = (dict, list)
 
 
 def parse_json(text: str) -> Any:
@@ -38,7 +42,7 @@ def parse_json(text: str) -> Any:
         raise ValueError(f"this is not JSON, {exc.msg} at character {exc.pos}") from None
     except RecursionError:
         raise ValueError("they are nested too deeply") from None
-    return clean(value)
+    return clean(value, text)
 
 
 def find_json(text: str) -> List[Any]:
@@ -56,7 +60,7 @@ def find_json(text: str) -> List[Any]:
             return found
         at = start.start()
         try:
-            value, at = decode(text, at)
+            value, end = decode(text, at)
         except json.JSONDecodeError as exc:
             if text[at + 1 : exc.pos].strip():
                 where = f"{exc.msg} at character {exc.pos}"
@@ -65,7 +69,8 @@ def find_json(text: str) -> List[Any]:
         except RecursionError:
             raise ValueError("they are nested too deeply") from None
         else:
-            found.append(clean(value))
+            found.append(clean(value, text, at, end))
+            at = end
     return found
 
 
@@ -124,14 +129,39 @@ _HOOKS: Dict[str, Any] = {
 }
 
 
-def clean(value: Any, depth: int = 0) -> Any:
-    """`value` with U+FFFD for lone surrogates; raises ValueError if it is nested too deeply."""
+def clean(value: Any, text: str, start: int = 0, end: int = sys.maxsize) -> Any:
+    """`value` with U+FFFD for lone surrogates; raises ValueError if it is nested too deeply.
+
+    Args:
+        value: the value.
+        text: the JSON that it was read from, between `start` and `end`.
+    """
+    _check_depth(value)
+    written = text[start:end]
+    has_surrogates = _SURROGATE.search(written) is not None or not is_encodable(written)
+    return _replaced(value) if has_surrogates else value
+
+
+def _check_depth(value: Any) -> None:
+    level, depth = [value], 0
+    while level:
+        level = [
+            inner
+            for outer in level
+            if outer.__class__ in _CONTAINERS
+            for inner in (outer.values() if outer.__class__ is dict else outer)
+            if inner.__class__ in _CONTAINERS
+        ]
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise ValueError(f"they are nested more than {MAX_DEPTH} deep")
+
+
+def _replaced(value: Any) -> Any:
     if isinstance(value, str):
         return replace_surrogates(value)
-    if not isinstance(value, (dict, list)):
-        return value
-    if depth >= MAX_DEPTH:
-        raise ValueError(f"they are nested more than {MAX_DEPTH} deep")
     if isinstance(value, list):
-        return [clean(item, depth + 1) for item in value]
-    return {replace_surrogates(key): clean(item, depth + 1) for key, item in value.items()}
+        return [_replaced(item) for item in value]
+    if isinstance(value, dict):
+        return {replace_surrogates(key): _replaced(item) for key, item in value.items()}
+    return value

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any, Dict, List
 
 import pytest
 from hypothesis import given, strategies as st
 
+from agentstream.llm.output.judge import growing
 from agentstream.schema.growing import NOTHING, GrowingValue
 from agentstream.schema.known import known_of
 from agentstream.schema.output import Output
@@ -18,8 +20,7 @@ PLACES = st.lists(st.integers(0, 10_000), max_size=30)
 
 def grown(value: GrowingValue, pieces: List[str]) -> List[Any]:
     """All values of a text."""
-    found = [value.value() for piece in pieces if value.feed(piece)]
-    return found + [value.value()] if value.flush() else found
+    return [value.value() for piece in pieces if value.feed(piece)]
 
 
 def kept(values: List[Any]) -> List[Any]:
@@ -34,16 +35,13 @@ def test_any_value_cut_anywhere_is_right_and_each_part_a_beginning(pair, places,
     wire = {"value": value} if output.wrapped else value
     text = before + written(wire, a, b) + ("\n```" if "`" in before else "")
     assert output.read(text).value == value
-    growing = output.growing()
+    growth = output.growing()
     found: List[Any] = []
     copies: List[Any] = []
     for piece in cuts(text, places):
-        if growing.feed(piece):
-            found.append(growing.value())
+        if growth.feed(piece):
+            found.append(growth.value())
             copies += kept(found[-1:])
-    if growing.flush():
-        found.append(growing.value())
-        copies += kept(found[-1:])
     assert found == copies  # no later one changed an earlier one
     for earlier, later in zip(found, found[1:]):
         assert is_part(earlier, later)
@@ -126,10 +124,10 @@ def test_a_wrapped_value_may_come_bare_if_it_can_begin_so():
 
 def test_deep_nesting_is_no_trouble():
     text = '{"a":' * 3000 + "1" + "}" * 3000
-    growing = GrowingValue()
+    deep = GrowingValue()
     for piece in (text[:9000], text[9000:]):
-        growing.feed(piece)
-    assert growing.value() is not None
+        deep.feed(piece)
+    assert deep.value() is not None
 
 
 @pytest.mark.parametrize("shape", ["text", "numbers", "records", "keys"])
@@ -143,15 +141,12 @@ def test_long_answers_cost_what_their_length_says(shape):
             "keys": {f"key{at}": at for at in range(size // 20)},
         }[shape]
         text = json.dumps(value)
-        growing, copied, last = GrowingValue(), 0, None
-        for at in range(0, len(text), 4):
-            if growing.feed(text[at : at + 4]):
-                last = growing.value()
-                copied += sum(len(part) for part in last.values() if hasattr(part, "__len__"))
-                copied += len(last)
-        if growing.flush():
-            last = growing.value()
-        assert last == value
+        pieces = (text[at : at + 4] for at in range(0, len(text), 4))
+        copied = 0
+        for last in growing(Output({"type": "object"}), pieces, SimpleNamespace(begun=1)):
+            copied += len(last)
+            copied += sum(len(part) for part in last.values() if hasattr(part, "__len__"))
+        assert is_part(last, value)
         return copied
 
     small, large = work(2**14), work(2**18)

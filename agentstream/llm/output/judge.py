@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Iterable, Iterator, Optional
+from typing import Any, Iterable, Iterator, List, Protocol
 
 from agentstream.errors import OutputInvalid
 from agentstream.llm.finish import Ending, ending_of
 from agentstream.results import ChatResponse
-from agentstream.schema.growing import NOTHING, GrowingValue
+from agentstream.schema.growing import NOTHING
 from agentstream.schema.output import Answer, Output, said
 from agentstream.schema.problems import Invalid, Problem
 
-__all__ = ["Wrong", "growing", "judge"]
+__all__ = ["Answers", "Wrong", "growing", "judge"]
 
 
 class Wrong(Exception):
@@ -63,25 +63,44 @@ def is_cut(response: ChatResponse) -> bool:
     return word is not None and ending_of(word) in (Ending.CUT, Ending.FAILED)
 
 
-def growing(output: Output, texts: Iterable[str], answers: Callable[[], int]) -> Iterator[Any]:
+class Answers(Protocol):
+    """Answers that come one after the other.
+
+    Attributes:
+        begun: how many have begun.
+    """
+
+    begun: int
+
+
+def growing(output: Output, texts: Iterable[str], answers: Answers) -> Iterator[Any]:
     """Yield the value of the answer whose pieces `texts` are, each time it has grown.
 
     Args:
         texts: the pieces, of several answers perhaps.
-        answers: how many answers have begun; with another one the value begins again.
+        answers: with another one the value begins again.
     """
     number = 0
-    value: Optional[GrowingValue] = None
+    value = output.growing()
+    pieces: List[str] = []
+    waiting, due = 0, value.due
     for text in texts:
-        if value is None or answers() != number:
-            number, value = answers(), output.growing()
-        if value.feed(text):
+        if answers.begun != number:
+            number, value = answers.begun, output.growing()
+            pieces.clear()
+            waiting, due = 0, value.due
+        pieces.append(text)
+        waiting += len(text)
+        if waiting < due:
+            continue
+        if value.feed("".join(pieces)):
             yield value.value()
+        pieces.clear()
+        waiting, due = 0, value.due
 
 
 def _so_far(output: Output, text: str) -> Any:
     value = output.growing()
     value.feed(text)
-    value.flush()
     found = value.value()
     return None if found is NOTHING else found

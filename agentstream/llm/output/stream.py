@@ -22,14 +22,14 @@ class _Asking:
     """The answers to one request, the last of which is right.
 
     Attributes:
-        answers: how many have been asked for.
+        begun: how many have been asked for.
         deltas: the last one's.
         answer: its value; None before it is known.
     """
 
     def __init__(self, send: Send, request: ChatRequest, model: str, cancel: CancelToken) -> None:
         self.output: Output = request.output
-        self.answers = 0
+        self.begun = 0
         self.answer: Optional[Answer] = None
         self._send = send
         self._request = request
@@ -41,14 +41,14 @@ class _Asking:
 
     def _ask(self, request: ChatRequest) -> None:
         self.deltas: DeltaStream = as_delta_stream(self._send(request, self._cancel), self._model)
-        self.answers += 1
+        self.begun += 1
 
     def response(self) -> ChatResponse:
         """The last answer, with its value and the usage of all."""
         response = self.deltas.response
         return response._replace(
             value=None if self.answer is None else self.answer.value,
-            usage=self._usage + response.usage if self.answers > 1 else response.usage,
+            usage=self._usage + response.usage if self.begun > 1 else response.usage,
             warnings=(*self._warnings, *response.warnings),
         )
 
@@ -62,11 +62,11 @@ class _Asking:
                 wrong = self._judge()
                 if wrong is None:
                     return
-                if wrong.cut or self.answers > self.output.retries:
+                if wrong.cut or self.begun > self.output.retries:
                     raise wrong.error()
                 self._ask_again(wrong)
         except AgentStreamError as error:
-            if self.answers > 1 and error.partial is not None:
+            if self.begun > 1 and error.partial is not None:
                 error.partial = self.response()
             raise
         finally:
@@ -87,7 +87,7 @@ class _Asking:
         self._usage += response.usage
         self._warnings = (
             *self._warnings,
-            f"answer {self.answers} was no {self.output.name} and was asked for again: "
+            f"answer {self.begun} was no {self.output.name} and was asked for again: "
             + "; ".join(said(wrong.problems)),
         )
         self.deltas.close()
@@ -128,7 +128,7 @@ class OutputStream(TextStream):
     def values(self) -> Iterator[Any]:
         """See `TextStream.values`."""
         asking = self._asking
-        yield from growing(asking.output, self, lambda: asking.answers)
+        yield from growing(asking.output, self, asking)
         if asking.answer is not None:
             yield asking.answer.value
 
