@@ -23,6 +23,7 @@ from agentstream.workflow.definition import Step, Workflow, takes_two
 from agentstream.workflow.shapes import Branch, Map, Parallel, Repeat
 from agentstream.workflow_files.conditions import Condition
 from agentstream.workflow_files.importing import Importer
+from agentstream.workflow_files.output import find_output
 from agentstream.workflow_files.parts import inert_tool
 from agentstream.workflow_files.problems import Path, Problems
 from agentstream.workflow_files.spec import AgentSpec, ClientSpec, FileSpec, StepSpec, ToolSpec
@@ -235,9 +236,10 @@ class _LiveParts(Parts):
 
     def _import(self, importer: Importer, problems: Problems, where: Path, source: str) -> None:
         try:
-            found = importer.find(source)
+            is_type = where[-1] == "output"
+            found = find_output(importer, source) if is_type else importer.find(source)
         except ConfigError as error:
-            problems.add(where, str(error))
+            problems.add(where, error.reason if error.setting == "output" else str(error))
             return
         self._found[source] = found
 
@@ -281,10 +283,12 @@ class _LiveParts(Parts):
                 else self._clients[spec.client]
             )
             approve = {} if spec.approve is None else {"approve": self._found[spec.approve]}
+            output = spec.output
             self._agents[name] = Agent(
                 name,
                 client=client,
                 tools=[self._tools[t] for t in spec.tools],
+                output=self._found[output] if isinstance(output, str) else output,
                 **with_limits(spec.settings),
                 **approve,
             )

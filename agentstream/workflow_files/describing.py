@@ -90,6 +90,8 @@ def _agent(agent: AgentSpec) -> str:
         if key not in ("system_prompt", "extra", "response_format"):
             said.append(f"{key} {_number(value)}")
     said += [key for key in ("extra", "response_format") if key in agent.settings]
+    if agent.output is not None:
+        said.append(f"answers with {agent.output if isinstance(agent.output, str) else 'a schema'}")
     if agent.tools:
         said.append(f"tools {', '.join(agent.tools)}")
     if agent.approve is not None:

@@ -81,7 +81,7 @@ class WorkflowFile(FileSpec):
 def load_workflow(path: Union[str, os.PathLike[str]], set: Overrides = ()) -> WorkflowFile:
     """Read and check a workflow file; see docs/workflow-files.rst for the format.
 
-    Reads this file and the workflow files that it names, and nothing else: no
+    Reads this file and the workflow files and schemas that it names, and nothing else: no
     module is imported, no variable of the environment read, no code run.
 
     Args:
@@ -141,7 +141,9 @@ class _Loader:
         tools = self._each(named["tools"], read_tool)
         agents = self._each(
             named["agents"],
-            lambda inner, key: read_agent(inner, key, given["clients"], given["tools"]),
+            lambda inner, key: read_agent(
+                inner, key, given["clients"], given["tools"], os.path.dirname(label)
+            ),
         )
         nested: Dict[str, WorkflowFile] = {}
 

@@ -37,8 +37,19 @@ class Importer:
         """What can be called under that name.
 
         Raises:
-            ConfigError: the module is not there, or fails; the name is not there,
-                or cannot be called.
+            ConfigError: as `find_any`; or it cannot be called.
+        """
+        found = self.find_any(source)
+        if not callable(found):
+            raise ConfigError(f"{source} is of type {type(found).__name__}: it cannot be called")
+        check_function(found, source)
+        return found
+
+    def find_any(self, source: str) -> Any:
+        """What has that name.
+
+        Raises:
+            ConfigError: the module is not there, or fails; the name is not there.
         """
         name, _, attribute = source.partition(":")
         found: Any = self._module(name)
@@ -49,9 +60,6 @@ class Importer:
                 close = difflib.get_close_matches(part, [n for n in dir(found) if n[0] != "_"], 1)
                 hint = f"; did you mean {close[0]!r}?" if close else ""
                 raise ConfigError(f"{name} has no {part!r}{hint}") from None
-        if not callable(found):
-            raise ConfigError(f"{source} is of type {type(found).__name__}: it cannot be called")
-        check_function(found, source)
         return found
 
     def _module(self, name: str) -> Any:

@@ -17,6 +17,7 @@ from agentstream.llm.settings import Limits, Retries, Timeouts
 from agentstream.llm.transport import check_header, check_url, secrets_in
 from agentstream.providers import DEFAULT, EMBEDDED, PROVIDERS
 from agentstream.tools import Tool
+from agentstream.workflow_files.output import read_output
 from agentstream.workflow_files.problems import (
     FLAG,
     JSON_TABLE,
@@ -265,9 +266,13 @@ _AGENT = {
 
 
 def read_agent(
-    table: Table, name: str, clients: Mapping[str, object], tools: Mapping[str, object]
+    table: Table,
+    name: str,
+    clients: Mapping[str, object],
+    tools: Mapping[str, object],
+    folder: str,
 ) -> AgentSpec:
-    """The agent of a table, which may name those clients and tools."""
+    """The agent of a table, which may name those clients and tools, and files in `folder`."""
     client = _client_of(table, clients)
     named = _tools_of(table, tools)
     if not name:
@@ -277,12 +282,13 @@ def read_agent(
     approve = table.get("approve", TEXT)
     if approve is not None:
         check_import(table, "approve", approve)
+    output = read_output(table, folder)
     table.done({"prompt": "is a step's: an agent's instructions are its system"})
     if "system" in settings:
         if "system_prompt" in settings:
             table.refuse("system_prompt", "is another name for system: give one of them")
         settings["system_prompt"] = settings.pop("system")
-    return AgentSpec(name, client, tuple(named), settings, approve)
+    return AgentSpec(name, client, tuple(named), settings, approve, output)
 
 
 def _client_of(table: Table, clients: Mapping[str, object]) -> Optional[str]:

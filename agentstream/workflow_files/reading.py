@@ -5,6 +5,7 @@ Opens the one file that it is told to; what the tables mean is not known here.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
@@ -19,7 +20,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["SECTIONS", "Overrides", "override", "read_tables"]
+__all__ = ["SECTIONS", "Overrides", "override", "read_json", "read_tables"]
 
 #: The keys of a file.
 SECTIONS = ("name", "input", "context", "clients", "agents", "tools", "steps")
@@ -51,7 +52,19 @@ def read_tables(path: str) -> Dict[str, Any]:
         raise ConfigError(f"{path}: {place}{what}") from None
 
 
-def _bytes(path: str) -> bytes:
+def read_json(path: str) -> Any:
+    """The JSON value that a file holds.
+
+    Raises:
+        ConfigError: with the path; it cannot be read, is no JSON, or too long.
+    """
+    try:
+        return json.loads(_bytes(path, "JSON schema").decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: it is no JSON: {error}") from None
+
+
+def _bytes(path: str, what: str = "workflow file") -> bytes:
     data = None
     try:
         if stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe might take for ever
@@ -63,9 +76,9 @@ def _bytes(path: str) -> bytes:
         raise ConfigError(f"{path!r}: it cannot be read: that is no file's name") from None
     if data is None:
         kind = "a folder" if os.path.isdir(path) else "no regular file"
-        raise ConfigError(f"{path}: it is {kind}, not a workflow file")
+        raise ConfigError(f"{path}: it is {kind}, not a {what}")
     if len(data) > _MOST:
-        raise ConfigError(f"{path}: it has more than 1 MiB: that is no workflow file")
+        raise ConfigError(f"{path}: it has more than 1 MiB: that is no {what}")
     return data
 
 

@@ -42,13 +42,20 @@ class ClientSpec(NamedTuple):
 
 
 class AgentSpec(NamedTuple):
-    """An agent of a file; `client` None: that of whoever runs the file."""
+    """An agent of a file.
+
+    Attributes:
+        client: None for that of whoever runs the file.
+        output: the JSON schema of its answer, or where its type is imported from; None
+            for a text.
+    """
 
     name: str
     client: Optional[str]
     tools: Tuple[str, ...]
     settings: Dict[str, Any]
     approve: Optional[str]
+    output: Any = None
 
 
 class ToolSpec(NamedTuple):
@@ -172,6 +179,8 @@ class FileSpec:
             found += [(("tools", t, "import"), self.tools[t].source) for t in agent.tools]
             if agent.approve is not None:
                 found.append((("agents", agent.name, "approve"), agent.approve))
+            if isinstance(agent.output, str):
+                found.append((("agents", agent.name, "output"), agent.output))
         found += self.functions
         return tuple({source: (where, source) for where, source in reversed(found)}.values())[::-1]
 
