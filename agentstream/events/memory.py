@@ -15,7 +15,7 @@ from agentstream import checks, threads
 from agentstream.events import accessors
 from agentstream.events.entry import check_id, check_reason, check_size
 from agentstream.events.model import TERMINAL, Event, EventType, FrozenDict, make_event
-from agentstream.events.store import Bounds, EventStore, RunState, end_of
+from agentstream.events.store import Bounds, EventStore, RunState, end_of, first_line
 
 __all__ = ["MemoryStore"]
 
@@ -35,7 +35,7 @@ class _Kept:
 class _State:
     """What is known of a run, though its events may be gone."""
 
-    __slots__ = ("end", "ended", "name", "parent", "started", "usage")
+    __slots__ = ("end", "ended", "input", "name", "parent", "started", "usage")
 
     def __init__(self, parent: Optional[str]) -> None:
         self.parent = parent
@@ -44,6 +44,7 @@ class _State:
         self.end: Optional[EventType] = None
         self.ended: Optional[float] = None
         self.usage: Optional[Mapping[str, Any]] = None
+        self.input: Optional[str] = None
 
 
 class MemoryStore(EventStore):
@@ -77,6 +78,13 @@ class MemoryStore(EventStore):
         super().claim(workflow_id, parent_workflow_id)
         with self._lock:
             self._know(workflow_id, parent_workflow_id)
+
+    def note_input(self, workflow_id: str, text: str) -> None:
+        """See `EventStore.note_input`."""
+        with self._lock:
+            state = self._states.get(workflow_id)
+            if state is not None:
+                state.input = text
 
     def append(self, fields: Tuple[Any, ...]) -> Event:
         """See `EventStore.append`; the position is given at once.
@@ -153,6 +161,8 @@ class MemoryStore(EventStore):
         if not kept.events:
             del self._workflows[workflow_id]
             self._gone[workflow_id] = kept.last
+            if workflow_id in self._states:
+                self._states[workflow_id].input = None
             _forget_oldest(self._gone, self._capacity)
 
     # --- reading ----------------------------------------------------------------------------
@@ -215,7 +225,7 @@ class MemoryStore(EventStore):
         """See `EventStore.runs`."""
         return self._steady(
             lambda: [
-                self._run_state(workflow_id, state)
+                self._run_state(workflow_id, state, first_line(state.input))
                 for workflow_id, state in _newest(self._states, limit)
             ]
         )
@@ -224,10 +234,12 @@ class MemoryStore(EventStore):
         """See `EventStore.run`."""
         with self._lock:
             known = self._states.get(workflow_id)
-            state = None if known is None else self._run_state(workflow_id, known)
+            state = None
+            if known is not None:
+                state = self._run_state(workflow_id, known, known.input)
         return None if state is None else state.with_end(end_of(self, state))
 
-    def _run_state(self, workflow_id: str, state: _State) -> RunState:
+    def _run_state(self, workflow_id: str, state: _State, input: Optional[str]) -> RunState:
         kept = self._workflows.get(workflow_id)
         return RunState(
             workflow_id,
@@ -238,6 +250,7 @@ class MemoryStore(EventStore):
             state.ended,
             self._gone.get(workflow_id, 0) if kept is None else kept.last,
             state.usage,
+            input=input,
         )
 
     def request_stop(self, workflow_id: str, reason: str) -> bool:

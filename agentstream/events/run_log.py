@@ -23,6 +23,9 @@ class Publisher(Protocol):
     def open_log(self, workflow_id: str, parent_workflow_id: Optional[str] = None) -> RunLog:
         """Begin another workflow's log."""
 
+    def note_input(self, workflow_id: str, text: str) -> None:
+        """Keep what a run is given."""
+
 
 class RunLog:
     """The writer of one workflow's events; a workflow has one.
@@ -77,6 +80,13 @@ class RunLog:
         if stream._settle is not None and event is not None and event[0] is not None:
             stream._settle(event)
         return event
+
+    def note_input(self, text: str) -> None:
+        """Keep what the run is given, for `RunState.input`, where its stream keeps inputs.
+
+        Comes before the first event.  It is no event: no subscriber is told.
+        """
+        self._stream.note_input(self.workflow_id, text)
 
     def open_child(self, workflow_id: str) -> RunLog:
         """Begin the log of a run within this one, whose events name this one as their parent.

@@ -30,6 +30,8 @@ class Bounds(NamedTuple):
     last: int
 
 
+#: Characters of a run's input that a list of runs has.
+_MOST_LISTED = 200
 #: Fields that only the state of a single run has.
 _OF_ONE = ("output", "error")
 
@@ -50,6 +52,8 @@ class RunState(NamedTuple):
             had said.  None in a list of runs, and where its last event is gone.
         error: why it did not complete: "StallTimeout: ...", or the reason of the stop.
             None of one that did, in a list of runs, and where its last event is gone.
+        input: what it was given, as text, if that is kept (`EventStream.keep_inputs`); in
+            a list of runs its first line, up to 200 characters of it.
     """
 
     workflow_id: str
@@ -62,6 +66,7 @@ class RunState(NamedTuple):
     usage: Optional[Mapping[str, Any]]
     output: Any = None
     error: Optional[str] = None
+    input: Optional[str] = None
 
     def listed(self) -> Dict[str, Any]:
         """The state as a list of runs has it: a dict without `output` and `error`."""
@@ -74,6 +79,12 @@ class RunState(NamedTuple):
         return self._replace(
             output=thaw(end.data.get("output")), error=accessors.why(end.type, end.data)
         )
+
+
+def first_line(text: Optional[str]) -> Optional[str]:
+    """The first line of a run's input that has any text, as lists of runs have it."""
+    lines = (text or "").strip().splitlines()
+    return None if text is None else lines[0].strip()[:_MOST_LISTED] if lines else ""
 
 
 def end_of(store: EventStore, state: RunState) -> Optional[Event]:
@@ -160,6 +171,14 @@ class EventStore(ABC):
 
         Raises:
             LogError: it could not be.
+        """
+
+    # For stores that tell what a run was given.
+
+    def note_input(self, workflow_id: str, text: str) -> None:  # noqa: B027
+        """Keep what a claimed run is given, for `RunState.input`; comes before its first event.
+
+        It goes when the last of the run's events goes.
         """
 
     # For stores that several processes share.

@@ -42,6 +42,7 @@ from agentstream.events.store import EventStore
 from agentstream.events.subscribers import Subscribers
 from agentstream.events.subscription import CLOSE_S, Subscription
 from agentstream.events.tail import StreamTail
+from agentstream.text import replace_surrogates
 
 __all__ = ["EventStream", "RunLog", "Subscription"]
 
@@ -54,12 +55,15 @@ class EventStream:
 
     Args:
         store: where events are kept; default `MemoryStore()`.
+        keep_inputs: keep what runs are given, beside their events, as `RunState.input`:
+            the page of runs shows it.  Events never hold it.
     """
 
     _exit_order = 1  # after the runtimes, whose last events it delivers
 
-    def __init__(self, store: Optional[EventStore] = None) -> None:
+    def __init__(self, store: Optional[EventStore] = None, *, keep_inputs: bool = True) -> None:
         checks.instance("store", store, EventStore, optional=True)
+        self.keep_inputs: bool = checks.flag("keep_inputs", keep_inputs)
         self.store = store or MemoryStore()
         self._lock = StreamLock()
         self._publishing = False  # whoever holds the lock is in the middle of an append
@@ -109,6 +113,11 @@ class EventStream:
         with self._lock:
             self._logs[workflow_id] = log
         return log
+
+    def note_input(self, workflow_id: str, text: str) -> None:
+        """See `RunLog.note_input`."""
+        if self.keep_inputs:
+            self.store.note_input(workflow_id, replace_surrogates(text))
 
     def append(
         self,

@@ -37,6 +37,7 @@ from agentstream.runtime.options import (
     as_workflow,
 )
 from agentstream.workflow import Workflow
+from agentstream.workflow.progress import input_as_text
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -196,6 +197,7 @@ class Runtime:
         lock = None if options.lock is None else NamedLock(options.lock)
         try:
             log = self._open_log(options.workflow_id, parent)
+            log.note_input(input_as_text(input))
             run = SubmittedRun(workflow, input, log, options, host=self._host, lock=lock)
         except BaseException:
             if lock is not None:

@@ -374,7 +374,7 @@ def _as_event(text: str) -> Event:
 
 
 #: Fields of a `RunState` that servers of 0.1 do not send.
-_LATER = ("output", "error")
+_LATER = ("output", "error", "input")
 
 
 def _as_state(fields: Dict[str, Any]) -> RunState:
@@ -389,6 +389,8 @@ def _as_state(fields: Dict[str, Any]) -> RunState:
     _as_place(state.last_offset)
     if not isinstance(state.name, str) or not isinstance(state.status, str):
         raise TypeError("a name and a status are texts")
+    if not isinstance(state.input, (str, type(None))):
+        raise TypeError("an input is a text")
     return state
 
 

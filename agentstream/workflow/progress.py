@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from agentstream.events.model import freeze
 from agentstream.results import StepResult, Usage
 from agentstream.schema.plain import plain
+from agentstream.text import as_text, safe_str
 
 if TYPE_CHECKING:
     from agentstream.agent.run import AgentRun
     from agentstream.workflow.definition import Step
 
-__all__ = ["StepState", "last_finish_reason", "named_warnings", "to_json"]
+__all__ = ["StepState", "input_as_text", "last_finish_reason", "named_warnings", "to_json"]
+
+#: Characters of a run's input that are kept.
+_MOST_INPUT = 100_000
 
 
 class StepState:
@@ -165,3 +169,12 @@ def to_json(value: Any) -> Any:
         return freeze(plain(value))
     except Exception:  # noqa: BLE001 - it contains itself, or is somebody's own class
         return f"<{type(value).__name__}>"
+
+
+def input_as_text(value: Any) -> str:
+    """A run's input as a person reads it; of a message's parts the texts, and "[image_url]"."""
+    if isinstance(value, list) and value and all(isinstance(part, Mapping) for part in value):
+        if all(isinstance(part.get("type"), str) for part in value):
+            texts = (part.get("text") or f"[{part['type']}]" for part in value)
+            return "\n".join(map(safe_str, texts))[:_MOST_INPUT]
+    return as_text(to_json(value))[:_MOST_INPUT]

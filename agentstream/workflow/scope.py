@@ -28,7 +28,7 @@ from agentstream.workflow.branches import Outcome, first_failure, linked, side_b
 from agentstream.workflow.context import answered, as_content, fill
 from agentstream.workflow.definition import Step, Workflow, takes_two
 from agentstream.workflow.host import RunHost
-from agentstream.workflow.progress import StepState
+from agentstream.workflow.progress import StepState, input_as_text
 
 __all__ = ["Execution", "Scope"]
 
@@ -243,6 +243,7 @@ class Scope:
         state: Optional[StepState] = None,
     ) -> Any:
         """Run a workflow within this run; `state` is told its steps."""
+        log.note_input(input_as_text(input))
         with linked(cancel) as token:
             inner = self._execution.inner(workflow, log, token)
             if state is not None:

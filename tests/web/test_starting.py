@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any, Dict, Iterator
 
 import pytest
 import requests
 
-from agentstream import Agent, Runtime, Step, Workflow
+from agentstream import Agent, EventStream, Runtime, SqliteStore, Step, Workflow
 from agentstream.testing import ScriptedServer, text_chunks
 from agentstream.web import Registered
 from tests.kit.browser import Browser, browser  # noqa: F401
@@ -138,3 +139,48 @@ def test_each_run_has_a_context_of_its_own() -> None:
             begun = requests.post(url + "workflows", json={"workflow": "one"}).json()
             requests.get(url + f"workflows/{begun['workflow_id']}/stream").raise_for_status()
     assert seen == [{"tone": "warm"}] * 2
+
+
+# --- what runs are given ------------------------------------------------------------------------
+
+LETTER = "\n  Where is my parcel?  \n" + "It should have come. " * 40
+
+
+def test_each_runs_input_is_in_the_list_and_in_its_header(page: Browser, tmp_path: Any) -> None:  # noqa: F811
+    agent = Agent("writer", client=saying("Good ", "evening."))
+    inner = Workflow("inner", [agent])
+    store = SqliteStore(tmp_path / "runs.db")
+    with Runtime(event_stream=EventStream(store)) as runtime, serving(runtime) as url:
+        runtime.run(Workflow("outer", [str.upper, inner]), "short", workflow_id="short")
+        runtime.run(agent, LETTER, workflow_id="long")
+        page.open(url + "#short")
+        state(page, "completed")
+        rows = page.texts("#runs .input")
+        assert rows == ["Where is my parcel?", "short", "SHORT"]
+        assert page.shown("#run-input-text")
+        assert page.text("#run-input-text") == "short"
+        page.open(url + "#long")
+        page.wait_text("#run-input-text", LETTER)
+        assert not page.shown("#run-input-text"), "what is long is folded"
+        page.click("#run-input summary")
+        assert page.shown("#run-input-text")
+
+
+def test_a_run_that_is_still_queued_shows_its_input(page: Browser, tmp_path: Any) -> None:  # noqa: F811
+    gate = threading.Event()
+
+    def wait(text: str) -> str:
+        gate.wait(10)
+        return text
+
+    store = SqliteStore(tmp_path / "runs.db")
+    stream = EventStream(store)
+    with Runtime(event_stream=stream, max_workers=1) as runtime, serving(runtime) as url:
+        first = runtime.submit(Workflow("first", [wait]), "one")
+        second = runtime.submit(Workflow("second", [str.upper]), "<b>two</b>")
+        page.open(url + "#" + second.workflow_id)
+        state(page, "queued")
+        gate.set()
+        state(page, "completed")
+        page.wait_text("#run-input-text", "<b>two</b>")
+        first.result(5)

@@ -150,11 +150,16 @@ class Reader:
     def states(self, rest: str, value: Any) -> List[RunState]:
         """The runs that `rest` of a query with one value asks for; the log's notes are none."""
         found = self.all(
-            "SELECT workflow_id, parent, name, status, started, ended, last, usage FROM runs "
-            f"WHERE NOT (status = 'closed' AND owner IS NULL) {rest}",
+            "SELECT workflow_id, parent, name, status, started, ended, last, usage, "
+            f"{self._input()} FROM runs WHERE NOT (status = 'closed' AND owner IS NULL) {rest}",
             value,
         )
         return [_state(row) for row in found]
+
+    def _input(self) -> str:
+        """What gives a run's input; a log of 0.1 that cannot be written has none."""
+        there = self.one("SELECT 1 FROM sqlite_master WHERE name = ?", "inputs")
+        return "(SELECT text FROM inputs WHERE run = runs.id)" if there else "NULL"
 
     # --- the end, and fork ------------------------------------------------------------------
 
@@ -185,10 +190,12 @@ class Reader:
 
 
 def _state(row: Tuple[Any, ...]) -> RunState:
-    workflow_id, parent, name, status, started, ended, last, usage = row
+    workflow_id, parent, name, status, started, ended, last, usage, input = row
     if started is not None and ended is not None:
         ended = max(started, ended)  # the clock may have been set back in between
-    return RunState(workflow_id, parent, name, status, started, ended, last, _usage(usage))
+    return RunState(
+        workflow_id, parent, name, status, started, ended, last, _usage(usage), input=input
+    )
 
 
 def _usage(text: Optional[str]) -> Optional[FrozenDict]:

@@ -50,6 +50,12 @@ class Retention:
         keep = min(keep, stop)
         if keep > first:
             connection.execute("DELETE FROM events WHERE position < ?", (keep,))
+            # Of runs older than those whose events are left: later ones have theirs.
+            connection.execute(
+                "DELETE FROM inputs WHERE run < ifnull((SELECT run FROM events ORDER BY position "
+                "LIMIT 1), (SELECT max(id) + 1 FROM runs)) AND NOT EXISTS "
+                "(SELECT 1 FROM events WHERE run = inputs.run)"
+            )
         return bool(keep == stop < end)
 
 

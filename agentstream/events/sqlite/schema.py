@@ -38,6 +38,8 @@ CREATE TABLE events (
 CREATE UNIQUE INDEX events_of_run ON events (run, offset);
 CREATE TABLE stops (workflow_id TEXT PRIMARY KEY, reason TEXT NOT NULL) WITHOUT ROWID;
 """
+#: Beside the others, and no version of theirs: who does not know it misses nothing.
+_INPUTS = "CREATE TABLE IF NOT EXISTS inputs (run INTEGER PRIMARY KEY, text TEXT NOT NULL)"
 
 #: version -> the script that makes the next one of it.
 _STEPS: Dict[int, str] = {}
@@ -66,6 +68,8 @@ def prepare(file: LogFile, connection: sqlite3.Connection) -> bytes:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+    if not file.read_only:
+        connection.execute(_INPUTS)
     log_id = connection.execute("SELECT value FROM meta WHERE key = 'log_id'").fetchone()
     last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
     if log_id is None or last is None:

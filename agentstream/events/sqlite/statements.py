@@ -31,11 +31,22 @@ _INSERT = (
 class Run:
     """A workflow that this process writes."""
 
-    __slots__ = ("committed", "ended", "id", "last", "owner", "parent", "refused", "workflow_id")
+    __slots__ = (
+        "committed",
+        "ended",
+        "id",
+        "input",
+        "last",
+        "owner",
+        "parent",
+        "refused",
+        "workflow_id",
+    )
 
     def __init__(self, workflow_id: str, parent: Optional[str]) -> None:
         self.workflow_id = workflow_id
         self.parent = parent
+        self.input: Optional[str] = None  # to be written with the first event
         self.id: Optional[int] = None  # None: not in the log's table yet
         self.owner: Optional[int] = None
         self.last = 0  # the offset appended last
@@ -80,7 +91,7 @@ def write_events(connection: sqlite3.Connection, runs: Dict[str, Run], batch: Li
         [(last, runs[name].id) for name, last in reached.items()],
     )
     for event in notable:
-        _note_state(connection, runs[event[4]].id, event)
+        _note_state(connection, runs[event[4]], event)
     return position
 
 
@@ -112,14 +123,16 @@ def _state_of(connection: sqlite3.Connection, run: Run) -> Any:
     ).fetchone()
 
 
-def _note_state(connection: sqlite3.Connection, run: Optional[int], event: Event) -> None:
+def _note_state(connection: sqlite3.Connection, run: Run, event: Event) -> None:
     if event.offset == 1:
+        if run.input is not None:
+            connection.execute("INSERT OR REPLACE INTO inputs VALUES (?, ?)", (run.id, run.input))
         connection.execute(
             "UPDATE runs SET status = 'running', started = ?, name = ? WHERE id = ?",
             (
                 None if event.type in TERMINAL else event.timestamp,  # None: it never began
                 accessors.text(event.data, "workflow"),
-                run,
+                run.id,
             ),
         )
     if event.type in TERMINAL:
@@ -130,7 +143,7 @@ def _note_state(connection: sqlite3.Connection, run: Optional[int], event: Event
                 _STATUS[event.type],
                 event.timestamp,
                 None if usage is None else rows.encode(usage),
-                run,
+                run.id,
             ),
         )
         connection.execute("DELETE FROM stops WHERE workflow_id = ?", (event.workflow_id,))

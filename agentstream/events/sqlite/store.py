@@ -31,7 +31,7 @@ from agentstream.events.sqlite.retention import Retention
 from agentstream.events.sqlite.statements import Run
 from agentstream.events.sqlite.stop_requests import StopRequests
 from agentstream.events.sqlite.writer import Writer
-from agentstream.events.store import Bounds, EventStore, RunState, StopCallback, end_of
+from agentstream.events.store import Bounds, EventStore, RunState, StopCallback, end_of, first_line
 
 __all__ = ["SqliteStore"]
 
@@ -206,6 +206,12 @@ class SqliteStore(EventStore):
         run.owner = statements.enter(connection, lease)
         statements.claim(connection, run)
 
+    def note_input(self, workflow_id: str, text: str) -> None:
+        """See `EventStore.note_input`: it is committed with the run's first event."""
+        run = self._writer.runs.get(workflow_id)
+        if run is not None:
+            run.input = text
+
     def _check_writable(self) -> None:
         if self._file.read_only:
             raise LogError(f"the log {self._file.path} was opened for reading only")
@@ -285,7 +291,8 @@ class SqliteStore(EventStore):
     def runs(self, *, limit: int = 100) -> List[RunState]:
         """See `EventStore.runs`."""
         self._contents.refresh()
-        return self._reader.states("ORDER BY id DESC LIMIT ?", limit)
+        found = self._reader.states("ORDER BY id DESC LIMIT ?", limit)
+        return [state._replace(input=first_line(state.input)) for state in found]
 
     def run(self, workflow_id: str) -> Optional[RunState]:
         """See `EventStore.run`."""

@@ -6,7 +6,7 @@
     'agent_llm_request_retried', 'agent_llm_request_completed', 'agent_llm_request_failed', 'tool_call_started', 'tool_call_completed', 'tool_call_failed',
     'system_warning', 'system_error', 'events_missed',
   ];
-  const POLL_MS = 2000, MOST_BACKOFF_MS = 15000, NEAR_END = 48, MOST_OUTPUT = 20000;
+  const POLL_MS = 2000, MOST_BACKOFF_MS = 15000, NEAR_END = 48, MOST_OUTPUT = 20000, LONG_INPUT = 400;
   // Mounted in another app the page is not at "/".
   const base = location.pathname.replace(/\/?$/, '/');
   const $ = (id) => document.getElementById(id);

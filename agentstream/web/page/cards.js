@@ -295,6 +295,7 @@
     document.title = `${view.over ? '' : '● '}${name} – agentstream`;
     put($('run-name'), name);
     badge($('run-state'), view.status);
+    showInput(view.input);
     show($('stop'), !view.over);
     show($('latest'), !view.over && !view.follow && view.restore === null && !$('run').hidden);
     const end = view.ended ?? (view.over ? null : now());
@@ -306,6 +307,15 @@
       ['tokens', view.tokens &&
         `${view.tokens.estimated ? '≈ ' : ''}${number(view.tokens.total_tokens)}`],
     ]);
+  }
+  /** What the run was given: whole, and folded if it is long. */
+  function showInput(text) {
+    const long = text.length > LONG_INPUT || text.split('\n', 6).length > 5;
+    show($('run-input'), Boolean(text));
+    if ($('run-input-text').textContent === text) return;
+    put($('run-input-text'), text);
+    put($('run-input-about'), long ? `${number(text.length)} characters` : '');
+    $('run-input').open = !long;
   }
   function badge(node, status) {
     if (node.dataset.status === status) return;

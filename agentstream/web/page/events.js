@@ -27,6 +27,7 @@
       view.name = data.workflow || view.name;
       view.started = event.timestamp;
       if (view.status === 'queued') view.status = 'running';
+      if (!view.input) learnInput(view);
       (data.steps || []).forEach((step, i) => {
         view.kinds.set(String(i), step.kind);
         chip(String(i), step.name, 'pending');

@@ -115,13 +115,15 @@
   function makeRow(run) {
     return make('li', {}, make('a', { href: `#${encodeURIComponent(run.workflow_id)}` },
       make('span', { className: 'dot' }), make('span', { className: 'name' }), make('time'),
-      make('span', { className: 'about' })));
+      make('span', { className: 'input', dir: 'auto' }), make('span', { className: 'about' })));
   }
   function fillRow(row, run, inner) {
-    const [, name, time, about] = row.firstChild.children;
+    const [, name, time, input, about] = row.firstChild.children;
     row.className = run.status + (inner ? ' inner' : '');
     put(name, run.name || run.workflow_id);
     names.set(run.workflow_id, run.name);
+    put(input, run.input || '');
+    show(input, Boolean(run.input));
     if (run.started_at) {
       time.dateTime = new Date(run.started_at * 1000).toISOString();
       put(time, ago(run.started_at));

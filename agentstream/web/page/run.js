@@ -16,6 +16,7 @@
       this.started = null;
       this.ended = null;
       this.tokens = null;
+      this.input = '';
       this.cards = new Map();
       this.chips = new Map();
       this.kinds = new Map();     // of steps, by their place: "1", "1.facts"
@@ -98,6 +99,7 @@
     mine.name = mine.name || state.name;
     mine.started = mine.started || state.started_at;
     mine.parent = state.parent_workflow_id;
+    if (typeof state.input === 'string') mine.input = state.input;
     if (mine.follow === null) mine.follow = state.ended_at === null;
     if (state.status === 'queued') mine.status = 'queued';
     show($('note'), false); show($('run'), true); show($('login'), false);
@@ -111,6 +113,14 @@
       connect(mine);
     }
     showRun();
+  }
+
+  /** A run's input is in the log from its first event on. */
+  async function learnInput(mine) {
+    const state = await ask(address(mine.id)).catch(() => null);
+    if (view !== mine || typeof state?.input !== 'string') return;
+    mine.input = state.input;
+    wake();
   }
 
   function later(mine) {
