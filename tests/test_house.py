@@ -24,9 +24,15 @@ PROJECT = pathlib.Path(__file__).parent.parent
 #: The rooms, values below: each sees those before it.  Every import counts, those within a
 #: function and those for annotations only too.
 ROOMS: List[str] = [
+<<<<<<< HEAD
     *("_version", "text", "results", "errors", "cancel", "checks", "threads"),
     *("schema", "tools", "llm", "events", "agent", "workflow", "runtime"),
     *("local", "providers", "workflow_files", "console", "web", "cli", "testing"),
+=======
+    *("_version", "results", "text", "errors", "cancel", "checks", "threads"),
+    *("tools", "llm", "events", "agent", "workflow", "runtime"),
+    *("local", "providers", "mcp", "workflow_files", "console", "web", "cli", "testing"),
+>>>>>>> 70eac94 (Tools of MCP servers in plain threads: stdio and HTTP, both generations of the protocol)
     *("config", "__main__", "__init__"),
 ]
 #: Neighbours that know nothing of each other.
@@ -182,6 +188,12 @@ ENVIRONMENT = {"os.environ", "os.getenv", "os.environb"}
 VARIABLES = {
     "llm/clients.py": ("OPENAI_API_KEY", "OPENAI_BASE_URL"),
     "llm/anthropic/client.py": ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"),
+    # What a program needs, and no key: an MCP server's process inherits nothing else.
+    "mcp/environment.py": (
+        *("APPDATA", "COMSPEC", "HOME", "LANG", "LC_ALL", "LOCALAPPDATA", "LOGNAME", "PATH"),
+        *("PATHEXT", "PROGRAMFILES", "SHELL", "SYSTEMDRIVE", "SYSTEMROOT", "TEMP", "TERM"),
+        *("TMPDIR", "TZ", "USER", "USERNAME", "USERPROFILE"),
+    ),
 }
 
 

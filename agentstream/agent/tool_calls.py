@@ -105,6 +105,8 @@ class _Task(_Background):
             result = self.tool.call(self.arguments, self.token, context)
             refuse_async(result)
             self.text = to_text(result, limit)
+        except ToolError as error:  # in the tool's own words, meant for the model
+            self.problem = safe_str(error, _SAID) or "the tool failed"
         except BaseException as error:
             logger.debug("tool %.80r failed", self.call.name, exc_info=True)
             self.problem = f"the tool raised {type(error).__name__}"

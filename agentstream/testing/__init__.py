@@ -7,6 +7,8 @@ pytest is not needed; ready-made fixtures are in `agentstream.testing.pytest_plu
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from agentstream.testing.actions import (
     Action,
     Callback,
@@ -36,6 +38,9 @@ from agentstream.testing.request import Headers, Request
 from agentstream.testing.server import ScriptedServer
 from agentstream.testing.stores import StoreConformance
 
+if TYPE_CHECKING:
+    from agentstream.testing.mcp import ScriptedMCP
+
 __all__ = [
     "Action",
     "Callback",
@@ -52,6 +57,7 @@ __all__ = [
     "Reset",
     "ScriptEnded",
     "ScriptedClient",
+    "ScriptedMCP",
     "ScriptedServer",
     "Stage",
     "StoreConformance",
@@ -63,3 +69,11 @@ __all__ = [
     "text_chunks",
     "tool_call_chunks",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "ScriptedMCP":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from agentstream.testing.mcp import ScriptedMCP  # noqa: PLC0415 - it brings agentstream.mcp
+
+    return ScriptedMCP

@@ -135,7 +135,7 @@ def check_header(value: str, what: str) -> str:
     if not isinstance(value, str):
         raise ConfigError(f"{what} must be a str, not {type(value).__name__}")
     text = value.strip(" ")
-    if not text or not all(" " <= c <= "~" for c in text):
+    if not text or not (text.isascii() and text.isprintable()):
         trouble = "is empty" if not text else "holds a line break or a character beyond ASCII"
         raise ConfigError(f"{what} ({mask(value)}) {trouble}: it cannot be sent as a header")
     return text
