@@ -1,4 +1,6 @@
-"""Tools, resources and prompts of MCP servers, in plain threads (Model Context Protocol).
+"""Tools, resources and prompts of MCP servers, in plain threads.
+
+The Model Context Protocol, as a client::
 
     with mcp.Server.stdio(["my-server"]) as files, mcp.Server.http(url) as search:
         agent = Agent("helper", client=client, tools=[*files.tools(), *search.tools()])

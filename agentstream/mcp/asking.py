@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Dict, List, Mapping, Optional, Protocol, Set, Tuple
+from typing import Any, Dict, List, Mapping, Protocol, Set, Tuple
 
 from agentstream import checks
 from agentstream.cancel import CancelToken
@@ -25,12 +25,13 @@ class Connection(Protocol):
 
     #: Arguments that a schema marks go into HTTP headers.
     mirrors: bool
-    #: What the server said of itself when it was opened; None where it has not been asked.
-    opened: Optional[Dict[str, Any]]
 
     @property
     def protocol(self) -> str:
         """The version of MCP that is spoken."""
+
+    def about(self, cancel: CancelToken) -> Dict[str, Any]:
+        """What the server says of itself."""
 
     def request(self, asked: Asked, cancel: CancelToken) -> Dict[str, Any]:
         """The result of one request."""

@@ -1,4 +1,4 @@
-"""load_servers: the JSON file in which programs keep their MCP servers.
+"""load_servers: the JSON file in which programs keep their MCP servers::
 
     {"mcpServers": {"files": {"command": "npx", "args": ["-y", "some-server"], "env": {}},
                     "search": {"url": "https://example.com/mcp", "headers": {}}}}

@@ -88,7 +88,6 @@ class HttpConnection:
 
     Attributes:
         mirrors: arguments that a schema marks go into headers.
-        opened: what an older server said of itself; None before, and of a newer one.
     """
 
     mirrors = True
@@ -116,7 +115,7 @@ class HttpConnection:
 
     def _after_fork(self) -> None:
         self._session: Optional[Session] = None  # in a child: the session is the parent's
-        self.opened: Optional[Dict[str, Any]] = None
+        self._about: Optional[Dict[str, Any]] = None  # of an older server
         self._turn = FairSemaphore(1)  # who opens a session
 
     def __repr__(self) -> str:
@@ -127,6 +126,16 @@ class HttpConnection:
         """The version that is spoken."""
         session = self._session
         return self._version if session is None else session.version
+
+    def about(self, cancel: CancelToken) -> Dict[str, Any]:
+        """What the server says of itself, asked now unless it has a session."""
+        if self._session is None:
+            try:
+                return self.request(Asked("server/discover", {}), cancel)
+            except MCPError:
+                if self._about is None:  # else it is an older server, and was opened by that
+                    raise
+        return self._about or {}
 
     def request(self, asked: Asked, cancel: CancelToken) -> Dict[str, Any]:
         """The result of a request.
@@ -233,10 +242,10 @@ class HttpConnection:
         return self._is_modern
 
     def _agree_on_version(self, error: MCPError) -> None:
-        """Take another version that the server has; raises `_Older`, or `error` for none."""
+        """Take a version that the server says it has; raises `_Older`, or `error` for none."""
         supported = error.data.get("supported") if isinstance(error.data, dict) else None
         version = mutual_version(supported)
-        if version is not None and version != self._version:
+        if version is not None:
             self._version = version
         elif mutual_version(supported, LEGACY) is not None:
             raise _Older(error)
@@ -270,7 +279,7 @@ class HttpConnection:
                 raise answer.broken()
             result = result_of(message, "initialize")
             session = Session(answer.headers.get("mcp-session-id", ""), legacy_version(result))
-        self.opened = result
+        self._about = result
         body = encode("notifications/initialized", {})
         with self._poster.exchange(body, session.headers(), cancel, resend=True) as answer:
             if not answer.ok:

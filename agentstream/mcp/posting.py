@@ -21,7 +21,7 @@ from agentstream.errors import (
     StatusError,
     StreamTruncated,
 )
-from agentstream.llm.chat.failures import status_error
+from agentstream.llm.failures import status_error
 from agentstream.llm.deadlines import Deadlines
 from agentstream.llm.secrets import Redactor
 from agentstream.llm.settings import Limits, Timeouts

@@ -335,15 +335,7 @@ class Server:
         Raises:
             AgentStreamError: see `call`.
         """
-        connection = self._connection
-        said = connection.opened
-        if said is None:
-            try:
-                said = self._asker.request(Asked("server/discover", {}), CancelToken())
-            except MCPError:
-                if connection.opened is None:  # an older one has been opened by it
-                    raise
-            said = connection.opened or said or {}
+        said = self._connection.about(CancelToken())
         meta = said.get("_meta")
         known = meta if isinstance(meta, dict) else {}
         who = said.get("serverInfo") or known.get("io.modelcontextprotocol/serverInfo")
@@ -352,7 +344,7 @@ class Server:
         return ServerInfo(
             str(who.get("name", "")),
             str(who.get("version", "")),
-            connection.protocol,
+            self._connection.protocol,
             str(said.get("instructions") or ""),
             offers if isinstance(offers, dict) else {},
         )

@@ -65,7 +65,6 @@ class StdioConnection:
 
     Attributes:
         mirrors: False; there are no headers here.
-        opened: what the server said of itself when it was opened; None before.
     """
 
     mirrors = False
@@ -88,7 +87,7 @@ class StdioConnection:
 
     def _reset(self) -> None:
         self._dialogue: Optional[Dialogue] = None
-        self.opened: Optional[Dict[str, Any]] = None
+        self._about: Dict[str, Any] = {}
         self._starts: Deque[float] = deque()
         self._turn = FairSemaphore(1)  # who starts it
 
@@ -120,6 +119,11 @@ class StdioConnection:
         """The process' id; None while there is none."""
         dialogue = self._dialogue
         return dialogue.process.pid if dialogue is not None and dialogue.alive else None
+
+    def about(self, cancel: CancelToken) -> Dict[str, Any]:
+        """What the server said of itself when it was opened."""
+        self._ready(cancel)
+        return self._about
 
     def request(self, asked: Asked, cancel: CancelToken) -> Dict[str, Any]:
         """The result of a request.
@@ -284,7 +288,7 @@ class StdioConnection:
         self._settle(dialogue, version, result)
 
     def _settle(self, dialogue: Dialogue, version: str, result: Dict[str, Any]) -> None:
-        self.opened = result
+        self._about = result
         dialogue.version = version
 
 

@@ -33,6 +33,8 @@ from agentstream.tools import Tool, as_tool, to_text
 __all__ = ["ScriptedMCP"]
 
 _META = "io.modelcontextprotocol/"
+#: Characters of a result: no bound that a test would meet.
+_MOST = 2**40
 #: Sent by the process of `ScriptedMCP.command`, which knows of no headers.
 BRIDGE = "X-Scripted-Bridge"
 
@@ -45,7 +47,7 @@ class MCPCall(NamedTuple):
 
 
 class ScriptedMCP:
-    """An MCP server on 127.0.0.1, from its construction to `close`; a context manager.
+    """An MCP server on 127.0.0.1, from its construction to `close`; a context manager::
 
         with ScriptedMCP(add) as script, mcp.Server.http(script.url) as server:
             assert server.call("add", {"a": 1, "b": 2}).text == "3"
@@ -130,7 +132,7 @@ class ScriptedMCP:
         message = request.json
         with self._lock:
             self.messages.append(message)
-        if "id" not in message:
+        if "id" not in message or "method" not in message:  # a notification, or an answer
             return Reply(status=202, framing="length")
         headers: Dict[str, str] = {}
         try:
@@ -260,7 +262,11 @@ class ScriptedMCP:
             return _texts(str(error), failed=True)
         except Exception as error:  # noqa: BLE001 - the test's own function
             return _texts(f"{type(error).__name__}: {error}", failed=True)
-        return value if isinstance(value, dict) and "content" in value else _texts(to_text(value))
+        return (
+            value
+            if isinstance(value, dict) and "content" in value
+            else _texts(to_text(value, _MOST))
+        )
 
     def _read(self, params: Dict[str, Any]) -> Dict[str, Any]:
         uri = params.get("uri", "")
