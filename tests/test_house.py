@@ -24,15 +24,9 @@ PROJECT = pathlib.Path(__file__).parent.parent
 #: The rooms, values below: each sees those before it.  Every import counts, those within a
 #: function and those for annotations only too.
 ROOMS: List[str] = [
-<<<<<<< HEAD
     *("_version", "text", "results", "errors", "cancel", "checks", "threads"),
     *("schema", "tools", "llm", "events", "agent", "workflow", "runtime"),
-    *("local", "providers", "workflow_files", "console", "web", "cli", "testing"),
-=======
-    *("_version", "results", "text", "errors", "cancel", "checks", "threads"),
-    *("tools", "llm", "events", "agent", "workflow", "runtime"),
     *("local", "providers", "mcp", "workflow_files", "console", "web", "cli", "testing"),
->>>>>>> 70eac94 (Tools of MCP servers in plain threads: stdio and HTTP, both generations of the protocol)
     *("config", "__main__", "__init__"),
 ]
 #: Neighbours that know nothing of each other.

@@ -21,8 +21,8 @@ from agentstream.errors import (
     StatusError,
     StreamTruncated,
 )
-from agentstream.llm.failures import status_error
 from agentstream.llm.deadlines import Deadlines
+from agentstream.llm.failures import status_error
 from agentstream.llm.secrets import Redactor
 from agentstream.llm.settings import Limits, Timeouts
 from agentstream.llm.sse import EventDecoder
