@@ -126,7 +126,10 @@ class StatusError(AgentStreamError):
         status: the HTTP status code.
         body: the answer's body, cut to 1 KiB of text.
         location: where a redirect pointed; None otherwise.  It was not followed.
+        url: where the request went, without user, password and query; "" if unknown.
     """
+
+    url: str = ""
 
     def __init__(
         self,
@@ -148,7 +151,14 @@ class BadRequest(StatusError):
 
 
 class AuthError(StatusError):
-    """401 and 403: the key is missing, wrong or not allowed to do this."""
+    """401 and 403: the key is missing, wrong or not allowed to do this.
+
+    Attributes:
+        key_source: of a 401, where the key came from: "OPENAI_API_KEY", "api_key=" ...;
+            None if none was sent.
+    """
+
+    key_source: Optional[str] = None
 
 
 class RateLimited(StatusError):

@@ -103,7 +103,8 @@ def _as_dict(response: ChatResponse) -> Dict[str, Any]:
         for call in response.tool_calls
     ]
     fields = response._asdict()
-    fields.pop("provider_state", None)
+    for name in ("provider_state", "value"):  # no type was asked for
+        del fields[name]
     return {**fields, "text": response.text, "tool_calls": calls, "usage": response.usage.to_dict()}
 
 

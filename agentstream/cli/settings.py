@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, 
 from agentstream import checks
 from agentstream.cli.output import note
 from agentstream.cli.table import SETTINGS, Setting, find, meant, unknown_variables
-from agentstream.errors import ConfigError, ConnectError
+from agentstream.errors import AuthError, ConfigError, ConnectError
 from agentstream.text import is_encodable
 
 if TYPE_CHECKING:
@@ -272,6 +272,7 @@ def open_client(
         ConfigError: they do not go together, a key is missing.
     """
     from agentstream import providers  # noqa: PLC0415
+    from agentstream.llm.secrets import NamedKey  # noqa: PLC0415
     from agentstream.llm.settings import Retries  # noqa: PLC0415
 
     name = setting(given, "provider") or providers.DEFAULT
@@ -281,7 +282,9 @@ def open_client(
         _check_key(provider.title, provider.key_env, provider.url_env)
     if provider.key_env and settings["api_key"] is None:
         # Whoever names both at the command line means that key for that server.
-        settings["api_key"] = os.environ.get(provider.key_env)
+        settings["api_key"] = NamedKey.of(os.environ.get(provider.key_env), provider.key_env)
+    elif settings["api_key"] is not None:
+        settings["api_key"] = NamedKey.of(settings["api_key"], _source_of("api_key"))
     retries = setting(given, "retries")
     if retries is not None:
         settings["retries"] = Retries(retries, resume=resume and provider.resumes)
@@ -298,11 +301,21 @@ def open_client(
     return stack.enter_context(provider.make(**settings))
 
 
+def _source_of(name: str) -> str:
+    """Where a setting that is no flag comes from: its variable, or the config file."""
+    variable = _setting(name).variable
+    return variable if os.environ.get(variable) else str(config_file())
+
+
 def advise(error: BaseException, given: argparse.Namespace) -> None:
     """Tell whom nothing answers, and who has set nothing, which ways there are."""
     found: Optional[BaseException] = error
-    while found is not None and not isinstance(found, ConnectError):
+    while found is not None and not isinstance(found, (ConnectError, AuthError)):
         found = found.__cause__
+    if isinstance(found, AuthError):
+        if found.status == 401 and found.key_source is None:
+            error.args = (f"{error}; set AGENTSTREAM_API_KEY",)
+        return
     if found is not None and not setting(given, "base_url") and not setting(given, "provider"):
         error.args = (
             f"{error}; start llama-server there, or use --base-url URL, --provider openai,"

@@ -180,8 +180,14 @@ class Call:
         with self._exchange(data, dialect.url, dialect.headers) as exchange:
             if not 200 <= exchange.status < 300:
                 text = self._read_text(exchange, _ERROR_BODY_S, _ERROR_BODY)
-                raise dialect.status_error(exchange.status, exchange.headers, text)
+                raise self._placed(dialect.status_error(exchange.status, exchange.headers, text))
             yield from self._read(exchange)
+
+    def _placed(self, error: AgentStreamError) -> AgentStreamError:
+        from agentstream.llm.where import placed  # noqa: PLC0415 - only errors need it
+
+        url = self._transport.shown(self._dialect.url)
+        return placed(error, url, self._transport.key_source)
 
     @contextlib.contextmanager
     def _exchange(
@@ -290,7 +296,7 @@ class Call:
             yield self._take(delta)
         self._raise_failure()
         if delta is None:
-            raise self._dialect.wrong_content(content_type, text)
+            raise self._placed(self._dialect.wrong_content(content_type, text))
         yield from self._flush("")
 
     def _raise_failure(self) -> None:

@@ -226,7 +226,7 @@ class HTTPClient(ChatClient):
             warnings.warn(
                 f"certificates of {display_url(url)} are not verified",
                 InsecureWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
     def __repr__(self) -> str:

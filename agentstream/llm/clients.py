@@ -22,6 +22,7 @@ from agentstream.llm.keywords import CLIENT_HINTS, OTHER_SETTING
 from agentstream.llm.llama.dialect import LlamaDialect
 from agentstream.llm.messages import ChatRequest
 from agentstream.llm.prices import Prices
+from agentstream.llm.secrets import NamedKey
 from agentstream.llm.settings import (
     LLAMA_MODEL,
     LLAMA_TIMEOUTS,
@@ -119,7 +120,7 @@ class OpenAIClient(HTTPClient):
     ) -> None:
         own_url = os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
         base_url = own_url if base_url is None else checks.text("base_url", base_url, empty=True)
-        own_key = os.environ.get("OPENAI_API_KEY")
+        own_key = NamedKey.of(os.environ.get("OPENAI_API_KEY"), "OPENAI_API_KEY")
         api_key = _OPENAI.key_for(base_url, api_key, headers, beside=own_url, own_key=own_key)
         at_home = _OPENAI.is_asked(base_url)
         chat, responses = (

@@ -184,6 +184,8 @@ class Deadlines:
         kind, what = _ERRORS[self.expired]
         setting = "first_token" if self.expired == "idle" else self.expired
         seconds = getattr(self._timeouts, setting)
+        if self.expired == "connect" and phase == "tls":
+            what = "no TLS connection, as https:// asks for,"
         return kind(
             f"{what} within {seconds:g} s (Timeouts.{setting})",
             phase=phase,

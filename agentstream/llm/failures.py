@@ -39,6 +39,7 @@ __all__ = [
     "proxy_refused",
     "refuses_stream_options",
     "renamed",
+    "says_model_is_gone",
     "snippet",
     "status_error",
     "stream_error",
@@ -119,6 +120,12 @@ def status_error(
         return BadRequest(message, **common)
     delay = retry_after(headers, payload, said, time.time() if now is None else now)
     return kind(message, retry_after=delay, **common)
+
+
+def says_model_is_gone(error: StatusError) -> bool:
+    """True if the server said that the model which was asked is not there."""
+    payload = parse(error.body)
+    return _is_gone(payload, message_of(payload) or error.body)
 
 
 def _is_gone(payload: Any, said: str) -> bool:

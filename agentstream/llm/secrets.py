@@ -10,13 +10,32 @@ from typing import Dict, Iterable, Iterator, Optional, Tuple
 
 from agentstream.text import replace_surrogates
 
-__all__ = ["Redactor", "mask"]
+__all__ = ["NamedKey", "Redactor", "mask"]
 
 #: So much of a secret's beginning gives it away, where a server, or a bound of ours, cut it.
 _TELLTALE = 16
 
 _ESCAPE = re.compile("%[0-9A-F]{2}")
 _ENTITIES = (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;"), ("'", "&#x27;"))
+
+
+class NamedKey(str):
+    """A key that knows its source: the variable or the file that holds it.
+
+    Attributes:
+        source: its name.
+    """
+
+    source: str
+
+    @classmethod
+    def of(cls, key: Optional[str], source: str) -> Optional[NamedKey]:
+        """The key from there; None for None or ""."""
+        if not key:
+            return None
+        named = cls(key)
+        named.source = source
+        return named
 
 
 class Redactor:

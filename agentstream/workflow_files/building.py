@@ -16,6 +16,7 @@ from agentstream.cancel import CancelToken
 from agentstream.errors import ConfigError
 from agentstream.llm.clients import ChatClient
 from agentstream.llm.messages import ChatRequest, Delta
+from agentstream.llm.secrets import NamedKey
 from agentstream.llm.transport import place_of
 from agentstream.providers import EMBEDDED, PROVIDERS, start_server
 from agentstream.tools import Tool, tool
@@ -174,7 +175,8 @@ class Builder:
         if provider.url_env is not None:
             url = self.environ.get(provider.url_env) or provider.base_url
             settings.setdefault("base_url", url)
-        settings["api_key"] = self.environ.get(self._key_env(spec, settings) or "", "")
+        variable = self._key_env(spec, settings) or ""
+        settings["api_key"] = NamedKey.of(self.environ.get(variable), variable) or ""
         if spec.header_envs:
             headers = {name: self.environ[env] for name, env in spec.header_envs.items()}
             settings["headers"] = {**settings.get("headers", {}), **headers}

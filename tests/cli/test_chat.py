@@ -153,3 +153,12 @@ def test_what_was_piped_in_for_nothing_is_told(cli, server):
         assert done.finish() == 0, done.err
         assert done.err == ""
     assert all(request.json["messages"][0]["content"] == "Q" for request in server.requests)
+
+
+def test_a_401_names_the_variable_the_key_came_from(here, server, monkeypatch):
+    server.default(b"no", status=401, content_type="text/plain")
+    refused = here("chat", "x", code=1)
+    assert "the key that was sent is that of AGENTSTREAM_API_KEY)" in refused.line
+    monkeypatch.delenv("AGENTSTREAM_API_KEY")
+    refused = here("chat", "x", code=1)
+    assert "no key was sent: api_key= takes one); set AGENTSTREAM_API_KEY" in refused.line

@@ -14,6 +14,7 @@ from agentstream.llm.hosted import Host
 from agentstream.llm.keywords import CLIENT_HINTS, OTHER_SETTING
 from agentstream.llm.messages import ChatRequest
 from agentstream.llm.prices import Prices
+from agentstream.llm.secrets import NamedKey
 from agentstream.llm.settings import (
     ANTHROPIC_MODEL,
     ANTHROPIC_TIMEOUTS,
@@ -96,7 +97,7 @@ class AnthropicClient(HTTPClient):
     ) -> None:
         own_url = os.environ.get("ANTHROPIC_BASE_URL") or ANTHROPIC_URL
         base_url = own_url if base_url is None else checks.text("base_url", base_url, empty=True)
-        own_key = os.environ.get("ANTHROPIC_API_KEY")
+        own_key = NamedKey.of(os.environ.get("ANTHROPIC_API_KEY"), "ANTHROPIC_API_KEY")
         api_key = _ANTHROPIC.key_for(base_url, api_key, headers, beside=own_url, own_key=own_key)
         headers = {**_VERSION, **checks.fields("headers", headers)}
         root = _V1.sub("", base_url)

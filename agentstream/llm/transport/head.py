@@ -74,6 +74,8 @@ class HTTPResponse(http.client.HTTPResponse):
                 raise
         except http.client.BadStatusLine as error:
             line = str(error)
+            if line.startswith("\x15\x03"):
+                raise NotHTTP("a TLS alert: https://?") from None
             if line.endswith("\n") or line[:5] != "HTTP/"[: len(line)]:
                 raise NotHTTP("no status line") from None
         except http.client.LineTooLong:

@@ -34,6 +34,12 @@ LOW_LEVEL = (
 #: What ssl says of a server that left in the handshake; which of them, OpenSSL's version decides.
 _HUNG_UP = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 
+#: ... and of one that answers a handshake with something else, in plain HTTP perhaps.
+_NO_TLS = (
+    *("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "UNKNOWN_PROTOCOL"),
+    *("RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "RECORD_TOO_SMALL"),
+)
+
 
 def connect_error(error: BaseException, link: Link, url: str) -> AgentStreamError:
     """What an exception before the headers means, in our words.
@@ -69,10 +75,9 @@ def connect_error(error: BaseException, link: Link, url: str) -> AgentStreamErro
         return ConnectError(f"cannot resolve {place}: {_reason(problem)}", **common)
     if isinstance(problem, ssl.SSLError) and not isinstance(problem, _HUNG_UP):
         common["retryable"] = False
-        return ConnectError(
-            f"TLS with {place} failed: {getattr(problem, 'reason', None) or 'unknown reason'}",
-            **common,
-        )
+        reason = getattr(problem, "reason", None) or "unknown reason"
+        hint = f"; it speaks no TLS there: http://{place}?" if reason in _NO_TLS else ""
+        return ConnectError(f"TLS with {place} failed: {reason}{hint}", **common)
     if link.sent:
         return _unanswered(chain, link, place)
     link.foreign = _find(chain, Unasked) is not None

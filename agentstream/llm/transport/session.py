@@ -18,6 +18,7 @@ from requests.utils import select_proxy
 from agentstream import threads
 from agentstream.cancel import CancelToken
 from agentstream.errors import AgentStreamError, ConfigError
+from agentstream.llm.secrets import NamedKey, Redactor
 from agentstream.llm.settings import Limits
 from agentstream.llm.transport.adapter import Adapter
 from agentstream.llm.transport.environment import check_bundle, check_proxy, openssl_bundle
@@ -218,6 +219,22 @@ class Transport:
         yield from [self._api_key] if isinstance(self._api_key, str) else list(self._auth.keys)
         yield from self._own_headers
         yield from secrets_in(self.url)
+
+    def shown(self, url: Optional[str] = None) -> str:
+        """A URL, the transport's own by default, without what must not be shown."""
+        return Redactor(self.secrets())(display_url(url or self.url))
+
+    @property
+    def key_source(self) -> Optional[str]:
+        """Where the key of its requests comes from; None for requests without one."""
+        if self._api_key is not None:
+            if callable(self._api_key):
+                return "the function api_key="
+            return self._api_key.source if isinstance(self._api_key, NamedKey) else "api_key="
+        named = {name.lower() for name in self._headers}
+        if self._auth.header.lower() in named or "authorization" in named:
+            return "headers="
+        return None if self._parts.username is None else "the URL"
 
     def _check_origin(self, url: str) -> None:
         parts = check_url(url)
