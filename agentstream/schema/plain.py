@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import base64
 import collections.abc
-import dataclasses
 import datetime
 import enum
 from typing import Any, Mapping
-
-from agentstream.schema.scalars import WRITTEN
 
 __all__ = ["plain"]
 
@@ -33,12 +30,16 @@ def plain(value: Any) -> Any:
         return {name: plain(one) for name, one in value._asdict().items()}
     if isinstance(value, _LISTS):
         return [plain(one) for one in value]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if hasattr(value, "__dataclass_fields__") and not isinstance(value, type):
+        from dataclasses import fields  # noqa: PLC0415 - it brings inspect
+
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if callable(getattr(value, "model_dump", None)) and not isinstance(value, type):
         return value.model_dump(mode="json")
     if isinstance(value, datetime.datetime):
         return value.isoformat()
+    from agentstream.schema.scalars import WRITTEN  # noqa: PLC0415 - few values need decimal, uuid
+
     if isinstance(value, WRITTEN):
         return str(value)
     if isinstance(value, (bytes, bytearray)):
