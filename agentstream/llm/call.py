@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import json
 import time
-from typing import Callable, Generator, Iterable, Iterator, Mapping, NoReturn, Optional, Tuple
+from typing import Callable, Generator, Iterable, Iterator, List, Mapping, NoReturn, Optional, Tuple
 
 from agentstream.cancel import CancelToken
 from agentstream.errors import (
@@ -29,6 +29,7 @@ from agentstream.llm.dialect import Decoder, Dialect
 from agentstream.llm.messages import Delta, RetryNotice
 from agentstream.llm.prices import Prices
 from agentstream.llm.settings import Limits, Retries, Timeouts
+from agentstream.llm.sse import LOOSE, compact
 from agentstream.llm.transport import Exchange, Transport
 
 __all__ = ["Call"]
@@ -279,10 +280,12 @@ class Call:
     ) -> Iterator[Delta]:
         """A server that answers with one JSON object though asked to stream."""
         most = self._limits.event
-        pieces = []
-        size = 0
+        pieces: List[bytes] = []
+        joined = size = 0
         for line in lines:
             pieces.append(line)
+            if len(pieces) > joined + LOOSE:
+                joined = compact(pieces, joined)
             size += len(line) + 1
             if most is not None and size > most:
                 self._exceeded("event", most, "bytes")

@@ -11,7 +11,10 @@ from typing import Iterable, Iterator, List, NamedTuple, NoReturn, Optional, Tup
 
 from agentstream.errors import LimitExceeded
 
-__all__ = ["EventDecoder", "ServerSentEvent", "encode_comment", "encode_event"]
+__all__ = ["LOOSE", "EventDecoder", "ServerSentEvent", "compact", "encode_comment", "encode_event"]
+
+#: So many lines are kept as they are before they are joined.
+LOOSE = 256
 
 _BOM = b"\xef\xbb\xbf"
 #: How a line of an event stream begins; `error` is llama.cpp's.
@@ -52,6 +55,7 @@ class EventDecoder:
         self._max_event = max_event
         self._error_field = error_field
         self._data: List[bytes] = []
+        self._joined = 0  # how many of those are lines joined
         self._size = 0
         self._event = ""
         self._id = ""
@@ -119,6 +123,7 @@ class EventDecoder:
     def _dispatch(self) -> Tuple[str, str]:
         event = self._event or "message", self._text(b"\n".join(self._data))
         self._data = []
+        self._joined = 0
         self._size = 0
         self._event = ""
         return event
@@ -145,6 +150,8 @@ class EventDecoder:
 
     def _add(self, value: bytes) -> None:
         self._data.append(value)
+        if len(self._data) > self._joined + LOOSE:
+            self._joined = compact(self._data, self._joined)
         if self._max_event is not None:
             self._size += len(value) + 1
             if self._size - 1 > self._max_event:
@@ -152,6 +159,7 @@ class EventDecoder:
 
     def _too_long(self) -> NoReturn:
         self._data = []
+        self._joined = 0
         raise LimitExceeded(
             f"an event passed {self._max_event} bytes (Limits.event)", limit="event", phase="stream"
         )
@@ -162,6 +170,15 @@ class EventDecoder:
         except UnicodeDecodeError:
             self.invalid_utf8 = True
             return raw.decode("utf-8", "replace")
+
+
+def compact(lines: List[bytes], start: int) -> int:
+    """Join the lines from `start` on to one, with LF between; returns where the next begin.
+
+    A line of two bytes takes forty as an object of its own.
+    """
+    lines[start:] = [b"\n".join(lines[start:])]
+    return start + 1
 
 
 def encode_event(

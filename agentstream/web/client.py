@@ -36,6 +36,7 @@ from agentstream.events.store import RunState
 from agentstream.llm import failures
 from agentstream.llm.secrets import Redactor
 from agentstream.llm.settings import Limits, Retries
+from agentstream.llm.sse import LOOSE, compact
 from agentstream.llm.transport import Exchange, Transport, check_url
 
 __all__ = ["follow", "run_url", "runs"]
@@ -321,7 +322,7 @@ class _Follower:
         """
         most = self._server.limits.event or math.inf
         pending: List[bytes] = []
-        size = 0
+        joined = size = 0
         for line in lines:
             clock.line_came()
             if line:
@@ -329,19 +330,21 @@ class _Follower:
                     continue
                 pending.append(line)
                 size += len(line) + 1
+                if len(pending) > joined + LOOSE:
+                    joined = compact(pending, joined)
                 if size > most:
                     raise LimitExceeded(f"an event passed {most} bytes", limit="event")
                 continue
-            if any(field.startswith(b"data") for field in pending):
+            if any(field.startswith(b"data") or b"\ndata" in field for field in pending):
                 text = b"\n".join(pending).decode("utf-8", "replace")
                 yield text.encode() + b"\n\n"
             else:
-                for field in pending:
+                for field in b"\n".join(pending).split(b"\n"):
                     name, _, value = field.partition(b":")
                     if name == b"id":
                         self._note_start(value.decode("ascii", "replace").strip())
             pending.clear()
-            size = 0
+            joined = size = 0
 
     def _note_start(self, place: str) -> None:
         if self._after is None and place.isascii() and place.isdigit() and len(place) < 19:

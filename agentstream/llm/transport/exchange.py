@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import http
 from types import TracebackType
-from typing import Callable, Iterator, List, Mapping, Optional, Protocol, Type
+from typing import Callable, Iterator, Mapping, Optional, Protocol, Type
 
 from agentstream import threads
 from agentstream.cancel import CancelToken
@@ -221,20 +221,20 @@ class Exchange:
         return response.iter_lines()
 
     def read(self, limit: int) -> bytes:
-        """The whole body, its line ends made LF; `broken` tells if it ended too soon.
+        """The whole body; `broken` tells if it ended too soon.
 
         Raises:
             LimitExceeded: it has more than `limit` bytes.
             ProtocolError: as `lines`.
         """
-        pieces: List[bytes] = []
-        size = 0
-        for line in self.lines():
-            size += len(line) + 1
-            if size > limit + 1:
+        self.response.watch = self._watch
+        body = bytearray()
+        for data in self.response.pieces():
+            self._timer.is_alive()
+            body += data
+            if len(body) > limit:
                 raise LimitExceeded(f"the body passed {limit} bytes", limit="body", phase="stream")
-            pieces.append(line)
-        return b"\n".join(pieces)
+        return bytes(body)
 
     def read_text(self, limit: int) -> str:
         """Up to `limit` bytes of the body, as text; raises nothing.  For the body of an error."""
@@ -248,6 +248,9 @@ class Exchange:
         watched = self._timer.watch(read)
 
         def safe() -> bytes:
+            if self._stop.cancelled:  # what the socket still holds is nobody's any more
+                self.broken = "it was stopped"
+                return b""
             try:
                 return watched()
             except LOW_LEVEL as error:

@@ -132,6 +132,15 @@ class StreamResponse(requests.Response):
             phase="headers",
         )
 
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the body, decompressed, as it comes.
+
+        Raises:
+            LimitExceeded: it passed `limits.decompressed`.
+            ProtocolError: it is compressed in a way that was not asked for, or damaged.
+        """
+        return iter(self._reader(), b"")
+
     def read_text(self, limit: int) -> str:
         """Up to `limit` bytes of the body, as text; what cannot be read is left out."""
         pieces: List[bytes] = []
