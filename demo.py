@@ -106,7 +106,7 @@ def report(result: WorkflowRun, console: Console) -> None:
     for number, step in enumerate(result.steps, 1):
         rate = f", {step.tokens_per_second:.1f} tokens/s" if step.tokens_per_second else ""
         tokens = step.usage.completion_tokens
-        took = f"{step.duration_ms:.0f}ms, {tokens} tokens{rate}"
+        took = f"{step.duration_s * 1000:.0f}ms, {tokens} tokens{rate}"
         console.line(f"  {number}. {step.name} ({step.kind}) - {took}")
 
 

@@ -211,7 +211,7 @@ def instance(
     of: str = "",
     example: str = "",
 ) -> Any:
-    """An instance of `kind`; `example` is said behind the kind's name.
+    """An instance of `kind`; `example`, what to write, is said last.
 
     Raises:
         ConfigError: it is none.
@@ -224,7 +224,7 @@ def instance(
             getattr(kind, "__name__", "") or str(kind).rpartition(".")[2]
         )  # typing's, on 3.9
         article = "an" if kind_name[:1] in "AEIOU" else "a"
-        reason = f"must be {article} {kind_name}{example}, not {given}"
+        reason = f"must be {article} {kind_name}, not {given}{example and ': '}{example}"
         raise ConfigError.about(name, reason, of)
     return value
 

@@ -180,6 +180,9 @@ class StepResult(NamedTuple):
     finish_reason: Optional[str] = None
     warnings: Tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        return self.text
+
     @property
     def text(self) -> str:
         """The output as a text: named results under headings, anything else as JSON."""
@@ -213,6 +216,9 @@ class WorkflowRun(NamedTuple):
     duration_s: float = 0.0
     finish_reason: Optional[str] = None
     warnings: Tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.text
 
     @property
     def text(self) -> str:

@@ -64,6 +64,9 @@ class AgentOutput(NamedTuple):
     warnings: Tuple[str, ...] = ()
     value: Any = None
 
+    def __str__(self) -> str:
+        return self.response
+
     @property
     def text(self) -> str:
         """`response`, by the name that all results have for it."""

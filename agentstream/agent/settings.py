@@ -135,7 +135,7 @@ class AgentSettings(Frozen):
         if not isinstance(self.name, str) or not self.name:
             raise ConfigError('an agent needs a name, a str: Agent("poet", client=client)')
         of = f"agent {self.name!r}"
-        example = ', such as LlamaClient("http://127.0.0.1:8080")'
+        example = 'LlamaClient("http://127.0.0.1:8080")'
         checks.instance("client", self.client, ChatClient, of=of, example=example)
         checks.text("system_prompt", self.system_prompt, empty=True, of=of)
         check_fields(self.request, of)

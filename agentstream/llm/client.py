@@ -207,8 +207,8 @@ class HTTPClient(ChatClient):
         self.timeouts = settings.timeouts or self._timeouts
         self.retries = settings.retries or Retries()
         self.limits = settings.limits or Limits()
-        checks.instance("timeouts", self.timeouts, Timeouts)
-        checks.instance("retries", self.retries, Retries)
+        checks.instance("timeouts", self.timeouts, Timeouts, example="Timeouts(total=30)")
+        checks.instance("retries", self.retries, Retries, example="Retries(attempts=2)")
         checks.instance("limits", self.limits, Limits)
         self.prices = checks.instance("prices", settings.prices, Prices, optional=True)
         self._body = checks.fields("body", settings.body)

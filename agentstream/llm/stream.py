@@ -46,6 +46,10 @@ class GuardedStream(Iterator[T]):
             outer = cancel
             self._key = outer.add_callback(lambda: own.cancel(outer.reason))
 
+    def __repr__(self) -> str:
+        ended = self._items.gi_frame is None  # type: ignore[attr-defined]
+        return f"<{type(self).__name__}, {'ended' if ended else 'to be iterated'}>"
+
     def __iter__(self: _Self) -> _Self:
         return self
 

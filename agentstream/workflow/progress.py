@@ -140,7 +140,9 @@ class StepState:
 
     def named_warnings(self) -> Iterator[str]:
         """The warnings of the step and of those within it, each after its step's name."""
-        yield from (f"{self.step.name}: {warning}" for warning in self._own_warnings())
+        said = () if self.agent_run is None else self.agent_run.warnings
+        yield from self.remarks  # which name the step themselves
+        yield from (f"{self.step.name}: {warning}" for warning in said)
         yield from named_warnings(self._in_order())
 
     def _in_order(self) -> List[StepState]:
