@@ -6,7 +6,7 @@ What the data of an event holds is events/payloads.py's.
 from __future__ import annotations
 
 import logging
-from typing import Any, Callable, Mapping, Optional
+from typing import Any, Mapping, Optional
 
 from agentstream.errors import LogError
 from agentstream.events import payloads
@@ -29,14 +29,14 @@ class AgentLog:
         step: the workflow's step; "" outside a workflow.
     """
 
-    __slots__ = ("_author", "_chunk", "agent", "log", "step")
+    __slots__ = ("_author", "_is_plain", "agent", "log", "step")
 
     def __init__(self, log: Optional[RunLog], agent: str, step: str = "") -> None:
         self.log = log
         self.agent = agent
         self.step = step
         self._author = payloads.author(agent, step)
-        self._chunk = _chunks_of(agent, step)
+        self._is_plain = agent.isascii() and step.isascii()
 
     @property
     def workflow_id(self) -> str:
@@ -58,20 +58,8 @@ class AgentLog:
     def chunk(self, kind: EventType, text: str) -> None:
         """Append a piece of text or reasoning; on the way of every chunk."""
         if self.log is not None:
-            self.log.append(kind, self._chunk(text))
-
-
-def _chunks_of(agent: str, step: str) -> Callable[[str], Mapping[str, Any]]:
-    """A function from a text to the whole data of a chunk's event; called for each delta.
-
-    What is plain ASCII is frozen here: there is nothing in it for the stream to clean.
-    """
-    head = payloads.author(agent, step)
-    is_plain = agent.isascii() and step.isascii()
-
-    def data(text: str) -> Mapping[str, Any]:
-        if is_plain and text.__class__ is str and text.isascii():
-            return FrozenDict(head, chunk=text)
-        return {**head, "chunk": text}
-
-    return data
+            if self._is_plain and text.__class__ is str and text.isascii():
+                # Frozen here: there is nothing in it for the stream to clean.
+                self.log.append(kind, FrozenDict(self._author, chunk=text))
+            else:
+                self.log.append(kind, {**self._author, "chunk": text})

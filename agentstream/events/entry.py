@@ -6,6 +6,7 @@ Checked at the call, so that whoever gives something else is told, and nobody el
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, Mapping
 
 from agentstream import checks
@@ -20,9 +21,7 @@ _MOST_REASON = 100_000
 _MOST_BYTES = 999_000_000  # SQLite takes no row above 10^9
 #: Characters of which JSON makes at most that many bytes: of a control character, six.
 _SURELY_SMALL = _MOST_BYTES // 6
-_SHORT = 10_000  # characters of a value, so that up to ...
-_MOST_PLAIN = 1000  # ... so many of them need no adding up
-
+_BESIDE = 8  # a sixth, at least, of what a key and a value have beside text: quotes, digits
 
 _encode = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False
@@ -88,7 +87,7 @@ def check_size(data: Mapping[str, Any]) -> None:
         if size < _SURELY_SMALL:
             return  # as nearly all are: texts alone
     except TypeError:
-        if _is_flat(data) and len(data) < _MOST_PLAIN:
+        if _flat_size(data) < _SURELY_SMALL:
             return
         size = 0
     except AttributeError:
@@ -115,15 +114,16 @@ def encode(data: Any) -> str:
     return text
 
 
-def _is_flat(data: Mapping[str, Any]) -> bool:
-    """True if all values are plain and short."""
+def _flat_size(data: Mapping[str, Any]) -> float:
+    """A sixth, at least, of the bytes of JSON that flat data makes; infinity of what is nested."""
+    size = 0
     for key, value in data.items():
         kind = value.__class__
         if kind is str:
-            if len(value) > _SHORT:
-                return False
-        elif kind is not int and kind is not float and kind is not bool and value is not None:
-            return False
-        if (kind is int and value.bit_length() > _SHORT) or len(key) > _SHORT:
-            return False
-    return True
+            size += len(value)
+        elif kind is int:
+            size += value.bit_length()
+        elif kind is not float and kind is not bool and value is not None:
+            return math.inf
+        size += len(key) + _BESIDE
+    return size

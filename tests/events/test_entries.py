@@ -120,8 +120,6 @@ def test_b07_an_event_that_is_too_large_is_refused_at_the_call(
 ) -> None:
     monkeypatch.setattr(entry, "_MOST_BYTES", 1000)
     monkeypatch.setattr(entry, "_SURELY_SMALL", 1000 // 6)
-    monkeypatch.setattr(entry, "_SHORT", 100)
-    monkeypatch.setattr(entry, "_MOST_PLAIN", 5)
     log = stream.open_log("run")
     for append in (
         lambda: log.append(EventType.SYSTEM_WARNING, data),

@@ -118,8 +118,6 @@ def test_b07_an_event_that_is_too_large_is_refused_at_the_call(
 ) -> None:
     monkeypatch.setattr(entry, "_MOST_BYTES", 1000)
     monkeypatch.setattr(entry, "_SURELY_SMALL", 1000 // 6)
-    monkeypatch.setattr(entry, "_SHORT", 10)
-    monkeypatch.setattr(entry, "_MOST_PLAIN", 5)
     with EventStream(store) as stream:
         log, other = stream.open_log("run"), stream.open_log("other")
         other.append(CHUNK, {"n": 1})
