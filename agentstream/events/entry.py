@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, Mapping
+from typing import Any, Mapping, cast
 
 from agentstream import checks
 from agentstream.errors import ConfigError, LogError
@@ -21,7 +21,8 @@ _MOST_REASON = 100_000
 _MOST_BYTES = 999_000_000  # SQLite takes no row above 10^9
 #: Characters of which JSON makes at most that many bytes: of a control character, six.
 _SURELY_SMALL = _MOST_BYTES // 6
-_BESIDE = 8  # a sixth, at least, of what a key and a value have beside text: quotes, digits
+_BESIDE = 8  # a sixth, at least, of what a key or a value has beside text: quotes, digits
+_FEW, _SHALLOW = 1000, 4  # values in one place, depth: of more, the JSON itself is measured
 
 _encode = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False
@@ -87,7 +88,7 @@ def check_size(data: Mapping[str, Any]) -> None:
         if size < _SURELY_SMALL:
             return  # as nearly all are: texts alone
     except TypeError:
-        if _flat_size(data) < _SURELY_SMALL:
+        if _plain_size(data) < _SURELY_SMALL:
             return
         size = 0
     except AttributeError:
@@ -114,16 +115,19 @@ def encode(data: Any) -> str:
     return text
 
 
-def _flat_size(data: Mapping[str, Any]) -> float:
-    """A sixth, at least, of the bytes of JSON that flat data makes; infinity of what is nested."""
-    size = 0
-    for key, value in data.items():
-        kind = value.__class__
-        if kind is str:
-            size += len(value)
-        elif kind is int:
-            size += value.bit_length()
-        elif kind is not float and kind is not bool and value is not None:
-            return math.inf
-        size += len(key) + _BESIDE
-    return size
+def _plain_size(value: Any, depth: int = 0) -> float:
+    """A sixth, at least, of the bytes of JSON that a value makes; infinity if it is not simple."""
+    kind = value.__class__
+    if kind is str:
+        return len(value) + _BESIDE
+    if kind is int:
+        return cast(int, value).bit_length() + _BESIDE
+    if kind is float or kind is bool or value is None:
+        return _BESIDE
+    if not isinstance(value, (dict, list, tuple)) or len(value) > _FEW or depth > _SHALLOW:
+        return math.inf
+    size: float = _BESIDE
+    if isinstance(value, dict):
+        size += sum(_plain_size(key, _SHALLOW + 1) for key in value)
+        value = value.values()
+    return size + sum(_plain_size(inner, depth + 1) for inner in value)
