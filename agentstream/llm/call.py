@@ -232,26 +232,22 @@ class Call:
     # --- the body ---------------------------------------------------------------------------
 
     def _read(self, exchange: Exchange) -> Iterator[Delta]:
-        dialect = self._dialect
-        dialect.begin(self.answer)
-        decoder = dialect.decoder(self._limits.event)
+        """An iterator over the answer's deltas: a stream's, or one that came whole."""
+        self._dialect.begin(self.answer)
+        decoder = self._dialect.decoder(self._limits.event)
         content_type = exchange.headers.get("content-type", "")
         lines = exchange.lines()
         first = next((line for line in lines if line), b"")
         lines = itertools.chain([first], lines)
-        if decoder.fits(first, content_type):
-            if decoder.any_line_is_life:
-                lines = _each(lines, self._deadlines.is_alive)
-            yield from self._read_events(decoder, lines)
-            self._judge_ending(exchange.broken)
-        else:
-            yield from self._read_whole(exchange, lines, content_type)
-        if decoder.invalid_utf8:
-            self.answer.warn("the stream held bytes that are not UTF-8; each became U+FFFD")
-        if not dialect.goes_on:
-            self._note_oddities()
+        if not decoder.fits(first, content_type):
+            return self._read_whole(exchange, lines, content_type)
+        if decoder.any_line_is_life:
+            lines = _each(lines, self._deadlines.is_alive)
+        return self._read_events(exchange, decoder, lines)
 
-    def _read_events(self, decoder: Decoder, lines: Iterable[bytes]) -> Iterator[Delta]:
+    def _read_events(
+        self, exchange: Exchange, decoder: Decoder, lines: Iterable[bytes]
+    ) -> Iterator[Delta]:
         dialect = self._dialect
         read = dialect.read
         stop = self._stop
@@ -274,6 +270,10 @@ class Call:
             raise self._stopped("stream")
         yield from self._flush("" if dialect.ended else decoder.tail())
         self._raise_failure()
+        self._judge_ending(exchange.broken)
+        if decoder.invalid_utf8:
+            self.answer.warn("the stream held bytes that are not UTF-8; each became U+FFFD")
+        self._note_oddities()
 
     def _read_whole(
         self, exchange: Exchange, lines: Iterable[bytes], content_type: str
@@ -301,6 +301,7 @@ class Call:
         if delta is None:
             raise self._placed(self._dialect.wrong_content(content_type, text))
         yield from self._flush("")
+        self._note_oddities()
 
     def _raise_failure(self) -> None:
         error = self._dialect.error()
@@ -369,6 +370,8 @@ class Call:
         )
 
     def _note_oddities(self) -> None:
+        if self._dialect.goes_on:
+            return
         for warning in self._dialect.warnings():
             self.answer.warn(warning)
         if not (self.answer.begun or self._dialect.cut):
