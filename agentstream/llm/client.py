@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, NamedTuple
 
 from agentstream import checks
 from agentstream.cancel import CancelToken
-from agentstream.errors import AgentStreamError
+from agentstream.errors import AgentStreamError, ConfigError
 from agentstream.llm.call import Call
 from agentstream.llm.dialect import Dialect
 from agentstream.llm.history import mended
@@ -173,15 +173,15 @@ class ClientSettings(NamedTuple):
     """What the client of any server is told; the clients' docstrings say what each field means."""
 
     model: str
-    api_key: ApiKey
-    headers: Optional[Mapping[str, str]]
-    body: Optional[Mapping[str, Any]]
-    verify: Verify
-    cert: Cert
-    timeouts: Optional[Timeouts]
-    retries: Optional[Retries]
-    limits: Optional[Limits]
-    prices: Optional[Prices]
+    api_key: ApiKey = None
+    headers: Optional[Mapping[str, str]] = None
+    body: Optional[Mapping[str, Any]] = None
+    verify: Verify = True
+    cert: Cert = None
+    timeouts: Optional[Timeouts] = None
+    retries: Optional[Retries] = None
+    limits: Optional[Limits] = None
+    prices: Optional[Prices] = None
 
     def __repr__(self) -> str:
         return f"<ClientSettings of {self.model!r}>"  # no key, no header
@@ -267,9 +267,9 @@ class HTTPClient(ChatClient):
             prices=self.prices,
         )
 
-    @abstractmethod
     def _models_page(self, after: Optional[str]) -> str:
         """The URL of the list of models, or of what it holds behind the model `after`."""
+        raise ConfigError(f"{type(self).__name__} knows no list of models")
 
     def _typed(self, request: ChatRequest) -> Dialect:
         """The dialect of a request with an `output`."""

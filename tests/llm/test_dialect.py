@@ -12,7 +12,7 @@ import pytest
 
 from agentstream import errors
 from agentstream.llm.accumulator import Accumulator
-from agentstream.llm.clients import HTTPClient
+from agentstream.llm.client import ClientSettings, HTTPClient
 from agentstream.llm.dialect import Ask, Decoder, Dialect, Wrapped
 from agentstream.llm.messages import ChatRequest, Delta, as_request
 from agentstream.llm.ndjson import LineDecoder
@@ -133,7 +133,7 @@ class ToyClient(HTTPClient):
     def __init__(self, root: str, kind: type, **settings: Any) -> None:
         settings.setdefault("timeouts", Timeouts())
         settings.setdefault("retries", Retries(0))
-        super().__init__(root + "/stream", model="toy", **settings)
+        super().__init__(root + "/stream", ClientSettings("toy", **settings))
         self.root = root
         self.kind = kind
         self.plain = False
