@@ -33,6 +33,10 @@ def _play_for(server: ScriptedServer, snippet: str) -> None:
     elif "tools=[get_weather, add]" in snippet:
         server.reply_tool_calls(("get_weather", '{"city": "Paris"}'))
         server.default(*text_chunks("Sunny", " in", " Paris", "."))
+    elif "output=Recipe" in snippet:
+        text = '{"title": "Pancakes", "minutes": 20, "steps": ["Mix.", "Fry."]}'
+        server.reply(*text_chunks(*(text[at : at + 8] for at in range(0, len(text), 8))))
+        server.reply_text('{"value": 3}')
     elif "except WorkflowFailed" in snippet:
         server.default(
             b'{"error": {"message": "no such model"}}',
@@ -49,6 +53,7 @@ EXPECTED = {
     "ScriptedClient(": "2 requests",
     "tools=[get_weather, add]": "Sunny in Paris.",
     "SqliteStore(": "demo completed",
+    "output=Recipe": "Recipe(title='Pancakes', minutes=20, steps=['Mix.', 'Fry.'])\n4",
     "The capital of France?": "Hello world! stop",
     "def show(event)": "Hello world!Hello world!",
     "runtime.stream(workflow": "workflow_completed",
@@ -72,7 +77,7 @@ def test_every_python_snippet_runs_and_shows_what_it_is_about(server, tmp_path, 
         out = io.StringIO()
         code = snippet.replace("http://127.0.0.1:8080", server.url)
         with contextlib.redirect_stdout(out):
-            exec(compile(code, "README.rst", "exec"), namespace)
+            exec(compile(code, "README.rst", "exec", dont_inherit=True), namespace)
         for mark, text in EXPECTED.items():
             if mark in snippet:
                 assert text in out.getvalue(), snippet
