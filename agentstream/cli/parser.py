@@ -37,8 +37,7 @@ exit codes: 0 done, 1 failed, 2 usage error, 75 --lock is held,
 """
 _CHAT = "Ask a model.  Without a PROMPT, or with - beside it, standard input is read.\n"
 _RUN = """\
-Run a workflow file.  On a terminal the agents' text streams; into a pipe
-goes the result and nothing else.  FILE's format: docs/workflow-files.rst.
+Run a workflow file (docs/workflow-files.rst).  Into a pipe goes the result.
 """
 _CHECK = """\
 Read a workflow file and say what `agentstream run` would do, as text and
@@ -208,16 +207,7 @@ Add = Callable[..., Any]
 
 def _chat(add: Add) -> None:
     add("prompt", metavar="PROMPT", nargs="?", type=kinds.text, help=argparse.SUPPRESS)
-    add(
-        "-a",
-        "--attach",
-        metavar="FILE",
-        dest="files",
-        action="append",
-        default=[],
-        type=kinds.path,
-        help="a picture or PDF to ask about; may be repeated",
-    )
+    _files(add)
     add("--system", metavar="TEXT", type=kinds.text, help="instructions for the model")
     add("--system-prompt", dest="system", type=kinds.text, help=argparse.SUPPRESS)  # as in Python
     add("--max-tokens", metavar="N", type=kinds.count, help="end the answer after so many")
@@ -228,13 +218,26 @@ def _chat(add: Add) -> None:
     _cron(add)
 
 
+def _files(add: Add) -> None:
+    add(
+        "-a",
+        "--attach",
+        metavar="FILE",
+        dest="files",
+        action="append",
+        default=[],
+        type=kinds.path,
+        help="a picture or PDF to ask about; may be repeated",
+    )
+
+
 def _run(add: Add) -> None:
     add("file", metavar="FILE", type=kinds.path, help=argparse.SUPPRESS)
     add(
         "--input",
         metavar="TEXT",
         type=kinds.text,
-        help="the first step's input; - for what is piped in, the default",
+        help="the first step's; -: what is piped in, the default",
     )
     add(
         "--set",
@@ -244,6 +247,7 @@ def _run(add: Add) -> None:
         type=kinds.assignment,
         help="overrule FILE: agents.writer.temperature=0",
     )
+    _files(add)
     add("--id", metavar="ID", type=kinds.text, help="the run's id; default: a new one")
     add("--once", action="store_true", help="if the run of --id is in the log: its output, and 0")
     _model(add)

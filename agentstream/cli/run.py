@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Optional, Sequence
 
 from agentstream.cli.check import note_warnings
 from agentstream.cli.execute import execute, write_result
@@ -15,6 +15,7 @@ from agentstream.cli.output import piped_in
 from agentstream.cli.settings import advise, open_client, setting
 from agentstream.console.terminal import is_terminal
 from agentstream.errors import AgentStreamError, ConfigError
+from agentstream.llm.messages import ChatMessage
 
 if TYPE_CHECKING:
     import argparse
@@ -37,7 +38,10 @@ def run(given: argparse.Namespace) -> int:
         workflow_id = _once(given) if given.once else given.id
         if given.once and workflow_id is None:
             return DONE
-        input = _input(given, file)
+        input: Any = _input(given, file)
+        files = [*file.files, *given.files]
+        if files:
+            input = ChatMessage.user(input, files).content
         workflow = build(given, file, stack)
         retries = setting(given, "retries")
         for step in workflow.steps if retries else ():

@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Mapping, Optional
 from agentstream.agent.asked import Asked, is_messages
 from agentstream.errors import ConfigError
 from agentstream.events.model import freeze
-from agentstream.llm.messages import ChatMessage
+from agentstream.llm.messages import ChatMessage, Content
 from agentstream.schema.plain import plain
 from agentstream.text import as_text, part_as_text
 from agentstream.tools.context import RunContext
@@ -81,12 +81,24 @@ def _text(value: Any) -> str:
 PLACEHOLDER = re.compile(r"\{(input|context)(?:\.([^{}\s]+(?: [^{}\s]+)*))?\}")
 
 
-def fill(template: str, input: Any, context: Mapping[str, Any], step: str) -> str:
+def fill(template: str, input: Any, context: Mapping[str, Any], step: str) -> Content:
     """The template with its placeholders filled in.
+
+    Of an input with pictures or files, a message or its parts, "{input}" is the text; they
+    stand behind it.
 
     Raises:
         ConfigError: the input or the context has no such name.
     """
+    content = input.content if isinstance(input, ChatMessage) else input
+    if isinstance(content, list) and content and all(_is_part(item) for item in content):
+        texts = [part["text"] for part in content if isinstance(part.get("text"), str)]
+        text = _filled(template, "\n\n".join(texts), context, step)
+        return [{"type": "text", "text": text}, *(p for p in content if p["type"] != "text")]
+    return _filled(template, content, context, step)
+
+
+def _filled(template: str, input: Any, context: Mapping[str, Any], step: str) -> str:
 
     def value_of(found: re.Match[str]) -> str:
         whole, part = found.group(1), found.group(2)

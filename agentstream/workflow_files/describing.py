@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from agentstream.llm.transport import display_url
@@ -40,6 +41,8 @@ def _one(file: FileSpec) -> Iterator[str]:
     yield f"{file.label}: workflow {_quoted(file.name)}"
     if file.input is not None:
         yield f"  input, unless another is given: {_quoted(file.input)}"
+    if file.files:
+        yield f"  with {', '.join(map(os.path.basename, file.files))}"
     for key, value in file.context.items():
         yield f"  context.{key} = {_quoted(value)}"
     if file.clients:

@@ -28,7 +28,7 @@ from agentstream.workflow.definition import Workflow
 from agentstream.workflow_files.building import Builder, DefaultClient, Progress, inert
 from agentstream.workflow_files.describing import describe
 from agentstream.workflow_files.parts import read_agent, read_client, read_tool
-from agentstream.workflow_files.problems import TABLE, TEXT, Path, Problems, Table, dotted
+from agentstream.workflow_files.problems import TABLE, TEXT, TEXTS, Path, Problems, Table, dotted
 from agentstream.workflow_files.reading import Overrides, override, read_tables
 from agentstream.workflow_files.spec import FileSpec
 from agentstream.workflow_files.steps import StepReader
@@ -135,6 +135,7 @@ class _Loader:
         if not name:
             table.refuse("name", "must not be empty")
         input, context = table.get("input", TEXT), table.get("context", TABLE, {})
+        files = table.get("files", TEXTS, [])
         named = {key: table.table(key) for key in ("clients", "tools", "agents")}
         given = {key: inner.values for key, inner in named.items()}
         clients = self._each(named["clients"], read_client)
@@ -162,6 +163,7 @@ class _Loader:
             label,
             name,
             input=input,
+            files=files,
             context=context,
             clients=clients,
             tools=tools,

@@ -99,6 +99,7 @@ class FileSpec:
         path: the same as a `pathlib.Path`.
         folder: the absolute path of the folder it is in.
         name, input: its workflow's name; the input it gives, or None.
+        files: paths of pictures and PDFs that go with the input, as they can be opened.
         clients, agents, tools: what it describes, by name.
         steps: its steps.
         used: the agents that steps name.
@@ -116,6 +117,7 @@ class FileSpec:
         name: str,
         *,
         input: Optional[str],
+        files: Sequence[str] = (),
         context: Dict[str, Any],
         clients: Dict[str, ClientSpec],
         tools: Dict[str, ToolSpec],
@@ -131,6 +133,7 @@ class FileSpec:
         self.folder = os.path.dirname(os.path.abspath(label))
         self.name = name
         self.input = input
+        self.files = tuple(os.path.join(self.folder, path) for path in files)
         self.clients = clients
         self.tools = tools
         self.agents = agents

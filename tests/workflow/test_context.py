@@ -6,7 +6,7 @@ from typing import Any, List
 
 import pytest
 
-from agentstream import Branch, Parallel, Runtime, Step, Workflow
+from agentstream import Branch, ChatMessage, Parallel, Runtime, Step, Workflow
 from agentstream.errors import ConfigError, WorkflowFailed
 from tests.kit.support import KEY, PROMPT, events_of, hunt
 from tests.kit.workflow_runs import failure_of, run_one
@@ -49,6 +49,18 @@ def test_a_prompt_has_places_for_input_results_and_context(cast: Cast, runtime: 
     assert cast.asked["a"] == [
         "{input.b} is not a place in here|[1]|German|{ input }|{x}|{[1]}|{context}|{}"
     ]
+
+
+def test_files_of_an_input_stand_behind_what_a_prompt_makes_of_its_text(
+    cast: Cast, runtime: Runtime
+) -> None:
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+    step = Step(cast.says("a", "x"), prompt="In one word: {input}")
+    parts = [{"type": "text", "text": "What is it?"}, picture]
+    for value in (parts, ChatMessage.user(parts)):
+        run_one(runtime, step, value)
+    expected = [{"type": "text", "text": "In one word: What is it?"}, picture]
+    assert cast.asked["a"] == [expected, expected]
 
 
 @pytest.mark.parametrize("prompt", ["{input.c}", "{context.c}"])
