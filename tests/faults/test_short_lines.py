@@ -100,12 +100,12 @@ def test_b03_b10_a_list_of_runs_of_short_lines(grown, server, monkeypatch):
     assert grown(read) < 2 * CAP + MORE
 
 
-def test_a_body_is_read_as_it_is():
-    body = b"a\r\n\rb\n\n\x00"
+def test_a_body_is_read_with_its_line_ends_made_lf():
+    body = b"a\r\n\rb\n\n\x00\r\n"
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
     with WireServer(lambda head, sent: [answer]) as server:
         transport = transport_of(server)
-        assert fetch(transport) == body
+        assert fetch(transport) == b"a\n\nb\n\n\x00"
         transport.close()
 
 

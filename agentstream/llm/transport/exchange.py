@@ -221,7 +221,9 @@ class Exchange:
         return response.iter_lines()
 
     def read(self, limit: int) -> bytes:
-        """The whole body; `broken` tells if it ended too soon.
+        """The whole body, its line ends made LF, the last one left out.
+
+        `broken` tells if it ended too soon.
 
         Raises:
             LimitExceeded: it has more than `limit` bytes.
@@ -234,7 +236,10 @@ class Exchange:
             body += data
             if len(body) > limit:
                 raise LimitExceeded(f"the body passed {limit} bytes", limit="body", phase="stream")
-        return bytes(body)
+        text = bytes(body)
+        if b"\r" in text:
+            text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        return text[:-1] if text.endswith(b"\n") else text
 
     def read_text(self, limit: int) -> str:
         """Up to `limit` bytes of the body, as text; raises nothing.  For the body of an error."""
