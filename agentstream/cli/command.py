@@ -17,7 +17,18 @@ if TYPE_CHECKING:
     import argparse
 
     # Imported by name below; here for whatever freezes a program by its import statements.
-    from agentstream.cli import chat, check, follow, model, models, run, runs, serve, stop  # noqa: F401
+    from agentstream.cli import (  # noqa: F401
+        chat,
+        check,
+        follow,
+        model,
+        models,
+        run,
+        runs,
+        serve,
+        stop,
+        tools,
+    )
 
 __all__ = ["conduct"]
 

@@ -19,7 +19,8 @@ everything else to standard error.
 
   chat [PROMPT]    ask a model; what is piped in is added to the prompt
   run FILE         run a workflow file
-  check FILE       say what a workflow file would do, and draw it; runs nothing
+  check FILE       say what a workflow file would do, and draw it
+  tools FILE       list the tools of a workflow file's MCP servers, and try one
   runs             list the runs in a log
   follow [ID]      show a run as it goes, from a log or a server
   stop ID          stop a run that another process runs
@@ -41,7 +42,14 @@ Run a workflow file (docs/workflow-files.rst).  Into a pipe goes the result.
 """
 _CHECK = """\
 Read a workflow file and say what `agentstream run` would do, as text and
-as a Mermaid flowchart.  Runs none of it, and imports nothing it names.
+as a Mermaid flowchart.  Runs none of it, and imports nothing it names; its
+MCP servers, if it has some, are asked what they offer.
+"""
+_TOOLS = """\
+List the tools of a file: of its MCP servers, and its own.  FILE is a workflow
+file, or the JSON with "mcpServers" of many programs.  With TOOL, call that one,
+as an agent would, and write its result: files:read '{"path": "a.txt"}', or
+files:read path=a.txt.  Exits with 1 if it fails.
 """
 _RUNS = "List the runs in a log, the newest first.\n"
 _FOLLOW = """\
@@ -266,6 +274,23 @@ def _check(add: Add) -> None:
         help="overrule FILE: agents.writer.temperature=0",
     )
     add("--mermaid", action="store_true", help="write the flowchart only")
+    add("--offline", action="store_true", help="ask no MCP server what it offers")
+
+
+def _tools(add: Add) -> None:
+    add("file", metavar="FILE", type=kinds.path, help=argparse.SUPPRESS)
+    add("tool", metavar="TOOL", nargs="?", type=kinds.text, help=argparse.SUPPRESS)
+    add("arguments", metavar="ARGUMENT", nargs="*", type=kinds.text, help=argparse.SUPPRESS)
+    add(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        type=kinds.assignment,
+        help="overrule FILE: mcp.files.prefix=fs_",
+    )
+    add("--deadline", metavar="TIME", type=kinds.seconds, help="stop after 600 or 10m, with 124")
+    add("-v", "--verbose", action="count", default=0, help="what servers write to standard error")
 
 
 def _runs(add: Add) -> None:
@@ -395,6 +420,7 @@ _COMMANDS: Tuple[Tuple[str, str, str, Callable[[Add], None]], ...] = (
     ("chat", "[options] [PROMPT] [-]", _CHAT, _chat),
     ("run", "[options] FILE", _RUN, _run),
     ("check", "[options] FILE", _CHECK, _check),
+    ("tools", "[options] FILE [TOOL [ARGUMENT ...]]", _TOOLS, _tools),
     ("runs", "[options]", _RUNS, _runs),
     ("follow", "[options] [ID]", _FOLLOW, _follow),
     ("stop", "[options] ID", _STOP, _stop),

@@ -28,8 +28,8 @@ logger = logging.getLogger("agentstream.mcp")
 _READ = 65536
 #: Bytes of what a server wrote last to standard error, which the error of its end shows.
 _TAIL = 1024
-#: Characters of a line of it in the log.
-_SHOWN = 1000
+#: Characters of that, and of a line of it in the log.
+_SAID, _SHOWN = 300, 1000
 #: Seconds that a process has after it has closed its standard output.
 _LEAVING_S = 0.5
 #: Seconds for the system to take away what was killed.
@@ -103,7 +103,8 @@ class ServerProcess:
     def last_words(self) -> str:
         """The end of what it wrote to standard error."""
         text = self._redact(self._tail.decode("utf-8", "replace"))
-        return " ".join(strip_controls(text).split())[-300:]
+        said = " ".join(strip_controls(text).split())
+        return said if len(said) <= _SAID else "…" + said[-_SAID:]
 
     def send(self, line: bytes) -> None:
         """Have a line written; returns at once."""

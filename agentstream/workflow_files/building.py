@@ -8,7 +8,19 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Set, Tuple
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+)
 
 from agentstream.agent.agent import Agent
 from agentstream.agent.settings import with_limits
@@ -27,10 +39,21 @@ from agentstream.workflow_files.importing import Importer
 from agentstream.workflow_files.output import find_output
 from agentstream.workflow_files.parts import inert_tool
 from agentstream.workflow_files.problems import Path, Problems
-from agentstream.workflow_files.spec import AgentSpec, ClientSpec, FileSpec, StepSpec, ToolSpec
+from agentstream.workflow_files.servers import open_server, tools_of_server
+from agentstream.workflow_files.spec import (
+    AgentSpec,
+    ClientSpec,
+    FileSpec,
+    ServerSpec,
+    StepSpec,
+    ToolSpec,
+)
 from agentstream.workflow_files.steps import stand_in
 
-__all__ = ["Builder", "DefaultClient", "Progress", "inert"]
+if TYPE_CHECKING:
+    from agentstream.mcp import Server
+
+__all__ = ["Builder", "DefaultClient", "Progress", "inert", "own_tools"]
 
 #: Makes what stands in for a file's clients.
 DefaultClient = Callable[[], ChatClient]
@@ -186,6 +209,10 @@ class Builder:
             settings["api_key"] = settings["api_key"] or None
         return self.stack.enter_context(provider.make(**settings))
 
+    def mcp_server(self, spec: ServerSpec, file: FileSpec) -> Server:
+        """An MCP server, closed with the stack."""
+        return self.stack.enter_context(open_server(spec, self.environ, file.folder))
+
     def _key_env(self, spec: ClientSpec, settings: Mapping[str, Any]) -> Optional[str]:
         """The variable that holds a client's key.
 
@@ -221,6 +248,7 @@ class _LiveParts(Parts):
         self._wanted: Dict[str, None] = {}  # the clients that agents name
         self._clients: Dict[str, ChatClient] = {}
         self._agents: Dict[str, Agent] = {}
+        self._servers: Dict[str, Server] = {}
 
     def prepare(self, problems: Problems) -> None:
         """Import what is named, and look whether the environment has what is needed."""
@@ -235,6 +263,8 @@ class _LiveParts(Parts):
             for name in agent.tools:
                 self._make_tool(problems, file.tools[name])
             self._check_client(problems, agent)
+        for name in file.used_servers():
+            self._check_environment(problems, ("mcp", name), file.servers[name].environment)
 
     def _import(self, importer: Importer, problems: Problems, where: Path, source: str) -> None:
         try:
@@ -263,19 +293,21 @@ class _LiveParts(Parts):
             return
         self._wanted[agent.client] = None  # told once
         spec = self._file.clients[agent.client]
-        for env in spec.environment:
+        self._check_environment(problems, ("clients", spec.name), spec.environment)
+
+    def _check_environment(self, problems: Problems, where: Path, names: Sequence[str]) -> None:
+        for env in names:
             if not self._builder.environ.get(env):
-                problems.add(
-                    ("clients", spec.name), f"the environment has no {env}, which it needs"
-                )
+                problems.add(where, f"the environment has no {env}, which it needs")
 
     def make_clients(self) -> None:
-        """Make the clients that agents use, and the agents."""
+        """Make the clients that agents use, and the agents; MCP servers are asked for tools."""
+        for name in self._file.used_servers():
+            with self._of("mcp", name):
+                self._servers[name] = self._builder.mcp_server(self._file.servers[name], self._file)
         for name in self._wanted:
-            try:
+            with self._of("clients", name):  # there may be no embedded model, say
                 client = self._builder.client(self._file.clients[name], self._file.folder)
-            except ConfigError as error:  # no embedded model, say
-                raise ConfigError(f"{self._file.label}: [clients.{name}]: {error}") from error
             self._clients[name] = client
         for name in self._file.used:
             spec = self._file.agents[name]
@@ -286,14 +318,30 @@ class _LiveParts(Parts):
             )
             approve = {} if spec.approve is None else {"approve": self._found[spec.approve]}
             output = spec.output
-            self._agents[name] = Agent(
-                name,
-                client=client,
-                tools=[self._tools[t] for t in spec.tools],
-                output=self._found[output] if isinstance(output, str) else output,
-                **with_limits(spec.settings),
-                **approve,
-            )
+            with self._of("agents", name):
+                self._agents[name] = Agent(
+                    name,
+                    client=client,
+                    tools=[*(self._tools[t] for t in spec.tools), *self._served(spec)],
+                    output=self._found[output] if isinstance(output, str) else output,
+                    **with_limits(spec.settings),
+                    **approve,
+                )
+
+    @contextlib.contextmanager
+    def _of(self, section: str, name: str) -> Iterator[None]:
+        """Say of a ConfigError which part of which file it is about."""
+        try:
+            yield
+        except ConfigError as error:
+            raise ConfigError(f"{self._file.label}: [{section}.{name}]: {error}") from error
+
+    def _served(self, agent: AgentSpec) -> List[Tool]:
+        """The tools that MCP servers offer to an agent."""
+        found: List[Tool] = []
+        for name in dict.fromkeys(server for server, _ in agent.served):
+            found += tools_of_server(self._servers[name], self._file.servers[name], agent.served)
+        return found
 
     def agent(self, name: str) -> Agent:
         return self._agents[name]
@@ -313,6 +361,25 @@ class _LiveParts(Parts):
 
 def _with_context(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
     return function if takes_two(function) else lambda value, _: function(value)
+
+
+def own_tools(file: FileSpec, stack: contextlib.ExitStack) -> Dict[str, Tool]:
+    """The tools that a file itself describes, imported; `stack` ends that.
+
+    Raises:
+        ConfigError: with a line for each that there is not.
+    """
+    problems = Problems(file.label)
+    found: Dict[str, Tool] = {}
+    importer = stack.enter_context(Importer(file.folder)) if file.tools else None
+    for name, spec in file.tools.items():
+        try:
+            assert importer is not None
+            found[name] = _as_tool(spec, importer.find(spec.source))
+        except ConfigError as error:
+            problems.add(("tools", name, "import"), str(error))
+    problems.raise_them()
+    return found
 
 
 def _as_tool(spec: ToolSpec, found: Any) -> Tool:

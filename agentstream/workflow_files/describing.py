@@ -8,7 +8,13 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from agentstream.llm.transport import display_url
 from agentstream.providers import EMBEDDED, PROVIDERS
-from agentstream.workflow_files.spec import AgentSpec, ClientSpec, FileSpec, StepSpec
+from agentstream.workflow_files.spec import (
+    AgentSpec,
+    ClientSpec,
+    FileSpec,
+    ServerSpec,
+    StepSpec,
+)
 
 __all__ = ["describe"]
 
@@ -49,6 +55,10 @@ def _one(file: FileSpec) -> Iterator[str]:
         yield "Clients:"
     for client in file.clients.values():
         yield f"  {client.name}: {_client(client)}"
+    if file.servers:
+        yield "MCP servers:"
+    for server in file.servers.values():
+        yield f"  {server.name}: {_served_by(server)}"
     if file.agents:
         yield "Agents:"
     for agent in file.agents.values():
@@ -87,6 +97,17 @@ def _client(client: ClientSpec) -> str:
     return said
 
 
+def _served_by(server: ServerSpec) -> str:
+    """Where a server is, or what starts it; only the program: an argument may be a key."""
+    if "url" in server.settings:
+        said = f"at {display_url(server.settings['url'])}"
+        if server.settings.get("verify") is False:
+            said += ", certificate NOT verified"
+    else:
+        said = f"{server.settings['command'][0]} is started when it is run"
+    return said + (f", its tools' names after {server.prefix}" if server.prefix else "")
+
+
 def _agent(agent: AgentSpec) -> str:
     said = [f"client {agent.client}" if agent.client else "client of the command line"]
     for key, value in agent.settings.items():
@@ -95,8 +116,9 @@ def _agent(agent: AgentSpec) -> str:
     said += [key for key in ("extra", "response_format") if key in agent.settings]
     if agent.output is not None:
         said.append(f"answers with {agent.output if isinstance(agent.output, str) else 'a schema'}")
-    if agent.tools:
-        said.append(f"tools {', '.join(agent.tools)}")
+    tools = [*agent.tools, *(f"{server}:{pattern}" for server, pattern in agent.served)]
+    if tools:
+        said.append(f"tools {', '.join(tools)}")
     if agent.approve is not None:
         said.append(f"asks {agent.approve} before each tool call")
     return ", ".join(said)

@@ -30,6 +30,7 @@ from agentstream.workflow_files.describing import describe
 from agentstream.workflow_files.parts import read_agent, read_client, read_tool
 from agentstream.workflow_files.problems import TABLE, TEXT, TEXTS, Path, Problems, Table, dotted
 from agentstream.workflow_files.reading import Overrides, override, read_tables
+from agentstream.workflow_files.servers import read_server
 from agentstream.workflow_files.spec import FileSpec
 from agentstream.workflow_files.steps import StepReader
 
@@ -136,14 +137,20 @@ class _Loader:
             table.refuse("name", "must not be empty")
         input, context = table.get("input", TEXT), table.get("context", TABLE, {})
         files = table.get("files", TEXTS, [])
-        named = {key: table.table(key) for key in ("clients", "tools", "agents")}
+        named = {key: table.table(key) for key in ("clients", "tools", "mcp", "agents")}
         given = {key: inner.values for key, inner in named.items()}
         clients = self._each(named["clients"], read_client)
         tools = self._each(named["tools"], read_tool)
+        servers = self._each(named["mcp"], read_server)
         agents = self._each(
             named["agents"],
             lambda inner, key: read_agent(
-                inner, key, given["clients"], given["tools"], os.path.dirname(label)
+                inner,
+                key,
+                given["clients"],
+                given["tools"],
+                os.path.dirname(label),
+                servers=given["mcp"],
             ),
         )
         nested: Dict[str, WorkflowFile] = {}
@@ -167,6 +174,7 @@ class _Loader:
             context=context,
             clients=clients,
             tools=tools,
+            servers=servers,
             agents=agents,
             steps=steps,
             used=tuple(reader.used),
@@ -231,9 +239,15 @@ def _warn_of_unused(file: WorkflowFile, problems: Problems) -> None:
         "agents": set(file.used),
         "clients": {agent.client for agent in agents},
         "tools": {name for agent in agents for name in agent.tools},
+        "servers": {name for agent in agents for name, _ in agent.served},
     }
-    of = {"agents": "no step uses it", "clients": "no agent uses it", "tools": "no agent has it"}
+    of = {
+        "agents": "no step uses it",
+        "clients": "no agent uses it",
+        "tools": "no agent has it",
+        "servers": "no agent has a tool of it",
+    }
     for section, names in used.items():
         for name in getattr(file, section):
             if name not in names:
-                problems.warn((section, name), of[section])
+                problems.warn(("mcp" if section == "servers" else section, name), of[section])

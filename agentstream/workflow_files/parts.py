@@ -35,14 +35,23 @@ from agentstream.workflow_files.problems import (
 )
 from agentstream.workflow_files.spec import AgentSpec, ClientSpec, ToolSpec
 
-__all__ = ["inert_tool", "read_agent", "read_client", "read_tool"]
+__all__ = [
+    "ENV_NAME",
+    "TIMEOUTS",
+    "inert_tool",
+    "read_agent",
+    "read_client",
+    "read_headers",
+    "read_tool",
+    "read_verification",
+]
 
 
 # --- clients --------------------------------------------------------------------------------
 
 _SECONDS = TIME.or_false()
 _BOUND = WHOLE.or_false()
-_TIMEOUTS = dict.fromkeys(("connect", "first_token", "stall", "total"), _SECONDS)
+TIMEOUTS = dict.fromkeys(("connect", "first_token", "stall", "total"), _SECONDS)
 _RETRIES = {
     "attempts": WHOLE,
     "resume": FLAG,
@@ -77,7 +86,7 @@ _OWN = {
 }
 _EMBEDDED = {"n_ctx": WHOLE, "n_parallel": WHOLE, "threads": WHOLE, "chat_template": TEXT}
 _SECRET = ("auth", "key", "token", "secret", "cookie")
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def read_client(table: Table, name: str) -> Optional[ClientSpec]:
@@ -107,8 +116,8 @@ def read_client(table: Table, name: str) -> Optional[ClientSpec]:
     key_env = header_envs = ca_file = None
     if provider != EMBEDDED:
         key_env = _key_env(table, provider, settings)
-        ca_file = _verification(table, settings)
-        header_envs = _headers(table, settings)
+        ca_file = read_verification(table, settings)
+        header_envs = read_headers(table, settings)
     table.done()
     return ClientSpec(name, provider, settings, server, key_env, header_envs or {}, ca_file)
 
@@ -138,7 +147,7 @@ def _clocks(table: Table, timeouts: Timeouts) -> Dict[str, Any]:
     """Timeouts, retries and limits: the provider's own, but for what the file says."""
     found: Dict[str, Any] = {}
     usual: Tuple[Tuple[str, Dict[str, Kind], Any], ...] = (
-        ("timeouts", _TIMEOUTS, timeouts),
+        ("timeouts", TIMEOUTS, timeouts),
         ("retries", _RETRIES, Retries()),
         ("limits", _LIMITS, Limits()),
     )
@@ -161,13 +170,14 @@ def _key_env(table: Table, provider: str, settings: Mapping[str, Any]) -> Option
             )
     default = None if "base_url" in settings else PROVIDERS[provider].key_env
     name: Optional[str] = table.get("api_key_env", TEXT, default)
-    if name is not None and not _ENV_NAME.fullmatch(name):
+    if name is not None and not ENV_NAME.fullmatch(name):
         table.refuse("api_key_env", "must be the name of a variable of the environment")
         return None
     return name
 
 
-def _verification(table: Table, settings: Dict[str, Any]) -> Optional[str]:
+def read_verification(table: Table, settings: Dict[str, Any]) -> Optional[str]:
+    """The path of certificates to verify with; `insecure` goes into the settings."""
     insecure = table.get("insecure", FLAG, False)
     ca_file: Optional[str] = table.get("ca_file", TEXT)
     if insecure and ca_file is not None:
@@ -177,13 +187,14 @@ def _verification(table: Table, settings: Dict[str, Any]) -> Optional[str]:
     return ca_file
 
 
-def _headers(table: Table, settings: Dict[str, Any]) -> Dict[str, str]:
+def read_headers(table: Table, settings: Dict[str, Any]) -> Dict[str, str]:
+    """The variables that hold headers' values; the other headers go into the settings."""
     inner = table.table("headers")
     envs: Dict[str, str] = {}
     literal: Dict[str, str] = {}
     for name, value in inner.values.items():
         env = value.get("env") if isinstance(value, dict) and set(value) == {"env"} else None
-        if isinstance(env, str) and _ENV_NAME.fullmatch(env):
+        if isinstance(env, str) and ENV_NAME.fullmatch(env):
             shown, envs[name] = "value", env
         elif isinstance(value, str):
             shown = literal[name] = value
@@ -271,14 +282,23 @@ def read_agent(
     clients: Mapping[str, object],
     tools: Mapping[str, object],
     folder: str,
+    *,
+    servers: Mapping[str, object],
 ) -> AgentSpec:
-    """The agent of a table, which may name those clients and tools, and files in `folder`."""
+    """The agent of a table, which may name those clients, tools and MCP servers, and
+    files in `folder`."""
     client = _client_of(table, clients)
-    named = _tools_of(table, tools)
+    named, served = _tools_of(table, tools, servers)
     if not name:
         table.problems.add(table.where, "an agent needs a name")
     known = {tool: inert_tool(tool) for tool in named if _can_be(tool)}
-    settings = table.settings(_AGENT, lambda **given: _check_agent(name, known, **given))
+
+    def check(**given: Any) -> None:
+        if served and isinstance(given.get("tool_choice"), str):
+            given.pop("tool_choice")  # which names there are, the servers know
+        _check_agent(name, known, **given)
+
+    settings = table.settings(_AGENT, check)
     approve = table.get("approve", TEXT)
     if approve is not None:
         check_import(table, "approve", approve)
@@ -288,7 +308,7 @@ def read_agent(
         if "system_prompt" in settings:
             table.refuse("system_prompt", "is another name for system: give one of them")
         settings["system_prompt"] = settings.pop("system")
-    return AgentSpec(name, client, tuple(named), settings, approve, output)
+    return AgentSpec(name, client, tuple(named), settings, approve, output, tuple(served))
 
 
 def _client_of(table: Table, clients: Mapping[str, object]) -> Optional[str]:
@@ -303,16 +323,29 @@ def _client_of(table: Table, clients: Mapping[str, object]) -> Optional[str]:
     return name
 
 
-def _tools_of(table: Table, tools: Mapping[str, object]) -> List[str]:
+def _tools_of(
+    table: Table, tools: Mapping[str, object], servers: Mapping[str, object]
+) -> Tuple[List[str], List[Tuple[str, str]]]:
+    """The tools that are named, and those of servers: "NAME:TOOL", "NAME:*"."""
     named: List[str] = []
-    for name in table.get("tools", TEXTS, ()):
-        if name not in tools:
-            table.refuse("tools", table.problems.missing("tool", name, tools))
-        elif name in named:
-            table.refuse("tools", f"names {name!r} twice")
+    served: List[Tuple[str, str]] = []
+    names = table.get("tools", TEXTS, ())
+    for name in dict.fromkeys(names):
+        server, colon, pattern = name.partition(":")
+        if not colon:
+            if name in tools:
+                named.append(name)
+            else:
+                table.refuse("tools", table.problems.missing("tool", name, tools))
+        elif server not in servers:
+            table.refuse("tools", table.problems.missing("MCP server", server, servers))
+        elif not pattern:
+            table.refuse("tools", f"names no tool in {name!r}; {server}:* names them all")
         else:
-            named.append(name)
-    return named
+            served.append((server, pattern))
+    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+        table.refuse("tools", f"names {name!r} twice")
+    return named, served
 
 
 def _can_be(tool: str) -> bool:

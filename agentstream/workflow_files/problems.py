@@ -41,7 +41,7 @@ __all__ = [
 #: Where in a file: keys, and for an item of a list its number, from 1.
 Path = Tuple[Union[str, int], ...]
 
-_NAMED = ("agents", "clients", "tools")
+_NAMED = ("agents", "clients", "tools", "mcp")
 _IMPORT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _MOST = 40  # problems that one error tells

@@ -23,7 +23,9 @@ else:
 __all__ = ["SECTIONS", "Overrides", "override", "read_json", "read_tables"]
 
 #: The keys of a file.
-SECTIONS = ("name", "input", "context", "clients", "agents", "tools", "steps")
+SECTIONS = ("name", "input", "context", "clients", "agents", "tools", "mcp", "steps")
+#: What the tables of these are, one by one.
+_KINDS = {"agents": "agent", "clients": "client", "tools": "tool", "mcp": "MCP server"}
 #: "a.b.c" and the text of its value.
 Overrides = Union[Mapping[str, str], Iterable[Tuple[str, str]]]
 
@@ -157,8 +159,8 @@ def _change(tables: Dict[str, Any], path: Path, value: Any) -> None:
     if isinstance(node, list):
         node[_index(node, last)] = value
     elif isinstance(node, dict):
-        if len(path) == 2 and path[0] in ("agents", "clients", "tools") and last not in node:
-            raise ConfigError(missing(str(path[0])[:-1], last, node))
+        if len(path) == 2 and path[0] in _KINDS and last not in node:
+            raise ConfigError(missing(_KINDS[str(path[0])], last, node))
         node[last] = value
     else:
         raise ConfigError(f"{dotted(path[:-1])} is {told(node)}, not a table")
@@ -176,7 +178,7 @@ def _step_into(node: Any, path: Path, depth: int, key: str) -> Any:
         return node.setdefault(key, {})
     if depth == 0:
         raise ConfigError(missing("table", key, dict.fromkeys([*node, "context"])))
-    kind = str(section)[:-1] if section in ("agents", "clients", "tools") else "key"
+    kind = _KINDS.get(str(section), "key")
     raise ConfigError(missing(kind, key, node))
 
 

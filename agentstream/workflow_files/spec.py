@@ -1,4 +1,4 @@
-"""What a workflow file says, as values: its clients, agents, tools, steps, and the file itself.
+"""What a workflow file says, as values: its clients, servers, agents, tools, steps, itself.
 
 Read by parts.py and steps.py, made live by building.py, told of by describing.py.
 """
@@ -13,7 +13,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 from agentstream.workflow_files.conditions import Condition
 from agentstream.workflow_files.problems import Path
 
-__all__ = ["AgentSpec", "ClientSpec", "FileSpec", "StepSpec", "ToolSpec"]
+__all__ = ["AgentSpec", "ClientSpec", "FileSpec", "ServerSpec", "StepSpec", "ToolSpec"]
 
 
 class ClientSpec(NamedTuple):
@@ -41,6 +41,33 @@ class ClientSpec(NamedTuple):
         return (*([self.key_env] if self.key_env else []), *self.header_envs.values())
 
 
+class ServerSpec(NamedTuple):
+    """An MCP server of a file.
+
+    Attributes:
+        settings: what `Server.stdio` or `Server.http` takes.
+        timeouts: the clocks that the file sets.
+        prefix: put before the names of its tools.
+        envs: the variables of ours that hold its own, by its own.
+        header_envs: the variables that hold headers' values, by header.
+        ca_file, cwd: paths as the file writes them.
+    """
+
+    name: str
+    settings: Dict[str, Any]
+    timeouts: Dict[str, Any]
+    prefix: str
+    envs: Dict[str, str]
+    header_envs: Dict[str, str]
+    ca_file: Optional[str]
+    cwd: Optional[str]
+
+    @property
+    def environment(self) -> Tuple[str, ...]:
+        """The variables it needs."""
+        return (*self.envs.values(), *self.header_envs.values())
+
+
 class AgentSpec(NamedTuple):
     """An agent of a file.
 
@@ -48,6 +75,7 @@ class AgentSpec(NamedTuple):
         client: None for that of whoever runs the file.
         output: the JSON schema of its answer, or where its type is imported from; None
             for a text.
+        served: tools of MCP servers: (the server, a tool's name or a pattern).
     """
 
     name: str
@@ -56,6 +84,7 @@ class AgentSpec(NamedTuple):
     settings: Dict[str, Any]
     approve: Optional[str]
     output: Any = None
+    served: Tuple[Tuple[str, str], ...] = ()
 
 
 class ToolSpec(NamedTuple):
@@ -99,8 +128,12 @@ class FileSpec:
         path: the same as a `pathlib.Path`.
         folder: the absolute path of the folder it is in.
         name, input: its workflow's name; the input it gives, or None.
+<<<<<<< HEAD
         files: paths of pictures and PDFs that go with the input, as they can be opened.
         clients, agents, tools: what it describes, by name.
+=======
+        clients, agents, tools, servers: what it describes, by name.
+>>>>>>> d63fc40 (MCP servers in workflow files; check lists what they offer, agentstream tools tries one)
         steps: its steps.
         used: the agents that steps name.
         nested: the files within it, each once.
@@ -121,6 +154,7 @@ class FileSpec:
         context: Dict[str, Any],
         clients: Dict[str, ClientSpec],
         tools: Dict[str, ToolSpec],
+        servers: Dict[str, ServerSpec],
         agents: Dict[str, AgentSpec],
         steps: Tuple[StepSpec, ...],
         used: Sequence[str],
@@ -136,6 +170,7 @@ class FileSpec:
         self.files = tuple(os.path.join(self.folder, path) for path in files)
         self.clients = clients
         self.tools = tools
+        self.servers = servers
         self.agents = agents
         self.steps = steps
         self.used = tuple(name for name in used if name in agents)
@@ -165,6 +200,8 @@ class FileSpec:
         found: Dict[str, None] = {}
         for name in self._used_clients():
             found.update(dict.fromkeys(self.clients[name].environment))
+        for name in self.used_servers():
+            found.update(dict.fromkeys(self.servers[name].environment))
         for file in self.nested:
             found.update(dict.fromkeys(file.environment))
         return tuple(found)
@@ -186,6 +223,12 @@ class FileSpec:
                 found.append((("agents", agent.name, "output"), agent.output))
         found += self.functions
         return tuple({source: (where, source) for where, source in reversed(found)}.values())[::-1]
+
+    def used_servers(self) -> Tuple[str, ...]:
+        """The names of the MCP servers that its agents have tools of."""
+        agents = (self.agents[name] for name in self.used)
+        named = dict.fromkeys(server for agent in agents for server, _ in agent.served)
+        return tuple(name for name in named if name in self.servers)
 
     def _used_clients(self) -> Dict[str, None]:
         names = (self.agents[name].client for name in self.used)

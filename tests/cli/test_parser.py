@@ -107,7 +107,19 @@ def test_help_tells_of_commands_and_lists_the_settings(monkeypatch, capsys):
     assert {one.flag for one in SETTINGS if one.flag} <= flags | few
 
 
-COMMANDS = ["chat", "run", "check", "runs", "follow", "stop", "serve", "model", "models", "help"]
+COMMANDS = [
+    "chat",
+    "run",
+    "check",
+    "runs",
+    "follow",
+    "stop",
+    "serve",
+    "model",
+    "models",
+    "tools",
+    "help",
+]
 
 
 @pytest.mark.parametrize("command", [[], *[[name] for name in COMMANDS]])

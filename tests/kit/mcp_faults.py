@@ -69,6 +69,9 @@ def call(number, name, given):
         say(number, os.environ.get(given["name"], "(not set)"))
     elif name == "spawn":
         say(number, str(subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1).pid))
+    elif name == "hang":
+        sys.stderr.write(f"pid {os.getpid()} hangs\n")
+        sys.stderr.flush()
     elif name == "die" or (name.startswith("die_") and first_time(given["path"])):
         sys.stderr.write("cannot go on: " + given.get("text", "") + "\n")
         sys.stderr.flush()
