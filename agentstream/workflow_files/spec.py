@@ -128,13 +128,9 @@ class FileSpec:
         path: the same as a `pathlib.Path`.
         folder: the absolute path of the folder it is in.
         name, input: its workflow's name; the input it gives, or None.
-<<<<<<< HEAD
-        files: paths of pictures and PDFs that go with the input, as they can be opened.
-        clients, agents, tools: what it describes, by name.
-=======
+            files: paths of pictures and PDFs that go with the input, as they can be opened.
         clients, agents, tools, servers: what it describes, by name.
->>>>>>> d63fc40 (MCP servers in workflow files; check lists what they offer, agentstream tools tries one)
-        steps: its steps.
+            steps: its steps.
         used: the agents that steps name.
         nested: the files within it, each once.
         functions: what steps and conditions import, with their places.
