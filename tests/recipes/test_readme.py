@@ -1,16 +1,20 @@
-"""Every snippet of README.rst is run, and its commands are those that CI runs."""
+"""Every snippet of README.rst is run, pasted alone, and its commands are those that CI runs."""
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import io
+import os
 import pathlib
 import re
+import sys
 import textwrap
 
 import pytest
 
-from agentstream.testing import Cut, Hang, ScriptedServer, text_chunks
+from agentstream import LlamaClient
+from agentstream.testing import Cut, Hang, ScriptedServer, ollama_chunks, text_chunks
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 README = (ROOT / "README.rst").read_text("utf-8")
@@ -59,16 +63,16 @@ EXPECTED = {
     "runtime.stream(workflow": "workflow_completed",
     "stop_after_20": "stopped; it had said: word0 word1",
     "response.usage.completion_tokens": "tokens,",
+    "Timeouts(connect=5": "Hello world!",
+    "Cut()": "",
     "except RateLimited": "cut after: word0 word1",
     "Parallel(facts=facts": "flowchart TD",
     "except WorkflowFailed": "failed in step 'greeter': BadRequest: HTTP 404: no such model",
 }
 
 
-@pytest.mark.filterwarnings("ignore::agentstream.InsecureWarning")
-def test_every_python_snippet_runs_and_shows_what_it_is_about(server, tmp_path, monkeypatch):
+def test_every_python_snippet_runs_when_it_is_pasted_alone(server, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # one of them writes a log
-    namespace = {"__name__": "readme"}
     shown = set()
     for snippet in snippets("python"):
         if "mcp." in snippet:
@@ -76,20 +80,72 @@ def test_every_python_snippet_runs_and_shows_what_it_is_about(server, tmp_path, 
         _play_for(server, snippet)
         out = io.StringIO()
         code = snippet.replace("http://127.0.0.1:8080", server.url)
-        with contextlib.redirect_stdout(out):
-            exec(compile(code, "README.rst", "exec", dont_inherit=True), namespace)
+        with made_clients() as clients, contextlib.redirect_stdout(out):
+            exec(compile(code, "README.rst", "exec", dont_inherit=True), {"__name__": "readme"})
+        for client in clients:
+            client.close()
         for mark, text in EXPECTED.items():
             if mark in snippet:
                 assert text in out.getvalue(), snippet
                 shown.add(mark)
-        client = namespace["helper"].client if "helper = " in snippet else namespace.get("client")
-        if "LlamaClient(" in snippet and client is not None:
-            namespace.setdefault("clients", []).append(client)
-    for client in namespace["clients"]:
-        client.close()
+        assert shown & {mark for mark in EXPECTED if mark in snippet}, f"not looked for: {snippet}"
     results = [m for r in server.requests for m in r.json["messages"] if m["role"] == "tool"]
     assert results[0]["content"] == "18 degrees and sunny in Paris"
     assert shown == set(EXPECTED), "a snippet that the test looks for is gone"
+
+
+@contextlib.contextmanager
+def made_clients():
+    """The clients that are made meanwhile: a snippet leaves closing them to the program's end."""
+    made, original = [], LlamaClient.__init__
+
+    def __init__(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        made.append(self)
+
+    LlamaClient.__init__ = __init__
+    try:
+        yield made
+    finally:
+        LlamaClient.__init__ = original
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the snippets are a POSIX shell's")
+def test_the_shells_snippets_run_too(cli, server, tmp_path):
+    server.default(*text_chunks("Hello", " world", "!"))
+    server.default(*ollama_chunks("A receipt."), path="/api/chat")
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "agentstream").write_text(f'#!/bin/sh\nexec {sys.executable} -m agentstream "$@"\n')
+    (tools / "git").write_text("#!/bin/sh\necho +a line\n")
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
+    path = f"{tools}{os.pathsep}{os.environ['PATH']}"
+    (cli.folder / "receipt.jpg").write_bytes(b"\xff\xd8\xff\xe0" + bytes(64))
+    (toml,) = snippets("toml")
+    cli.write("greet.toml", toml.replace("http://127.0.0.1:8080", server.url))
+    ran = []
+    for block in snippets("sh"):
+        lines = [line for line in block.splitlines() if "agentstream" in line]
+        for line in lines:
+            if not line.startswith(("agentstream", "git diff")) or " serve" in line:
+                continue  # installing; what is tried elsewhere, and goes on for ever
+            if line.startswith("agentstream model"):
+                continue  # tests/cli/test_model.py
+            done = cli.script(line, env={"PATH": path})
+            is_gone = "agentstream stop 3f2a" in line
+            assert done.finish() == (2 if is_gone else 0), (line, done.err)
+            ran.append(line)
+    assert len(ran) == 8
+    assert (cli.folder / "message.txt").read_text() == "Hello world!\n"
+
+
+def test_its_extras_are_those_there_are():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    for extras in re.findall(r"agentstream\[([\w,]+)\]", README):
+        assert set(extras.split(",")) <= set(config["options.extras_require"])
+    assert f"@ git+{config['metadata']['url']}" in README
 
 
 def test_two_commands_and_ci_runs_the_second():
