@@ -18,7 +18,13 @@ from agentstream.llm.clients import HTTPClient, LlamaClient, OpenAIClient
 from agentstream.llm.messages import as_request
 from agentstream.llm.ollama.client import OllamaClient
 from agentstream.llm.settings import Retries
-from agentstream.testing import messages_chunks, ollama_chunks, text_chunks, tool_call_chunks
+from agentstream.testing import (
+    messages_chunks,
+    ollama_chunks,
+    responses_chunks,
+    text_chunks,
+    tool_call_chunks,
+)
 from tests.kit.streams import cut, response_of
 
 __all__ = ["PROTOCOLS", "bend", "client_of", "play", "recordings"]
@@ -30,13 +36,23 @@ _NOWHERE = "http://127.0.0.1:1"
 PROTOCOLS: Dict[str, Callable[..., HTTPClient]] = {
     "chat": lambda **how: OpenAIClient(base_url=_NOWHERE, api_key="k", think_tags=True, **how),
     "llama": lambda **how: LlamaClient(_NOWHERE, **how),
+    "responses": lambda **how: OpenAIClient(base_url=_NOWHERE, api_key="k", api="responses", **how),
     "anthropic": lambda **how: AnthropicClient(base_url=_NOWHERE, api_key="k", **how),
     "ollama": lambda **how: OllamaClient("m", base_url=_NOWHERE, **how),
 }
-_FOLDERS = {"chat": "streams", "llama": "streams", "anthropic": "native/messages"}
+_FOLDERS = {
+    "chat": "streams",
+    "llama": "streams",
+    "responses": "native/responses",
+    "anthropic": "native/messages",
+}
 _HEADERS = {"ollama": {"content-type": "application/x-ndjson"}}
 _OWN: Dict[str, List[List[bytes]]] = {
     "chat": [text_chunks("Hello", " world"), tool_call_chunks(("look", {"at": "sea"}), ("go", {}))],
+    "responses": [
+        responses_chunks("Hello", ("look", {"at": "sea"})),
+        responses_chunks({"type": "reasoning", "summary": [{"text": "hm"}]}, "Hello"),
+    ],
     "anthropic": [
         messages_chunks("Hello", ("look", {"at": "sea"})),
         messages_chunks({"type": "thinking", "thinking": "hm", "signature": "s"}, "Hello"),

@@ -58,6 +58,16 @@ def play(
     """
     if client is None:
         client = PlayingClient(pieces, **settings)
+    try:
+        return heard(client, pieces)
+    finally:
+        client.close()
+
+
+def heard(
+    client: HTTPClient, pieces: Iterable[bytes]
+) -> Tuple[List[Delta], Any, Optional[AgentStreamError]]:
+    """As `play`, of a client that stays open: thousands of answers are read in a second or two."""
     client._transport._send = lambda *_: response_of(pieces)  # type: ignore[method-assign]
     stream = client.stream_deltas(as_request("hi"))
     deltas: List[Delta] = []
@@ -68,7 +78,6 @@ def play(
         return deltas, error.partial, error
     finally:
         stream.close()
-        client.close()
     return deltas, stream.answer.response(), None
 
 

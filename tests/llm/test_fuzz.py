@@ -14,7 +14,7 @@ import pytest
 from tests.kit import fuzz
 
 #: Bent streams of each protocol; one takes this many seconds at the most.
-COUNT, MOST_S = 1000, 2.0
+COUNT, MOST_S = 800, 2.0
 
 
 @pytest.mark.parametrize("protocol", fuzz.PROTOCOLS)

@@ -153,7 +153,7 @@ class ResponsesDialect(EventStreamDialect):
             if said.__class__ is not dict:
                 return None
             kind = said.get("type") or event
-            if kind == "error" or said.get("error"):
+            if kind == "error" or event == "error" or said.get("error"):
                 self._fail(said, event, data)
                 return None
             delta = self._reader.read(said, kind, len(data))

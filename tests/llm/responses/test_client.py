@@ -1,4 +1,4 @@
-"""The Responses API over a real socket: cut at each byte, stopped, silent, too much, secrets."""
+"""The Responses API over a real socket: stopped, silent, too much, secrets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 from agentstream import CancelToken, ChatRequest, Limits, OpenAIClient, Timeouts, errors
 from agentstream.llm.messages import ChatMessage
 from agentstream.testing import Cut, Hang, Reply, responses_chunks, sse
-from tests.kit.streams import play
 from tests.kit.support import KEY, NO_RETRIES, PROMPT, ask
 
 THOUGHT = {
@@ -22,27 +21,6 @@ THOUGHT = {
 def client_of(url, **settings):
     settings = {"api": "responses", "api_key": KEY, "retries": NO_RETRIES, **settings}
     return OpenAIClient("m", base_url=url, **settings)
-
-
-def test_cut_at_each_byte_nothing_is_invented_and_every_whole_event_is_delivered():
-    body = b"".join(responses_chunks(THOUGHT, "Gr\u00fc", "\u00dfe \U0001f600", ("f", {"a": "b"})))
-    end = body.index(b"event: response.completed")
-    whole = play([body], client_of("http://127.0.0.1:1"))[1]
-    for place in range(len(body)):
-        _, response, error = play([body[:place]], client_of("http://127.0.0.1:1"))
-        if error is None:  # the last event was there, but for the line that ends it
-            assert place >= len(body) - 2
-            continue
-        assert type(error) in (errors.StreamTruncated, errors.ProtocolError), place
-        assert whole.content.startswith(response.content)
-        assert whole.reasoning.startswith(response.reasoning)
-        assert response.finish_reason is None
-        assert [call.name for call in response.tool_calls] in ([], ["f"])
-        for call in response.tool_calls:
-            assert whole.tool_calls[0].arguments.startswith(call.arguments)
-        if place >= end:
-            assert response.content == whole.content
-            assert response.tool_calls == whole.tool_calls
 
 
 def test_a_stop_in_the_stream(server):
