@@ -15,6 +15,7 @@ from agentstream.events.model import new_id
 from agentstream.events.stream import EventStream
 from agentstream.results import WorkflowRun
 from agentstream.runtime.runtime import RunHandle, Runtime
+from agentstream.workflow.context import has_names
 from agentstream.workflow.progress import to_json
 
 if TYPE_CHECKING:
@@ -111,5 +112,7 @@ def write_result(
     if given.json:
         known = as_dict(run) if error is None else with_error(run, error)
         output.write_json(answer or known)
-    else:
+    elif isinstance(run.output, str) or has_names(run.output) or run.output is None:
         output.write_value(to_json(run.output))
+    else:
+        output.write_json(to_json(run.output))

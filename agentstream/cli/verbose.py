@@ -11,7 +11,7 @@ import time
 from typing import Any, Callable, Dict, Mapping
 
 from agentstream.cli.output import note
-from agentstream.events.accessors import seconds_of, text, tokens_of
+from agentstream.events.accessors import problems_of, seconds_of, text, tokens_of, will_retry
 from agentstream.events.model import Event, EventType
 
 __all__ = ["narrate", "show_request"]
@@ -63,6 +63,11 @@ def _retried(data: Data) -> str:
     return f"{text(data, 'agent')}: again in {seconds_of(data):.1f} s: {text(data, 'message')}"
 
 
+def _invalid(data: Data) -> str:
+    again = "; asked again" if will_retry(data) else ""
+    return f"{text(data, 'agent')}: the answer is wrong: {'; '.join(problems_of(data))}{again}"
+
+
 def _tool(what: str) -> Callable[[Data], str]:
     return lambda data: f"{text(data, 'agent')}: tool {text(data, 'name')!r} {what}"
 
@@ -73,6 +78,7 @@ _WORDS: Dict[EventType, Callable[[Data], str]] = {
     EventType.WORKFLOW_STEP_COMPLETED: _completed,
     EventType.WORKFLOW_STEP_FAILED: _failed,
     EventType.AGENT_LLM_REQUEST_RETRIED: _retried,
+    EventType.AGENT_OUTPUT_INVALID: _invalid,
     EventType.TOOL_CALL_STARTED: _tool("begins"),
     EventType.TOOL_CALL_COMPLETED: _tool("is done"),
     EventType.TOOL_CALL_FAILED: _tool("failed"),

@@ -11,6 +11,7 @@ from agentstream.events.accessors import text
 from agentstream.events.model import Event, EventType
 from agentstream.llm.finish import remark_on
 from agentstream.results import ChatResponse
+from agentstream.workflow.progress import to_json
 
 if TYPE_CHECKING:
     import argparse
@@ -29,6 +30,7 @@ class View:
     def __init__(self, given: argparse.Namespace, plain: bool = False) -> None:
         self._runs: Set[str] = set()
         self._said: Optional[str] = None  # what an agent said last
+        self._value: Any = None  # what that was, of an agent with a type
         self._stop: Callable[[str], object] = lambda _: None
         self._output = Output(sys.stdout)
         self._trouble: Optional[OSError] = None  # with writing there
@@ -66,6 +68,8 @@ class View:
             self._runs.add(event.workflow_id)
         if event.type is EventType.AGENT_COMPLETED:
             self._said = text(event.data, "response")
+        elif event.type is EventType.AGENT_OUTPUT:
+            self._value = event.data.get("value")
         elif event.type is EventType.AGENT_LLM_REQUEST_COMPLETED:
             remark = remark_on(text(event.data, "finish_reason"))
             if remark:
@@ -88,7 +92,11 @@ class View:
         """True if the run's output need not be written any more."""
         if self._given.jsonl or self._write_text in self._callbacks:
             return True
-        return self._console is not None and bool(output == self._said)
+        if self._console is None:
+            return False
+        return bool(output == self._said) or (
+            self._value is not None and bool(to_json(output) == self._value)
+        )
 
     def end(self) -> None:
         """Clean up the terminal."""

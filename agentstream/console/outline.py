@@ -247,6 +247,9 @@ class Outline:
             place.parts.append(Part("heading"))
         elif kind is EventType.AGENT_LLM_REQUEST_RETRIED:
             place.parts.append(Part("remark", _again(data)))
+        elif kind is EventType.AGENT_OUTPUT_INVALID and accessors.will_retry(data):
+            problems = "; ".join(accessors.problems_of(data))
+            place.parts.append(Part("remark", f"(asking again: {problems})"))
         elif kind is EventType.TOOL_CALL_STARTED:
             call = accessors.text(data, "id"), accessors.text(data, "name"), place
             run.calls.append(call)

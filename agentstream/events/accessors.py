@@ -7,7 +7,7 @@ What the library itself writes is in payloads.py.
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Optional, Tuple
+from typing import Any, List, Mapping, Optional, Tuple
 
 from agentstream.events.model import TERMINAL, EventType
 
@@ -15,6 +15,7 @@ __all__ = [
     "gap_of",
     "is_of_agent",
     "label_of",
+    "problems_of",
     "seconds_of",
     "status_of",
     "text",
@@ -66,6 +67,19 @@ def is_of_agent(data: Mapping[str, Any]) -> bool:
 def will_retry(data: Mapping[str, Any]) -> bool:
     """True if a step that failed is tried again: what it said is void."""
     return data.get("will_retry") is True
+
+
+def problems_of(data: Mapping[str, Any]) -> List[str]:
+    """What is wrong with an answer, a text each: its place, "items[0].price" say, and why."""
+    found = data.get("problems")
+    told = []
+    for problem in found if isinstance(found, (list, tuple)) else ():
+        if isinstance(problem, Mapping):
+            path = problem.get("path")
+            keys = path if isinstance(path, (list, tuple)) else ()
+            where = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys)
+            told.append(f"{where.lstrip('.') or 'the answer'} {text(problem, 'text')}")
+    return told
 
 
 def gap_of(data: Mapping[str, Any]) -> Optional[Tuple[int, int]]:

@@ -74,10 +74,11 @@ class _Reader:
         key = frozenset(map(id, forms))
         if key in self._made:
             return self._made[key]  # within itself, perhaps
-        known = self._made[key] = Known()
-        objects = [form for form in forms if _is_object(form)]
         if not forms or any(form is True or not form for form in forms):
-            return known
+            return ANYTHING
+        known = self._made[key] = Known()
+        known.bare = False  # as far as is known to who is within it
+        objects = [form for form in forms if _is_object(form)]
         keys: Dict[str, List[Any]] = {}
         for form in objects:
             for name, part in (form.get("properties") or {}).items():
@@ -85,15 +86,14 @@ class _Reader:
         others = [form.get("additionalProperties") for form in objects if self._is_open(form)]
         if objects and not others:
             known.keys = {name: self.read(parts) for name, parts in keys.items()}
-            known.bare = False
         elif others and not keys:
             known.others = self.read([True if part is None else part for part in others])
         elif others:
             known.others = ANYTHING
         items = [part for form in forms for part in _items(form)]
         known.items = self.read(items) if items else ANYTHING
-        for part in (known.others, known.items):
-            known.bare = known.bare and part.bare
+        others_bare = known.others is known or known.others.bare
+        known.bare = known.keys is None and known.items.bare and others_bare
         return known
 
     def _forms(self, schemas: Iterable[Any]) -> List[Any]:

@@ -26,6 +26,8 @@ __all__ = ["MEANS", "Answer", "Output", "as_output", "said"]
 MEANS = ("auto", "schema", "tool", "words")
 _NAME = re.compile(r"[^a-zA-Z0-9_-]+")
 _FENCE = re.compile(r"```[\w+-]*[ \t]*\n?(.*?)\n?[ \t]*```", re.DOTALL)
+#: What a model thinks before its answer, and its server does not send apart.
+_THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
 _MOST_SAID = 10
 _MOST_DEPTH = 32
 NoneType = type(None)
@@ -161,7 +163,7 @@ class Output:
 
     def _candidates(self, text: str, *, cut: bool) -> List[Any]:
         """The JSON values that `text` may be; raises ValueError if it holds a broken one."""
-        stripped = text.strip("\ufeff \t\r\n")
+        stripped = _without_thought(text.strip("\ufeff \t\r\n"))
         fence = _FENCE.fullmatch(stripped)
         for whole in (stripped, fence.group(1) if fence else ""):
             try:
@@ -205,6 +207,11 @@ def said(problems: Tuple[Problem, ...]) -> List[str]:
     if len(problems) > _MOST_SAID:
         found.append(f"and {len(problems) - _MOST_SAID} more problems")
     return found
+
+
+def _without_thought(text: str) -> str:
+    thought = _THOUGHT.match(text)
+    return text if thought is None else text[thought.end() :].strip()
 
 
 def _with_value(exc: Invalid, value: Any) -> Invalid:

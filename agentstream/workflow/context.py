@@ -15,7 +15,7 @@ from agentstream.schema.plain import plain
 from agentstream.text import as_text, part_as_text
 from agentstream.tools.context import RunContext
 
-__all__ = ["PLACEHOLDER", "Context", "answered", "as_content", "fill"]
+__all__ = ["PLACEHOLDER", "Context", "answered", "as_content", "fill", "has_names"]
 
 
 #: What the steps of a run share, as a function sees it: the older name of `RunContext`.
@@ -34,6 +34,11 @@ def answered(value: Any) -> Any:
     """An agent's typed answer as the next step gets it: itself, or what equals it."""
     kinds: Dict[Any, Any] = {dict: _Dict, list: _List}
     return kinds[type(value)](value) if type(value) in kinds else value
+
+
+def has_names(value: Any) -> bool:
+    """True for results by name, which are told under headings; an answer's dict is told as JSON."""
+    return isinstance(value, Mapping) and not isinstance(value, _Dict)
 
 
 def as_content(value: Any, step: str) -> Asked:
@@ -70,13 +75,14 @@ def _is_part(item: object) -> bool:
 
 
 def _text(value: Any) -> str:
-    is_dict = isinstance(value, Mapping) and not isinstance(value, _Dict)
+    named = has_names(value)
     value = plain(value)
-    if is_dict or isinstance(value, str):
+    if named or isinstance(value, str):
         return as_text(freeze(value))
     return json.dumps(freeze(value), ensure_ascii=False)
 
 
+_MISSING = object()
 #: What a prompt's template may name.
 PLACEHOLDER = re.compile(r"\{(input|context)(?:\.([^{}\s]+(?: [^{}\s]+)*))?\}")
 
@@ -109,11 +115,24 @@ def _filled(template: str, input: Any, context: Mapping[str, Any], step: str) ->
             raise _nothing(step)
         if part is None:
             return _text(source) if whole == "input" else found.group(0)
-        if not isinstance(source, Mapping) or part not in source:
+        value = _named(source, part)
+        if value is _MISSING:
             raise ConfigError(f"step {step!r}: its prompt names {found.group(0)}{_known(source)}")
-        return part_as_text(freeze(plain(source[part])))
+        return part_as_text(freeze(plain(value)))
 
     return PLACEHOLDER.sub(value_of, template)
+
+
+def _named(source: Any, name: str) -> Any:
+    """What has that name, "a.b" in `source` or "b" in its "a"; `_MISSING` for nothing."""
+    if not isinstance(source, Mapping):
+        return _MISSING
+    if name in source:
+        return source[name]
+    first, dot, rest = name.partition(".")
+    if not dot or first not in source:
+        return _MISSING
+    return _named(plain(source[first]), rest)
 
 
 def _known(source: Any) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Callable, Mapping, Optional
 
 from agentstream.errors import ConfigError
 from agentstream.events.model import freeze
+from agentstream.schema.plain import plain
 from agentstream.workflow_files.problems import FLAG, TEXT, Kind, Table, check_import
 
 __all__ = ["Condition", "read_condition"]
@@ -82,6 +83,7 @@ class Condition:
 
 
 def _text(value: Any) -> str:
+    value = plain(value)
     return value if isinstance(value, str) else json.dumps(freeze(value), ensure_ascii=False)
 
 

@@ -178,7 +178,16 @@ class StepReader:
         settings.update(
             table.settings({"on_cut": TEXT}, lambda on_cut: checks.one_of("on_cut", on_cut, ON_CUT))
         )
-        return StepSpec("agent", name, settings, name), _TEXT
+        return StepSpec("agent", name, settings, name), self._names_of(name)
+
+    def _names_of(self, agent: str) -> Names:
+        """The names of an agent's answer: of a schema in the file its keys."""
+        table = self._agents.get(agent)
+        output = table.get("output") if isinstance(table, dict) else None
+        if output is None:
+            return _TEXT
+        keys = output.get("properties") if isinstance(output, dict) else None
+        return frozenset(keys) if isinstance(keys, dict) else None
 
     def _check_prompt(self, table: Table, prompt: str, names: Names) -> None:
         for text in _oddities(prompt):
@@ -192,7 +201,7 @@ class StepReader:
             elif names == _START:
                 text = f"{found.group(0)[:60]}: the input has no names, unless a program gives some"
                 self._problems.warn((*table.where, "prompt"), text)
-            elif names is not None and part not in names:
+            elif names is not None and not {part, part.partition(".")[0]} & names:
                 text = f"{found.group(0)[:60]}: "
                 text += (
                     self._problems.missing("result", part, sorted(names))

@@ -318,3 +318,18 @@ def test_once_while_it_is_under_way_leaves_with_75(cli, here, server):
     assert here(*words, code=75).line == "run 'n' is under way"
     first.send(signal.SIGTERM)
     assert first.finish() == 143
+
+
+def test_an_answer_with_a_type_is_json(cli, here, server):
+    output = 'output = { type = "object", properties = { city = { type = "string" } } }'
+    flow = cli.write("flow.toml", f'[agents.one]\n{output}\n[[steps]]\nagent = "one"\n')
+    server.reply_text("It is Oslo.")
+    server.reply_text('{"city": ', '"Oslo"}')
+    told = here("run", flow, "--input", "x", "-v")
+    assert told.out == '{"city": "Oslo"}\n'
+    assert "one: the answer is wrong: the answer holds no JSON; asked again\n" in told.err
+    server.default(*text_chunks('{"city": ', '"Oslo"}'))
+    assert json.loads(here("run", flow, "--input", "x", "--json").out)["output"] == {"city": "Oslo"}
+    watched = cli.start("run", flow, "--input", "x", terminal="stdin stdout stderr")
+    assert watched.finish() == 0
+    assert watched.screen.count('"Oslo"') == 1  # it stands there already

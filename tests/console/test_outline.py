@@ -134,3 +134,12 @@ def test_events_of_a_users_own_are_shown_or_left_out(odd: Any) -> None:
             event = Event(f"run:{number}", number, None, kind, "run", None, 1.0, own)
             outline.add(event)
             tally.add(event)
+
+
+def test_an_answer_that_is_asked_for_again_is_remarked_on(feed: Feed) -> None:
+    problems = [{"path": ["items", 0, "price"], "text": "is missing"}, {"path": [], "text": "no"}]
+    feed.say("0", "a", "{}")
+    feed(E.AGENT_OUTPUT_INVALID, step="0", agent="a", problems=problems, will_retry=True)
+    assert "(asking again: items[0].price is missing; the answer no)" in feed.text
+    feed(E.AGENT_OUTPUT_INVALID, step="0", agent="a", problems="odd", will_retry=False)
+    assert feed.text.count("asking again") == 1

@@ -113,6 +113,10 @@ def test_prompts_name_its_fields_and_predicates_take_it():
     prompt = "Of {input.kind} on {input.day}: {input.lines}"
     run(typed(JSON), Step(Agent("writer", client=client), prompt=prompt))
     assert asked(client) == 'Of bill on 2026-11-27: ["a", "b"]'
+    client = ScriptedClient("well")
+    nested = Step(Agent("writer", client=client), prompt="{input.at.y}")
+    run(typed('{"at": {"x": 1, "y": 2}}', kind=Dict[str, Place]), nested)
+    assert asked(client) == "2"
     branch = Branch(lambda letter: letter.kind is Kind.BILL, then=lambda letter: letter.day)
     assert run(typed(JSON), branch)[0].output == LETTER.day
     note = JSON.replace("bill", "note")

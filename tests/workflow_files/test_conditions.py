@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Any
 
 import pytest
 
 from agentstream.errors import WorkflowFailed
 from agentstream.testing import ScriptedServer, text_chunks
+from agentstream.workflow_files.conditions import Condition
 from tests.kit.files_support import asked, start
 
 
@@ -99,3 +101,10 @@ def test_a_repeat_may_fail_at_its_limit(write: Any, module: Any, server: Scripte
     with pytest.raises(WorkflowFailed, match="was not done after 2 rounds"):
         start(write, module, text, server)
     assert len(server.requests) == 2
+
+
+def test_an_enum_is_the_text_of_its_value():
+    class Mood(enum.Enum):
+        GOOD = "good"
+
+    assert Condition("equals", "good", negated=False, key=None)(Mood.GOOD, {})

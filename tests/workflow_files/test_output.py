@@ -117,3 +117,33 @@ def test_what_cannot_be_imported_is_told_when_it_is_opened(
         file.build(environ={}, default_client=ScriptedClient),
     ):
         pass
+
+
+def test_prompts_and_conditions_know_what_an_answer_has(folder: pathlib.Path) -> None:
+    flow = """
+[agents.reader]
+output = {output}
+[agents.writer]
+[[steps]]
+agent = "reader"
+[[steps]]
+agent = "writer"
+prompt = "Of {{input.{name}}}."
+"""
+    schema = '{ type = "object", properties = { city = { type = "string" } } }'
+
+    def read(output: str, name: str) -> Any:
+        (folder / "flow.toml").write_text(flow.format(output=output, name=name), "utf-8")
+        return load_workflow(folder / "flow.toml")
+
+    client = ScriptedClient('{"city": "Oslo"}', "well")
+    with (
+        read(schema, "city").build(environ={}, default_client=lambda: client) as workflow,
+        Runtime() as runtime,
+    ):
+        runtime.run(workflow, "go")
+    assert client.requests[1].messages[-1].content == "Of Oslo."
+    with pytest.raises(ConfigError, match="did you mean 'city'"):
+        read(schema, "ctiy")
+    read('"place.json"', "anything")  # nobody looks into it for that
+    read('"typed_kinds:Place"', "anything.else")
