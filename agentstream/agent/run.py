@@ -147,14 +147,16 @@ class AgentRun:
         with conversation.in_use() if conversation is not None else contextlib.nullcontext():
             started = time.monotonic()
             self._log.note(EventType.AGENT_PROCESSING, payloads.agent_processing())
+            answered = False
             try:
                 response = yield from self._rounds()
                 took = time.monotonic() - started
+                answered = True
                 if conversation is not None:
                     conversation.add(*self.turn)
             except BaseException as error:  # Ctrl-C and a closed generator too
                 self._log.note_failure(EventType.AGENT_FAILED, payloads.agent_failed(error))
-                if conversation is not None and conversation.keep == "all":
+                if conversation is not None and conversation.keep == "all" and not answered:
                     self._add_stopped(conversation)
                 raise
         self.output = AgentOutput(
@@ -186,7 +188,7 @@ class AgentRun:
             turn.append(ChatMessage.assistant(self._answers[-1].text()))
         try:
             conversation.add(*turn)
-        except AgentStreamError:  # it must not hide why the run ended
+        except Exception:  # a store's: it must not hide why the run ended
             logger.exception("a stopped turn of %s is not in its conversation", self._agent.name)
 
     def _rounds(self) -> Generator[str, None, ChatResponse]:

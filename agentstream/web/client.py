@@ -394,6 +394,8 @@ def _as_state(fields: Dict[str, Any]) -> RunState:
         raise TypeError("a name and a status are texts")
     if not isinstance(state.input, (str, type(None))):
         raise TypeError("an input is a text")
+    if not isinstance(state.error, (str, type(None))):
+        raise TypeError("an error is a text")
     return state
 
 

@@ -117,7 +117,7 @@ class Map(Step):
         self._settle(name, timeout, retries)
         self.step = as_step(step)
         self.at_most: int = checks.whole("at_most", at_most, 1, of=f"step {name!r}")
-        self.fail_fast = fail_fast
+        self.fail_fast = checks.flag("fail_fast", fail_fast, of=f"step {name!r}")
 
     def within(self) -> Tuple[Tuple[str, Step], ...]:
         """As in `Step`; each item has a place of its own, "1" and on."""

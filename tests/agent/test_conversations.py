@@ -26,7 +26,7 @@ from agentstream import (
     ToolCall,
     tool,
 )
-from agentstream.testing import ScriptedClient
+from agentstream.testing import ScriptedClient, ScriptedServer, messages_chunks
 from tests.kit.programs import Program
 from tests.kit.support import Task
 
@@ -67,6 +67,33 @@ def test_calls_results_and_the_providers_state_come_back_as_they_were(tmp_path: 
     agent.run("Thanks!", conversation=chats.get("ada"))
     assert client.requests[-1].messages[:-1] == list(found)
     assert texts(chats.get("bob")) == []
+
+
+def test_what_a_provider_wants_back_is_sent_back_by_another_process(
+    server: ScriptedServer, tmp_path: Any
+) -> None:
+    thought = {"type": "thinking", "thinking": "Hm.", "signature": "of Anthropic's own"}
+    server.reply(*messages_chunks(thought, ("add", '{"a": 1, "b": 2}')))
+    server.reply(*messages_chunks("It is 3."))
+    server.reply(*messages_chunks("Yes."))
+    source = """
+    def add(a: int, b: int) -> int:
+        "Add two integers."
+        return a + b
+    client = AnthropicClient("m", api_key="k", base_url=arguments[1])
+    agent = Agent("adder", client=client, tools=[add])
+    with client, Runtime() as runtime:
+        ada = Conversations(arguments[0]).get("ada")
+        say(runtime.run(agent, arguments[2], conversation=ada).output)
+    """
+    for text, said in (("1 + 2?", "It is 3."), ("Sure?", "Yes.")):
+        with Program(source, str(tmp_path / "chats.db"), server.url, text) as program:
+            assert program.finish() == 0, program.errors
+            assert program.lines == [said]
+    sent = server.requests[-1].json["messages"]
+    assert [message["role"] for message in sent] == ["user", "assistant"] * 2 + ["user"]
+    assert sent[1]["content"][0] == thought
+    assert [block["type"] for block in sent[1]["content"]] == ["thinking", "tool_use"]
 
 
 def test_keys_delete_and_clear(tmp_path: pathlib.Path) -> None:
@@ -275,3 +302,24 @@ def test_a_store_of_ones_own_is_three_methods(runtime: Runtime) -> None:
     assert [message.content for message in client.requests[-1].messages] == said
     assert texts(chats.get("ada")) == [*said, "two"]
     assert "ada" not in repr(chats.get("ada"))
+
+
+class Failing(Dicts):
+    """Its database is gone."""
+
+    def append(self, key: str, messages: Sequence[Mapping[str, Any]]) -> None:
+        raise OSError("the database is gone")
+
+
+def test_a_store_that_fails_hides_no_error_and_is_asked_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    chats = Failing(keep="all")
+    agent = Agent("a", client=ScriptedClient(["half", RuntimeError("broken")], "whole"))
+    with pytest.raises(RuntimeError, match="broken"):
+        agent.run("q", conversation=chats.get("ada"))
+    assert "not in its conversation" in caplog.text
+    caplog.clear()
+    with pytest.raises(OSError, match="gone"):
+        agent.run("q", conversation=chats.get("ada"))
+    assert "not in its conversation" not in caplog.text

@@ -293,6 +293,58 @@ PLANTS: List[Plant] = [
         "        self.close(timeout=1000.0)\n",
         _PROCESS + "r04_exit_does_not_hang_on_a_stuck_callback",
     ),
+    Plant(
+        "turns",
+        "agentstream/agent/conversations.py",
+        'connection.execute("BEGIN IMMEDIATE")',
+        "pass",
+        "tests/agent/test_conversations.py::test_a_kill_in_the_middle_leaves_whole_turns_and_a_file_"
+        "that_works",
+    ),
+    Plant(
+        "keep",
+        "agentstream/agent/run.py",
+        "and not answered:",
+        "and True:",
+        "tests/agent/test_conversations.py::test_a_store_that_fails_hides_no_error_and_is_asked_once",
+    ),
+    Plant(
+        "made once",
+        "agentstream/runtime/once.py",
+        'if state.status == "completed":',
+        'if state.status != "running":',
+        "tests/runtime/test_once.py::test_what_failed_or_was_stopped_is_made_again_under_an_id_of_its_"
+        "own",
+    ),
+    Plant(
+        "lock",
+        "agentstream/runtime/handle.py",
+        "            self._lock.release()",
+        "            pass",
+        "tests/runtime/test_lock.py::test_a_run_holds_it_until_it_is_over_however_that_ends",
+    ),
+    Plant(
+        "deadline",
+        "agentstream/runtime/handle.py",
+        "threads.arm(alarm, time.monotonic() + grace)",
+        "pass",
+        "tests/runtime/test_options.py::test_what_does_not_stop_is_left_behind_after_grace",
+    ),
+    Plant(
+        "at most",
+        "agentstream/workflow/branches.py",
+        "min(len(work), at_most or len(work)) - 1",
+        "len(work) - 1",
+        "tests/workflow/test_map.py::test_at_most_so_many_are_under_way_and_they_begin_in_order",
+    ),
+    Plant(
+        "never began",
+        "agentstream/events/sqlite/interrupted.py",
+        "    if last:",
+        "    if True:",
+        "tests/events/test_run_state.py::test_a_queued_run_whose_process_died_never_began_and_has_not_"
+        "failed",
+    ),
 ]
 
 

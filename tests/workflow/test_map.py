@@ -107,6 +107,7 @@ def test_what_is_no_list_is_told(runtime: Runtime, wrong: Any) -> None:
         lambda: Map(len, name=""),
         lambda: Map([]),
         lambda: Map(len, timeout=0),
+        lambda: Map(len, fail_fast="no"),  # type: ignore[arg-type]
     ],
 )
 def test_a_map_refuses_what_cannot_work(make: Any) -> None:
