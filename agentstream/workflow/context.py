@@ -57,7 +57,7 @@ def as_content(value: Any, step: str) -> Asked:
         return _text(value)
     if is_messages(value):
         return value
-    if isinstance(value, list) and value and all(_is_part(item) for item in value):
+    if _are_parts(value):
         return value
     if value is None:
         raise _nothing(step)
@@ -68,6 +68,12 @@ def _nothing(step: str) -> ConfigError:
     return ConfigError(
         f"step {step!r} was given nothing (None): does the function before it return a value?"
     )
+
+
+def _are_parts(value: Any) -> bool:
+    """True for the parts of a message, which an answer's list is not, whatever it looks like."""
+    is_list = isinstance(value, list) and not isinstance(value, _List)
+    return is_list and bool(value) and all(_is_part(item) for item in value)
 
 
 def _is_part(item: object) -> bool:
@@ -97,7 +103,7 @@ def fill(template: str, input: Any, context: Mapping[str, Any], step: str) -> Co
         ConfigError: the input or the context has no such name.
     """
     content = input.content if isinstance(input, ChatMessage) else input
-    if isinstance(content, list) and content and all(_is_part(item) for item in content):
+    if _are_parts(content):
         texts = [part["text"] for part in content if isinstance(part.get("text"), str)]
         text = _filled(template, "\n\n".join(texts), context, step)
         return [{"type": "text", "text": text}, *(p for p in content if p["type"] != "text")]
