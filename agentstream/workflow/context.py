@@ -57,8 +57,9 @@ def as_content(value: Any, step: str) -> Asked:
         return _text(value)
     if is_messages(value):
         return value
-    if _are_parts(value):
-        return value
+    parts = _parts_of(value)
+    if parts is not None:
+        return parts
     if value is None:
         raise _nothing(step)
     return _text(value)
@@ -70,10 +71,10 @@ def _nothing(step: str) -> ConfigError:
     )
 
 
-def _are_parts(value: Any) -> bool:
-    """True for the parts of a message, which an answer's list is not, whatever it looks like."""
+def _parts_of(value: Any) -> Optional[List[Dict[str, Any]]]:
+    """The parts of a message that `value` is; an answer's list is none, whatever it looks like."""
     is_list = isinstance(value, list) and not isinstance(value, _List)
-    return is_list and bool(value) and all(_is_part(item) for item in value)
+    return value if is_list and value and all(_is_part(item) for item in value) else None
 
 
 def _is_part(item: object) -> bool:
@@ -103,10 +104,11 @@ def fill(template: str, input: Any, context: Mapping[str, Any], step: str) -> Co
         ConfigError: the input or the context has no such name.
     """
     content = input.content if isinstance(input, ChatMessage) else input
-    if _are_parts(content):
-        texts = [part["text"] for part in content if isinstance(part.get("text"), str)]
+    parts = _parts_of(content)
+    if parts is not None:
+        texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
         text = _filled(template, "\n\n".join(texts), context, step)
-        return [{"type": "text", "text": text}, *(p for p in content if p["type"] != "text")]
+        return [{"type": "text", "text": text}, *(p for p in parts if p["type"] != "text")]
     return _filled(template, content, context, step)
 
 
