@@ -318,8 +318,8 @@ def advise(error: BaseException, given: argparse.Namespace) -> None:
         return
     if found is not None and not setting(given, "base_url") and not setting(given, "provider"):
         error.args = (
-            f"{error}; start llama-server there, or use --base-url URL, --provider openai,"
-            " or --provider embedded (a small model on this machine)",
+            f"{error}; start llama-server there, or `agentstream model`; or use --base-url URL,"
+            " --provider openai, or --provider embedded (a small model on this machine)",
         )
 
 

@@ -7,7 +7,6 @@ it is warned of.
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
@@ -76,13 +75,19 @@ def meant(word: str, known: Iterable[str]) -> Optional[str]:
     for found in (begun, holding):
         if len(found) == 1:
             return names[found[0]]
-    close = difflib.get_close_matches(given, list(names), 1)
+    close = _nearest(given, list(names), 0.6)
     return names[close[0]] if close else None
 
 
 def is_slip(word: str, known: Iterable[str]) -> bool:
     """True if a word differs from a known one by a letter or two."""
-    return bool(difflib.get_close_matches(word.lower()[:60], list(known), 1, 0.85))
+    return bool(_nearest(word.lower()[:60], list(known), 0.85))
+
+
+def _nearest(word: str, known: List[str], at_least: float) -> List[str]:
+    import difflib  # noqa: PLC0415 - only who made a mistake pays for it
+
+    return difflib.get_close_matches(word, known, 1, at_least)
 
 
 def unknown_variables(environ: Mapping[str, str]) -> Iterator[Tuple[str, Optional[str]]]:

@@ -12,6 +12,7 @@ import sys
 import textwrap
 
 import pytest
+from packaging.requirements import Requirement
 
 from agentstream import LlamaClient
 from agentstream.testing import Cut, Hang, ScriptedServer, ollama_chunks, text_chunks
@@ -162,3 +163,28 @@ def test_its_links_work_on_a_package_index_too():
         _, ours, path = (link or image).partition("/agentstream/agentstream/")
         path = path.replace("blob/", "").partition("main/")[2]
         assert not ours or (ROOT / path).exists(), path
+
+
+def test_a_newcomer_finds_his_way_in_two_steps():
+    """From README by its links: an odd chunk, an event's key, one test, a word."""
+    way = README[README.index("Find your way\n") : README.index("Measured\n")]
+    linked = {
+        path: (ROOT / path).read_text("utf-8") for path in re.findall(r"/main/(\S+rst)>", way)
+    }
+    contributing = linked["CONTRIBUTING.rst"]
+    for page, told in (
+        ("CONTRIBUTING.rst", "pytest tests/llm/chat/test_chunks.py -k surrogate"),
+        ("CONTRIBUTING.rst", "odd chunk means"),
+        ("CONTRIBUTING.rst", "agentstream/events/payloads.py"),
+        ("docs/glossary.rst", "\n   position\n      An event's number within the whole log"),
+        ("docs/events.rst", "- ``chunk``: the text."),
+        ("docs/http.rst", "``POST /workflows/ID/stop``"),
+    ):
+        assert told in linked[page], told
+    named = re.findall(r"``((?:agentstream|tests|docs)/[\w/.]+)``", contributing + way)
+    assert len(named) > 8
+    for path in named:
+        assert (ROOT / path).exists(), path
+    surrogate = (ROOT / "tests/llm/chat/test_chunks.py").read_text("utf-8")
+    assert re.search(r"def test_\w*surrogate", surrogate)
+    assert Requirement(re.findall(r"pip install '(agentstream\[.*? @ .*?)'", README)[0]).url
