@@ -33,7 +33,8 @@ def test_the_models_of_a_server(here, server, provider, path, answer):
 def test_a_server_without_a_list(here, server):
     server.reply_json({"error": {"message": "no such page"}}, status=404)
     done = here("models", code=1)
-    assert (done.out, done.line) == ("", "BadRequest: HTTP 404: no such page")
+    said = f"BadRequest: HTTP 404: no such page, from {server.url}/v1/models"
+    assert (done.out, done.line) == ("", said)
 
 
 def test_the_api_is_chosen(here, server, monkeypatch):

@@ -45,8 +45,9 @@ def test_run_and_follow_write_the_same(cli, here, server):
         ran = here("run", file, "--input", "x", "--id", name, *words, code=code)
         followed = here("follow", name, *words, code=code)
         (run,), (same,) = ran.events, followed.events
-        assert without_clocks(run) == without_clocks(same)
-        assert list(run) == list(same)
+        assert same["data"]["output"] == same["output"]  # the event's own keys, until 0.3
+        assert without_clocks(run) == {k: without_clocks(same[k]) for k in run if k not in _CLOCKS}
+        assert set(run) <= set(same)
         assert run["warnings"][0] == "two: the answer was cut: finish_reason length" or code
         assert "the answer of 'two' was cut by a limit of tokens" in ran.err
     assert (run["error"], run["steps"][-1]["status"]) == ("StreamTruncated", "failed")
@@ -64,7 +65,7 @@ def test_a_run_that_was_stopped_is_told_the_same(cli, here, server):
     ran = here("run", flow, "--input", "x", "--id", "mine", *words, code=1)
     followed = here("follow", "mine", *words, code=1)
     (run,), (same,) = ran.events, followed.events
-    assert without_clocks(run) == without_clocks(same)
+    assert without_clocks(run) == {k: without_clocks(same[k]) for k in run if k not in _CLOCKS}
     assert (same["status"], same["error"]) == ("cancelled", "Cancelled")
     assert same["message"] == "run mine was stopped: enough"
     assert [step["status"] for step in same["steps"]] == ["completed", "cancelled"]
