@@ -152,7 +152,9 @@ def _show(given: argparse.Namespace, view: View, workflow_id: str, events: Itera
         return FAILED
     output = Output(sys.stdout)
     if given.json:
-        output.write_json({**last.to_dict(), **_as_dict(replay, last)})  # the event's keys: until 0.3
+        output.write_json(
+            {**last.to_dict(), **_as_dict(replay, last)}
+        )  # the event's keys: until 0.3
     elif last.type is EventType.WORKFLOW_COMPLETED and not view.has_shown(last.data.get("output")):
         output.write_value(last.data.get("output"))
     if last.type is EventType.WORKFLOW_COMPLETED:
