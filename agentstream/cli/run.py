@@ -11,7 +11,7 @@ from agentstream.cli.check import note_warnings
 from agentstream.cli.execute import execute, write_result
 from agentstream.cli.exits import DONE
 from agentstream.cli.lock import hold
-from agentstream.cli.output import piped_in
+from agentstream.cli.output import note, piped_in
 from agentstream.cli.settings import advise, open_client, setting
 from agentstream.console.terminal import is_terminal
 from agentstream.errors import AgentStreamError, ConfigError
@@ -77,6 +77,8 @@ def _once(given: argparse.Namespace) -> Optional[str]:
         earlier = look(store, given.id)
     if earlier.run is None:
         return earlier.workflow_id
+    for warning in () if given.quiet else earlier.run.warnings:
+        note(f"agentstream: {warning}")
     write_result(given, earlier.run)
     return None
 

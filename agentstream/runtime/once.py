@@ -7,9 +7,10 @@ then "~3": the log tells of each.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 from agentstream.errors import Busy, LogError
+from agentstream.events import accessors
 from agentstream.events.model import Event, thaw
 from agentstream.events.store import EventStore, end_of
 from agentstream.results import Usage, WorkflowRun
@@ -22,7 +23,8 @@ class Earlier(NamedTuple):
 
     Attributes:
         workflow_id: of the run that completed; else the one that a new run gets.
-        run: what it came to; None: it has not been completed.
+        run: what it came to, without its steps, whose events are in the log; None: it
+            has not been completed.
     """
 
     workflow_id: str
@@ -58,6 +60,15 @@ def is_of(name: str, workflow_id: str) -> bool:
 def _completed(workflow_id: str, end: Optional[Event]) -> WorkflowRun:
     if end is None:
         raise LogError(f"run {workflow_id!r} has been completed, and its output is gone by now")
-    usage: Any = end.data.get("usage") or {}
-    known = {name: value for name, value in usage.items() if name in Usage._fields}
-    return WorkflowRun(workflow_id, "completed", thaw(end.data.get("output")), Usage(**known))
+    data = end.data
+    usage = {k: v for k, v in (accessors.usage_of(data) or {}).items() if k in Usage._fields}
+    warnings = data.get("warnings")
+    return WorkflowRun(
+        workflow_id,
+        "completed",
+        thaw(data.get("output")),
+        Usage(**usage),
+        duration_s=accessors.seconds_of(data),
+        finish_reason=accessors.text(data, "finish_reason") or None,
+        warnings=tuple(map(str, warnings)) if isinstance(warnings, tuple) else (),
+    )

@@ -138,9 +138,10 @@ class Runtime:
             lock: a name: while the run lasts no other one of this user's, in whatever
                 process, can have that name.
             once: if the run of that `workflow_id` has been completed, the handle has
-                its output, as JSON values, and nothing runs; if it is under way in this
-                runtime, it is that run's.  One that failed, was stopped or whose
-                process died is made again, its id with "~2" behind it, "~3" and so on.
+                its output, as JSON values, without its steps, and nothing runs; if it
+                is under way in this runtime, the handle is that run's.  One that failed,
+                was stopped or whose process died is made again, its id with "~2"
+                behind it, "~3" and so on.
 
         Called by a run, by one of its tools say, it starts a run within a run:
         that one has a thread of its own, beyond `max_workers`, so that the two

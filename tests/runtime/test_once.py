@@ -13,6 +13,7 @@ from agentstream import (
     Busy,
     Cancelled,
     ConfigError,
+    Delta,
     EventStream,
     LogError,
     MemoryStore,
@@ -24,7 +25,7 @@ from agentstream import (
 )
 from agentstream.runtime.once import is_of
 from tests.kit.programs import Program
-from tests.kit.support import saying
+from tests.kit.support import FunctionClient, saying
 from tests.kit.work import Holding
 
 
@@ -67,11 +68,23 @@ def test_a_run_that_was_completed_is_not_made_again(both: Runtime) -> None:
 def test_its_usage_is_that_of_the_log_and_its_events_can_be_read(both: Runtime) -> None:
     agent = Agent("a", client=saying("Hel", "lo"))
     first = both.run(agent, "x", workflow_id="w", once=True)
-    assert both.run(agent, "x", workflow_id="w", once=True).usage == first.usage != Usage()
+    again = both.run(agent, "x", workflow_id="w", once=True)
+    assert again.usage == first.usage != Usage()
+    assert (again.finish_reason, again.steps) == (first.finish_reason, ()) == ("stop", ())
+    assert again.duration_s > 0
     live = list(both.stream(agent, "x", workflow_id="v", once=True))
     kept = list(both.stream(agent, "x", workflow_id="v", once=True))
     assert [(e.offset, e.type, e.data) for e in live] == [(e.offset, e.type, e.data) for e in kept]
     assert live[-1].type == "workflow_completed"
+
+
+def test_a_cut_answer_is_still_told(both: Runtime) -> None:
+    chunks = ["Hel", Delta(finish_reason="length")]
+    agent = Agent("a", client=FunctionClient(lambda request, cancel: iter(chunks)))
+    first = both.run(agent, "x", workflow_id="w", once=True)
+    assert first.warnings
+    again = both.run(agent, "x", workflow_id="w", once=True)
+    assert (again.warnings, again.finish_reason) == (first.warnings, "length")
 
 
 def test_what_failed_or_was_stopped_is_made_again_under_an_id_of_its_own(both: Runtime) -> None:
