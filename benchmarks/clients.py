@@ -264,7 +264,7 @@ class Smolagents(Client):
 
 
 class Ollama(Client):
-    """ollama-python; speaks its own protocol, so it is measured in cancelling only."""
+    """ollama-python; speaks its own protocol, and is measured beside ours of that."""
 
     def open(self) -> None:
         import ollama
@@ -273,7 +273,8 @@ class Ollama(Client):
 
     def stream(self) -> Iterator[str]:
         for chunk in self.client.chat(model="m", messages=MESSAGES, stream=True):
-            yield chunk.message.content
+            if chunk.message.content:
+                yield chunk.message.content
 
 
 CLIENTS: Dict[str, Type[Client]] = {
@@ -298,6 +299,8 @@ MODULES = {
     "litellm": "litellm",
     "smolagents": "smolagents",
     "ollama": "ollama",
+    "openai, Responses": "openai",
+    "anthropic": "anthropic",
     "llm": "llm",
 }
 

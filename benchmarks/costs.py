@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from typing import Any, Dict, List
 
-from benchmarks.clients import CLIENTS, Client
+from benchmarks.clients import Client
+from benchmarks.wires import WIRES
 
 _made: Dict[Any, Client] = {}
 
@@ -18,7 +19,7 @@ def client_for(name: str, root: str) -> Client:
     """The client at `root`; made once, and used again."""
     key = name, root
     if key not in _made:
-        _made[key] = CLIENTS[name](root)
+        _made[key] = WIRES[name](root)
     return _made[key]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from benchmarks import notes
+from benchmarks.wires import PAIRS
 
 WHOLE = "agentstream, whole way"
 Value = Tuple[str, Optional[bool]]
@@ -198,6 +199,18 @@ AIMS: List[Aim] = [
         "at most 3 times parsing and the text",
         _typed,
     ),
+    *(
+        Aim("wires", f"CPU a chunk, {name}", f"at most {most} times chat completions", judge)
+        for name, most, judge in (
+            (name, most, _cpu(PAIRS[name][0], "agentstream", most=most))
+            for name, most in (("Responses", 1.5), ("Messages", 1.5), ("Ollama", 1.1))
+        )
+    ),
+    *(
+        Aim("wires", f"CPU a chunk, {name}", f"a tenth of {pair[1]}", _cpu(*pair, share=10))
+        for name, pair in PAIRS.items()
+        if name != "chat completions"  # the row above has it
+    ),
     Aim("cancel", _STOP + "in mid-stream", "p99 at most 20 ms", _cancel("", "body", 20)),
     Aim("cancel", _STOP + "before headers", "p99 at most 20 ms", _cancel("", "headers", 20)),
     Aim("cancel", _STOP + "beside 16 streams", "p99 at most 50 ms", _cancel("16", "body", 50)),
@@ -289,7 +302,7 @@ _Table = Tuple[str, Tuple[str, ...], List[Tuple[str, ...]]]
 
 def _beside(rows: Dict[str, Any]) -> List[_Table]:
     """The peers' figures beside ours."""
-    makers = (_costs, _crowds, _imports, _buses, _scores, _cancels, _growth)
+    makers = (_costs, _wires, _crowds, _imports, _buses, _scores, _cancels, _growth)
     tables = []
     for maker in makers:
         try:
@@ -314,6 +327,16 @@ def _costs(rows: Dict[str, Any]) -> _Table:
     ]
     header = ("client", "CPU µs a chunk", "times requests", "first token p50 ms", "p99 ms")
     return "CPU a chunk and the first token", header, lines
+
+
+def _wires(rows: Dict[str, Any]) -> _Table:
+    costs = rows["wires"]["us_a_chunk"]
+    lines = [
+        (name, f"{costs[ours]:.2f}", f"{costs[theirs]:.1f}" if theirs in costs else "", theirs)
+        for name, (ours, theirs) in PAIRS.items()
+    ]
+    header = ("protocol", "``chat_stream``", "the vendor's", "which is")
+    return "CPU a chunk in each protocol, µs", header, lines
 
 
 def _crowds(rows: Dict[str, Any]) -> _Table:

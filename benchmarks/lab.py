@@ -31,6 +31,8 @@ _CHUNKS = {
     "litellm": 800,
     "smolagents": 3_000,
 }
+#: The same of other protocols.
+_WIRE_CHUNKS = {"ours": 20_000, "theirs": 4_000}
 
 FULL: Dict[str, Any] = {
     "rounds": 5,
@@ -54,6 +56,7 @@ FULL: Dict[str, Any] = {
     "curve_streams_peer": 256,
     "curve_length": 40,
     "typed": (2**20, 4),
+    "wires": _WIRE_CHUNKS,
 }
 SMOKE: Dict[str, Any] = {
     "rounds": 1,
@@ -77,6 +80,7 @@ SMOKE: Dict[str, Any] = {
     "curve_streams_peer": 2,
     "curve_length": 3,
     "typed": (2**12, 4),
+    "wires": dict.fromkeys(_WIRE_CHUNKS, 200),
 }
 
 

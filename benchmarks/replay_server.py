@@ -24,34 +24,16 @@ import sys
 import threading
 import time
 import urllib.parse
-from typing import Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
+
+from benchmarks.streams import STREAMS, WORDS, text_of
+
+__all__ = ["ReplayServer", "text_of"]
 
 _HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
     b"Transfer-Encoding: chunked\r\nKeep-Alive: timeout=5, max=100\r\n\r\n"
 )
-_WORDS = [
-    "Hello",
-    "!",
-    " How",
-    " can",
-    " I",
-    " help",
-    " you",
-    " today",
-    "?",
-    "\n",
-    " The",
-    " quick",
-    " brown",
-    " fox",
-    " jumps",
-    " over",
-    " the",
-    " lazy",
-    " dog",
-    ".",
-]
 
 
 def _chunk(data: bytes) -> bytes:
@@ -76,7 +58,7 @@ def _event(delta: dict, finish: object = None) -> bytes:
 
 
 _FIRST = _event({"role": "assistant", "content": None})
-_DELTAS = [_event({"content": word}) for word in _WORDS]
+_DELTAS = [_event({"content": word}) for word in WORDS]
 _LAST = _event({}, "stop")
 _END = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
 _BEFORE_DUE, _AFTER_DUE = (b"data: " + _json({"content": "@"}) + b"\n\n").split(b"@")
@@ -94,11 +76,6 @@ def _usage(count: int) -> bytes:
         }
     ).encode()
     return _chunk(b"data: " + data + b"\n\n")
-
-
-def text_of(count: int) -> str:
-    """The text that an answer of `count` deltas makes."""
-    return "".join(_WORDS[i % len(_WORDS)] for i in range(count))
 
 
 class _Paced:
@@ -199,11 +176,23 @@ class _Server:
                     _hang(connection, options["hang"], target.endswith("/api/chat"))
                     reader.read(1)  # until the client is gone
                     return
-                self._answer(connection, options)
+                stream = _stream_of(target)
+                if stream is not None:
+                    self._answer_wire(connection, stream, int(options.get("chunks", "200")))
+                else:
+                    self._answer(connection, options)
         except OSError:
             pass
         finally:
             connection.close()
+
+    @staticmethod
+    def _answer_wire(connection: socket.socket, stream: Any, chunks: int) -> None:
+        """An answer in another protocol."""
+        head = _HEAD.replace(b"text/event-stream", stream.content_type.encode())
+        connection.sendall(head + (_chunk(stream.first) if stream.first else b""))
+        deltas = [_chunk(stream.word(word)) for word in WORDS]
+        _pour(connection, deltas, 0, chunks, _chunk(stream.last(chunks)) + b"0\r\n\r\n")
 
     def _answer(self, connection: socket.socket, options: Dict[str, str]) -> None:
         chunks, rate = int(options.get("chunks", "200")), float(options.get("rate", "0"))
@@ -226,13 +215,25 @@ class _Server:
                 time.sleep(float(options["pause"]))
             else:
                 connection.sendall(_HEAD + _FIRST)
-            batch: List[bytes] = []
-            for i in range(begin, chunks):
-                batch.append(_DELTAS[i % len(_DELTAS)])
-                if len(batch) == 16:
-                    connection.sendall(b"".join(batch))
-                    batch.clear()
-            connection.sendall(b"".join(batch) + _LAST + _usage(chunks) + _END)
+            _pour(connection, _DELTAS, begin, chunks, _LAST + _usage(chunks) + _END)
+
+
+def _pour(
+    connection: socket.socket, deltas: List[bytes], begin: int, chunks: int, end: bytes
+) -> None:
+    batch: List[bytes] = []
+    for i in range(begin, chunks):
+        batch.append(deltas[i % len(deltas)])
+        if len(batch) == 16:
+            connection.sendall(b"".join(batch))
+            batch.clear()
+    connection.sendall(b"".join(batch) + end)
+
+
+def _stream_of(target: str) -> Any:
+    """The stream of another protocol than chat completions, by a request's path; None for none."""
+    path = target.partition("?")[0]
+    return next((made for end, made in STREAMS.items() if path.endswith(end)), None)
 
 
 def _options(target: str) -> Dict[str, str]:
@@ -269,13 +270,17 @@ class ReplayServer:
     """The server's process; `url` while it runs."""
 
     def __init__(self, corpus: Optional[pathlib.Path] = None) -> None:
-        self._command = [sys.executable, __file__]
+        self._command = [sys.executable, "-m", "benchmarks.replay_server"]
         if corpus is not None:
             self._command += ["--corpus", str(corpus)]
 
     def __enter__(self) -> ReplayServer:
         self._process = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=pathlib.Path(__file__).resolve().parents[1],
         )
         assert self._process.stdout is not None
         self.url = f"http://127.0.0.1:{int(self._process.stdout.readline())}"

@@ -15,6 +15,7 @@ from typing import Any, Callable, Dict, Iterator, List
 
 from benchmarks.clients import COLD, MODULES
 from benchmarks.lab import ROOT, Failed, Lab, environment, median, percentile
+from benchmarks.wires import PAIRS
 
 _COSTS = [
     "raw socket",
@@ -342,6 +343,24 @@ def typed(lab: Lab) -> Dict[str, Any]:
     return {**middle, "characters": size, "piece": piece}
 
 
+def wires(lab: Lab) -> Dict[str, Any]:
+    """CPU a chunk in each protocol, ours beside the vendor's own client."""
+    sizes = lab.sizes["wires"]
+    ours = [pair[0] for pair in PAIRS.values()]
+    names = lab.there([name for pair in PAIRS.values() for name in pair])
+    raw: Dict[str, List[float]] = {name: [] for name in names}
+    with ExitStack() as stack:
+        workers = {name: stack.enter_context(lab.worker()) for name in names}
+        for name in names:
+            workers[name].ask("cpu", client=name, url=lab.url, chunks=50)
+        for _ in range(lab.sizes["rounds"]):
+            for name in [*names, *ours]:  # what lies close together more often
+                many = sizes["ours" if name in ours else "theirs"]
+                value = workers[name].ask("cpu", client=name, url=lab.url, chunks=many)
+                raw[name].append(value["us_a_chunk"])
+    return {"us_a_chunk": {name: median(values) for name, values in raw.items()}, "raw": raw}
+
+
 ROWS: Dict[str, Callable[[Lab], Dict[str, Any]]] = {
     "conformance": conformance,
     "cancel": cancel,
@@ -354,6 +373,7 @@ ROWS: Dict[str, Callable[[Lab], Dict[str, Any]]] = {
     "crowd": crowd,
     "curves": curves,
     "typed": typed,
+    "wires": wires,
 }
 
 
