@@ -226,8 +226,10 @@ def _title(type: Any) -> str:
         return _title(within[0])
     if is_union(type):
         return " or ".join("None" if one is NoneType else _title(one) for one in within)
-    if origin is None or is_special(origin, "Literal"):
-        return name_of(origin or type)
+    if is_special(origin, "Literal"):
+        return "Literal"
+    if origin is None:
+        return name_of(type)
     parts = [_title(one) for one in within if one is not Ellipsis]
     return " of ".join([name_of(origin), " and ".join(parts)] if parts else [name_of(origin)])
 

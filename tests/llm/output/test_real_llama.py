@@ -8,7 +8,7 @@ from typing import Annotated, Any, List, NamedTuple
 
 import pytest
 
-from agentstream import Agent, ChatMessage, ChatRequest, LlamaClient, Output
+from agentstream import Agent, ChatMessage, ChatRequest, LlamaClient, Output, tool
 from agentstream.local import LocalServer
 from tests.kit.schemas import is_part
 
@@ -81,3 +81,30 @@ def test_choices_and_an_agent(llama_server: LocalServer) -> None:
         kind = Annotated[List[Mood], AtMost(2)]
         moods = client.chat("Two moods, please.", output=Output(kind, retries=0)).value
         assert len(moods) <= 2 and all(isinstance(mood, Mood) for mood in moods)
+
+
+@tool
+def get_weather(city: str) -> str:
+    """Current weather of a city."""
+    return f"18 degrees and sunny in {city}"
+
+
+@dataclasses.dataclass
+class Weather:
+    city: Word
+    degrees: int
+
+
+def test_tools_first_then_the_value(llama_tool_server: LocalServer) -> None:
+    with LlamaClient(llama_tool_server.url) as client:
+        agent = Agent(
+            "weather",
+            client=client,
+            tools=[get_weather],
+            output=Weather,
+            temperature=0.0,
+            max_tokens=40,
+        )
+        output = agent.execute("What is the weather in Paris?")
+    assert output.tool_calls_count == 1
+    assert output.value == Weather("Paris", 18)
