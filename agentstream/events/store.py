@@ -68,6 +68,10 @@ class RunState(NamedTuple):
     error: Optional[str] = None
     input: Optional[str] = None
 
+    def __repr__(self) -> str:  # without what was asked
+        fields = ((name, getattr(self, name)) for name in self._fields if name != "input")
+        return f"RunState({', '.join(f'{name}={value!r}' for name, value in fields)})"
+
     def listed(self) -> Dict[str, Any]:
         """The state as a list of runs has it: a dict without `output` and `error`."""
         return {key: value for key, value in self._asdict().items() if key not in _OF_ONE}

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from agentstream.events.model import freeze
+from agentstream.llm.messages import ChatMessage
 from agentstream.results import StepResult, Usage
 from agentstream.schema.plain import plain
 from agentstream.text import as_text, safe_str
@@ -175,6 +176,8 @@ def to_json(value: Any) -> Any:
 
 def input_as_text(value: Any) -> str:
     """A run's input as a person reads it; of a message's parts the texts, and "[image_url]"."""
+    if isinstance(value, ChatMessage):
+        value = value.content
     if isinstance(value, list) and value and all(isinstance(part, Mapping) for part in value):
         if all(isinstance(part.get("type"), str) for part in value):
             texts = (part.get("text") or f"[{part['type']}]" for part in value)

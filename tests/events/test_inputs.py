@@ -8,10 +8,18 @@ from typing import Any, Callable, Set
 
 import pytest
 
-from agentstream import ConfigError, EventStream, MemoryStore, Runtime, SqliteStore, Workflow
+from agentstream import (
+    ChatMessage,
+    ConfigError,
+    EventStream,
+    MemoryStore,
+    Runtime,
+    SqliteStore,
+    Workflow,
+)
 from agentstream.events.store import EventStore
 from agentstream.testing.stores import event
-from tests.kit.support import PROMPT, wait_until
+from tests.kit.support import PROMPT, hunt, wait_until
 
 Make = Callable[..., EventStore]
 
@@ -36,6 +44,8 @@ def given(make: Make, input: Any, **settings: Any) -> Any:
         (listed,) = [one for one in store.runs() if one.workflow_id == run.workflow_id]
         assert listed._replace(input=None) == state._replace(input=None, output=None)
         assert listed.listed()["input"] == listed.input
+        if input == PROMPT:
+            hunt(repr(state) + repr(listed) + repr(store) + repr(runtime.event_stream))
         return state.input, listed.input
 
 
@@ -48,6 +58,7 @@ def test_as_text_whole_and_its_first_line_in_lists(make: Make) -> None:
         ("y" * 200_000, "y" * 100_000, "y" * 200),
         ("", "", ""),
         (None, "", ""),
+        (ChatMessage.user(parts), "What is it?\n[image_url]", "What is it?"),
         (["a", 1], '["a", 1]', '["a", 1]'),
         ({"a": "b"}, "## a\n\nb", "## a"),
         (parts, "What is it?\n[image_url]", "What is it?"),

@@ -6,14 +6,17 @@ import contextlib
 import importlib.util
 import io
 import json
+import os
 import pathlib
 import re
+import shlex
+import sys
 import textwrap
 
 import pytest
 
 import agentstream
-from agentstream.testing import ollama_chunks, text_chunks
+from agentstream.testing import text_chunks
 from tests.recipes.test_readme import made_clients
 
 DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs"
@@ -95,20 +98,24 @@ def test_their_side_says_the_same(page, server):
         assert "Hello there." in run(theirs, server), theirs
 
 
-def test_the_shells_lines_run(cli, server):
+def test_the_shells_lines_run(cli, here, server, monkeypatch):
     server.default(*text_chunks("Hello", " there."))
-    server.default(*ollama_chunks("Hello there."), path="/api/chat")
-    (cli.folder / "notes.txt").write_text("Some notes.")
+    notes = cli.write("notes.txt", "Some notes.")
     (cli.folder / "receipt.jpg").write_bytes(b"\xff\xd8\xff\xe0" + bytes(64))
     (block,) = blocks("llm", "sh")
-    done = cli.script(
-        f'agentstream() {{ $A "$@"; }}\nset -e\n{block}', env={"AGENTSTREAM_PROVIDER": ""}
-    )
-    assert done.finish() == 0, done.err
-    assert done.out.count("Hello there.\n") == 6
-    assert " completed " in done.out
+    lines = [line for line in block.splitlines() if not line.startswith("#")]
+    for line in lines:
+        piped, _, command = line.rpartition("cat notes.txt | ")
+        assert not piped
+        with open(notes if command != line else os.devnull, encoding="utf-8") as stdin:
+            monkeypatch.setattr(sys, "stdin", stdin)
+            name, *words = shlex.split(command)
+            done = here(*words)
+        assert name == "agentstream"
+        assert ("Hello there.\n" if words[0] == "chat" else " completed ") in done.out
     asked = [request.json["messages"][-1]["content"] for request in server.requests]
     assert asked[1:3] == ["Some notes.", "What is missing here?\n\nSome notes."]
+    assert len(lines) == 7
 
 
 @pytest.mark.parametrize("page", PAGES)
