@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Asked", "as_messages", "is_messages"]
 
 #: A text, a list of a message's parts, a message, or messages as ours or in OpenAI's form.
-Asked = Union[Content, ChatMessage, Sequence[MessageLike]]
+Asked = Union[Content, MessageLike, Sequence[MessageLike]]
 
 
 def as_messages(input: Any) -> List[ChatMessage]:
@@ -24,8 +24,8 @@ def as_messages(input: Any) -> List[ChatMessage]:
     Raises:
         ConfigError: it is no question, a message cannot be read, or one's call has no result.
     """
-    if isinstance(input, ChatMessage):
-        return [input]
+    if isinstance(input, ChatMessage) or _has(input, "role"):
+        input = [input]
     if isinstance(input, str):
         return [ChatMessage.user(input)]
     if is_messages(input):

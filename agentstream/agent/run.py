@@ -13,6 +13,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Generator, List, NamedTuple, Optional, Tuple
 
+from agentstream import checks
 from agentstream.agent.asked import Asked, as_messages
 from agentstream.agent.conversation import Conversation
 from agentstream.agent.history import as_message, joined, made_by
@@ -122,7 +123,10 @@ class AgentRun:
         self._asked = as_messages(input)
         self._log = log
         self._context = context
-        self._conversation = conversation
+        example = "Conversation(); a list of messages is what is asked: agent.run([...])"
+        self._conversation: Optional[Conversation] = checks.instance(
+            "conversation", conversation, Conversation, optional=True, example=example
+        )
         self._answers: List[Accumulator] = []
         self._loops: Optional[LoopDetector] = None
         self._typed = _typed(settings, log)

@@ -258,12 +258,16 @@ def as_tools(agent: str, tools: Sequence[Union[Tool, Callable[..., Any]]]) -> Di
     if not isinstance(tools, Iterable) or isinstance(tools, (str, bytes, Mapping)):
         reason = f"must be a list of functions, not {type(tools).__name__}: tools=[...]"
         raise ConfigError.about("tools", reason, f"agent {agent!r}")
-    from agentstream.tools import as_tool  # noqa: PLC0415 - only who has tools pays for it
+    from agentstream.tools import Tool, as_tool  # noqa: PLC0415 - only who has tools pays for it
 
     found: Dict[str, Tool] = {}
-    for given in tools:
+    listed: Iterable[Any] = tools
+    for given in listed:
         if hasattr(given, "as_tool"):
             reason = 'takes an agent as agent.as_tool("what it is good for")'
+            raise ConfigError.about("tools", reason, f"agent {agent!r}")
+        if not (isinstance(given, Tool) or callable(given)):
+            reason = f"must be functions, not {type(given).__name__}: tools=[f], not tools=[f()]"
             raise ConfigError.about("tools", reason, f"agent {agent!r}")
         made = as_tool(given)
         if made.name in found:

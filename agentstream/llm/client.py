@@ -85,7 +85,7 @@ class ChatClient(ABC):
         cancel: Optional[CancelToken] = None,
         **fields: Unpack[RequestFields],
     ) -> TextStream:
-        """Send a text, a list of messages or a `ChatRequest`; iterate the text of the answer.
+        """Send a text, messages or a `ChatRequest`; iterate the text of the answer.
 
         The request is sent when the first text is asked for.
 

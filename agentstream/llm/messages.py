@@ -184,7 +184,7 @@ MessageLike = Union[ChatMessage, Mapping[str, Any]]
 
 
 def _as_messages(given: Any) -> Any:
-    """A request's messages: those of a list, or a text as a user's message.
+    """A request's messages: those of a list, a message alone, or a text as a user's.
 
     Raises:
         ConfigError: it is neither, or an empty text.
@@ -194,7 +194,7 @@ def _as_messages(given: Any) -> Any:
             raise ConfigError("the prompt is empty")
         return [ChatMessage("user", given)]
     if isinstance(given, (ChatMessage, Mapping)):
-        raise ConfigError("a message stands in a list: [message]")
+        return [given]
     if isinstance(given, Sequence) and not isinstance(given, (bytes, bytearray, memoryview)):
         return given
     raise ConfigError(
@@ -206,7 +206,7 @@ class ChatRequest(Frozen):
     """A request to a model.  None leaves a field to the server's default.
 
     Attributes:
-        messages: a text, which becomes a user's message, or a list of `ChatMessage`s, or
+        messages: a text, which becomes a user's message, or one or a list of `ChatMessage`s, or
             of dicts in OpenAI's form, which are sent as they are, but for what no server
             could read (see `ChatClient.chat_stream`).
         model: overrides the client's.
@@ -238,7 +238,9 @@ class ChatRequest(Frozen):
     if TYPE_CHECKING:
 
         def __init__(
-            self, messages: Union[str, Sequence[MessageLike]], **fields: Unpack[RequestFields]
+            self,
+            messages: Union[str, MessageLike, Sequence[MessageLike]],
+            **fields: Unpack[RequestFields],
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -261,11 +263,11 @@ class ChatRequest(Frozen):
 
 
 #: What `chat` and `chat_stream` take.
-Prompt = Union[str, Sequence[MessageLike], ChatRequest]
+Prompt = Union[str, MessageLike, Sequence[MessageLike], ChatRequest]
 
 
 def as_request(prompt: Prompt, fields: Optional[Mapping[str, Any]] = None) -> ChatRequest:
-    """Make a `ChatRequest` of a text, of a list of messages, or of a request.
+    """Make a `ChatRequest` of a text, of a message or a list of them, or of a request.
 
     Args:
         fields: further fields, which win over the request's own.
