@@ -35,10 +35,11 @@ class GuardedStream(Iterator[T]):
     """
 
     _items: Generator[T, None, Any]
+    # Of the class too, for `__del__`: Ctrl-C may come before the first line of `__init__`.
+    _key: Optional[int] = None
+    _outer: Optional[CancelToken] = None
 
     def __init__(self, cancel: Optional[CancelToken]) -> None:
-        self._key: Optional[int] = None
-        self._outer: Optional[CancelToken] = None
         self._outer = checks.instance("cancel", cancel, CancelToken, optional=True)
         self._closed_early = False
         self._cancel = own = CancelToken()

@@ -160,9 +160,9 @@ class Committer:
 
     def close(self) -> None:
         """Close the connection.  Idempotent."""
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            connection.close()
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None  # not before: the close may be broken off, and done again
 
     def after_fork_in_child(self) -> Optional[sqlite3.Connection]:
         """Let go of the parent's connection, and return it: it must never be closed here."""

@@ -5,6 +5,7 @@ A torn write-ahead log opens as a shorter one, in silence; the mark tells.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import struct
@@ -24,6 +25,7 @@ class HighWaterMark:
     def __init__(self, path: str) -> None:
         self._path = f"{path}-mark"
         self._log_id = b""
+        self._file: Optional[io.FileIO] = None  # closed twice, it closes nothing else
         self._fd: Optional[int] = None
 
     def open(self, log_id: bytes) -> int:
@@ -32,7 +34,8 @@ class HighWaterMark:
         try:
             if self._fd is None:
                 flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
-                self._fd = os.open(self._path, flags, 0o600)
+                self._file = io.FileIO(os.open(self._path, flags, 0o600), "r+")
+                self._fd = self._file.fileno()
             return self._read()
         except OSError:
             logger.warning("the log's high-water mark %s cannot be read", self._path)
@@ -63,6 +66,6 @@ class HighWaterMark:
 
     def close(self) -> None:
         """Close the file.  Idempotent."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        self._fd = None
+        if self._file is not None:
+            self._file.close()

@@ -17,7 +17,7 @@ from agentstream.results import Usage
 
 __all__ = ["close_interrupted", "find_dead"]
 
-#: Logs that end with one of these are whole, though no workflow's end is in them.
+#: The log of no workflow, an agent's own say, is whole that ends with one of these.
 _WHOLE = {
     EventType.AGENT_COMPLETED.value,
     EventType.AGENT_FAILED.value,
@@ -26,12 +26,15 @@ _WHOLE = {
 }
 
 
-def find_dead(connection: sqlite3.Connection, path: str, me: Optional[int]) -> List[int]:
-    """The numbers of leases on active runs whose processes have died."""
+def find_dead(
+    connection: sqlite3.Connection, path: str, me: Optional[int], *, idle: bool = False
+) -> List[int]:
+    """The numbers of leases on active runs (with `idle`, of all) whose processes have died."""
+    active = "SELECT owner FROM runs WHERE status IN ('queued', 'running')"
     owners = connection.execute(
-        "SELECT id, token, pid, started, boot FROM owners WHERE id IS NOT ? AND id IN "
-        "(SELECT owner FROM runs WHERE status IN ('queued', 'running'))",
-        (me,),
+        "SELECT id, token, pid, started, boot FROM owners WHERE id IS NOT ? "
+        f"AND (? OR id IN ({active}))",
+        (me, idle),
     ).fetchall()
     return [row[0] for row in owners if not is_alive(path, *row[1:])]
 
@@ -57,7 +60,7 @@ def _interrupt(connection: sqlite3.Connection, run: Tuple[Any, ...], pid: int) -
     newest = connection.execute(
         "SELECT type FROM events WHERE run = ? AND offset = ?", (number, last)
     ).fetchone()
-    if newest is not None and newest[0] in _WHOLE:
+    if not name and newest is not None and newest[0] in _WHOLE:  # a workflow has a name
         connection.execute("UPDATE runs SET status = 'closed' WHERE id = ?", (number,))
         return
     begun, output = _said(connection, number)

@@ -6,6 +6,7 @@ dies; process ids alone are used again.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -39,24 +40,26 @@ class WriterLease:
         self.started = _started(self.pid)
         self.boot = _boot()
         self._path = _lock_path(path, self.token)
-        self._fd: Optional[int] = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        # Closed twice, it closes nothing else: a release may be broken off, and done again.
+        self._file: Optional[io.FileIO] = io.FileIO(fd, "r+")
         try:
-            try_lock(self._fd)
+            try_lock(fd)
         except OSError:
             self.release()
             raise
 
     def release(self) -> None:
         """Remove the lock file: the process writes no more.  Idempotent."""
-        if self._fd is not None:
-            _remove(self._path, self._fd)
-            self._fd = None
+        if self._file is not None:
+            _remove(self._path, self._file)
+            self._file = None
 
     def forget(self) -> None:
         """In a forked child: close the copy of the lock file, which the parent keeps locked."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
 def is_alive(path: str, token: str, pid: int, started: str, boot: str) -> bool:
@@ -66,19 +69,19 @@ def is_alive(path: str, token: str, pid: int, started: str, boot: str) -> bool:
     """
     lock_path = _lock_path(path, token)
     try:
-        fd = os.open(lock_path, os.O_RDWR)
+        file = io.FileIO(os.open(lock_path, os.O_RDWR), "r+")
     except FileNotFoundError:  # somebody tidied up: then the process id has to do
         return bool(started) and boot == _boot() and started == _started(pid)
     except OSError:
         return True  # another user's: not ours to say
     try:
-        locked = try_lock(fd)
+        locked = try_lock(file.fileno())
     except OSError:
         locked = False
     if not locked:
-        os.close(fd)
+        file.close()
         return True
-    _remove(lock_path, fd)
+    _remove(lock_path, file)
     return False
 
 
@@ -86,15 +89,16 @@ def _lock_path(path: str, token: str) -> str:
     return f"{path}-owner-{token}"
 
 
-def _remove(path: str, fd: int) -> None:
+def _remove(path: str, file: io.FileIO) -> None:
     if _WINDOWS:  # which removes no open file
-        os.close(fd)
+        file.close()
     try:
         os.unlink(path)  # while it is locked: nobody finds it unlocked meanwhile
+    except FileNotFoundError:
+        pass
     except OSError:
         logger.debug("%s is left behind", path, exc_info=True)
-    if not _WINDOWS:
-        os.close(fd)
+    file.close()
 
 
 def _started(pid: int) -> str:

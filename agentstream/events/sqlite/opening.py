@@ -33,7 +33,7 @@ def take_stock(
     had = mark.open(log_id)
     last = statements.last_position(connection)
     lost = None
-    dead = interrupted.find_dead(connection, file.path, None)
+    dead = interrupted.find_dead(connection, file.path, None, idle=True)
     if had > last or dead:
         connection.execute("BEGIN IMMEDIATE")
         lost = _report_loss(file, connection, had, log_name)

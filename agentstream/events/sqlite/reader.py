@@ -32,6 +32,7 @@ class Reader:
         self.lock = threading.RLock()
         self._queries = 0  # under way: above 1 where a signal handler asks within one
         self._connection = connection
+        self._leaving: List[sqlite3.Connection] = []  # that are being closed
         self._known: Dict[int, Tuple[str, Optional[str]]] = {}
 
     def use(self, connection: sqlite3.Connection) -> None:
@@ -171,10 +172,15 @@ class Reader:
 
     def _let_go(self) -> None:
         """Leave no file open after the end, once nobody reads."""
-        if self._closed and not self._queries:
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                connection.close()
+        if not self._closed or self._queries:
+            return
+        # Known until it is closed: this may be broken off anywhere, and is then done again.
+        if self._connection is not None and self._connection not in self._leaving:
+            self._leaving.append(self._connection)
+        self._connection = None
+        while self._leaving:
+            self._leaving[-1].close()
+            del self._leaving[-1:]
 
     @property
     def is_busy(self) -> bool:
@@ -183,7 +189,7 @@ class Reader:
 
     def after_fork_in_child(self, writers: Optional[sqlite3.Connection]) -> None:
         """Begin anew, and never touch what the parent uses."""
-        for connection in (self._connection, writers):
+        for connection in (self._connection, *self._leaving, writers):
             if connection is not None:
                 _inherited.append(connection)
         self._reset(None)
