@@ -147,9 +147,12 @@ class Output:
             return answers[0]
         if answers:
             raise _with_value(Invalid.because("holds several values; give one"), NOTHING)
-        if failures:
+        if not failures:
+            raise _with_value(Invalid.because("holds no JSON"), NOTHING)
+        try:
             raise failures[-1]
-        raise _with_value(Invalid.because("holds no JSON"), NOTHING)
+        finally:
+            failures.clear()  # no cycle through its traceback
 
     def growing(self) -> GrowingValue:
         """The value of an answer that is still arriving."""

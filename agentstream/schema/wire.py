@@ -47,12 +47,14 @@ class Wire(NamedTuple):
         refused: keywords that it refuses.
         formats: values of `format` that it takes; None for all.
         anchored: a `pattern` must begin with "^" and end with "$".
+        simple: `anyOf` stands for `oneOf`.
         form: the last change; raises `Undescribable` for what the server has no words for.
     """
 
     refused: FrozenSet[str]
     formats: Any
     anchored: bool
+    simple: bool
     form: Callable[[Schema], Schema]
 
 
@@ -80,6 +82,8 @@ def _mapped(schema: Any, change: Callable[[Schema], Schema]) -> Any:
 
 def _said(schema: Schema, wire: Wire) -> Schema:
     """One schema without what the wire refuses of it, told in its description."""
+    if wire.simple:
+        schema = _simple(schema)
     gone = [key for key in schema if _refuses(wire, key, schema[key])]
     if not gone:
         return schema
@@ -90,6 +94,16 @@ def _said(schema: Schema, wire: Wire) -> Schema:
         before = out.get("description")
         out["description"] = f"{before} ({said})" if before else said
     return out
+
+
+def _simple(schema: Schema) -> Schema:
+    """One schema with `anyOf` for `oneOf`, and without an `allOf` of a single part."""
+    if "oneOf" in schema and "anyOf" not in schema:
+        schema = {("anyOf" if key == "oneOf" else key): part for key, part in schema.items()}
+    parts = schema.get("allOf")
+    if isinstance(parts, list) and len(parts) == 1 and isinstance(parts[0], dict):
+        schema = {**parts[0], **{key: part for key, part in schema.items() if key != "allOf"}}
+    return schema
 
 
 def _refuses(wire: Wire, keyword: str, value: Any) -> bool:
@@ -120,6 +134,8 @@ def _closed(schema: Schema) -> Schema:
     return out
 
 
-OPENAI = Wire(_SIZES, _FORMATS, False, strict_schema)
-MESSAGES = Wire(_SIZES | _BOUNDS | {"minItems", "maxItems"}, _FORMATS | {"uri"}, False, _closed)
-GRAMMAR = Wire(frozenset(), None, True, lambda schema: schema)
+OPENAI = Wire(_SIZES, _FORMATS, False, True, strict_schema)
+MESSAGES = Wire(
+    _SIZES | _BOUNDS | {"minItems", "maxItems"}, _FORMATS | {"uri"}, False, True, _closed
+)
+GRAMMAR = Wire(frozenset(), None, True, False, lambda schema: schema)

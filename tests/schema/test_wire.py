@@ -30,6 +30,16 @@ def test_openai_takes_bounds_of_numbers_and_arrays_but_not_of_texts():
     assert found["l"]["items"] == {"type": "string", "description": "at most 3 characters"}
 
 
+def test_a_choice_is_written_one_way():
+    """As pydantic writes a union with a discriminator, and a field with a default."""
+    cat = {"type": "object", "properties": {"kind": {"const": "cat"}}, "required": ["kind"]}
+    schema = {"anyOf": [{"oneOf": [cat]}, {"allOf": [cat], "description": "a cat"}]}
+    for wire in (OPENAI, MESSAGES):
+        first, second = reduced(schema, wire)["anyOf"]
+        assert list(first) == ["anyOf"] and second["description"] == "a cat"
+        assert second["properties"] == cat["properties"] and "allOf" not in second
+
+
 def test_messages_takes_no_bounds_and_closes_objects():
     open_ = {key: part for key, part in SCHEMA.items() if key != "additionalProperties"}
     found = reduced(open_, MESSAGES)
@@ -55,7 +65,7 @@ def test_a_grammar_takes_all_but_patterns_without_anchors():
         {"type": "object", "additionalProperties": {"type": "integer"}},
         {"type": "array", "prefixItems": [{"type": "null"}], "items": {"type": "null"}},
         {"type": "object", "properties": {"any": {}}, "required": ["any"]},
-        {"oneOf": [{"type": "null"}]},
+        {"type": "object", "patternProperties": {"a": {"type": "null"}}},
     ],
 )
 def test_what_has_no_words_is_told(schema: Dict[str, Any]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Iterable, Iterator, List, Protocol
 
 from agentstream.errors import OutputInvalid
-from agentstream.llm.finish import Ending, ending_of
+from agentstream.llm.finish import Ending, ending_of, remark_on
 from agentstream.results import ChatResponse
 from agentstream.schema.growing import NOTHING
 from agentstream.schema.output import Answer, Output, said
@@ -32,8 +32,7 @@ class Wrong(Exception):
         self.problems = invalid.problems
         if self.cut:
             self._value = _so_far(output, response.content)
-            reason = f"was cut before its end (finish_reason {response.finish_reason})"
-            self.problems = (Problem((), reason),)
+            self.problems = (Problem((), remark_on(response.finish_reason) or "was cut"),)
         self.correction = "" if self.cut else output.correction(invalid)
 
     def error(self) -> OutputInvalid:

@@ -57,7 +57,7 @@ _REFUSALS = {
 }
 #: What it says of one schema, and not of schemas.
 _OF_ONE = re.compile(
-    r"invalid.{0,3}(json.{0,3})?schema|in context|not permitted|unrecognized schema"
+    r"invalid.{0,3}(json.{0,3})?schema|in context|unrecognized schema"
     r"|failed to (load|parse|convert|compile).{0,40}(schema|grammar)|too (complex|large|many|deep)"
     r"|pattern must",
     re.IGNORECASE,

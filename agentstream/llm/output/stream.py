@@ -63,7 +63,7 @@ class _Asking:
                 if wrong is None:
                     return
                 if wrong.cut or self.begun > self.output.retries:
-                    raise wrong.error()
+                    raise wrong.error() from wrong.__cause__
                 self._ask_again(wrong)
         except AgentStreamError as error:
             if self.begun > 1 and error.partial is not None:

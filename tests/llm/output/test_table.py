@@ -230,7 +230,7 @@ def test_a_wrong_answer_is_answered_and_a_cut_one_says_so(server: Any, protocol:
     assert 'price must be a number, not the string "cheap"' in told.replace("\\", "")
     play(server, protocol, '{"name": "nut", "pri', cut=True)
     count = len(server.requests)
-    with pytest.raises(OutputInvalid, match="was cut before its end") as caught:
+    with pytest.raises(OutputInvalid, match="was cut") as caught:
         client.chat("What is it?", output=Item)
     assert caught.value.cut and caught.value.value == {"name": "nut"}
     assert len(server.requests) == count + 1  # another one would be cut as well
