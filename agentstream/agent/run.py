@@ -208,6 +208,7 @@ class AgentRun:
             wrong = () if typed is None else typed.messages
             messages = joined([*before, *self.turn, *wrong])
             request = ChatRequest(messages, **agent.of_round(number, again=bool(wrong)))
+            self.begun += not said  # or the paused one goes on
             response = yield from self._ask(request, number)
             if response.tool_calls:
                 self.tool_calls += len(response.tool_calls)
@@ -245,7 +246,6 @@ class AgentRun:
         deltas = client.stream_deltas(request, cancel=self._context.cancel)
         stream = as_delta_stream(deltas, client.model)
         self._answers.append(stream.answer)
-        self.begun += 1
         try:
             for delta in stream.deltas:
                 content = delta[0]

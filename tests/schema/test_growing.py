@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from types import SimpleNamespace
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 import pytest
 from hypothesis import given, strategies as st
@@ -13,6 +13,7 @@ from agentstream.llm.output.judge import growing
 from agentstream.schema.growing import NOTHING, GrowingValue
 from agentstream.schema.known import known_of
 from agentstream.schema.output import Output
+from agentstream.schema.problems import Invalid
 from tests.kit.schemas import cuts, is_part, pairs, written
 
 PLACES = st.lists(st.integers(0, 10_000), max_size=30)
@@ -59,6 +60,30 @@ def test_two_pieces_show_what_one_character_at_a_time_shows(pair, place):
     grown(whole, [head])
     same = single.value() is whole.value() is NOTHING or single.value() == whole.value()
     assert same, head
+
+
+JSONISH = st.lists(
+    st.sampled_from(
+        ['{"value": ', "{", "}", "[", "]", '"', ":", ",", "1", "-", "e5", "true", "nul", "null"]
+        + ["\\", "\\ud83d", "\\u00e9", "x", " ", "\n", "```", "<think>", "NaN", '"a": ', "\ud800"]
+    ),
+    max_size=25,
+)
+
+
+@given(JSONISH, st.sampled_from([int, str, List[int], Dict[str, Any], Any, Optional[List[str]]]))
+def test_no_text_breaks_it(parts, kind):
+    output = Output(kind)
+    text = "".join(parts)
+    growth = output.growing()
+    shown = [growth.value() for part in parts if growth.feed(part)]
+    assert all(value is not NOTHING for value in shown)
+    try:
+        value = output.read(text).plain
+    except Invalid as wrong:
+        assert wrong.problems
+    else:
+        assert json.loads(json.dumps(value)) == value
 
 
 def test_fields_are_there_once_begun_texts_grow_and_numbers_are_whole():
