@@ -237,8 +237,10 @@ class ProviderStreamError(StreamError):
 class LimitExceeded(AgentStreamError):
     """A bound of `Limits`, or an agent's `max_rounds` or `repeat_limit`, was reached.
 
+    So was that of an answer's tokens, or a filter, where `on_cut` is "fail".
+
     Attributes:
-        limit: the name of the bound, "line" or "max_rounds" for example.
+        limit: the name of the bound: "line", "max_rounds", "max_tokens" ...
     """
 
     def __init__(self, message: str = "", *, limit: str = "", **common: Any) -> None:

@@ -281,6 +281,19 @@ def test_what_is_gone_from_the_log_is_told(page: Browser) -> None:
     stream.close()
 
 
+def test_a_cut_answer_is_told_of_in_its_card_and_at_the_head(
+    page: Browser, server: ScriptedServer
+) -> None:
+    server.reply(*text_chunks("half an", finish_reason="length"))
+    with client_of(server) as client, Runtime() as runtime, serving(runtime) as url:
+        runtime.run(Agent("poet", client=client), "x", workflow_id="cut")
+        page.open(url + "#cut")
+        state(page, "completed")
+        remark = "the answer was cut: finish_reason length"
+        page.wait_text("#run-problem.mild", f"poet: {remark}")
+        assert page.texts(".card .remark") == [remark]
+
+
 def test_model_text_is_shown_as_text(page: Browser) -> None:
     stream = EventStream()
     author = {"agent": EVIL, "step": "0"}

@@ -128,7 +128,8 @@
     if (is(data.usage?.total_tokens)) view.tokens = data.usage;
     if (status === 'failed' && data.message) problem(`${data.error}: ${data.message}`);
     if (status === 'cancelled' && data.reason) problem(`Why: ${data.reason}`);
-    $('run-problem').classList.toggle('mild', status === 'cancelled');
+    if (status === 'completed' && Array.isArray(data.warnings)) problem(data.warnings.join('; '));
+    $('run-problem').classList.toggle('mild', status !== 'failed');
     for (const card of view.cards.values()) if (!card.over) leave(card, status);
     for (const { button } of view.chips.values()) {
       if (button.className === 'running') chipState(button, status);
