@@ -44,6 +44,7 @@ _BACK = "tests/events/test_mailbox.py::test_"
 _VALUE = "tests/events/test_model.py::test_"
 _KEPT = "tests/events/test_memory.py::test_"
 _PROCESS = "tests/events/test_event_process.py::test_"
+_TYPED = "tests/schema/test_output.py::test_"
 
 PLANTS: List[Plant] = [
     Plant(
@@ -52,6 +53,37 @@ PLANTS: List[Plant] = [
         "            with lock.lock:\n                if self._publishing:",
         "            with threading.RLock():\n                if False:",
         _BUS + "i4_many_publishers_of_one_log_and_one_order_for_all_readers",
+    ),
+    Plant(
+        "a typed answer: nothing is invented",
+        "agentstream/schema/parse.py",
+        "            if text[at + 1 : exc.pos].strip():",
+        "            if False:",
+        _TYPED + "nothing_is_invented",
+    ),
+    Plant(
+        "a typed answer: no value changes any more",
+        "agentstream/schema/growing.py",
+        "            members = dict(self.members)\n",
+        "            members = self.members\n",
+        "tests/schema/test_growing.py::"
+        "test_any_value_cut_anywhere_is_right_and_each_part_a_beginning",
+    ),
+    Plant(
+        "a typed answer: a wrong one goes back",
+        "agentstream/agent/output.py",
+        "again = not wrong.cut and (free or self._left > 0)",
+        "again = not wrong.cut and free",
+        "tests/agent/test_output.py::"
+        "test_a_wrong_answer_goes_back_with_its_problems_and_no_tool_is_wanted",
+    ),
+    Plant(
+        "a typed answer: a refusal is remembered",
+        "agentstream/llm/output/means.py",
+        "        self.refused.add(",
+        "        set().add(",
+        "tests/llm/output/test_means.py::"
+        "test_a_refused_schema_is_asked_for_by_other_means_and_remembered",
     ),
     Plant(
         "once",

@@ -26,6 +26,7 @@ SHOWN: Dict[str, str] = {
     "08_callback": "3 chunks: Hello world!\n",
     "09_errors": "the connection broke after: Hello world!\n",
     "10_nightly": "Hello world!\n",
+    "11_types": "{'title': 'Pan'}\n",
 }
 
 
@@ -40,6 +41,8 @@ def test_it_runs(server: ScriptedServer, tmp_path: pathlib.Path, path: pathlib.P
         server.default(*words[:4], Hang())
     elif path.stem == "09_errors":
         server.default(*words[:4], Cut())
+    elif path.stem == "11_types":
+        server.default(*text_chunks('{"title": "Pan', 'cakes", "minutes": 20', ', "steps": []}'))
     else:
         if path.stem == "05_tools":
             server.reply_tool_calls(("get_weather", '{"city": "Paris"}'))
