@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from agentstream.checks import is_number
 from agentstream.errors import AgentStreamError
@@ -115,65 +115,57 @@ class Replay:
         step = steps.get(label)
         if step is None:
             step = steps[label] = _Step(data, self._now)
-        step.begin_again()
-        for inner in [one for one in steps if one.startswith(label + ".")]:
-            step.usage += self._usage(steps, steps.pop(inner))
+        else:
+            step.begin_again()
+            for inner in [one for one in steps if one.startswith(label + ".")]:
+                step.usage += steps.pop(inner).usage
         step.run = text(data, "run") or None
 
     def run(self, last: Event) -> WorkflowRun:
         """The run, which ended with that event."""
         assert last.type in TERMINAL
         data, status = last.data, status_of(last.type)
-        steps = tuple(self._results(last.workflow_id, "", status))
         return WorkflowRun(
             last.workflow_id,
             status,
             data.get("output"),
             _usage(data),
-            steps,
+            tuple(self._results(last.workflow_id, status)),
             seconds_of(data),
             text(data, "finish_reason") or None,
             _texts(data, "warnings"),
         )
 
-    def _results(self, run: str, above: str, status: str) -> Iterator[StepResult]:
+    def _results(self, run: str, status: str) -> List[StepResult]:
+        """The steps of a run, those within them too; those that have no end have `status`."""
         steps = self._runs.get(run, {})
-        for step in [one for one in steps.values() if _above(one.label, steps) == above]:
-            within = self._within(run, step, status)
-            ended = step.end
-            took_s = self._now - step.started if step.took_s is None else step.took_s
-            completed = step.status == "completed"
-            yield StepResult(
-                step.name,
-                step.kind,
-                took_s * 1000,
-                ended.get("output") if completed else _said(step, within),
-                _usage(ended) if completed else self._usage(steps, step),
-                ended.get("tokens_per_second"),
-                step.status or status,
-                step.label,
-                tuple(within),
-                (text(ended, "finish_reason") or None) if completed else step.finish_reason,
-                _texts(ended, "warnings") or tuple(step.warnings),
-            )
+        within: Dict[str, List[StepResult]] = {}
+        self._open.append(run)
+        for step in sorted(steps.values(), key=lambda one: -one.label.count(".")):
+            inner = _in_order(step, within.pop(step.label, []))
+            if step.run is not None and step.run not in self._open:
+                inner = self._results(step.run, status)
+            result = self._result(step, inner, status)
+            within.setdefault(_above(step.label, steps), []).append(result)
+        self._open.pop()
+        return within.get("", [])
 
-    def _within(self, run: str, step: _Step, status: str) -> List[StepResult]:
-        if step.run is not None and step.run not in (run, *self._open):
-            self._open.append(run)
-            found = list(self._results(step.run, "", status))
-            self._open.pop()
-            return found
-        found = list(self._results(run, step.label, status))
-        output = step.end.get("output")
-        names = list(output) if isinstance(output, Mapping) else []
-        places = {f"{step.label}.{name}": place for place, name in enumerate(names)}
-        return sorted(found, key=lambda one: places.get(one.step, 0))
-
-    def _usage(self, steps: Dict[str, _Step], step: _Step) -> Usage:
-        within = (one for one in steps.values() if one.label.startswith(step.label + "."))
-        total = sum((one.usage for one in within), step.usage)
-        inner = self._runs.get(step.run or "", {})
-        return sum((one.usage for one in inner.values() if inner is not steps), total)
+    def _result(self, step: _Step, within: List[StepResult], status: str) -> StepResult:
+        end, took_s = step.end, step.took_s
+        completed = step.status == "completed"
+        return StepResult(
+            step.name,
+            step.kind,
+            (self._now - step.started if took_s is None else took_s) * 1000,
+            end.get("output") if completed else _said(step, within),
+            _usage(end) if completed else sum((one.usage for one in within), step.usage),
+            end.get("tokens_per_second"),
+            step.status or status,
+            step.label,
+            tuple(within),
+            (text(end, "finish_reason") or None) if completed else step.finish_reason,
+            _texts(end, "warnings") or tuple(step.warnings),
+        )
 
 
 def _above(label: str, steps: Mapping[str, _Step]) -> str:
@@ -185,8 +177,23 @@ def _above(label: str, steps: Mapping[str, _Step]) -> str:
     return ""
 
 
+def _in_order(step: _Step, within: List[StepResult]) -> List[StepResult]:
+    """What is within a step in the order in which it has it, not in that in which it began."""
+    start, output = len(step.label) + 1, step.end.get("output")
+    names = {name: n for n, name in enumerate(output)} if isinstance(output, Mapping) else {}
+
+    def place(inner: StepResult) -> int:
+        part = inner.step[start:]
+        is_number = step.kind == "Map" and part.isdecimal() and len(part) < 10
+        return int(part) if is_number else names.get(part, 0)
+
+    return sorted(within, key=place)
+
+
 def _said(step: _Step, within: List[StepResult]) -> Any:
     """The output so far of a step that was not completed."""
+    if step.kind == "Map":
+        return [one.output for one in within]
     if step.kind == "Parallel":
         start = len(step.label) + 1
         return {one.step[start:]: one.output for one in within}

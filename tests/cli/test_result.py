@@ -28,10 +28,13 @@ def without_clocks(value):
 def test_run_and_follow_write_the_same(cli, here, server):
     short = Reply(*text_chunks("half an", finish_reason="length"))
     cast(server, one="First.", two=short, three=cut("Half of", " it"))
+    cli.write("results_several.py", "def several(text):\n    return [str(n) for n in range(12)]\n")
     cli.write("inner.toml", in_turn("one", "two"))
     client = f'[clients.c]\nbase_url = "{server.url}"\nretries = {{attempts = 0}}\n'
     flow = steps(
         'parallel = {b = {agent = "one"}, a = {agent = "two"}}',
+        'function = "results_several:several"',
+        'map = {step = {agent = "one"}, at_most = 3}',
         'workflow = "inner.toml"',
         'repeat = {step = {agent = "two"}, at_most = 2, until = {contains = "never"}}',
         'agent = "one"\nname = "last"',
@@ -57,8 +60,8 @@ def test_run_and_follow_write_the_same(cli, here, server):
 
 def test_a_run_that_was_stopped_is_told_the_same(cli, here, server):
     cast(server, one="First.")
-    cli.write("tools.py", "def stop(text, context):\n    context.cancel.cancel('enough')\n")
-    flow = steps('agent = "one"', 'function = "tools:stop"')
+    cli.write("results_stop.py", "def stop(text, context):\n    context.cancel.cancel('enough')\n")
+    flow = steps('agent = "one"', 'function = "results_stop:stop"')
     client = f'[clients.c]\nbase_url = "{server.url}"\n'
     words = ("--json", "--log", cli.log)
     flow = cli.write("flow.toml", flow + client)
