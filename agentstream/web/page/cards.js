@@ -310,9 +310,10 @@
   }
   /** What the run was given: whole, and folded if it is long. */
   function showInput(text) {
+    if (view.shown === text) return;
+    view.shown = text;
     const long = text.length > LONG_INPUT || text.split('\n', 6).length > 5;
     show($('run-input'), Boolean(text));
-    if ($('run-input-text').textContent === text) return;
     put($('run-input-text'), text);
     put($('run-input-about'), long ? `${number(text.length)} characters` : '');
     $('run-input').open = !long;

@@ -17,6 +17,7 @@
       this.ended = null;
       this.tokens = null;
       this.input = '';
+      this.shown = null;     // of it
       this.cards = new Map();
       this.chips = new Map();
       this.kinds = new Map();     // of steps, by their place: "1", "1.facts"
