@@ -107,6 +107,14 @@ def _conformance(row: Dict[str, Any]) -> Value:
     return f"{score['all']} of {score['of']}", score["all"] == score["of"]
 
 
+def _mcp(way: str) -> Callable[[Any], Value]:
+    def judge(row: Dict[str, Any]) -> Value:
+        cost = row["us_a_call"][way]
+        return f"{cost:.0f} µs", cost <= 500
+
+    return judge
+
+
 def _typed(row: Dict[str, Any]) -> Value:
     return _times(row["values_s"], row["loads_s"] + row["text_s"], 3)
 
@@ -211,6 +219,8 @@ AIMS: List[Aim] = [
         for name, pair in PAIRS.items()
         if name != "chat completions"  # the row above has it
     ),
+    Aim("mcp", "CPU of a call of an MCP tool, stdio", "at most 500 µs", _mcp("stdio")),
+    Aim("mcp", "CPU of a call of an MCP tool, HTTP", "at most 500 µs", _mcp("http")),
     Aim("cancel", _STOP + "in mid-stream", "p99 at most 20 ms", _cancel("", "body", 20)),
     Aim("cancel", _STOP + "before headers", "p99 at most 20 ms", _cancel("", "headers", 20)),
     Aim("cancel", _STOP + "beside 16 streams", "p99 at most 50 ms", _cancel("16", "body", 50)),

@@ -57,6 +57,7 @@ FULL: Dict[str, Any] = {
     "curve_length": 40,
     "typed": (2**20, 4),
     "wires": _WIRE_CHUNKS,
+    "mcp_calls": 1000,
 }
 SMOKE: Dict[str, Any] = {
     "rounds": 1,
@@ -81,6 +82,7 @@ SMOKE: Dict[str, Any] = {
     "curve_length": 3,
     "typed": (2**12, 4),
     "wires": dict.fromkeys(_WIRE_CHUNKS, 200),
+    "mcp_calls": 5,
 }
 
 

@@ -361,6 +361,14 @@ def wires(lab: Lab) -> Dict[str, Any]:
     return {"us_a_chunk": {name: median(values) for name, values in raw.items()}, "raw": raw}
 
 
+def mcp(lab: Lab) -> Dict[str, Any]:
+    """CPU of one call of an MCP server's tool, and of the bare POST."""
+    calls = lab.sizes["mcp_calls"]
+    with lab.worker() as worker:
+        runs = [worker.ask("mcp_calls", calls=calls) for _ in range(lab.sizes["rounds"])]
+    return {"us_a_call": {way: median([run[way] for run in runs]) for way in runs[0]}}
+
+
 ROWS: Dict[str, Callable[[Lab], Dict[str, Any]]] = {
     "conformance": conformance,
     "cancel": cancel,
@@ -374,6 +382,7 @@ ROWS: Dict[str, Callable[[Lab], Dict[str, Any]]] = {
     "curves": curves,
     "typed": typed,
     "wires": wires,
+    "mcp": mcp,
 }
 
 

@@ -25,6 +25,7 @@ MEASURES = {
     "score": "scores",
     "stop": "stopping",
     "values": "typed",
+    "mcp_calls": "mcp",
 }
 
 

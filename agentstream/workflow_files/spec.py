@@ -128,9 +128,9 @@ class FileSpec:
         path: the same as a `pathlib.Path`.
         folder: the absolute path of the folder it is in.
         name, input: its workflow's name; the input it gives, or None.
-            files: paths of pictures and PDFs that go with the input, as they can be opened.
+        files: paths of pictures and PDFs that go with the input, as they can be opened.
         clients, agents, tools, servers: what it describes, by name.
-            steps: its steps.
+        steps: its steps.
         used: the agents that steps name.
         nested: the files within it, each once.
         functions: what steps and conditions import, with their places.
