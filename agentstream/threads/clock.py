@@ -5,13 +5,14 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
-import queue
 import threading
 import time
-from typing import Callable, List, Optional, Tuple
+from collections import deque
+from typing import Callable, Deque, Iterator, List, Optional, Tuple
 
 from agentstream.threads.lifecycle import first_in_child
-from agentstream.threads.start import NEVER, get_within, start_thread
+from agentstream.threads.start import NEVER, start_thread
+from agentstream.threads.wakeup import Wakeup
 
 __all__ = ["Alarm", "arm", "look_again"]
 
@@ -47,18 +48,54 @@ class Alarm:
         self.ring = None
 
 
+class _Inbox:
+    """What was armed and the clock has not taken in yet; nothing here takes a lock.
+
+    Waking a thread costs more than a call's deadline should: an alarm that is due no
+    earlier than the clock wakes anyway waits for that.
+    """
+
+    def __init__(self) -> None:
+        self._armed: Deque[Tuple[float, Alarm]] = deque()
+        self._wakeup = Wakeup()
+        #: When the clock wakes by itself.
+        self._until = NEVER
+
+    def put(self, when: float, alarm: Alarm) -> None:
+        """Hand over an alarm that is to be looked at by `when`."""
+        self._armed.append((when, alarm))
+        # After that, as `wait` looks for alarms after it has said until when it waits:
+        # one of the two sees the other's news.
+        if self._until > when or len(self._armed) > _FEW:
+            self._wakeup.set()
+
+    def take(self) -> Iterator[Tuple[float, Alarm]]:
+        """What has been handed over."""
+        while self._armed:
+            try:
+                yield self._armed.popleft()
+            except IndexError:  # the other clock of an interrupted start has it
+                return
+
+    def wait(self, until: float) -> None:
+        """Wait until then, or until there is something that cannot wait."""
+        self._until = until
+        if not self._armed:
+            self._wakeup.wait(None if until == NEVER else until - time.monotonic())
+
+
 class _Clock:
     """One thread for all deadlines; it starts with the first alarm.
 
-    What is armed goes into its queue, whose `put` takes no lock: a signal handler
-    may arm an alarm wherever it interrupts the main thread, here as well.
+    What is armed goes into its inbox, which takes no lock: a signal handler may arm
+    an alarm wherever it interrupts the main thread, here as well.
     """
 
     def __init__(self) -> None:
         self._reset()
 
     def _reset(self) -> None:
-        self._news: queue.SimpleQueue[Tuple[float, Alarm]] = queue.SimpleQueue()
+        self._inbox = _Inbox()
         self._starting = threading.Lock()
         self._thread: Optional[threading.Thread] = None
 
@@ -67,7 +104,7 @@ class _Clock:
 
     def push(self, alarm: Alarm, when: float) -> None:
         alarm.entry = when  # first: the clock may come to it and write NEVER
-        self._news.put((when, alarm))
+        self._inbox.put(when, alarm)
         thread = self._thread
         if thread is None or not thread.is_alive():
             self._start()
@@ -80,14 +117,14 @@ class _Clock:
         try:
             thread = self._thread
             if thread is None or not thread.is_alive():
-                self._thread = start_thread("clock", _run, self._news)
+                self._thread = start_thread("clock", _run, self._inbox)
         finally:
             self._starting.release()
 
 
-def _run(news: queue.SimpleQueue[Tuple[float, Alarm]]) -> None:
-    # The agenda is this thread's: an interrupted start may leave two, which share the queue.
-    agenda = _Agenda(news)
+def _run(inbox: _Inbox) -> None:
+    # The agenda is this thread's: an interrupted start may leave two, which share the inbox.
+    agenda = _Agenda(inbox)
     while True:
         alarm = agenda.next_due()
         ring = alarm.ring
@@ -102,29 +139,27 @@ def _run(news: queue.SimpleQueue[Tuple[float, Alarm]]) -> None:
 class _Agenda:
     """The alarms that are armed, in a heap by the time to look at them."""
 
-    def __init__(self, news: queue.SimpleQueue[Tuple[float, Alarm]]) -> None:
-        self._news = news
+    def __init__(self, inbox: _Inbox) -> None:
+        self._inbox = inbox
         self._heap: List[Tuple[float, int, Alarm]] = []
         self._order = itertools.count()
         self._most = _FEW
 
     def next_due(self) -> Alarm:
         """Wait for the next alarm that is due, taking in those that are armed meanwhile."""
-        heap, news = self._heap, self._news
+        heap, inbox = self._heap, self._inbox
         while True:
-            for _ in range(news.qsize()):
-                self._push(*news.get())
+            for news in inbox.take():
+                self._push(*news)
+                del news  # waiting must not keep an alarm, and what it rings, alive
             if not heap:
-                self._push(*news.get())
+                inbox.wait(NEVER)
                 continue
             when, _, alarm = heap[0]
             now = time.monotonic()
             if when > now and not alarm.stopped:
-                del alarm  # waiting must not keep it, and what it rings, alive
-                try:
-                    self._push(*get_within(news, when - now))
-                except queue.Empty:
-                    pass
+                del alarm
+                inbox.wait(when)
                 continue
             heapq.heappop(heap)
             if alarm.stopped:
