@@ -23,7 +23,7 @@ NOTHING: Any = object()
 WRAPPED = "value"
 
 #: Up to so many characters any piece is worth reading; of longer texts, 1/256.
-_AT_ONCE = 8192
+_AT_ONCE = 4096
 _SHARE = 256
 #: Members that cost nothing to copy; each ten more delay the next copy by a character.
 _FEW = 1000
@@ -220,11 +220,13 @@ class GrowingValue:
         return end
 
     def _several(self, frame: _Open, text: str, at: int) -> int:
-        """Read all members up to the last comma, if it stands between two of them."""
+        """Read all members up to a late comma, if it stands between two of them."""
         first, last = "{}" if frame.members.__class__ is dict else "[]"
         if frame.known is None or not (frame.members or self._stack[0] is not frame):
             return at  # the outermost one's first key says what it is
-        end = text.rfind(",", at)
+        # Between two objects, most likely of an array of them; else the last one.
+        end = max(text.rfind(mark, at) for mark in ("}, {", "},{")) + 1 if first == "[" else 0
+        end = end if end > at else text.rfind(",", at)
         if end <= at:
             return at
         try:
