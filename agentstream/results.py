@@ -112,6 +112,9 @@ class ChatResponse(NamedTuple):
         provider_state: what the provider wants back with the answer, unread; see
             `ChatMessage`.
         value: what the answer is, where `output` asked for a type.
+        response_id: the server's id for the answer; None if it gave none.
+        native_finish_reason: why the answer ended in the server's own word ("end_turn",
+            "max_output_tokens", ...), where `finish_reason` has chat completions'.
     """
 
     content: str = ""
@@ -126,6 +129,8 @@ class ChatResponse(NamedTuple):
     tokens_per_second: Optional[float] = None
     provider_state: Optional[Mapping[str, Any]] = None
     value: Any = None
+    response_id: Optional[str] = None
+    native_finish_reason: Optional[str] = None
 
     def __str__(self) -> str:
         return self.content

@@ -400,5 +400,7 @@ def _note_answer(response: ChatResponse, number: int, log: AgentLog) -> None:
         duration_s=response.duration_s,
         tokens_per_second=response.tokens_per_second,
         warnings=response.warnings,
+        response_id=response.response_id,
+        native_finish_reason=response.native_finish_reason,
     )
     log.note(EventType.AGENT_LLM_REQUEST_COMPLETED, data)

@@ -334,6 +334,8 @@ def agent_llm_request_completed(
     duration_s: Optional[float],
     tokens_per_second: Optional[float],
     warnings: Sequence[str],
+    response_id: Optional[str] = None,
+    native_finish_reason: Optional[str] = None,
 ) -> Data:
     """The model's answer is whole.
 
@@ -346,6 +348,8 @@ def agent_llm_request_completed(
         duration_s: seconds until its end, or null.
         tokens_per_second: its pace after the first token, or null.
         warnings: what was odd about it, texts.
+        response_id: the server's id for the answer, or null.
+        native_finish_reason: why it ended in the server's own word, or null.
     """
     return {
         "round": round,
@@ -356,6 +360,8 @@ def agent_llm_request_completed(
         "duration_s": duration_s,
         "tokens_per_second": tokens_per_second,
         "warnings": warnings,
+        "response_id": response_id,
+        "native_finish_reason": native_finish_reason,
     }
 
 

@@ -43,7 +43,9 @@ class Accumulator:
         "_finish",
         "_first",
         "_folds",
+        "_id",
         "_model",
+        "_native_finish",
         "_others",
         "_reasoning",
         "_reasoning_at",
@@ -70,6 +72,7 @@ class Accumulator:
         self._state: Optional[Mapping[str, Any]] = None
         self._deltas = 0  # with content
         self._others = 0  # with reasoning, or pieces of calls
+        self._id = self._native_finish = ""
         self._cut: Set[int] = set()  # the places of calls that were cut
 
     def start(self) -> float:
@@ -150,6 +153,11 @@ class Accumulator:
         """Note something odd."""
         self._warnings.append(warning)
 
+    def identify(self, response_id: str, native_finish: str) -> None:
+        """Note the server's id for the answer, and its own word for why that ended; "" for none."""
+        self._id = response_id or self._id
+        self._native_finish = native_finish or self._native_finish
+
     def end(self) -> None:
         """Stop the clock; calls that never got an id get one, for the reply that must name it."""
         if self._ended is None:
@@ -197,6 +205,8 @@ class Accumulator:
             first_token_s=first,
             duration_s=now - self._started,
             provider_state=self._state,
+            response_id=self._id or None,
+            native_finish_reason=self._native_finish or None,
         )
         return response._replace(tokens_per_second=tokens_per_second(response))
 

@@ -182,7 +182,10 @@ class Call:
             if not 200 <= exchange.status < 300:
                 text = self._read_text(exchange, _ERROR_BODY_S, _ERROR_BODY)
                 raise self._placed(dialect.status_error(exchange.status, exchange.headers, text))
-            yield from self._read(exchange)
+            try:
+                yield from self._read(exchange)
+            finally:
+                self.answer.identify(dialect.response_id, dialect.native_finish)
 
     def _placed(self, error: AgentStreamError) -> AgentStreamError:
         from agentstream.llm.where import placed  # noqa: PLC0415 - only errors need it

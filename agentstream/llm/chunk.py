@@ -6,9 +6,9 @@ import json
 from typing import Any, Callable, Tuple
 
 from agentstream.errors import ProtocolError
-from agentstream.text import replace_surrogates
+from agentstream.text import replace_surrogates, strip_controls
 
-__all__ = ["parse_chunk", "text_of"]
+__all__ = ["parse_chunk", "shown_id", "text_of"]
 
 #: json.loads without what it does around the parsing, which costs as much again.
 _scan: Callable[[str, int], Tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
@@ -38,3 +38,8 @@ def parse_chunk(data: str) -> Any:
 def text_of(value: Any) -> str:
     """`value` if it is a text, mended where UTF-8 could not hold it; else ""."""
     return replace_surrogates(value) if isinstance(value, str) else ""
+
+
+def shown_id(value: Any) -> str:
+    """An id as it can be shown; "" for none."""
+    return strip_controls(text_of(value))[:1024]

@@ -157,6 +157,16 @@ class Dialect(ABC):
         """What was odd about the answer and yet no error."""
         return []
 
+    @property
+    def response_id(self) -> str:
+        """The server's id for the answer; "" if it gave none, or not yet."""
+        return ""
+
+    @property
+    def native_finish(self) -> str:
+        """Why the answer ended, in the server's own word; "" if it did not say."""
+        return ""
+
     # --- failures ---------------------------------------------------------------------------
 
     @abstractmethod
@@ -240,6 +250,14 @@ class Wrapped(Dialect):
 
     def warnings(self) -> List[str]:
         return self._inner.warnings()
+
+    @property
+    def response_id(self) -> str:
+        return self._inner.response_id
+
+    @property
+    def native_finish(self) -> str:
+        return self._inner.native_finish
 
     def status_error(self, status: int, headers: Mapping[str, str], text: str) -> AgentStreamError:
         return self._inner.status_error(status, headers, text)

@@ -110,6 +110,8 @@ class ModelListDialect(ServerDialect):
         """See `Dialect.warnings`."""
         return []
 
+    response_id = native_finish = ""
+
 
 def _list_in(body: Any) -> Optional[List[Any]]:
     """The entries, as OpenAI and Anthropic ("data"), Ollama ("models") or Together have them."""

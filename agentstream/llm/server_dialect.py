@@ -21,7 +21,17 @@ __all__ = ["EventStreamDialect", "ServerDialect"]
 
 
 class Reader(Protocol):
-    """What the events of one answer hold."""
+    """What the events of one answer hold.
+
+    Attributes:
+        response_id: the server's id for the answer; "" for none.
+    """
+
+    response_id: str
+
+    @property
+    def native_finish(self) -> str:
+        """Why the answer ended, in the server's own word; "" for none."""
 
     @property
     def cut(self) -> object:
@@ -94,6 +104,16 @@ class ServerDialect(Dialect):
     def warnings(self) -> List[str]:
         """See `Dialect.warnings`."""
         return self._reader.oddities()
+
+    @property
+    def response_id(self) -> str:
+        """See `Dialect.response_id`."""
+        return self._reader.response_id
+
+    @property
+    def native_finish(self) -> str:
+        """See `Dialect.native_finish`."""
+        return self._reader.native_finish
 
     def status_error(self, status: int, headers: Mapping[str, str], text: str) -> AgentStreamError:
         """See `Dialect.status_error`."""

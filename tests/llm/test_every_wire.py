@@ -48,6 +48,10 @@ def test_w14_w16_all_of_an_answer_in_the_same_words(server, wire):
     assert not response.usage.estimated
     assert response.model == "scripted"
     assert response.warnings == ()
+    ids = {"responses": "resp_scripted", "anthropic": "msg_scripted", "ollama": None}
+    assert response.response_id == ids.get(wire.name, "chatcmpl-scripted")
+    own = {"responses": "completed", "anthropic": "tool_use", "ollama": "stop"}
+    assert response.native_finish_reason == own.get(wire.name, "tool_calls")
     (request,) = server.requests
     assert request.path.partition("?")[0] == wire.path
 
@@ -93,6 +97,8 @@ def test_w10_v06_a_limit_is_told_alike(server, wire):
     result = asked(server, wire, *wire.answer("Half of", ended="length"))
     assert result.error is None
     assert result.response.finish_reason == "length"
+    own = {"responses": "max_output_tokens", "anthropic": "max_tokens"}
+    assert result.response.native_finish_reason == own.get(wire.name, "length")
     assert any("cut" in warning for warning in result.response.warnings)
 
 
@@ -202,7 +208,7 @@ def test_n04_n05_n06_n07_four_clocks(server, wire):
     result = asked(server, wire, *hello, Hang(), stall=0.1)
     assert (type(result.error), result.text) == (errors.StallTimeout, "Hel")
     drip = [piece for _ in range(30) for piece in (*wire.answer("x", ended=None)[-1:], Pause(0.02))]
-    result = asked(server, wire, *hello, *drip, Hang(), total=0.2)
+    result = asked(server, wire, *hello, *drip, Hang(), total=0.4)
     assert type(result.error) is errors.DeadlineExceeded
     assert result.text.startswith("Hel")
     with ScriptedServer() as silent:

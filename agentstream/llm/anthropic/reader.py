@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from agentstream.llm.anthropic.blocks import CALL, TEXT, THINKING, Block, state_of
 from agentstream.llm.anthropic.usage import UsageReader
-from agentstream.llm.chunk import text_of
+from agentstream.llm.chunk import shown_id, text_of
 from agentstream.llm.finish import Ending, ending_of
 from agentstream.llm.messages import Delta, ToolCallDelta
 from agentstream.text import SurrogateJoiner, is_encodable, strip_controls
@@ -48,6 +48,7 @@ class EventReader:
         ended: message_stop came.
         failure: the error that a stop reason is; None while there is none.
         dropped: what goes back was too much to keep.
+        response_id: the server's id for the answer; "" for none.
     """
 
     def __init__(self) -> None:
@@ -68,6 +69,7 @@ class EventReader:
         self.ended = False
         self.failure: Optional[Dict[str, Any]] = None
         self.dropped = False
+        self.response_id = ""
 
     def read(self, event: Dict[str, Any], size: int = 0) -> Optional[Delta]:
         """The delta an event holds; None if it adds nothing.
@@ -100,6 +102,7 @@ class EventReader:
         message = event.get("message")
         if not isinstance(message, dict):
             return None
+        self.response_id = shown_id(message.get("id"))
         usage = self._usage.read(message.get("usage"))
         model = text_of(message.get("model"))
         return Delta(usage=usage, model=model or None) if usage or model else None
@@ -270,6 +273,11 @@ class EventReader:
     def cut(self) -> bool:
         """True if the server said that the answer was cut: at a limit, or by a refusal."""
         return ending_of(self._stop_reason) is Ending.CUT
+
+    @property
+    def native_finish(self) -> str:
+        """The answer's stop_reason; "" for none."""
+        return self._stop_reason
 
     @property
     def paused(self) -> bool:

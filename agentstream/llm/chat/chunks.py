@@ -14,7 +14,7 @@ from agentstream.llm.chat.parts import content_of, reasoning_of
 from agentstream.llm.chat.state import StateCollector
 from agentstream.llm.chat.tool_calls import ToolCallAssembler
 from agentstream.llm.chat.usage import UsageReader
-from agentstream.llm.chunk import text_of
+from agentstream.llm.chunk import shown_id, text_of
 from agentstream.llm.finish import Ending, ending_of
 from agentstream.llm.messages import Delta
 from agentstream.text import SurrogateJoiner, is_encodable, strip_controls
@@ -32,6 +32,7 @@ class ChunkReader:
 
     Attributes:
         refusal: what the model said in refusing, where the server sends that apart.
+        response_id: the server's id for the answer; "" for none.
         failure: the part of a chunk that says, within its choice, that there
             will be no answer; None while there is none.
     """
@@ -46,6 +47,7 @@ class ChunkReader:
         self._finish = ""
         self._native_finish = ""
         self.refusal = ""
+        self.response_id = ""
         self.failure: Optional[Dict[str, Any]] = None
 
     def read(self, chunk: Dict[str, Any]) -> Optional[Delta]:
@@ -91,6 +93,8 @@ class ChunkReader:
         if name != self._model and isinstance(name, str) and name:
             self._model = name
             model = text_of(name)
+        if not self.response_id:
+            self.response_id = shown_id(chunk.get("id"))
         if choice is None:
             return Delta(usage=usage, model=model) if usage or model else None
         delta = choice.get("delta")
@@ -138,6 +142,11 @@ class ChunkReader:
         self._finish = finish or self._finish
         self._native_finish = native or self._native_finish
         return finish or None
+
+    @property
+    def native_finish(self) -> str:
+        """Why the answer ended, in the word of whoever served it."""
+        return self._native_finish or self._finish
 
     @property
     def cut(self) -> str:

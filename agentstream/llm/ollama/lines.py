@@ -30,7 +30,10 @@ class LineReader:
     Attributes:
         done: the line that ends the answer was read.
         thinking: the pieces of the answer's thinking.
+        response_id: "": there is none.
     """
+
+    response_id = ""
 
     def __init__(self) -> None:
         self.done = False
@@ -109,6 +112,11 @@ class LineReader:
             return None
         if self._reason in ("", *_NO_ANSWER) or ending_of(self._reason) is Ending.WHOLE:
             return "tool_calls" if self._calls else "stop"
+        return self._reason
+
+    @property
+    def native_finish(self) -> str:
+        """The last line's done_reason; "" for none."""
         return self._reason
 
     @property

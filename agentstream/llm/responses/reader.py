@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Set, Tuple
 
 from agentstream.llm.chat.tool_calls import ToolCallAssembler
 from agentstream.llm.chat.usage import UsageReader
-from agentstream.llm.chunk import text_of
+from agentstream.llm.chunk import shown_id, text_of
 from agentstream.llm.finish import Ending, ending_of
 from agentstream.llm.messages import Delta, ToolCallDelta
 from agentstream.llm.responses.items import ItemCollector, call_id_of, text_of_item
@@ -88,6 +88,7 @@ class EventReader:
             is none.
         refusal: what the model said in refusing.
         response_id: "" for none.
+        native_finish: the ended response's status, or why it is incomplete.
     """
 
     def __init__(self, items: Optional[ItemCollector] = None) -> None:
@@ -112,6 +113,7 @@ class EventReader:
         self.ended = False
         self.failure: Optional[Dict[str, Any]] = None
         self.response_id = ""
+        self.native_finish = ""
 
     def read(self, said: Dict[str, Any], kind: Any, size: int = 0) -> Optional[Delta]:
         """The delta an event holds; None if it adds nothing.
@@ -208,7 +210,7 @@ class EventReader:
         response = said.get("response")
         if not isinstance(response, dict):
             return None
-        self.response_id = text_of(response.get("id")) or self.response_id
+        self.response_id = shown_id(response.get("id")) or self.response_id
         name = response.get("model")
         if name == self._model or not isinstance(name, str) or not name:
             return None
@@ -222,13 +224,14 @@ class EventReader:
         usage = self._usage.read(response, None)
         status = said["type"].rpartition(".")[2] if "type" in said else response.get("status")
         self.ended = True
+        self.native_finish = shown_id(status)
         if status in _FAILED or response.get("status") in _FAILED:
             error = response.get("error") or f"the response was {response.get('status') or status}"
             self.failure = {"error": error, "id": response.get("id")}
             return delta._replace(usage=usage)
         found = [delta, *self._read_output(response.get("output"))]
         if status == "incomplete" or response.get("status") == "incomplete":
-            self._incomplete = _reason(response.get("incomplete_details"))
+            self._incomplete = self.native_finish = _reason(response.get("incomplete_details"))
         return _sum(found)._replace(usage=usage, finish_reason=self._finish())
 
     # --- items --------------------------------------------------------------------------------

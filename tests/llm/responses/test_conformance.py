@@ -37,7 +37,7 @@ ERRORS = _load("http_errors.json")
 #: What a word of `ambiguous` frees from comparison.
 FREED = {
     "reasoning_join": ("reasoning_text",),
-    "the standard drops": ("finish_reason", "usage", "error"),
+    "the standard drops": ("finish_reason", "native_finish", "usage", "error"),
 }
 
 
@@ -67,6 +67,8 @@ def summary(deltas, response, error):
         "finish_reason": response.finish_reason,
         "usage": None if response.usage.estimated else counts,
         "model": response.model,
+        "response_id": response.response_id,
+        "native_finish": response.native_finish_reason,
         "error": type(error).__name__ if error else None,
     }
 
@@ -76,9 +78,13 @@ def expectation(stream):
     told = {name: expected[name] for name in ("text", "reasoning_text", "finish_reason", "usage")}
     told["tool_calls"] = [(c["id"], c["name"], c["arguments"]) for c in expected["tool_calls"]]
     told["model"] = expected["model"] or "default"
+    told["response_id"] = expected["response_id"]
+    native = expected["native_finish"]
+    told["native_finish"] = native["reason"] or native["status"]
     told["error"] = "StreamTruncated" if expected["truncated"] else None
     if expected["error"] is not None:
         told["error"] = "RateLimited"
+        told["native_finish"] = None  # an error is the last that is read
     return told
 
 
