@@ -190,8 +190,8 @@ class _Parser(argparse.ArgumentParser):
         """What to write in place of a flag that there is not; "" if nobody can tell."""
         known = [name[2:] for name in self._option_string_actions if name.startswith("--")]
         word = flag.strip("-").replace("_", "-")
-        if not flag.startswith("--"):
-            return ""  # short ones, put together
+        if len(word) == 1:
+            return ""
         if word.lower().rpartition("-")[2] in _SECRET and not is_slip(word, known):
             instead = "use --token-file" if "token-file" in known else "set AGENTSTREAM_API_KEY"
             return f" (a key is never a flag, which others could read: {instead})"

@@ -94,12 +94,12 @@ class Wrapper:
 
     def _begins_word(self, char: str, width: int) -> bool:
         """True if a line may break before a character that is no space."""
-        if width == 0 or self._row.endswith(_JOINER):
-            return False
         before = self._row[-1:]
-        if not before or unicodedata.category(before) in _OPENING:
+        if width == 0 or 2 not in (width, self._latest) or before in ("", _JOINER):
             return False
-        return 2 in (width, self._latest) and unicodedata.category(char) not in _CLOSING
+        if unicodedata.category(before) in _OPENING:
+            return False
+        return unicodedata.category(char) not in _CLOSING
 
     def _break(self) -> str:
         """What takes the latest word, or what comes, to a new row."""

@@ -73,6 +73,7 @@ def test_a_misspelt_flag_is_told_what_was_meant_and_keys_are_for_keys_only(capsy
         (["chat", "x", "--password", KEY], keys),
         (["chat", "x", "--keyboard"], "unknown: --keyboard; `agentstream chat --help`"),
         (["chat", "x", "--zzz", "--modle"], "unknown: --zzz, --modle (did you mean --model?);"),
+        (["chat", "x", "-model", "m"], "(did you mean --model?)"),
         (["chat", "x", "-z"], "unknown: -z; `agentstream chat --help`"),
     ):
         with pytest.raises(SystemExit) as left:
