@@ -41,6 +41,7 @@ __all__ = ["ConversationStore", "Conversations", "StoredConversation"]
 
 _APPLICATION = 0x61676368  # "agch"
 _VERSION = 1
+_READ, _WRITE = "BEGIN", "BEGIN IMMEDIATE"
 
 _TABLES = (
     "CREATE TABLE messages (id INTEGER PRIMARY KEY AUTOINCREMENT, conversation TEXT NOT NULL, "
@@ -191,7 +192,7 @@ class Conversations(ConversationStore):
 
     def keys(self) -> List[str]:
         """The keys of the conversations there are, the one that was added to last first."""
-        with self._transaction() as connection:
+        with self._transaction(_READ) as connection:
             found = connection.execute(
                 "SELECT conversation FROM messages GROUP BY conversation ORDER BY max(id) DESC"
             ).fetchall()
@@ -199,7 +200,7 @@ class Conversations(ConversationStore):
 
     def read(self, key: str) -> Iterator[Mapping[str, Any]]:
         """See `ConversationStore.read`."""
-        with self._transaction() as connection:
+        with self._transaction(_READ) as connection:
             found = connection.execute(
                 "SELECT message FROM messages WHERE conversation = ? ORDER BY id DESC", (key,)
             ).fetchall()
@@ -231,7 +232,7 @@ class Conversations(ConversationStore):
             raise self._failure(error.strerror or "it cannot be made") from None
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, begin: str = _WRITE) -> Iterator[sqlite3.Connection]:
         """A connection for one transaction, which no other writer enters."""
         url = f"file:{urllib.parse.quote(os.fsencode(self._path))}?mode=rw"
         with self._lock:  # held across a fork: a child must not copy a database in use
@@ -240,7 +241,7 @@ class Conversations(ConversationStore):
                     sqlite3.connect(url, uri=True, timeout=self._busy_timeout, isolation_level=None)
                 ) as connection:
                     connection.execute("PRAGMA secure_delete=ON")
-                    connection.execute("BEGIN IMMEDIATE")
+                    connection.execute(begin)
                     yield connection
                     connection.execute("COMMIT")
             except sqlite3.Error as error:

@@ -321,7 +321,7 @@ class Runtime:
         """Stop a run, from any thread; returns at once.  True if it was running or queued.
 
         A workflow that is a step of another one is a run as well: stopped, it
-        stops the outer one too, unless it is a branch of a `Parallel` with
+        stops the outer one too, unless it is within a `Parallel` or `Map` with
         `fail_fast=False`, whose result it then is.
 
         A run that another process runs is stopped by that one, at the request

@@ -252,11 +252,11 @@ def test_a_store_made_before_a_fork_works_in_both(tmp_path: pathlib.Path) -> Non
     chats = Conversations(arguments[0])
     stop = threading.Event()
     def write():
-        while not stop.is_set():
+        while not stop.wait(0.002):
             chats.get("busy").add(ChatMessage.user("q"), ChatMessage.assistant("a"))
     thread = threading.Thread(target=write)
     thread.start()
-    for number in range(5):
+    for number in range(4):
         pid = os.fork()
         if not pid:
             chats.get("ada").add(ChatMessage.user(f"{number} q"), ChatMessage.assistant("a"))
@@ -268,7 +268,7 @@ def test_a_store_made_before_a_fork_works_in_both(tmp_path: pathlib.Path) -> Non
     """
     with Program(source, str(tmp_path / "chats.db"), env={"PYTHONWARNINGS": "ignore"}) as program:
         assert program.finish() == 0, program.errors
-        assert program.lines == ["10"]
+        assert program.lines == ["8"]
 
 
 class Dicts(ConversationStore):

@@ -328,7 +328,7 @@ PLANTS: List[Plant] = [
     Plant(
         "turns",
         "agentstream/agent/conversations.py",
-        'connection.execute("BEGIN IMMEDIATE")',
+        "connection.execute(begin)",
         "pass",
         "tests/agent/test_conversations.py::test_a_kill_in_the_middle_leaves_whole_turns_and_a_file_"
         "that_works",
