@@ -48,6 +48,35 @@ _TYPED = "tests/schema/test_output.py::test_"
 
 PLANTS: List[Plant] = [
     Plant(
+        "one traceback for a kind of error",
+        RAISED,
+        "        if times == 1:",
+        "        if times:",
+        "tests/events/test_raised.py::test_each_kind_has_one_traceback_and_then_a_count",
+    ),
+    Plant(
+        "a cut answer may fail a run",
+        "agentstream/agent/run.py",
+        "        if remark and self._agent.on_cut == \"fail\":",
+        "        if False:",
+        "tests/workflow/test_progress.py::test_a_cut_answer_fails_where_it_is_to",
+    ),
+    Plant(
+        "a stream of events raises what its run failed with",
+        "agentstream/runtime/follow.py",
+        "    if raises:\n",
+        "    if False:\n",
+        "tests/runtime/test_runtime.py"
+        "::test_stream_raises_what_the_run_failed_with_after_the_terminal_event",
+    ),
+    Plant(
+        "an error's URL has no secret",
+        "agentstream/llm/transport/session.py",
+        "return Redactor(self.secrets())(display_url(url or self.url))",
+        "return url or self.url",
+        "tests/llm/test_where.py::test_an_error_names_the_url_without_secrets",
+    ),
+    Plant(
         "order",
         STREAM,
         "            with lock.lock:\n                if self._publishing:",
