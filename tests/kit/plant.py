@@ -57,7 +57,7 @@ PLANTS: List[Plant] = [
     Plant(
         "a cut answer may fail a run",
         "agentstream/agent/run.py",
-        "        if remark and self._agent.on_cut == \"fail\":",
+        '        if remark and self._agent.on_cut == "fail":',
         "        if False:",
         "tests/workflow/test_progress.py::test_a_cut_answer_fails_where_it_is_to",
     ),
