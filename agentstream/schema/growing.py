@@ -12,7 +12,7 @@ import re
 from typing import Any, Dict, List, Optional, Union
 
 from agentstream.schema.known import ANYTHING, Known
-from agentstream.schema.parse import clean
+from agentstream.schema.parse import MAX_DEPTH, MAX_TRIES, clean
 from agentstream.schema.partial_json import StringDecoder
 
 __all__ = ["NOTHING", "WRAPPED", "GrowingValue"]
@@ -35,6 +35,7 @@ _MOST = 4096
 
 #: What stands between values; whether it stands right is not looked at.
 _BETWEEN = re.compile(r"[\s,:]*")
+_STARTS = {marks: re.compile(f"[{re.escape(marks)}]") for marks in ("{", "[", "{[")}
 _WORD = re.compile(r'[^\s,:"\[\]{}]+')
 _LITERALS = {"true": True, "false": False, "null": None}
 _decode = json.JSONDecoder(strict=False).raw_decode
@@ -104,11 +105,12 @@ class GrowingValue:
         self.due = 1
         self._size = 0
         self._readings = 0
+        self._tries = 0  # brackets that were none of the value's
         self._rest = ""  # read, and not understood before more comes
         self._stack: List[_Open] = []
         self._string: Optional[StringDecoder] = None
         self._text: List[str] = []  # of that
-        self._marks = ("{" if wrapped else "") + bare
+        self._start = _STARTS[("{" if wrapped or "{" in bare else "") + ("[" * ("[" in bare))]
         self._may_be_bare = "{" in bare
         self._bare = not wrapped
         self._grown = False
@@ -174,12 +176,12 @@ class GrowingValue:
 
     def _begin(self, text: str, at: int) -> int:
         """Pass over what stands before the value."""
-        starts = [place for place in (text.find(mark, at) for mark in self._marks) if place >= 0]
-        if not starts:
+        start = self._start.search(text, at)
+        if start is None:
             return len(text)
-        at = min(starts)
+        at = start.start()
         self._bare = not self._wrapped or text[at] == "["
-        if self._bare or text[at] == "[":
+        if self._bare:
             self._open(text[at], self._known)
         else:
             outer = Known()
@@ -189,7 +191,9 @@ class GrowingValue:
 
     def _give_up(self, at: int) -> int:
         """It is no JSON: the value begins later, or does not grow any more."""
-        if len(self._stack) == 1 and not self._stack[0].members:
+        self._tries += 1
+        is_first = len(self._stack) == 1 and not self._stack[0].members
+        if is_first and self._tries < MAX_TRIES:
             self._stack.clear()
             return at + 1
         self._over = True
@@ -292,6 +296,8 @@ class GrowingValue:
         return at
 
     def _open(self, char: str, known: Optional[Known]) -> None:
+        if len(self._stack) > MAX_DEPTH:
+            raise ValueError("nested too deeply")  # as `parse_json` has it
         # The outermost one shows with its first member: a bracket may be one of the words before.
         self._grown = self._grown or (known is not None and bool(self._stack))
         self._stack.append(_Open({} if char == "{" else [], known))

@@ -25,7 +25,7 @@ __all__ = ["MEANS", "Answer", "Output", "as_output", "said"]
 #: How a server is told what an answer is to be.
 MEANS = ("auto", "schema", "tool", "words")
 _NAME = re.compile(r"[^a-zA-Z0-9_-]+")
-_FENCE = re.compile(r"```[\w+-]*[ \t]*\n?(.*?)\n?[ \t]*```", re.DOTALL)
+_LANGUAGE = re.compile(r"[\w+-]*")
 #: What a model thinks before its answer, and its server does not send apart.
 _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
 _MOST_SAID = 10
@@ -167,15 +167,15 @@ class Output:
     def _candidates(self, text: str, *, cut: bool) -> List[Any]:
         """The JSON values that `text` may be; raises ValueError if it holds a broken one."""
         stripped = _without_thought(text.strip("\ufeff \t\r\n"))
-        fence = _FENCE.fullmatch(stripped)
-        for whole in (stripped, fence.group(1) if fence else ""):
+        fenced = _fenced(stripped)
+        for whole in (stripped, fenced):
             try:
                 value = parse_json(whole)
             except ValueError:
                 continue
             return [] if cut and not isinstance(value, (dict, list)) else [value]
         found = find_json(stripped)
-        words = fence.group(1) if fence else stripped
+        words = fenced or stripped
         if not found and not cut and words in _choices(self._inner):
             return [words]
         return found
@@ -210,6 +210,16 @@ def said(problems: Tuple[Problem, ...]) -> List[str]:
     if len(problems) > _MOST_SAID:
         found.append(f"and {len(problems) - _MOST_SAID} more problems")
     return found
+
+
+def _fenced(text: str) -> str:
+    """What stands in the code fence that `text` is; "" if it is none."""
+    if len(text) < 6 or not (text.startswith("```") and text.endswith("```")):
+        return ""
+    first, line_break, rest = text[3:-3].partition("\n")
+    if line_break and _LANGUAGE.fullmatch(first.strip()):
+        return rest.strip()
+    return text[3:-3].strip()
 
 
 def _without_thought(text: str) -> str:

@@ -15,7 +15,16 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from agentstream.text import is_encodable, replace_surrogates
 
-__all__ = ["MAX_DEPTH", "MAX_DIGITS", "as_object", "clean", "find_json", "parse_json", "shown"]
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_DIGITS",
+    "MAX_TRIES",
+    "as_object",
+    "clean",
+    "find_json",
+    "parse_json",
+    "shown",
+]
 
 #: Arrays and objects may lie this deep in each other.
 MAX_DEPTH = 64
@@ -23,7 +32,7 @@ MAX_DEPTH = 64
 MAX_DIGITS = 1000
 
 #: So many brackets of a text are tried for a value.
-_MOST_TRIES = 64
+MAX_TRIES = 64
 _OPENING = re.compile(r"[{\[]")
 #: The escape of a surrogate.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -54,7 +63,7 @@ def find_json(text: str) -> List[Any]:
     decode = json.JSONDecoder(**_HOOKS).raw_decode
     found: List[Any] = []
     at = 0
-    for _ in range(_MOST_TRIES):
+    for _ in range(MAX_TRIES):
         start = _OPENING.search(text, at)
         if start is None:
             return found

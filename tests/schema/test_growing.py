@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from types import SimpleNamespace
 from typing import Any, Dict, List, Optional
 
@@ -147,12 +148,24 @@ def test_a_wrapped_value_may_come_bare_if_it_can_begin_so():
     assert grown(either.growing(), ['{"x": 1}']) == [{"x": 1}]
 
 
-def test_deep_nesting_is_no_trouble():
-    text = '{"a":' * 3000 + "1" + "}" * 3000
-    deep = GrowingValue()
-    for piece in (text[:9000], text[9000:]):
-        deep.feed(piece)
-    assert deep.value() is not None
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a":' * 100_000 + "1" + "}" * 100_000,
+        "[" * 500_000 + "]",
+        "{" * 300_000 + " ]",
+        '{"a": "' + "\\" * 500_001,
+        "```" + " " * 500_000 + "x",
+        "{x " * 200_000,
+    ],
+)
+def test_hostile_texts_cost_what_their_length_says(text):
+    for kind in (Any, List[int], {"type": "object"}):
+        began = time.process_time()
+        Output(kind).growing().feed(text)
+        with pytest.raises(Invalid):
+            Output(kind).read(text)
+        assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize("shape", ["text", "numbers", "records", "keys"])
