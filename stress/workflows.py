@@ -1,6 +1,6 @@
 """Random workflows against a reference interpreter: `python -m stress.workflows [N]` (5,000).
 
-Half of them over a MemoryStore, half over a SqliteStore.  The suite runs sixty of each.
+Half of them over a MemoryStore, half over a SqliteStore.  The suite runs 120 of each.
 """
 
 from __future__ import annotations

@@ -19,7 +19,6 @@ import collections.abc
 import functools
 import logging
 import time
-import weakref
 from collections import OrderedDict
 from typing import Any, Callable, Iterable, Mapping, Optional, Union
 
@@ -43,6 +42,7 @@ from agentstream.events.subscribers import Subscribers
 from agentstream.events.subscription import CLOSE_S, Subscription
 from agentstream.events.tail import StreamTail
 from agentstream.text import replace_surrogates
+from agentstream.threads.weak import WeakValues
 
 __all__ = ["EventStream", "RunLog", "Subscription"]
 
@@ -69,7 +69,7 @@ class EventStream:
         self._publishing = False  # whoever holds the lock is in the middle of an append
         self._closed = False
         self._subscribers = Subscribers()
-        self._logs: weakref.WeakValueDictionary[str, RunLog] = weakref.WeakValueDictionary()
+        self._logs: WeakValues[str, RunLog] = WeakValues()
         self._recent: OrderedDict[str, RunLog] = OrderedDict()  # those of `append`, kept alive
         self._tail: Optional[StreamTail] = None
         if self.store.shared:
@@ -171,7 +171,7 @@ class EventStream:
         except BaseException:
             with self._lock:
                 self._recent.pop(workflow_id, None)
-                self._logs.pop(workflow_id, None)
+                self._logs.pop(workflow_id)
             raise
         return log
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import weakref
 from types import FrameType
 from typing import Optional
 
@@ -14,6 +15,11 @@ __all__ = ["exit_on_sigterm"]
 
 #: Seconds to the next try where an exit would go unnoticed.
 _AGAIN_S = 0.01
+#: The files whose functions are called back as an object goes.
+_WEAK = {
+    function.__code__.co_filename
+    for function in (weakref.WeakSet.__init__, weakref.finalize.__init__)
+}
 
 
 def exit_on_sigterm() -> None:
@@ -40,9 +46,13 @@ def exit_on_sigterm() -> None:
 
 
 def _is_swallowed(frame: Optional[FrameType]) -> bool:
-    """True if Python would print an exception raised there, and go on: in a finalizer."""
+    """True if Python would print an exception raised there, and go on.
+
+    That is so in a finalizer, and in what weakref's containers do as an object goes.
+    """
     while frame is not None:
-        if frame.f_code.co_name == "__del__":
+        code = frame.f_code
+        if code.co_name == "__del__" or code.co_filename in _WEAK:
             return True
         frame = frame.f_back
     return False

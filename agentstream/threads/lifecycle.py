@@ -6,8 +6,9 @@ import atexit
 import logging
 import os
 import threading
-import weakref
 from typing import Any, Callable, List, Protocol
+
+from agentstream.threads.weak import WeakObjects
 
 __all__ = ["after_fork", "at_exit", "exiting", "first_in_child"]
 
@@ -18,8 +19,8 @@ class _Forkable(Protocol):
     def _after_fork(self) -> None: ...
 
 
-_forkables: weakref.WeakSet[Any] = weakref.WeakSet()
-_exits: weakref.WeakSet[Any] = weakref.WeakSet()
+_forkables = WeakObjects()
+_exits = WeakObjects()
 _registry_lock = threading.Lock()
 _registered = False
 _exiting = False

@@ -28,19 +28,19 @@ def held(program: str, store: str, how: str, count: int) -> None:
 
 @pytest.mark.parametrize("store", STORES)
 def test_b13_a_handler_cancels_and_stops(store: str) -> None:
-    held(STOPS, store, "", 100)
+    held(STOPS, store, "", 300)
 
 
 @pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize("how", ["cancel", "wait"])
 def test_b13_a_handler_shuts_down(store: str, how: str) -> None:
-    held(SHUTDOWNS, store, how, 20)
+    held(SHUTDOWNS, store, how, 60)
 
 
 @pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize("how", ["sigterm", "shutdown", "interrupt"])
 def test_b13_a_handler_exits(store: str, how: str) -> None:
-    held(EXITS, store, how, 8)
+    held(EXITS, store, how, 10)
 
 
 def test_b13_submit_within_submit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

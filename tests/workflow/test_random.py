@@ -12,7 +12,7 @@ from agentstream import EventStream, MemoryStore, Runtime, SqliteStore
 from tests.kit.profiles import SUITE
 from tests.kit.workflow_model import check, plans
 
-RUNS = settings(SUITE, derandomize=True)
+RUNS = settings(SUITE, max_examples=120, derandomize=True)
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])

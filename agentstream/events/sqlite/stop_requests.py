@@ -32,7 +32,7 @@ class StopRequests:
     ) -> None:
         self._read = read
         self._is_writing = is_writing
-        self.callbacks: List[weakref.WeakMethod[Any]] = []
+        self.callbacks: List[Tuple[weakref.ref[Any], Callable[..., bool]]] = []
         self._lock = threading.Lock()
         self._thread: Optional[threading.Thread] = None
         self._ended = threading.Event()
@@ -40,7 +40,9 @@ class StopRequests:
 
     def add(self, callback: StopCallback) -> None:
         """Call that bound method, for as long as its object lives."""
-        self.callbacks.append(weakref.WeakMethod(callback))
+        # Not a WeakMethod, which runs Python as its object goes: see threads/weak.py.
+        method: Any = callback
+        self.callbacks.append((weakref.ref(method.__self__), method.__func__))
 
     def start(self) -> None:
         """Start the thread, if it is not there; it ends when no run is under way.
@@ -81,10 +83,10 @@ class StopRequests:
     def _tell(self, workflow_id: str, reason: str) -> None:
         if workflow_id in self._told:
             return
-        for reference in self.callbacks:
-            callback = reference()
+        for reference, function in self.callbacks:
+            owner = reference()
             try:
-                if callback is not None and callback(workflow_id, reason):
+                if owner is not None and function(owner, workflow_id, reason):
                     self._told.add(workflow_id)
             except Exception:
                 logger.exception("a run could not be stopped")

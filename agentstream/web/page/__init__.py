@@ -13,13 +13,19 @@ import hashlib
 from importlib import resources
 from typing import Tuple
 
+from agentstream.errors import ConfigError
+
 __all__ = ["load_page"]
 
 _SCRIPTS = ("base", "run", "tabs", "events", "cards", "list", "begin")
 
 
 def load_page() -> Tuple[bytes, str, str]:
-    """The page, and its style and script as CSP sources, which nothing else matches."""
+    """The page, and its style and script as CSP sources, which nothing else matches.
+
+    Raises:
+        ConfigError: its files are not there: whoever packed the program left them out.
+    """
     css = "\n" + _read("page.css")
     js = "\n'use strict';\n(() => {\n" + "\n".join(_read(f"{name}.js") for name in _SCRIPTS)
     js += "})();\n"
@@ -29,7 +35,13 @@ def load_page() -> Tuple[bytes, str, str]:
 
 def _read(name: str) -> str:
     # importlib.resources: the page is found in a zip too.
-    return resources.files(__name__).joinpath(name).read_text("utf-8")
+    try:
+        return resources.files(__name__).joinpath(name).read_text("utf-8")
+    except OSError:
+        raise ConfigError(
+            f"the page's file {name} is not there: was the program packed without the data of"
+            " agentstream? (pyinstaller --collect-data agentstream)"
+        ) from None
 
 
 def _source_of(text: str) -> str:
