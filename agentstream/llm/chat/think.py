@@ -11,7 +11,7 @@ from typing import List, Optional, Tuple
 
 from agentstream.errors import AgentStreamError
 from agentstream.llm.accumulator import Accumulator
-from agentstream.llm.dialect import Wrapped
+from agentstream.llm.dialect import Dialect, Wrapped
 from agentstream.llm.messages import Delta
 
 __all__ = ["HELD", "ThinkDialect", "ThinkSplitter"]
@@ -101,9 +101,14 @@ def _beginning(text: str, tag: str) -> int:
 class ThinkDialect(Wrapped):
     """A dialect whose answers hold their reasoning between tags in their content."""
 
-    def begin(self, answer: Accumulator) -> None:
-        """See `Dialect.begin`."""
+    def __init__(self, inner: Dialect) -> None:
+        super().__init__(inner)
         self._splitter = ThinkSplitter()
+
+    def begin(self, answer: Accumulator) -> None:
+        """See `Dialect.begin`.  An answer that goes on after a break goes on being split."""
+        if not answer.begun:
+            self._splitter = ThinkSplitter()
         self._failure: Optional[AgentStreamError] = None
         super().begin(answer)
 

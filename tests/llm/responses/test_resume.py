@@ -128,6 +128,16 @@ def test_an_agent_goes_on_with_it(server):
     assert (output.response, len(keeping.gets)) == ("One two three.", 1)
 
 
+def test_reasoning_between_tags_is_split_over_a_break(server):
+    events = responses_chunks("<think>Hm", " hm.</think>", "One ", " two ", "three.")
+    for cut in range(3, len(events)):
+        keeping = Keeping(server, [len(b"".join(events[:cut]))], events)
+        with client_of(server, think_tags=True) as client:
+            response = ask(client).response
+        assert (response.content, response.reasoning) == ("One  two three.", "Hm hm."), cut
+        assert len(keeping.posts) == 1
+
+
 def test_breaks_are_counted_and_the_last_one_is_told(server):
     keeping = Keeping(server, [1500, 100, 100])
     with client_of(server, attempts=2) as client:
