@@ -17,7 +17,7 @@ from agentstream import Runtime
 from agentstream.testing import ScriptedServer, text_chunks
 from agentstream.workflow_files import WorkflowFile, load_workflow
 from tests.kit.files_support import BASE, DOCS, refusal
-from tests.kit.support import saying
+from tests.kit.support import client_of, saying
 
 EXAMPLES = DOCS / "examples"
 
@@ -143,6 +143,7 @@ def test_the_examples_are_right() -> None:
     assert {name: file.warnings for name, file in names.items() if file.warnings} == {}
     kinds = {step.kind for step in names["review.toml"].steps}
     assert kinds == {"parallel", "agent", "repeat", "branch"}
+    assert {step.kind for step in names["digest.toml"].steps} == {"function", "map", "agent"}
     assert "translate.toml" in names["review.toml"].describe()
 
 
@@ -193,6 +194,24 @@ def test_the_review_runs(write: Any, server: ScriptedServer, module: Any) -> Non
     assert texts["Rewrite"].strip().startswith(f"The text: {file.input}")
     assert texts["Translate."] == "Into German: Short enough."
     assert [step.status for step in run.steps] == ["completed"] * 4
+
+
+def test_the_digest_runs(
+    write: Any, server: ScriptedServer, module: Any, tmp_path: pathlib.Path
+) -> None:
+    module("digest_tools", (EXAMPLES / "digest_tools.py").read_text("utf-8"))
+    for name in ("b", "a"):
+        write(f"text {name}", f"texts/{name}.txt")
+
+    def answer(request: Any) -> Any:
+        return reply("<" + request.json["messages"][-1]["content"] + ">")
+
+    server.route("/v1/chat/completions", answer)
+    file = load_workflow(write((EXAMPLES / "digest.toml").read_text("utf-8"), "digest.toml"))
+    with client_of(server) as client, Runtime() as runtime:
+        with file.build(environ={}, default_client=lambda: client) as workflow:
+            run = runtime.run(workflow, str(tmp_path / "texts"))
+    assert run.output == '<["<text a>", "<text b>"]>'
 
 
 def reply(text: str) -> Any:
