@@ -87,7 +87,7 @@ def check_flags(given: argparse.Namespace, files: Sequence[WorkflowFile]) -> Non
     """Refuse flags that would do nothing."""
     flags = [
         f"--{name.replace('_', '-')}"
-        for name in ("provider", "model", "base_url", "insecure")
+        for name in ("provider", "model", "base_url", "insecure", "api", "think_tags")
         if getattr(given, name) is not None
     ]
     if not flags or any(file.needs_client for file in files):

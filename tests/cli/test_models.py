@@ -62,3 +62,14 @@ def test_tags_of_thinking(here, server):
     server.reply(*text_chunks("<think>Hm.</think>Yes."))
     assert here("chat", "hi").out == "<think>Hm.</think>Yes.\n"
     assert "no setting of" in here("chat", "hi", "--think-tags", "--provider", "ollama", code=2).err
+
+
+def test_flags_of_clients_are_refused_where_a_file_has_its_own(here, cli):
+    flow = cli.write(
+        "own.toml",
+        '[clients.c]\nprovider = "llama"\n[agents.a]\nclient = "c"\n[[steps]]\nagent = "a"\n',
+    )
+    for flag in (["--api", "chat"], ["--think-tags"]):
+        done = here("run", flow, "--input", "x", *flag, code=2)
+        assert f"{flag[0]}: " in done.err
+        assert "clients of its own" in done.err
