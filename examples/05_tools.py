@@ -11,5 +11,5 @@ def get_weather(city: str) -> str:
 
 with LlamaClient("http://127.0.0.1:8080") as client:
     agent = Agent("helper", client=client, tools=[get_weather])
-    output = agent.execute("What is the weather in Paris?")
-    print(output.response, f"({output.tool_calls_count} tool call)")
+    output = agent.run("What is the weather in Paris?")
+    print(output.text, f"({output.tool_calls_count} tool call)")

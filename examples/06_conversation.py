@@ -5,9 +5,9 @@ from agentstream import Agent, Conversation, LlamaClient
 with LlamaClient("http://127.0.0.1:8080") as client:
     agent = Agent("tutor", client=client, system_prompt="You are a patient tutor.")
     conversation = Conversation()
-    print(agent.execute("What is a prime number?", conversation=conversation).response)
+    print(agent.run("What is a prime number?", conversation=conversation).text)
     conversation.save("lesson.json")
 
     later = Conversation.load("lesson.json")
-    print(agent.execute("Name three of them.", conversation=later).response)
+    print(agent.run("Name three of them.", conversation=later).text)
     print(len(later.messages), "messages")

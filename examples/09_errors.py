@@ -4,7 +4,7 @@ from agentstream import AgentStreamError, LlamaClient, RateLimited, Retries, Str
 
 with LlamaClient("http://127.0.0.1:8080", retries=Retries(2)) as client:
     try:
-        print(client.chat("Tell me a long story.").content)
+        print(client.chat("Tell me a long story.").text)
     except RateLimited as error:
         print(f"busy; try again in {error.retry_after} s")
     except StreamTruncated as error:

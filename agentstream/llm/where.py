@@ -9,7 +9,7 @@ from typing import Optional
 from agentstream.errors import AgentStreamError, AuthError, StatusError
 from agentstream.llm.failures import says_model_is_gone
 
-__all__ = ["placed"]
+__all__ = ["from_url", "placed"]
 
 #: The paths of requests, below a base URL.
 _ENDPOINTS = ("/chat/completions", "/responses", "/messages", "/api/chat", "/models")
@@ -23,16 +23,20 @@ def placed(error: AgentStreamError, url: str, key_source: Optional[str]) -> Agen
         url: where the request went, as it may be shown.
         key_source: what `Transport.key_source` says.
     """
-    said = f"{error}, from {url}"
+    hint = ""
+    if isinstance(error, AuthError) and error.status == 401:
+        error.key_source = key_source
+        hint = _of_key(key_source)
+    elif isinstance(error, StatusError) and error.status in (404, 405):
+        hint = "" if says_model_is_gone(error) else _meant(url)
+    return from_url(error, url, f" ({hint})" if hint else "")
+
+
+def from_url(error: AgentStreamError, url: str, more: str = "") -> AgentStreamError:
+    """The error of an answer, with the URL, and with `more` behind that."""
     if isinstance(error, StatusError):
         error.url = url
-        if isinstance(error, AuthError) and error.status == 401:
-            error.key_source = key_source
-            said += f" ({_of_key(key_source)})"
-        elif error.status in (404, 405) and not says_model_is_gone(error):
-            hint = _meant(url)
-            said += f" ({hint})" if hint else ""
-    error.args = (said, *error.args[1:])
+    error.args = (f"{error}, from {url}{more}", *error.args[1:])
     return error
 
 

@@ -38,6 +38,7 @@ from agentstream.llm.secrets import Redactor
 from agentstream.llm.settings import Limits, Retries
 from agentstream.llm.sse import LOOSE, compact
 from agentstream.llm.transport import Exchange, Transport, check_url
+from agentstream.llm.where import from_url
 
 __all__ = ["follow", "run_url", "runs"]
 
@@ -91,7 +92,7 @@ def runs(
     try:
         target = f"{url.rstrip('/')}/workflows?limit={limit}"
         with server.get(target, clock, cancel or CancelToken()) as exchange:
-            server.check(exchange, "json")
+            server.check(exchange, "json", target)
             body = exchange.read(_MOST_LISTED)
             if exchange.broken:
                 raise ConnectError(f"the connection broke: {exchange.broken}", retryable=True)
@@ -183,17 +184,19 @@ class _Server:
         if clock.stop.cancelled:
             raise ConnectError("the server did not answer in time", retryable=True)
 
-    def check(self, exchange: Exchange, wanted: str) -> None:
-        """Raise what an answer stands for that is not 200 with `wanted` in its content type."""
+    def check(self, exchange: Exchange, wanted: str, url: str) -> None:
+        """Raise what an answer from there stands for that is not 200 with that content type."""
         if exchange.status != 200:
-            raise failures.status_error(
+            error = failures.status_error(
                 exchange.status, exchange.headers, exchange.read_text(65536), redact=self._redact
             )
+            raise from_url(error, self._transport.shown(url))
         content_type = exchange.headers.get("content-type", "")
         if wanted not in content_type.lower():
-            raise failures.wrong_content(
+            found = failures.wrong_content(
                 content_type, exchange.read_text(4096), redact=self._redact
             )
+            raise from_url(found, self._transport.shown(url))
 
     def close(self) -> None:
         """Close its connections."""
@@ -290,7 +293,7 @@ class _Follower:
         with self._server.get(self._server.url + query, clock, self._cancel) as exchange:
             if exchange.status == 204:
                 raise _Over
-            self._server.check(exchange, "event-stream")
+            self._server.check(exchange, "event-stream", self._server.url)
             # Where a stream of what is new began.
             self._note_start(exchange.headers.get("last-event-id", ""))
             yield from self._parse(exchange.lines(), clock)

@@ -493,3 +493,10 @@ def test_s02_b03_no_proxy_is_asked_for_this_machine(server, monkeypatch):
         assert offsets(server.url, token=TOKEN) == [1]
         assert proxy.connections == 0
         assert [r.headers["authorization"] for r in server.requests] == [f"Bearer {TOKEN}"] * 2
+
+
+def test_a_refusal_names_the_url(server: ScriptedServer) -> None:
+    server.default(b"no", status=403, content_type="text/plain")
+    with pytest.raises(AuthError, match=f"HTTP 403: no, from {server.url}/workflows$") as caught:
+        runs(server.url, "a-token")
+    assert caught.value.url == f"{server.url}/workflows"
