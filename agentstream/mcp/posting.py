@@ -99,12 +99,12 @@ class Poster:
         timeouts = self._timeouts
         if timeout is not None:
             timeouts = timeouts.replace(total=timeout)
+        own = {**self._own_headers(), **headers}
         stop = CancelToken()
         deadlines = Deadlines(timeouts)
         deadlines.start(time.monotonic())
         deadlines.begin_attempt(stop)
         key = cancel.add_callback(lambda: stop.cancel(cancel.reason))
-        own = {**self._own_headers(), **headers}
         try:
             with self._transport.exchange(
                 body, stop, headers=own, timer=deadlines, resend=resend, method=method

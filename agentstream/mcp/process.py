@@ -14,7 +14,9 @@ import queue
 import selectors
 import signal
 import subprocess
-from typing import Callable, List, Mapping, Optional, Sequence, Tuple
+import sys
+import threading
+from typing import IO, Callable, List, Mapping, Optional, Sequence, Tuple
 
 from agentstream import threads
 from agentstream.cancel import CancelToken
@@ -30,6 +32,8 @@ _READ = 65536
 _TAIL = 1024
 #: Characters of that, and of a line of it in the log.
 _SAID, _SHOWN = 300, 1000
+#: How often, in seconds, it is looked whether a process has ended, where nothing tells.
+_LOOK_S = 1.0
 #: Seconds that a process has after it has closed its standard output.
 _LEAVING_S = 0.5
 #: Seconds for the system to take away what was killed.
@@ -80,12 +84,13 @@ class ServerProcess:
         self._why = ""
         self.ended = CancelToken()
         self._process = _started(command, env, cwd)
+        self._waking = threading.Lock()  # held while the pipe below is written to, or closed
         self._woken, self._wake = os.pipe() if os.name == "posix" else (-1, -1)
         try:
             for label, work in self._works():
                 threads.start_thread(f"mcp-{label}", work)
         except RuntimeError:
-            self._signal(signal.SIGTERM)
+            self._abandon()
             raise ConnectError("no thread could be started for the MCP server") from None
 
     def _works(self) -> List[Tuple[str, Callable[[], None]]]:
@@ -134,18 +139,22 @@ class ServerProcess:
         """End it at once; `why` is told as the reason."""
         self._why = self._why or why
         self._signal(signal.SIGKILL if os.name == "posix" else signal.SIGTERM)
-        if self._wake >= 0:  # what has left its group may still hold the pipes
-            with contextlib.suppress(OSError):
+        with self._waking:
+            if self._wake >= 0:  # what has left its group may still hold the pipes
                 os.write(self._wake, b"!")
 
     def forget(self) -> None:
         """In a forked child: let go of the parent's pipes, and leave its process alone."""
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
-        self._close_wake()
+        self._waking = threading.Lock()
+        self._close_pipes(self._process.stdin)
         self._process.returncode = 0  # or Popen would wait for it
+
+    def _abandon(self) -> None:
+        """End it where it has no threads, or not all of them."""
+        self.let_go()
+        self._signal(signal.SIGKILL if os.name == "posix" else signal.SIGTERM)
+        self._process.wait()
+        self._close_pipes(self._process.stdin)
 
     # --- the threads ------------------------------------------------------------------------
 
@@ -165,21 +174,35 @@ class ServerProcess:
         assert out is not None
         assert err is not None
         lines = _Lines(self._limit)
-        goes_on = True
+        ended = _end_of(self._process.pid)
         try:
             with selectors.DefaultSelector() as selector:
-                for pipe in (out, err, self._woken):
-                    selector.register(pipe, selectors.EVENT_READ, pipe)
+                for source in (out, err, self._woken, ended):
+                    if source != -1:
+                        selector.register(source, selectors.EVENT_READ, source)
+                goes_on = True
                 while goes_on:
-                    for key, _ in selector.select():
-                        if key.data is out:
-                            goes_on = self._take_out(_read(key.fd), lines)
-                        elif key.data is not err:
-                            goes_on = False
-                        elif not self._take_err(_read(key.fd)):
-                            selector.unregister(err)
+                    ready = [key.data for key, _ in selector.select(_LOOK_S if ended < 0 else None)]
+                    if out in ready:
+                        goes_on = self._take_out(_read(out.fileno()), lines)
+                    if err in ready and not self._take_err(_read(err.fileno())):
+                        selector.unregister(err)
+                    if ended in ready or (ended < 0 and self._process.poll() is not None):
+                        # What it has started may hold its output open.
+                        goes_on = False
+                        self._take_last(out, lines)
+                    elif self._woken in ready:
+                        goes_on = False
         finally:
+            if ended >= 0:
+                os.close(ended)
             self._leave()
+
+    def _take_last(self, out: IO[bytes], lines: _Lines) -> None:
+        """What it had written when it ended."""
+        os.set_blocking(out.fileno(), False)
+        while self._take_out(_read(out.fileno()), lines):
+            pass
 
     def _read_out(self) -> None:
         assert self._process.stdout is not None
@@ -227,11 +250,7 @@ class ServerProcess:
             code = self._process.wait()
         self._signal(signal.SIGKILL if os.name == "posix" else 0)  # whom it has left behind
         self._take_rest()
-        for pipe in (self._process.stdout, self._process.stderr):
-            assert pipe is not None
-            with contextlib.suppress(OSError):
-                pipe.close()
-        self._close_wake()
+        self._close_pipes()
         try:
             self._on_end(self._why or _ending(code))
         finally:
@@ -246,11 +265,16 @@ class ServerProcess:
         while self._take_err(_read(pipe.fileno())):
             pass
 
-    def _close_wake(self) -> None:
-        for descriptor in {self._woken, self._wake} - {-1}:
-            with contextlib.suppress(OSError):
+    def _close_pipes(self, *more: Optional[IO[bytes]]) -> None:
+        """Close what is read from; its standard input is the writing thread's to close."""
+        for pipe in (*more, self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        with self._waking:
+            for descriptor in {self._woken, self._wake} - {-1}:
                 os.close(descriptor)
-        self._woken = self._wake = -1
+            self._woken = self._wake = -1
 
     def _signal(self, number: int) -> None:
         """To the process and all that it has started."""
@@ -288,6 +312,14 @@ class _Lines:
 
     def _passes(self) -> bool:
         return self._limit is not None and self._size > self._limit
+
+
+def _end_of(pid: int) -> int:
+    """A descriptor that can be read once a child has ended; -1 where the system has none."""
+    if sys.platform == "linux" and hasattr(os, "pidfd_open"):
+        with contextlib.suppress(OSError):
+            return os.pidfd_open(pid)
+    return -1
 
 
 def _read(descriptor: int) -> bytes:

@@ -18,6 +18,7 @@ import threading
 import time
 
 MODE = sys.argv[1]
+SLEEPS = "import time; time.sleep(60)"
 READS = {"readOnlyHint": True}
 #: Tools, and the hints they have.
 TOOLS = {
@@ -68,7 +69,7 @@ def call(number, name, given):
     elif name == "env":
         say(number, os.environ.get(given["name"], "(not set)"))
     elif name == "spawn":
-        say(number, str(subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1).pid))
+        say(number, str(subprocess.Popen([sys.executable, "-c", SLEEPS]).pid))
     elif name == "hang":
         sys.stderr.write(f"pid {os.getpid()} hangs\n")
         sys.stderr.flush()

@@ -406,6 +406,35 @@ PLANTS: List[Plant] = [
         "tests/events/test_run_state.py::test_a_queued_run_whose_process_died_never_began_and_has_not_"
         "failed",
     ),
+    Plant(
+        "asked again",
+        "agentstream/mcp/asking.py",
+        "or not asked.repeatable or",
+        "or",
+        "tests/mcp/test_http.py::test_m07_a_broken_stream_is_asked_for_again_if_the_tool_may_be_called"
+        "_twice",
+    ),
+    Plant(
+        "no key of ours",
+        "agentstream/mcp/environment.py",
+        "    return {**found, **(own or {})}",
+        "    return {**os.environ, **found, **(own or {})}",
+        "tests/mcp/test_stdio.py::test_m13_it_inherits_no_key_of_ours_and_leaks_none_of_its_own",
+    ),
+    Plant(
+        "all it has started",
+        "agentstream/mcp/process.py",
+        "os.killpg(self._process.pid, number)",
+        "os.kill(self._process.pid, number)",
+        "tests/mcp/test_stdio.py::test_closing_ends_it_and_what_it_has_started",
+    ),
+    Plant(
+        "woken in time",
+        "agentstream/threads/clock.py",
+        "        if self._until > when or",
+        "        if",
+        "tests/threads/test_clock.py::test_an_earlier_alarm_is_not_kept_waiting_by_a_later_one",
+    ),
 ]
 
 

@@ -184,7 +184,7 @@ def test_errors_of_the_server_and_of_http(script: ScriptedMCP, server: mcp.Serve
     assert server.call("add", {"a": 1, "b": 2}).text == "3"
 
 
-def test_what_is_no_answer(script: ScriptedMCP, server: mcp.Server) -> None:
+def test_m04_m05_what_is_no_answer(script: ScriptedMCP, server: mcp.Server) -> None:
     wrong_id = {"jsonrpc": "2.0", "id": 10**9, "result": {}}
     for reply, kind in (
         (Reply("<html>hello</html>", content_type="text/html"), ProtocolError),
@@ -205,7 +205,7 @@ def test_what_is_no_answer(script: ScriptedMCP, server: mcp.Server) -> None:
 # --- what hangs, breaks, is too much --------------------------------------------------------
 
 
-def test_one_that_hangs_before_the_headers_and_in_the_stream(script: ScriptedMCP) -> None:
+def test_m01_one_that_hangs_before_the_headers_and_in_the_stream(script: ScriptedMCP) -> None:
     waits = Timeouts(connect=5, first_token=0.2, stall=0.2, total=5)
     with mcp.Server.http(script.url, timeouts=waits) as server:
         once(script, before_headers=[Hang()])
@@ -222,7 +222,9 @@ def test_one_that_hangs_before_the_headers_and_in_the_stream(script: ScriptedMCP
         assert server.call("add", {"a": 1, "b": 2}).text == "3"
 
 
-def test_a_cancel_closes_the_connection_at_once(script: ScriptedMCP, server: mcp.Server) -> None:
+def test_m11_a_cancel_closes_the_connection_at_once(
+    script: ScriptedMCP, server: mcp.Server
+) -> None:
     for pieces, more in (((), {"before_headers": [Hang()]}), ((b": x\n\n", Hang()), {})):
         once(script, *pieces, **more)
         token = CancelToken()
@@ -241,7 +243,7 @@ def test_a_cancel_closes_the_connection_at_once(script: ScriptedMCP, server: mcp
 
 
 @pytest.mark.parametrize("end", [Cut(), Reset()])
-def test_a_broken_stream_is_asked_for_again_if_the_tool_may_be_called_twice(
+def test_m07_a_broken_stream_is_asked_for_again_if_the_tool_may_be_called_twice(
     end: Any, script: ScriptedMCP, server: mcp.Server
 ) -> None:
     progress = sse({"jsonrpc": "2.0", "method": "notifications/progress"})
@@ -264,7 +266,7 @@ def test_a_stream_that_ends_without_its_answer(script: ScriptedMCP, server: mcp.
         server.call("shout", {"text": "x"})
 
 
-def test_huge_results_and_their_bound(script: ScriptedMCP) -> None:
+def test_m06_huge_results_and_their_bound(script: ScriptedMCP) -> None:
     with mcp.Server.http(script.url, limits=Limits(event=2**20, line=2**21)) as server:
         assert len(server.call("shout", {"text": "x" * 900_000}).text) == 900_000
         with pytest.raises(LimitExceeded):
@@ -321,7 +323,7 @@ def test_that_a_server_is_older_is_remembered_for_its_origin(older: ScriptedMCP)
     assert methods(older) == ["initialize", "notifications/initialized", "tools/list"]
 
 
-def test_a_memory_that_is_wrong_is_given_up(script: ScriptedMCP) -> None:
+def test_m12_a_memory_that_is_wrong_is_given_up(script: ScriptedMCP) -> None:
     with mcp.Server.http(script.url) as server:
         http._older.add(server._connection._origin)
         assert server.call("add", {"a": 1, "b": 2}).text == "3"
@@ -329,7 +331,7 @@ def test_a_memory_that_is_wrong_is_given_up(script: ScriptedMCP) -> None:
         assert server.info().protocol == "2026-07-28"
 
 
-def test_a_session_that_is_gone_is_replaced(older: ScriptedMCP) -> None:
+def test_m12_a_session_that_is_gone_is_replaced(older: ScriptedMCP) -> None:
     with mcp.Server.http(older.url) as server:
         server.call("shout", {"text": "x"})
         older.forget_sessions()
@@ -375,7 +377,7 @@ def test_requests_of_an_older_servers_own_are_answered(older: ScriptedMCP) -> No
         assert [m["error"]["code"] for m in said if "error" in m] == [-32601]
 
 
-def test_an_older_server_is_told_of_a_cancel(older: ScriptedMCP) -> None:
+def test_m11_an_older_server_is_told_of_a_cancel(older: ScriptedMCP) -> None:
     with mcp.Server.http(older.url) as server:
         server.tools()
         once(older, Hang())
@@ -431,7 +433,7 @@ def test_headers_fixed_or_asked_for_each_time(script: ScriptedMCP) -> None:
             server.tools()
 
 
-def test_no_key_in_an_error(script: ScriptedMCP) -> None:
+def test_m13_no_key_in_an_error(script: ScriptedMCP) -> None:
     secret = "sk-very-secret-token-1234"
     for headers in ({"X-Key": secret}, lambda: {"Authorization": f"Bearer {secret}"}):
         with mcp.Server.http(script.url, headers=headers) as server:
@@ -448,7 +450,7 @@ def test_no_key_in_an_error(script: ScriptedMCP) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_forked_child_has_a_session_of_its_own(older: ScriptedMCP) -> None:
+def test_m09_a_forked_child_has_a_session_of_its_own(older: ScriptedMCP) -> None:
     with mcp.Server.http(older.url) as server:
         server.tools()
         (first,) = older.sessions

@@ -58,7 +58,7 @@ def until(condition: Any, seconds: float = 5.0) -> bool:
 # --- what it writes -------------------------------------------------------------------------
 
 
-def test_garbage_between_messages_disturbs_nobody(
+def test_m04_garbage_between_messages_disturbs_nobody(
     server: mcp.Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert server.call("garbage").text == "after garbage"
@@ -66,19 +66,19 @@ def test_garbage_between_messages_disturbs_nobody(
     assert server.call("echo", {"text": "on"}).text == "on"
 
 
-def test_an_answer_that_comes_twice_counts_once(server: mcp.Server) -> None:
+def test_m05_an_answer_that_comes_twice_counts_once(server: mcp.Server) -> None:
     assert server.call("twice").text == "once"
     assert server.call("echo", {"text": "next"}).text == "next"
 
 
-def test_an_answer_with_a_wrong_id_is_nobodys(server: mcp.Server) -> None:
+def test_m05_an_answer_with_a_wrong_id_is_nobodys(server: mcp.Server) -> None:
     with pytest.raises(DeadlineExceeded) as caught:
         server.call("wrong_id", timeout=0.2)
     assert caught.value.outcome == "unknown"
     assert server.call("echo", {"text": "next"}).text == "next"
 
 
-def test_answers_out_of_order_find_their_callers(server: mcp.Server) -> None:
+def test_m05_answers_out_of_order_find_their_callers(server: mcp.Server) -> None:
     found: List[Any] = [None] * 8
 
     def call(number: int) -> None:
@@ -92,7 +92,7 @@ def test_answers_out_of_order_find_their_callers(server: mcp.Server) -> None:
     assert found == [str(number) for number in range(8)]
 
 
-def test_a_flood_on_standard_error_blocks_nothing_and_is_logged(
+def test_m03_a_flood_on_standard_error_blocks_nothing_and_is_logged(
     server: mcp.Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "agentstream.mcp")
@@ -102,7 +102,7 @@ def test_a_flood_on_standard_error_blocks_nothing_and_is_logged(
     assert until(lambda: "faults: log log" in caplog.text)
 
 
-def test_a_huge_result_and_one_beyond_the_limit() -> None:
+def test_m06_a_huge_result_and_one_beyond_the_limit() -> None:
     size = 3 * 2**20
     with fault_server(limits=Limits(line=4 * 2**20)) as server:
         assert len(server.call("huge", {"size": size}).text) == size
@@ -121,7 +121,7 @@ def test_requests_of_the_servers_own_are_answered(server: mcp.Server) -> None:
 # --- one that hangs, or dies ----------------------------------------------------------------
 
 
-def test_one_that_hangs_is_left_in_time_and_told(server: mcp.Server) -> None:
+def test_m01_m11_one_that_hangs_is_left_in_time_and_told(server: mcp.Server) -> None:
     with pytest.raises(DeadlineExceeded):
         server.call("hang", timeout=0.1)
     token = CancelToken()
@@ -135,7 +135,7 @@ def test_one_that_hangs_is_left_in_time_and_told(server: mcp.Server) -> None:
     assert len(json.loads(server.call("words").text)) == 2  # notifications/cancelled
 
 
-def test_one_that_dies_tells_why_and_is_started_again(server: mcp.Server) -> None:
+def test_m02_one_that_dies_tells_why_and_is_started_again(server: mcp.Server) -> None:
     first = pid_of(server)
     with pytest.raises(ConnectError, match="exit code 3; its last words: cannot go on") as caught:
         server.call("die")
@@ -145,13 +145,13 @@ def test_one_that_dies_tells_why_and_is_started_again(server: mcp.Server) -> Non
     assert not is_there(first)
 
 
-def test_one_that_ends_in_half_a_line(server: mcp.Server) -> None:
+def test_m04_one_that_ends_in_half_a_line(server: mcp.Server) -> None:
     with pytest.raises(ConnectError, match="exit code 0"):
         server.call("half")
     assert server.call("echo", {"text": "again"}).text == "again"
 
 
-def test_a_call_that_broke_off_is_made_again_if_it_may_be(
+def test_m07_a_call_that_broke_off_is_made_again_if_it_may_be(
     server: mcp.Server, tmp_path: pathlib.Path
 ) -> None:
     reading = server.call("die_reading", {"path": str(tmp_path / "reading")})
@@ -160,7 +160,24 @@ def test_a_call_that_broke_off_is_made_again_if_it_may_be(
         server.call("die_writing", {"path": str(tmp_path / "writing")})
 
 
-def test_all_that_wait_are_told_of_its_end(server: mcp.Server) -> None:
+@pytest.mark.parametrize("tells", [True, False])
+def test_m02_one_dies_though_what_it_has_started_holds_its_output(
+    tells: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not tells:  # as on systems without pidfd_open
+        monkeypatch.setattr("agentstream.mcp.process._end_of", lambda pid: -1)
+        monkeypatch.setattr("agentstream.mcp.process._LOOK_S", 0.05)
+    with fault_server() as server:
+        child = int(server.call("spawn").text)
+        began = time.monotonic()
+        with pytest.raises(ConnectError, match="exit code 3"):
+            server.call("die")
+        assert time.monotonic() - began < 2.0
+        assert until(lambda: not is_there(child))
+        assert server.call("echo", {"text": "again"}).text == "again"
+
+
+def test_m02_all_that_wait_are_told_of_its_end(server: mcp.Server) -> None:
     errors: List[AgentStreamError] = []
 
     def call() -> None:
@@ -188,7 +205,7 @@ def test_one_that_closes_its_output_is_ended(server: mcp.Server) -> None:
     assert not is_there(pid)
 
 
-def test_it_is_started_again_only_so_often() -> None:
+def test_m08_it_is_started_again_only_so_often() -> None:
     with fault_server(restarts=2) as server:
         for _ in range(3):
             with pytest.raises(ConnectError, match="exit code 3"):
@@ -247,7 +264,7 @@ def test_a_newer_server_that_starts_slowly_is_heard_out(
 # --- its environment ------------------------------------------------------------------------
 
 
-def test_it_inherits_no_key_of_ours_and_leaks_none_of_its_own(
+def test_m13_it_inherits_no_key_of_ours_and_leaks_none_of_its_own(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "agentstream.mcp")
@@ -284,7 +301,7 @@ def test_closing_ends_it_and_what_it_has_started(server: mcp.Server) -> None:
         server.call("echo")
 
 
-def test_a_stubborn_one_is_ended_within_a_second_if_there_is_hurry() -> None:
+def test_m10_a_stubborn_one_is_ended_within_a_second_if_there_is_hurry() -> None:
     server = fault_server("stubborn")
     server.call("echo")
     pid = pid_of(server)
@@ -335,7 +352,7 @@ server.call("hang")
 
 @pytest.mark.parametrize(("mode", "end"), [("modern", "leave"), ("stubborn", "leave"),
                                            ("modern", "interrupt"), ("stubborn", "interrupt")])  # fmt: skip
-def test_no_process_is_left_at_exit_or_by_ctrl_c(mode: str, end: str) -> None:
+def test_m10_no_process_is_left_at_exit_or_by_ctrl_c(mode: str, end: str) -> None:
     program = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, mode, end],
         stdout=subprocess.PIPE,
@@ -355,7 +372,7 @@ def test_no_process_is_left_at_exit_or_by_ctrl_c(mode: str, end: str) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # 3.12 and on: it has threads
-def test_a_forked_child_starts_its_own(server: mcp.Server) -> None:
+def test_m09_a_forked_child_starts_its_own(server: mcp.Server) -> None:
     reading, writing = os.pipe()
     child = os.fork()
     if not child:

@@ -147,7 +147,7 @@ def test_an_agent_calls_them_as_any_tool() -> None:
     assert asked == ["m_add", "m_fail"]
 
 
-def test_stopping_a_run_ends_the_call_at_the_server_at_once() -> None:
+def test_m11_stopping_a_run_ends_the_call_at_the_server_at_once() -> None:
     started = threading.Event()
     ended = CancelToken()
 
