@@ -157,7 +157,7 @@ def _refusal(annotation: Any) -> Undescribable:
     return Undescribable(
         f"{name_of(annotation)} has no JSON schema here: use str, int, float, bool, list, dict, "
         "Optional, Literal, Enum, a dataclass, a NamedTuple, a TypedDict or a pydantic model, "
-        "or bring a schema with Tool(...)"
+        "or bring a JSON schema, Tool(...) or output={...}"
     )
 
 

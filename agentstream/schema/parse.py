@@ -50,7 +50,7 @@ def parse_json(text: str) -> Any:
     except json.JSONDecodeError as exc:
         raise ValueError(f"this is not JSON, {exc.msg} at character {exc.pos}") from None
     except RecursionError:
-        raise ValueError("they are nested too deeply") from None
+        raise ValueError("arrays and objects are nested too deeply") from None
     return clean(value, text)
 
 
@@ -76,7 +76,7 @@ def find_json(text: str) -> List[Any]:
                 raise ValueError(f"this is not JSON, {where}") from None
             at += 1  # a bracket among the words
         except RecursionError:
-            raise ValueError("they are nested too deeply") from None
+            raise ValueError("arrays and objects are nested too deeply") from None
         else:
             found.append(clean(value, text, at, end))
             at = end
@@ -163,7 +163,7 @@ def _check_depth(value: Any) -> None:
         ]
         depth += 1
         if depth > MAX_DEPTH:
-            raise ValueError(f"they are nested more than {MAX_DEPTH} deep")
+            raise ValueError(f"arrays and objects are nested more than {MAX_DEPTH} deep")
 
 
 def _replaced(value: Any) -> Any:
