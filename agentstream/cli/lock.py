@@ -6,7 +6,6 @@ import contextlib
 from typing import Iterator, Optional
 
 from agentstream.errors import Busy, ConfigError
-from agentstream.runtime.lock import NamedLock
 
 __all__ = ["hold"]
 
@@ -22,6 +21,8 @@ def hold(name: Optional[str]) -> Iterator[None]:
     if name is None:
         yield
         return
+    from agentstream.runtime.lock import NamedLock  # noqa: PLC0415 - a plain chat needs no runtime
+
     try:
         lock = NamedLock(name)
     except (Busy, ConfigError) as error:  # "lock NAME ...": as the flag

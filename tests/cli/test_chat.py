@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
@@ -162,3 +163,28 @@ def test_a_401_names_the_variable_the_key_came_from(here, server, monkeypatch):
     monkeypatch.delenv("AGENTSTREAM_API_KEY")
     refused = here("chat", "x", code=1)
     assert "no key was sent: api_key= takes one); set AGENTSTREAM_API_KEY" in refused.line
+
+
+# --- what it costs ----------------------------------------------------------------------------
+
+
+def test_a_plain_answer_imports_neither_agents_nor_workflows_nor_the_bus(cli, server):
+    server.default(*text_chunks("Fine."))
+    program = (
+        "import sys; from agentstream.cli import main; main(['chat', 'x']);"
+        "print(*sorted(name for name in sys.modules if name.startswith('agentstream.')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=cli.environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    said, imported = done.stdout.splitlines()
+    assert said == "Fine."
+    rooms = {name.split(".")[1] for name in imported.split()}
+    assert not rooms & {"agent", "workflow", "runtime", "tools", "web", "local", "mcp"}
+    assert "agentstream.events.stream" not in imported.split()
+    assert "difflib" not in imported
