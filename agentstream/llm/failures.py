@@ -26,6 +26,7 @@ from agentstream.llm.retry_hints import (
     parse_retry_after,
     retry_after,
     status_of,
+    until_reset,
 )
 from agentstream.llm.secrets import Redactor
 from agentstream.llm.words import SNIPPET, codes_of, message_of, page_text, parse, snippet
@@ -118,7 +119,10 @@ def status_error(
         if common["location"]:
             message += f" (redirect to {common['location']}, not followed)"
         return BadRequest(message, **common)
-    delay = retry_after(headers, payload, said, time.time() if now is None else now)
+    now = time.time() if now is None else now
+    delay = retry_after(headers, payload, said, now)
+    if delay is None and status == 429:
+        delay = until_reset(headers, now)
     return kind(message, retry_after=delay, **common)
 
 

@@ -9,7 +9,14 @@ from typing import Any, Mapping, Optional
 
 from agentstream.llm.words import codes_of, holders_of
 
-__all__ = ["is_final", "is_retryable", "parse_retry_after", "retry_after", "status_of"]
+__all__ = [
+    "is_final",
+    "is_retryable",
+    "parse_retry_after",
+    "retry_after",
+    "status_of",
+    "until_reset",
+]
 
 #: 425: too early, which TLS early data brings about.
 _RETRYABLE = {408, 409, 425, 429}
@@ -137,13 +144,11 @@ def _bare(word: str) -> str:
 
 
 def retry_after(headers: Mapping[str, str], payload: Any, said: str, now: float) -> Optional[float]:
-    """Seconds that the server asks to wait: by its headers, details, words, or limits' resets."""
+    """Seconds that the server asks to wait, by its headers, its details or its words."""
     delay = parse_retry_after(headers, now=now)
     if delay is None:
         delay = _in_details(payload)
-    if delay is None:
-        delay = _in_words(said)
-    return _in_limits(headers, now) if delay is None else delay
+    return _in_words(said) if delay is None else delay
 
 
 def parse_retry_after(headers: Mapping[str, str], *, now: float) -> Optional[float]:
@@ -166,8 +171,10 @@ def parse_retry_after(headers: Mapping[str, str], *, now: float) -> Optional[flo
     return max(delays) if delays else None
 
 
-def _in_limits(headers: Mapping[str, str], now: float) -> Optional[float]:
+def until_reset(headers: Mapping[str, str], now: float) -> Optional[float]:
     """Seconds until all limits that are used up begin anew; None if none is, or none says when.
+
+    By headers with names in lower case; for a 429 that does not say itself how long.
 
     As in `x-ratelimit-remaining-tokens: 0` and `x-ratelimit-reset-tokens: 6m0s`, or
     `anthropic-ratelimit-tokens-remaining: 0` and `...-reset: 2026-11-27T09:47:55Z`.

@@ -89,6 +89,55 @@ def test_n10_cut_at_every_byte_it_is_typed_and_nothing_is_invented(wire):
             assert arguments.startswith(call.arguments), place
 
 
+@each_wire
+def test_w07_signs_of_life_between_all_pieces_change_nothing(wire):
+    idle = [wire.idle]
+    if wire.content_type == "text/event-stream":
+        idle += [
+            b"data:\n\n",
+            b"data\n\n",
+            b"data:   \n\n",
+            b": x\n\n",
+            b"event: ping\ndata: {}\n\n",
+        ]
+    whole = play(wire.whole(), wire.client(NOWHERE))
+    for life in idle:
+        pieces = [piece for one in wire.whole() for piece in (life, one)]
+        deltas, response, error = play(pieces, wire.client(NOWHERE))
+        assert error is None, life
+        assert (response.content, response.reasoning) == whole[1][:2], life
+        assert [call[1:] for call in response.tool_calls] == [call[1:] for call in whole[1][2]]
+        assert response.finish_reason == whole[1].finish_reason, life
+
+
+@each_wire
+def test_p01_p02_p07_lines_bytes_and_characters_in_every_form(wire):
+    body = b"".join(wire.whole())
+    for end in (b"\r\n", b"\r") if wire.name != "ollama" else (b"\r\n",):
+        deltas, response, error = play([body.replace(b"\n", end)], wire.client(NOWHERE))
+        assert (error, response.content) == (None, "Gr\u00fc\u00dfe."), end
+    bad = b"".join(wire.answer("Gr#e", "."))
+    _, response, error = play([bad.replace(b"#", b"\xff")], wire.client(NOWHERE))
+    assert (error, response.content) == (None, "Gr\ufffde.")
+    assert any("UTF-8" in warning for warning in response.warnings)
+    pieces = wire.answer("a\ud83d", "\ude00b", "\ud83d", reasoning="\ud83d")
+    deltas, response, error = play(pieces, wire.client(NOWHERE))
+    assert (error, response.content) == (None, "a\U0001f600b\ufffd")
+    assert response.reasoning == "\ufffd"
+    "".join(delta.content + delta.reasoning for delta in deltas).encode()
+
+
+@each_wire
+def test_p08_numbers_and_depths_that_no_parser_takes(wire):
+    for junk in ("[" * 100_000, '{"a":' * 100_000, '{"a": ' + "9" * 5000 + "}", '{"x": NaN}'):
+        data = junk.encode() + b"\n"
+        piece = data if wire.name == "ollama" else b"data: " + data + b"\n"
+        pieces = [*wire.answer("Hel", ended=None), piece, *wire.answer("lo")]
+        _, response, error = play(pieces, wire.client(NOWHERE))
+        assert error is None or type(error) is errors.ProtocolError, junk[:20]
+        assert response.content.startswith("Hel")
+
+
 # --- endings --------------------------------------------------------------------------------
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from agentstream import errors
 from agentstream.agent import Agent
-from agentstream.llm.retry_hints import retry_after
+from agentstream.llm import failures
+from agentstream.llm.secrets import Redactor
 from agentstream.llm.settings import Retries
 from agentstream.runtime import Runtime
 from agentstream.testing import sse
@@ -178,7 +179,13 @@ LIMITS = [
 
 @pytest.mark.parametrize(("headers", "expected"), LIMITS, ids=str)
 def test_w13_a_limit_that_is_used_up_says_when_it_begins_anew(headers, expected):
-    assert retry_after(headers, None, "", NOW) == pytest.approx(expected)
+    def told(status):
+        redact = Redactor()
+        error = failures.status_error(status, headers, "{}", redact=redact, now=NOW)
+        return error.retry_after
+
+    assert told(429) == pytest.approx(expected)
+    assert told(503) == (expected if "retry-after" in headers else None)  # that is no limit's
 
 
 @pytest.mark.parametrize(
