@@ -18,6 +18,7 @@ from agentstream import (
     CancelToken,
     Context,
     EventStream,
+    Map,
     Parallel,
     Repeat,
     Retries,
@@ -267,13 +268,16 @@ class Chaos:
         kind = self.random.choice(
             ["leaf", "agent"]
             if not depth
-            else ["leaf", "agent", "list", "parallel", "parallel", "branch", "repeat", "workflow"]
+            else ["leaf", "agent", "list", "parallel", "map", "branch", "repeat", "workflow"]
         )
         settings: Any = {"retries": int(roll() < 0.2), "timeout": 0.02 if roll() < 0.1 else None}
         few = range(self.random.randint(1, 3))
         if kind == "parallel":
             within = {f"b{n}": self.step(depth - 1) for n in few}
             return Parallel(within, fail_fast=roll() < 0.5, **settings)
+        if kind == "map":
+            items = Map(self.step(depth - 1), at_most=2, fail_fast=roll() < 0.5, **settings)
+            return Step([lambda _: list(few), items])
         if kind == "branch":
             return Branch(lambda _: True, self.step(depth - 1), **settings)
         if kind == "repeat":
