@@ -75,6 +75,8 @@ def test_an_answer_streams_and_adds_up(client: LlamaClient) -> None:
     assert "".join(texts) == response.content
     assert response.finish_reason in ("stop", "length")
     assert response.model == "SmolLM2-135M-Instruct"
+    assert response.response_id
+    assert client.models() == ["SmolLM2-135M-Instruct"]
     assert response.reasoning == ""
     assert response.tool_calls == ()
 
