@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import sys
+import textwrap
 from types import SimpleNamespace
 
 import pytest
@@ -269,3 +270,12 @@ def test_readme_and_docs_show_the_table():
         assert (settings_doc.ROOT / page).read_text("utf-8") == text, (
             f"{page}: python -m tests.kit.settings_doc"
         )
+
+
+def test_the_config_file_of_the_docs_is_one(home):
+    text = (settings_doc.ROOT / "docs" / "settings.rst").read_text("utf-8")
+    (block,) = re.findall(r"code-block:: toml\n\n((?:    .*\n)+)", text)
+    path = configure(home, textwrap.dedent(block))
+    assert (found("deadline"), found("retries"), found("log_days")) == (600.0, 2, 30.0)
+    assert found("log") == str(path.parent / "runs.db")
+    assert (found("provider"), found("model")) == ("openai", "gpt-6-luna")
