@@ -17,7 +17,7 @@ import sys
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-WITHOUT = "not real_llama and not browser"
+WITHOUT = "not real_llama and not browser and not real_mcp"
 LOWEST = os.path.join(os.path.dirname(os.path.abspath(__file__)), "lowest.txt")
 SUPPORTED = ["3.9", "3.10", "3.11", "3.12", "3.13"]
 

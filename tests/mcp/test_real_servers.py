@@ -17,6 +17,8 @@ from agentstream.errors import AgentStreamError, ToolError
 from agentstream.mcp import http
 from tests.kit.mcp_support import everything_command, over_http, sdk_command
 
+pytestmark = pytest.mark.real_mcp
+
 WAYS = ["stdio", "stdio, older", "http", "http, older"]
 
 

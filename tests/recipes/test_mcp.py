@@ -43,6 +43,7 @@ def add(a: int, b: int) -> int:
 
 
 @pytest.mark.real_llama
+@pytest.mark.real_mcp
 @pytest.mark.parametrize("document", ["README.rst", "docs/mcp.rst"])
 def test_an_agent_on_the_real_llama_uses_a_tool_of_a_real_server(
     document: str, llama_server: LocalServer, capsys: pytest.CaptureFixture[str]
