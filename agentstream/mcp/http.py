@@ -216,11 +216,9 @@ class HttpConnection:
         """What an HTTP error means: an error of the server's, or that it is an older one."""
         text = answer.error_text()
         said = _error_in(text, asked.method)
-        unknown = answer.status == http.HTTPStatus.NOT_FOUND and said is not None
-        if said is not None and said.code in MODERN_ERRORS:
-            self._is_modern = True
-            return said
-        if unknown and said is not None and said.code == METHOD_NOT_FOUND:
+        not_found = answer.status == http.HTTPStatus.NOT_FOUND
+        telling = (*MODERN_ERRORS, METHOD_NOT_FOUND) if not_found else MODERN_ERRORS
+        if said is not None and said.code in telling:
             self._is_modern = True
             return said
         error: AgentStreamError = answer.failure(text)
@@ -235,8 +233,8 @@ class HttpConnection:
         if said.code not in STANDARD_ERRORS or said.method == "server/discover":
             return False
         try:
-            self._try_modern(Asked("server/discover", {}), cancel)
-            self._is_modern = True
+            found = self._try_modern(Asked("server/discover", {}), cancel)
+            self._is_modern = "supportedVersions" in found
         except (_Older, MCPError):
             pass
         return self._is_modern

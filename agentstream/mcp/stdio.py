@@ -235,7 +235,7 @@ class StdioConnection:
     def _discover(self, dialogue: Dialogue, cancel: CancelToken, due: float) -> bool:
         """True if the server speaks a modern version, which is then settled."""
         version = MODERN[0]
-        for _ in range(2):
+        for last in (False, True):
             question = dialogue.ask("server/discover", with_meta({}, version))
             wait_for(question.settled, cancel, min(due, time.monotonic() + _PROBE_S))
             if question.answer is None and not cancel.cancelled and time.monotonic() < due:
@@ -248,7 +248,7 @@ class StdioConnection:
                     return False
                 self._settle(dialogue, found, result_of(message, "server/discover"))
                 return True
-            if found is None or found == version:
+            if found is None or last:
                 self._check_older(message, supported)
                 return False
             version = found

@@ -364,6 +364,16 @@ def test_a_modern_error_that_says_nothing_of_the_version_is_no_older_server() ->
         assert server.call("add", {"a": 1, "b": 2}).text == "3"
 
 
+def test_an_older_server_that_says_yes_to_everything_is_found_out(older: ScriptedMCP) -> None:
+    refused = {"jsonrpc": "2.0", "id": 1, "error": {"code": -32600, "message": "no session"}}
+    once(older, json.dumps(refused), status=400, content_type="application/json")
+    yes = {"jsonrpc": "2.0", "id": 2, "result": {}}  # to server/discover
+    once(older, json.dumps(yes), content_type="application/json")
+    with mcp.Server.http(older.url) as server:
+        assert server.call("add", {"a": 1, "b": 2}).text == "3"
+        assert server.info().protocol == "2025-06-18"
+
+
 def test_requests_of_an_older_servers_own_are_answered(older: ScriptedMCP) -> None:
     with mcp.Server.http(older.url) as server:
         server.tools()
