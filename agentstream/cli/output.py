@@ -119,7 +119,7 @@ class Output:
         """Begin a new line, unless at the beginning of one."""
         if not self._at_line_start:
             with contextlib.suppress(OSError):  # what ends the command is told already
-                self.write("\n")
+                self.write_text("\n")
 
 
 def _escaped(found: re.Match[str]) -> str:
