@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import sys
 import types
 import typing
-from typing import Any, Dict, List, NamedTuple, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Union
 
 __all__ = [
     "Field",
@@ -78,8 +79,10 @@ def is_special(origin: Any, name: str) -> bool:
 
 
 def _hints(kind: type) -> Dict[str, Any]:
+    # Up to 3.9 the module must be there, even if no annotation is a text.
+    names: Optional[Dict[str, Any]] = None if kind.__module__ in sys.modules else {}
     try:
-        return typing.get_type_hints(kind, include_extras=True)
+        return typing.get_type_hints(kind, names, include_extras=True)
     except Exception as exc:
         raise Undescribable(
             f"the annotations of {name_of(kind)} cannot be resolved ({exc}): define or import "

@@ -15,6 +15,7 @@ from agentstream.schema.growing import NOTHING, GrowingValue
 from agentstream.schema.known import known_of
 from agentstream.schema.output import Output
 from agentstream.schema.problems import Invalid
+from tests.kit.profiles import SUITE
 from tests.kit.schemas import cuts, is_part, pairs, written
 
 PLACES = st.lists(st.integers(0, 10_000), max_size=30)
@@ -30,6 +31,7 @@ def kept(values: List[Any]) -> List[Any]:
     return [json.loads(json.dumps(value)) for value in values]
 
 
+@SUITE
 @given(pairs, PLACES, st.booleans(), st.booleans(), st.sampled_from(["", "So: ", "```json\n"]))
 def test_any_value_cut_anywhere_is_right_and_each_part_a_beginning(pair, places, a, b, before):
     schema, value = pair
@@ -51,6 +53,7 @@ def test_any_value_cut_anywhere_is_right_and_each_part_a_beginning(pair, places,
     assert found[-1] == value
 
 
+@SUITE
 @given(pairs, st.integers(0, 10_000))
 def test_two_pieces_show_what_one_character_at_a_time_shows(pair, place):
     output = Output(pair[0])
@@ -72,6 +75,7 @@ JSONISH = st.lists(
 )
 
 
+@SUITE
 @given(JSONISH, st.sampled_from([int, str, List[int], Dict[str, Any], Any, Optional[List[str]]]))
 def test_no_text_breaks_it(parts, kind):
     output = Output(kind)

@@ -9,6 +9,7 @@ from hypothesis import given, strategies as st
 from agentstream.llm.accumulator import Accumulator
 from agentstream.llm.messages import Delta, ToolCallDelta
 from agentstream.llm.output.dialect import ToolAnswer
+from tests.kit.profiles import SUITE
 
 
 def read(deltas: List[Delta]) -> Any:
@@ -22,6 +23,7 @@ def read(deltas: List[Delta]) -> Any:
     return sum_.response()
 
 
+@SUITE
 @given(st.lists(st.sampled_from(["answer", "look", "find"]), max_size=4), st.data())
 def test_calls_in_any_pieces(names, data):
     pieces: List[List[Delta]] = []

@@ -10,6 +10,7 @@ from hypothesis import given, strategies as st
 
 from agentstream import Cancelled, Output, StreamTruncated, ToolCall
 from agentstream.testing import Cut, Hang, ScriptedClient, ScriptedServer, text_chunks
+from tests.kit.profiles import SUITE
 from tests.kit.schemas import cuts, is_part, pairs, written
 from tests.kit.support import Task, client_of
 
@@ -24,6 +25,7 @@ BEGUN = text_chunks('{"name": "n', 'ut", "pr')[:3]
 TEXT = '{"name": "nut", "price": 2}'
 
 
+@SUITE
 @given(pairs, st.lists(st.integers(0, 10_000), max_size=20))
 def test_any_value_cut_anywhere_comes_out_equal(pair: Any, places: List[int]):
     schema, value = pair
