@@ -21,19 +21,41 @@ __all__ = ["StreamLock"]
 logger = logging.getLogger("agentstream.events")
 
 
+class _After:
+    """Does what was left to be done, as its block is left."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self, lock: StreamLock) -> None:
+        self._lock = lock
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock.later or self._lock.deferred:
+            self._lock.catch_up()
+
+
 class StreamLock:
     """A re-entrant lock with things to be done once it is free.
 
+    In the main thread it is taken as `with lock.after, lock.lock`: what a handler raises
+    in a method of Python's, as those of this class are, may come between its lines, and then
+    the lock would be held for ever.  Other threads run no handlers, and may say `with lock`.
+
     Attributes:
         lock: the lock itself, for whoever is in a hurry and calls `catch_up` afterwards.
+        after: a context manager that calls `catch_up` as it is left.
         later: what any thread may do, in order.  Anybody may add to it: a `__del__`, too,
             which may run inside any line and so must take no lock.
         deferred: what one thread is to do, by its number.
     """
 
-    __slots__ = ("_condition", "deferred", "later", "lock")
+    __slots__ = ("_condition", "after", "deferred", "later", "lock")
 
     def __init__(self) -> None:
+        self.after = _After(self)
         self.later: Deque[Callable[[], object]] = deque()
         self.deferred: Dict[int, Deque[Callable[[], object]]] = {}
         self.renew()

@@ -13,11 +13,12 @@ import sys
 import threading
 import time
 from collections import deque
-from typing import Any, Callable, ContextManager, Deque, Dict, FrozenSet, Optional
+from typing import Any, Callable, Deque, Dict, FrozenSet, Optional
 
 from agentstream import threads
 from agentstream.errors import Closed, LogError
 from agentstream.events import payloads
+from agentstream.events.lock import StreamLock
 from agentstream.events.model import TERMINAL, Event, EventType, FrozenDict
 from agentstream.events.raised import Raised
 from agentstream.events.store import EventStore
@@ -96,7 +97,7 @@ class Mailbox:
     def __init__(
         self,
         store: EventStore,
-        lock: ContextManager[Any],
+        lock: StreamLock,
         leave: Callable[[Mailbox], object],
         *,
         workflow_id: Optional[str],
@@ -277,7 +278,7 @@ class Mailbox:
         else:  # an event with a position has moved it, which another process has written
             self._settled = None
         if len(self._seen) > _MOST_SEEN:
-            with self._lock:  # the store knows the positions by now
+            with self._lock.after, self._lock.lock:  # the store knows the positions by now
                 self.fall_behind(UNKNOWN, False)
         return True
 
@@ -287,7 +288,7 @@ class Mailbox:
         if self._goal is None:
             if more:
                 return
-            with self._lock:
+            with self._lock.after, self._lock.lock:
                 # In this order: a signal handler may close it in between.
                 self._behind = False
                 self._goal = self._newest

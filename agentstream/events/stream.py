@@ -110,7 +110,7 @@ class EventStream:
             parent_workflow_id = check_id("parent_workflow_id", parent_workflow_id)
         self.store.claim(workflow_id, parent_workflow_id)
         log = RunLog(self, workflow_id, parent_workflow_id)
-        with self._lock:
+        with self._lock.after, self._lock.lock:
             self._logs[workflow_id] = log
         return log
 
@@ -141,7 +141,7 @@ class EventStream:
         kind = check_entry_type(type)
         event = self._log_of(workflow_id, parent_workflow_id).append(kind, data or {})
         if event is None or (kind in TERMINAL and event.id is not None):
-            with self._lock:
+            with self._lock.after, self._lock.lock:
                 self._recent.pop(str.__str__(workflow_id), None)
         if event is None:
             raise LogError(f"workflow {workflow_id!r} has ended: its log takes no more events")
@@ -155,7 +155,7 @@ class EventStream:
         workflow_id = check_id("workflow_id", workflow_id)
         if parent_workflow_id is not None:
             parent_workflow_id = check_id("parent_workflow_id", parent_workflow_id)
-        with self._lock:
+        with self._lock.after, self._lock.lock:
             log = self._logs.get(workflow_id)
             if log is None:
                 log = self._logs[workflow_id] = RunLog(self, workflow_id, parent_workflow_id)
@@ -169,7 +169,7 @@ class EventStream:
         try:
             self._ask_how_far(log, fresh=True)
         except BaseException:
-            with self._lock:
+            with self._lock.after, self._lock.lock:
                 self._recent.pop(workflow_id, None)
                 self._logs.pop(workflow_id)
             raise
@@ -245,7 +245,7 @@ class EventStream:
         except Exception:
             logger.exception("it is not known how far the log of %s has come", log.workflow_id)
             if refused:  # by a store that cannot even be asked: it has not kept it
-                with self._lock:
+                with self._lock.after, self._lock.lock:
                     log.ended = log.unsure = False
         self._lock.catch_up()
 
@@ -259,7 +259,7 @@ class EventStream:
             except LogError:
                 if log.unsure:  # else another one has just begun it
                     raise
-        with self._lock:
+        with self._lock.after, self._lock.lock:
             if not log.unsure:
                 return  # another thread was faster
             log.offset = last
@@ -304,7 +304,7 @@ class EventStream:
         if after is not None:
             checks.whole("after", after)
         mailbox = self._mailbox(types, workflow_id, max_queue)
-        with self._lock:
+        with self._lock.after, self._lock.lock:
             if self._closed:
                 raise LogError("the event stream is closed")
             self._subscribers.add(mailbox)
@@ -353,7 +353,7 @@ class EventStream:
             raise OffsetGone(
                 f"{where} cannot be read on after {after}: {have}", first=first, last=last
             )
-        with self._lock:
+        with self._lock.after, self._lock.lock:
             if self._closed:
                 raise LogError("the event stream is closed")
             mailbox.begin(last if after is None else after, last, ended)
@@ -363,7 +363,7 @@ class EventStream:
         if self._lock.is_mine():
             self._lock.defer(functools.partial(self._remove, mailbox, close=close))
             return False
-        with self._lock:
+        with self._lock.after, self._lock.lock:
             self._subscribers.remove(mailbox)
             if close:
                 mailbox.finish()
@@ -390,7 +390,7 @@ class EventStream:
             self._lock.defer(functools.partial(self.close, timeout))
             return
         self._lock.catch_up()
-        with self._lock:
+        with self._lock.after, self._lock.lock:
             self._closed = True
             mailboxes = self._subscribers.all()
         until = time.monotonic() + threads.bounded(timeout)

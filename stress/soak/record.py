@@ -92,6 +92,6 @@ class LogHunter(logging.Handler):
             text = f"unformattable: {error!r}"
         hunt(self.record, text, f"log {entry.name}")
         self.record.count(f"log {entry.levelname}")
-        expected = "callback raised on" in text and "soak means to" in text
+        expected = "soak means to" in text or "soak/subscribers.py" in text  # counted, too
         if entry.levelno >= logging.ERROR and not expected:
             self.record.break_("log error", text[-1500:])
