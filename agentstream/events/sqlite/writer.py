@@ -358,7 +358,8 @@ class Writer:
             self._urgent = False
             batch = list(itertools.islice(self.pending, _BATCH))
             operations, self._operations = self._operations, []
-            closing = self._closing and len(self.pending) <= _BATCH
+            last_try = self._closing
+            closing = last_try and len(self.pending) <= _BATCH
             if closing and self._last is not None:
                 operations.append(Operation(self._last))
         self._batch = len(batch)
@@ -368,7 +369,7 @@ class Writer:
                 more = self.committer.commit(self.runs, batch, operations, tidy)
         except Exception as error:  # noqa: BLE001 - whatever it is, the log goes on
             self._fail(error, operations)
-            return not self._closing
+            return not last_try  # one that was under way as the close came is none
         if tidy is not None:
             self._untidied = 0
             soon = more or batch

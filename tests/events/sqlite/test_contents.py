@@ -12,6 +12,7 @@ import pytest
 from agentstream import EventStream, EventType, LogError, SqliteStore
 from agentstream.events.model import Event
 from agentstream.testing.stores import event
+from tests.kit.support import Task, wait_until
 
 CHUNK = EventType.AGENT_LLM_STREAM_CHUNK
 
@@ -59,6 +60,32 @@ def test_b01_bounds_counts_what_the_disk_does_not_take(path: Path) -> None:
         store._writer.urge(5.0)
     with SqliteStore(path) as store:
         assert store.bounds() == (1, 10)
+
+
+@pytest.mark.parametrize("durability", ["normal", "full"])
+def test_i5_d05_a_close_that_comes_amid_a_commit_that_fails_tries_again(
+    path: Path, durability: str
+) -> None:
+    store = SqliteStore(path, busy_timeout=0.5, durability=durability)
+    store.claim("run")
+    with Locked(path):
+        for n in range(1, 11):
+            store.append(event("run", n))
+        wait_until(lambda: _is_committing(store))
+        closing = Task(store.close)
+        wait_until(lambda: store._writer._closing)
+        wait_until(lambda: store._writer.failure is not None)
+    closing.result()
+    with SqliteStore(path) as kept:
+        assert kept.bounds("run") == (1, 10)
+
+
+def _is_committing(store: SqliteStore) -> bool:
+    lock = store._writer.committing
+    if not lock.acquire(blocking=False):
+        return True
+    lock.release()
+    return False
 
 
 def test_b01_bounds_never_counts_an_event_twice(path: Path) -> None:
