@@ -336,8 +336,7 @@ class Writer:
         with self.lock:
             if self._thread is not None or self._ended:
                 return False
-            self._thread = threading.current_thread()
-            self._starting = False
+            self._thread, self._starting = threading.current_thread(), False
             return True
 
     def _tear_down(self) -> None:
