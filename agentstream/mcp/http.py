@@ -17,8 +17,7 @@ from typing import Any, Dict, Mapping, NamedTuple, Optional, Set, Tuple
 from agentstream import threads
 from agentstream.cancel import CancelToken
 from agentstream.errors import AgentStreamError, Cancelled, ConnectError, ProtocolError, StatusError
-from agentstream.llm.settings import Limits, Timeouts
-from agentstream.llm.transport import Cert, Verify, display_url
+from agentstream.llm.transport import display_url
 from agentstream.llm.transport.semaphore import FairSemaphore
 from agentstream.mcp.headers import standard_headers
 from agentstream.mcp.messages import (
@@ -42,7 +41,7 @@ from agentstream.mcp.messages import (
     result_of,
     with_meta,
 )
-from agentstream.mcp.posting import Answer, Headers, Poster
+from agentstream.mcp.posting import Answer, Poster
 
 __all__ = ["HttpConnection"]
 
@@ -92,20 +91,9 @@ class HttpConnection:
 
     mirrors = True
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        headers: Headers,
-        verify: Verify,
-        cert: Cert,
-        timeouts: Timeouts,
-        limits: Limits,
-    ) -> None:
-        self._poster = Poster(
-            url, headers=headers, verify=verify, cert=cert, timeouts=timeouts, limits=limits
-        )
-        self._origin = urllib.parse.urlsplit(url)[:2]
+    def __init__(self, poster: Poster) -> None:
+        self._poster = poster
+        self._origin = urllib.parse.urlsplit(poster.url)[:2]
         self._ids = itertools.count(1)
         self._version = MODERN[0]
         self._is_modern = False

@@ -34,7 +34,7 @@ from agentstream.mcp.asking import Asker, Connection
 from agentstream.mcp.headers import InvalidAnnotation, argument_headers
 from agentstream.mcp.http import HttpConnection
 from agentstream.mcp.messages import HEADER_MISMATCH, Asked, MCPError
-from agentstream.mcp.posting import Headers
+from agentstream.mcp.posting import Headers, Poster
 from agentstream.mcp.results import CallResult
 from agentstream.mcp.stdio import Program, StdioConnection
 from agentstream.mcp.tool import Definition, ServerTool, check_prefix, made_tools
@@ -119,7 +119,7 @@ class Server:
         timeouts = timeouts or HTTP_TIMEOUTS
         checks.instance("timeouts", timeouts, Timeouts)
         checks.instance("limits", limits, Limits, optional=True)
-        connection = HttpConnection(
+        poster = Poster(
             url,
             headers=headers,
             verify=verify,
@@ -130,7 +130,7 @@ class Server:
         if verify is False:
             told = f"certificates of {display_url(url)} are not verified"
             warnings.warn(told, InsecureWarning, stacklevel=2)
-        return cls(connection, name or urllib.parse.urlsplit(url).hostname or "mcp")
+        return cls(HttpConnection(poster), name or urllib.parse.urlsplit(url).hostname or "mcp")
 
     @classmethod
     def stdio(

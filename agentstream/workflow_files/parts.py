@@ -36,7 +36,6 @@ from agentstream.workflow_files.problems import (
 from agentstream.workflow_files.spec import AgentSpec, ClientSpec, ToolSpec
 
 __all__ = [
-    "ENV_NAME",
     "TIMEOUTS",
     "inert_tool",
     "read_agent",
@@ -44,6 +43,7 @@ __all__ = [
     "read_headers",
     "read_tool",
     "read_verification",
+    "variable_of",
 ]
 
 
@@ -86,7 +86,7 @@ _OWN = {
 }
 _EMBEDDED = {"n_ctx": WHOLE, "n_parallel": WHOLE, "threads": WHOLE, "chat_template": TEXT}
 _SECRET = ("auth", "key", "token", "secret", "cookie")
-ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def read_client(table: Table, name: str) -> Optional[ClientSpec]:
@@ -170,7 +170,7 @@ def _key_env(table: Table, provider: str, settings: Mapping[str, Any]) -> Option
             )
     default = None if "base_url" in settings else PROVIDERS[provider].key_env
     name: Optional[str] = table.get("api_key_env", TEXT, default)
-    if name is not None and not ENV_NAME.fullmatch(name):
+    if name is not None and not _ENV_NAME.fullmatch(name):
         table.refuse("api_key_env", "must be the name of a variable of the environment")
         return None
     return name
@@ -187,14 +187,20 @@ def read_verification(table: Table, settings: Dict[str, Any]) -> Optional[str]:
     return ca_file
 
 
+def variable_of(value: Any) -> Optional[str]:
+    """The variable that `{env = "NAME"}` names; None for what is no such table."""
+    env = value.get("env") if isinstance(value, dict) and set(value) == {"env"} else None
+    return env if isinstance(env, str) and _ENV_NAME.fullmatch(env) else None
+
+
 def read_headers(table: Table, settings: Dict[str, Any]) -> Dict[str, str]:
     """The variables that hold headers' values; the other headers go into the settings."""
     inner = table.table("headers")
     envs: Dict[str, str] = {}
     literal: Dict[str, str] = {}
     for name, value in inner.values.items():
-        env = value.get("env") if isinstance(value, dict) and set(value) == {"env"} else None
-        if isinstance(env, str) and ENV_NAME.fullmatch(env):
+        env = variable_of(value)
+        if env is not None:
             shown, envs[name] = "value", env
         elif isinstance(value, str):
             shown = literal[name] = value

@@ -13,10 +13,10 @@ from agentstream import checks
 from agentstream.errors import ConfigError
 from agentstream.llm.transport import check_url
 from agentstream.workflow_files.parts import (
-    ENV_NAME,
     TIMEOUTS,
     read_headers,
     read_verification,
+    variable_of,
 )
 from agentstream.workflow_files.problems import TEXT, TEXTS, WHOLE, Table
 from agentstream.workflow_files.spec import ServerSpec
@@ -80,8 +80,8 @@ def _variables(table: Table, settings: Dict[str, Any]) -> Dict[str, str]:
     literal: Dict[str, str] = {}
     envs: Dict[str, str] = {}
     for name, value in inner.values.items():
-        env = value.get("env") if isinstance(value, dict) and set(value) == {"env"} else None
-        if isinstance(env, str) and ENV_NAME.fullmatch(env):
+        env = variable_of(value)
+        if env is not None:
             envs[name] = env
         elif isinstance(value, str):
             literal[name] = value
