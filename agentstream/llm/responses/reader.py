@@ -222,7 +222,7 @@ class EventReader:
         response = response if isinstance(response, dict) else {}
         delta = self._read_life(said, size) or Delta()
         usage = self._usage.read(response, None)
-        status = said["type"].rpartition(".")[2] if "type" in said else response.get("status")
+        status = text_of(said.get("type")).rpartition(".")[2] or text_of(response.get("status"))
         self.ended = True
         self.native_finish = shown_id(status)
         if status in _FAILED or response.get("status") in _FAILED:
@@ -238,7 +238,8 @@ class EventReader:
 
     def _read_output(self, output: Any) -> List[Delta]:
         """What only the ended response tells: of all that it repeats, what never came."""
-        items = [item for item in output if isinstance(item, dict)] if output else []
+        parts = output if isinstance(output, list) else []
+        items = [item for item in parts if isinstance(item, dict)]
         found: List[Optional[Delta]] = []
         told = self._text.begun, self._thoughts.begun
         more_calls = sum(item.get("type") == "function_call" for item in items) > len(self._calls)

@@ -8,7 +8,7 @@ word comes twice, and none is lost.
 from __future__ import annotations
 
 import urllib.parse
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, Optional, Tuple, Type
 
 from agentstream.errors import (
     AgentStreamError,
@@ -46,7 +46,8 @@ class ResumingDialect(ResponsesDialect):
         self._ordered = True  # each number was above the one before
         self._begun = False  # a stream has
         self._going_on = False  # the request at hand asks for the rest
-        self._broken: Optional[AgentStreamError] = None
+        #: The last break: its class, its words, and whether it is retryable.
+        self._broken: Optional[Tuple[Type[AgentStreamError], str, bool]] = None
 
     # --- whether, and what is sent ------------------------------------------------------------
 
@@ -100,19 +101,19 @@ class ResumingDialect(ResponsesDialect):
     def may_resume(self, error: AgentStreamError) -> bool:
         """See `Dialect.may_resume`."""
         if self._has_rest and error.phase == "stream" and not isinstance(error, ProtocolError):
-            self._broken = error
+            self._broken = type(error), str(error), error.retryable
         return self._has_rest and self._broken is not None
 
     def final(self, error: AgentStreamError) -> AgentStreamError:
         """See `Dialect.final`: the break, if `error` was a vain try at mending it."""
-        broken = self._broken
         vain = isinstance(error, (ConnectError, StatusError, FirstTokenTimeout, ProtocolError))
-        if broken is None or not (self._going_on and vain):
+        if self._broken is None or not (self._going_on and vain):
             return super().final(error)
-        return type(broken)(
-            f"{broken}; going on with it failed: {error}",
+        kind, message, retryable = self._broken
+        return kind(
+            f"{message}; going on with it failed: {error}",
             phase="stream",
-            retryable=broken.retryable,
+            retryable=retryable,
             outcome="unknown",
         )
 
@@ -149,9 +150,11 @@ class ResumingDialect(ResponsesDialect):
 
     def _compare(self, data: str, last: Optional[Delta]) -> None:
         """Warn if the response that ended says other words than came in its parts."""
-        said = parse_chunk(data)
-        response: Mapping[str, Any] = said.get("response") or {}
-        items = [item for item in response.get("output") or () if isinstance(item, dict)]
+        response = parse_chunk(data).get("response")
+        output = response.get("output") if isinstance(response, dict) else None
+        items = (
+            [item for item in output if isinstance(item, dict)] if isinstance(output, list) else []
+        )
         whole = "".join(text_of_item(item) for item in items if item.get("type") == "message")
         came = self._answer.text() + (last.content if last else "")
         if whole and len(whole) != len(came):
@@ -160,7 +163,7 @@ class ResumingDialect(ResponsesDialect):
     def flush(self, tail: str) -> Optional[Delta]:
         """See `Dialect.flush`.  Of a stream that may go on, nothing but its end."""
         if self._has_rest and not self._is_end(tail):
-            return None  # what waits for its other half will come again
+            return None  # what waits for its other half will get it
         return super().flush(tail)
 
     def _is_end(self, tail: str) -> bool:

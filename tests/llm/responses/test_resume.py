@@ -187,6 +187,18 @@ def test_another_answer_than_the_one_that_was_kept_is_told(server):
     assert any("has kept" in warning for warning in result.response.warnings)
 
 
+@pytest.mark.parametrize("odd", [[], 3, None, {"output": 3}, {"output": [3, {"type": "message"}]}])
+def test_an_odd_end_of_what_was_resumed_is_no_failure_of_ours(server, odd):
+    events = responses_chunks("One ", "two ", "three.")
+    Keeping(server, [len(b"".join(events[:6]))], events)
+    end = {"type": "response.completed", "sequence_number": 99, "response": odd}
+    rest = b"".join(events[6:-1]) + b"data: " + json.dumps(end).encode() + b"\n\n"
+    server.route("/responses/resp_scripted", lambda _: Reply(rest))
+    with client_of(server) as client:
+        result = ask(client)
+    assert (result.error, result.text) == (None, "One two three.")
+
+
 def test_a_server_that_does_not_number_its_events_is_not_asked(server):
     events = [e.replace(b'"sequence_number":', b'"n":') for e in responses_chunks(*ANSWER)]
     zeros = responses_chunks(*ANSWER)
