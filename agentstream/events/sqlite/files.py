@@ -34,8 +34,8 @@ _SENTENCES = (
 
 
 @functools.cache  # once is enough
-def _warn_of(folder: str, what: str) -> None:
-    logger.warning("the log's folder %s can be %s by everybody", folder, what)
+def _warn_of(folder: str) -> None:
+    logger.warning("the log's folder %s can be written to by everybody", folder)
 
 
 class LogFile:
@@ -79,8 +79,8 @@ class LogFile:
                     f"the log {self.path} cannot be written: {path} is read-only for this user "
                     "(SqliteStore(..., read_only=True) reads it)"
                 )
-        if os.name == "posix" and mode & (stat.S_IROTH | stat.S_IWOTH):
-            _warn_of(folder, "written to" if mode & stat.S_IWOTH else "read")
+        if os.name == "posix" and mode & stat.S_IWOTH:  # the files themselves nobody else may read
+            _warn_of(folder)
 
     def _make(self) -> None:
         try:
