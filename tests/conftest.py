@@ -45,7 +45,7 @@ SETTLE = 2.0  # seconds
 ALLOWED_THREADS = {"agentstream-clock"}
 
 #: The marks of tests that need more than Python.
-REAL_PARTS = ("real_llama", "browser")
+REAL_PARTS = ("real_llama", "real_mcp", "browser")
 _FIRST = ("recipes", "cli", "local", "faults", "web", "runtime", "events")
 
 _FAILED = pytest.StashKey[bool]()
