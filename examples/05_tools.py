@@ -9,7 +9,8 @@ def get_weather(city: str) -> str:
     return f"18 degrees and sunny in {city}"
 
 
-with LlamaClient("http://127.0.0.1:8080") as client:
+# "auto" serves models whose chat template knows no tools, too.
+with LlamaClient("http://127.0.0.1:8080", tool_mode="auto") as client:
     agent = Agent("helper", client=client, tools=[get_weather])
     output = agent.run("What is the weather in Paris?")
     print(output.text, f"({output.tool_calls_count} tool call)")

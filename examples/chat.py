@@ -1,4 +1,4 @@
-"""A chat with history and a stop button: gunicorn -w 4 -k gthread --threads 50 chat:app"""
+"""A chat with history: CHAT_SECRET=... gunicorn -w 4 -k gthread --threads 50 chat:app"""
 
 import os
 

@@ -34,7 +34,7 @@ from agentstream/config.toml in your configuration folder (~/.config):
 `agentstream help settings` lists them.
 
 exit codes: 0 done, 1 failed, 2 usage error, 75 --lock is held,
-            124 --deadline has passed, 130 Ctrl-C, 143 SIGTERM
+            124 --deadline has passed, 129 SIGHUP, 130 Ctrl-C, 143 SIGTERM
 """
 _CHAT = "Ask a model.  Without a PROMPT, or with - beside it, standard input is read.\n"
 _RUN = """\

@@ -67,7 +67,10 @@ def _why(state: RunState, store: SqliteStore) -> str:
     last = store.read(workflow_id=state.workflow_id, after=state.last_offset - 1, limit=1)
     data = last[0].data if last else {}
     why = " ".join(str(data.get("reason") or data.get("message") or "").split())
-    return f": {why if len(why) <= _MOST_WHY else why[: _MOST_WHY - 3] + '...'}" if why else ""
+    if not why:
+        return ""
+    shown = why if len(why) <= _MOST_WHY else why[: _MOST_WHY - 3] + "..."
+    return f": {shown}" if state.name else shown  # who never began has no name yet
 
 
 def _took(state: RunState) -> str:

@@ -205,8 +205,9 @@ def _parsed(name: str, text: str, where: str) -> Any:
         return text
     if name == "deadline":
         seconds = checks.parse_time(text)
-        if seconds is not None:
-            return seconds
+        if seconds is None:
+            raise ConfigError(f"{where} must be seconds above 0, or 10m, or 2h")
+        return seconds
     try:
         return kind(text)
     except ValueError:

@@ -90,9 +90,8 @@ class ToolsDialect(Wrapped):
             if template.mode == "native":
                 raise ConfigError(
                     "the chat template of this llama.cpp server knows no tools, and would drop"
-                    " them in silence: start the server with a template that knows them"
-                    ' (--chat-template-file), or use LlamaClient(..., tool_mode="schema"),'
-                    " which works with any"
+                    ' them in silence: use LlamaClient(..., tool_mode="auto"), which works with'
+                    " any, or start one with a template that knows them (--chat-template-file)"
                 )
         # Without resuming: half a JSON cannot be gone on with.
         return SchemaDialect(self._make(as_schema_request(self._request)))

@@ -46,7 +46,7 @@ def check_url(url: str) -> urllib.parse.SplitResult:
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         reason = (
             "must look like http://host:port or https://host, for example"
-            f" {LLAMA_URL}; got {display_url(url)!r}"
+            f" {LLAMA_URL}; it makes {display_url(url)!r}"
         )
         raise ConfigError(f"the base URL {reason}", setting="base_url", reason=reason)
     return parts
