@@ -21,6 +21,7 @@ from agentstream.errors import ConfigError
 from agentstream.llm.clients import ChatClient
 from agentstream.llm.frozen import Frozen
 from agentstream.llm.messages import check_fields
+from agentstream.llm.settings import LLAMA_URL
 from agentstream.results import ToolCall
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class AgentSettings(Frozen):
         if not isinstance(self.name, str) or not self.name:
             raise ConfigError('an agent needs a name, a str: Agent("poet", client=client)')
         of = f"agent {self.name!r}"
-        example = 'LlamaClient("http://127.0.0.1:8080")'
+        example = f"LlamaClient({LLAMA_URL!r})"
         checks.instance("client", self.client, ChatClient, of=of, example=example)
         checks.text("system_prompt", self.system_prompt, empty=True, of=of)
         check_fields(self.request, of)

@@ -82,7 +82,11 @@ def test_a_queued_run_whose_process_died_never_began_and_has_not_failed(tmp_path
     runtime = Runtime(max_workers=1, event_stream=EventStream(SqliteStore(arguments[0])))
     runtime.submit(Agent("a", client=Stubborn()), "x", workflow_id="begun")
     runtime.submit(Agent("a", client=Stubborn()), "x", workflow_id="queued")
-    runtime.event_stream.store.flush()
+    store = runtime.event_stream.store
+    store.flush()
+    while store.run("begun").started_at is None:
+        threading.Event().wait(0.01)
+        store.flush()
     say("both")
     threading.Event().wait(60)
     """

@@ -109,7 +109,8 @@ def test_b05_behind_the_request_what_is_not_http_is_no_answer(tls, framing, extr
         assert fetch(transport, b"two") == b"two"
         assert fetch(transport, b"three") == b"three"
         transport.close()
-    assert server.requests[-1] == 2
+    # The second went out behind it, was read there sooner or later, and sent again.
+    assert sorted(server.requests) == [1, 1, 2, 2]
 
 
 @pytest.mark.parametrize("extra", [b"\r\n", b"x", b"HTTP/1.1 200 OK\r\nno header\r\n\r\n"])
