@@ -270,7 +270,7 @@ def test_a_template_without_tools_is_an_error_that_names_the_way_out(server):
     with client_of(server) as client:
         agent = Agent("worker", client=client, tools=[add])
         for _ in range(2):
-            with pytest.raises(ConfigError, match='tool_mode="schema"'):
+            with pytest.raises(ConfigError, match='tool_mode="auto"'):
                 agent.execute("go")
     assert [r.path for r in server.requests] == ["/props"]
 
