@@ -3,6 +3,7 @@
     python tests/kit/matrix.py                every one of 3.9 to 3.13
     python tests/kit/matrix.py lowest newest  those; "lowest" is 3.9 with the lowest versions
                                               of the dependencies (lowest.txt)
+    python tests/kit/matrix.py --install ...  only makes their environments
 
 Each gets a virtual environment of its own under .venvs/ and four processes: they mostly wait.
 Only the standard library: it is started by whatever `python3` is.
@@ -18,6 +19,11 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 WITHOUT = "not real_llama and not browser and not real_mcp"
+#: What looks at the repository, the same on each Python.
+SAME = [
+    *("tests/test_benchmarks.py", "tests/test_leak_check.py", "tests/test_mirror.py"),
+    *("tests/test_packaging.py", "tests/test_plant.py", "tests/test_rows.py"),
+]
 LOWEST = os.path.join(os.path.dirname(os.path.abspath(__file__)), "lowest.txt")
 SUPPORTED = ["3.9", "3.10", "3.11", "3.12", "3.13"]
 
@@ -57,6 +63,7 @@ def run(version, inside):
     """True if the suite passes; its last line is printed, and all of it where it does not."""
     started = time.monotonic()
     command = [inside, "-m", "pytest", "-q", "-o", "cache_dir=.venvs/cache-" + version]
+    command += ["--ignore=" + file for file in SAME]
     suite = _suite([*command, "-m", WITHOUT, "-n", "4", "--dist", "loadfile"])
     if suite.returncode == 1:
         # Four processes share two cores here: what failed gets a second look, alone, and is named.
@@ -83,6 +90,8 @@ def _suite(command):
 
 
 def main(wanted):
+    only_install = "--install" in wanted
+    wanted = [word for word in wanted if word != "--install"]
     found = find()
     wanted = {max(found, key=_key) if w == "newest" else w for w in wanted} or set(found)
     found["lowest"] = found["3.9"]
@@ -93,6 +102,8 @@ def main(wanted):
             return 1
     versions = sorted(wanted & set(found), key=_key)
     inside = {version: install(version, found[version]) for version in versions}
+    if only_install:
+        return 0
     failed = [version for version in versions if not run(version, inside[version])]
     return 1 if failed else 0
 
