@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import ctypes
 import os
-import sys
 import ssl
+import sys
 import urllib.parse
 
 import pytest
