@@ -90,7 +90,7 @@ def test_a_model_without_tools_calls_by_schema(llama_server, city, mode):
 def test_a_model_without_tools_is_an_error_that_says_what_to_do(llama_server):
     with Recording(llama_server.url) as client:
         agent, called = weather_agent(client)
-        with pytest.raises(ConfigError, match='knows no tools.*tool_mode="schema"'):
+        with pytest.raises(ConfigError, match='knows no tools.*tool_mode="auto"'):
             agent.execute("What is the weather in Paris?")
         assert called == []
         assert client.chat("Say hello.").content  # without tools it works
