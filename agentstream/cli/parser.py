@@ -239,6 +239,17 @@ def _files(add: Add) -> None:
     )
 
 
+def _set(add: Add, example: str) -> None:
+    add(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        type=kinds.assignment,
+        help=f"overrule FILE: {example}",
+    )
+
+
 def _run(add: Add) -> None:
     add("file", metavar="FILE", type=kinds.path, help=argparse.SUPPRESS)
     add(
@@ -247,14 +258,7 @@ def _run(add: Add) -> None:
         type=kinds.text,
         help="the first step's; -: what is piped in, the default",
     )
-    add(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        type=kinds.assignment,
-        help="overrule FILE: agents.writer.temperature=0",
-    )
+    _set(add, "agents.writer.temperature=0")
     _files(add)
     add("--id", metavar="ID", type=kinds.text, help="the run's id; default: a new one")
     add("--once", action="store_true", help="if the run of --id is in the log: its output, and 0")
@@ -265,14 +269,7 @@ def _run(add: Add) -> None:
 
 def _check(add: Add) -> None:
     add("file", metavar="FILE", type=kinds.path, help=argparse.SUPPRESS)
-    add(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        type=kinds.assignment,
-        help="overrule FILE: agents.writer.temperature=0",
-    )
+    _set(add, "agents.writer.temperature=0")
     add("--mermaid", action="store_true", help="write the flowchart only")
     add("--offline", action="store_true", help="ask no MCP server what it offers")
 
@@ -281,14 +278,7 @@ def _tools(add: Add) -> None:
     add("file", metavar="FILE", type=kinds.path, help=argparse.SUPPRESS)
     add("tool", metavar="TOOL", nargs="?", type=kinds.text, help=argparse.SUPPRESS)
     add("arguments", metavar="ARGUMENT", nargs="*", type=kinds.text, help=argparse.SUPPRESS)
-    add(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        type=kinds.assignment,
-        help="overrule FILE: mcp.files.prefix=fs_",
-    )
+    _set(add, "mcp.files.prefix=fs_")
     add("--deadline", metavar="TIME", type=kinds.seconds, help="stop after 600 or 10m, with 124")
     add("-v", "--verbose", action="count", default=0, help="what servers write to standard error")
 

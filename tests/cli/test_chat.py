@@ -8,27 +8,11 @@ import sys
 import pytest
 
 from agentstream.events.model import Event
-from agentstream.testing import Gate, Hang, Reply, text_chunks
+from agentstream.testing import Gate, text_chunks
+from tests.kit.cli_runs import asked, halted, queue
 from tests.kit.support import KEY
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes and signals of POSIX")
-
-
-def asked(server, number=-1):
-    """The messages of a request."""
-    return server.requests[number].json["messages"]
-
-
-def halted(*texts, gate=None):
-    """A reply that says these texts, and then waits; for ever, if there is no gate."""
-    chunks = text_chunks(*texts)
-    end = len(texts) + 1
-    return Reply(*chunks[:end], gate or Hang(), *chunks[end:])
-
-
-def queue(server, *replies):
-    for reply in replies:
-        server._add(reply, None, False)
 
 
 def test_a_pipe_gets_the_answer_as_it_arrives_and_nothing_else(cli, server):

@@ -6,18 +6,9 @@ import sys
 
 import pytest
 
+from tests.kit.cli_runs import in_turn
+
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes and signals of POSIX")
-
-
-def steps(*lines):
-    """A workflow file of these steps, with the agents they name."""
-    named = [name for name in ("one", "two", "three") if f'"{name}"' in " ".join(lines)]
-    agents = "".join(f'[agents.{name}]\nsystem = "{name}"\n' for name in named)
-    return agents + "".join(f"[[steps]]\n{line}\n" for line in lines)
-
-
-def in_turn(*names):
-    return steps(*[f'agent = "{name}"' for name in names])
 
 
 def test_check_says_what_is_wrong(cli, here):

@@ -8,15 +8,9 @@ import sys
 import pytest
 
 from agentstream.testing import Pause, Reply, text_chunks
+from tests.kit.cli_runs import AGENT, queue
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes and signals of POSIX")
-
-AGENT = '[agents.poet]\nsystem = "poet"\n[[steps]]\nagent = "poet"\n'
-
-
-def queue(server, *replies):
-    for reply in replies:
-        server._add(reply, None, False)
 
 
 def test_nobody_reads_on(cli, server):

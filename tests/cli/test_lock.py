@@ -12,23 +12,10 @@ import time
 import pytest
 
 from agentstream.testing import Hang, Reply, text_chunks
+from tests.kit.cli_runs import AGENT, halted, queue
 from tests.kit.cli_support import NAME, PROJECT
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes and signals of POSIX")
-
-AGENT = '[agents.poet]\nsystem = "poet"\n[[steps]]\nagent = "poet"\n'
-
-
-def halted(*texts, gate=None):
-    """A reply that says these texts, and then waits; for ever, if there is no gate."""
-    chunks = text_chunks(*texts)
-    end = len(texts) + 1
-    return Reply(*chunks[:end], gate or Hang(), *chunks[end:])
-
-
-def queue(server, *replies):
-    for reply in replies:
-        server._add(reply, None, False)
 
 
 def test_a_lock_keeps_a_second_start_out(cli, here, server):

@@ -7,16 +7,10 @@ import sys
 import pytest
 
 from agentstream.testing import text_chunks
+from tests.kit.cli_runs import AGENT, asked
 from tests.kit.cli_support import OPEN
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes and signals of POSIX")
-
-AGENT = '[agents.poet]\nsystem = "poet"\n[[steps]]\nagent = "poet"\n'
-
-
-def asked(server, number=-1):
-    """The messages of a request."""
-    return server.requests[number].json["messages"]
 
 
 def test_what_is_piped_in(cli, here, server):

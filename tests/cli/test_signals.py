@@ -9,24 +9,11 @@ import time
 
 import pytest
 
-from agentstream.testing import Gate, Hang, Reply, text_chunks
+from agentstream.testing import Gate, Hang, text_chunks
+from tests.kit.cli_runs import AGENT, halted, queue
 from tests.kit.cli_support import last_events
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes and signals of POSIX")
-
-AGENT = '[agents.poet]\nsystem = "poet"\n[[steps]]\nagent = "poet"\n'
-
-
-def halted(*texts, gate=None):
-    """A reply that says these texts, and then waits; for ever, if there is no gate."""
-    chunks = text_chunks(*texts)
-    end = len(texts) + 1
-    return Reply(*chunks[:end], gate or Hang(), *chunks[end:])
-
-
-def queue(server, *replies):
-    for reply in replies:
-        server._add(reply, None, False)
 
 
 def test_ctrl_c_at_the_keyboard(cli, server):

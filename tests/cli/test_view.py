@@ -6,21 +6,10 @@ import sys
 
 import pytest
 
-from agentstream.testing import Gate, Hang, Reply, text_chunks
+from agentstream.testing import Gate, Reply, text_chunks
+from tests.kit.cli_runs import halted, queue
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes and signals of POSIX")
-
-
-def halted(*texts, gate=None):
-    """A reply that says these texts, and then waits; for ever, if there is no gate."""
-    chunks = text_chunks(*texts)
-    end = len(texts) + 1
-    return Reply(*chunks[:end], gate or Hang(), *chunks[end:])
-
-
-def queue(server, *replies):
-    for reply in replies:
-        server._add(reply, None, False)
 
 
 def test_on_a_terminal_text_streams_above_a_status_line(cli, server):

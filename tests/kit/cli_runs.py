@@ -1,10 +1,29 @@
-"""Runs that one command begins and others list, follow and stop."""
+"""What tests of the commands share: workflow files, replies that wait, runs that others follow."""
 
 from __future__ import annotations
 
-from agentstream.testing import Reply
+from agentstream.testing import Hang, Reply, text_chunks
 
+AGENT = '[agents.poet]\nsystem = "poet"\n[[steps]]\nagent = "poet"\n'
 FLOW = 'name = "verse"\n[agents.poet]\n[[steps]]\nagent = "poet"\n'
+
+
+def halted(*texts, gate=None):
+    """A reply that says these texts, and then waits; for ever, if there is no gate."""
+    chunks = text_chunks(*texts)
+    end = len(texts) + 1
+    return Reply(*chunks[:end], gate or Hang(), *chunks[end:])
+
+
+def queue(server, *replies):
+    """Put replies before the one that stands for all others."""
+    for reply in replies:
+        server._add(reply, None, False)
+
+
+def asked(server, number=-1):
+    """The messages of a request."""
+    return server.requests[number].json["messages"]
 
 
 def listed(here, cli):

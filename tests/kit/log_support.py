@@ -1,7 +1,8 @@
-"""Programs that write a log, run as processes."""
+"""Who writes a log beside the test: programs, run as processes, and another writer."""
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -23,3 +24,20 @@ def run(script: str, *arguments: Any, ok: bool = True) -> str:
     )
     assert not ok or done.returncode == 0, done.stderr[-3000:]
     return done.stdout
+
+
+class Locked:
+    """Another writer in the midst of its transaction."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = sqlite3.connect(
+            str(path), isolation_level=None, timeout=5.0, check_same_thread=False
+        )
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def __enter__(self) -> Locked:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.execute("ROLLBACK")
+        self._connection.close()

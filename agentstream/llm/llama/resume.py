@@ -6,18 +6,15 @@ must be one that continues the words of an assistant's message that comes last (
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Tuple, Type
+from typing import Any, Dict, List, Optional, Tuple
 
 from agentstream.errors import (
     AgentStreamError,
-    ConnectError,
-    FirstTokenTimeout,
-    ProtocolError,
     StallTimeout,
-    StatusError,
     StreamTruncated,
 )
 from agentstream.llm.accumulator import Accumulator
+from agentstream.llm.broken import Break
 from agentstream.llm.dialect import Dialect, Wrapped
 from agentstream.llm.messages import Delta
 from agentstream.results import Usage
@@ -180,7 +177,7 @@ class ResumingDialect(Wrapped):
         super().__init__(inner)
         self._answer = Accumulator()
         #: The last break: its class, its words, and whether it is retryable.
-        self._broken: Optional[Tuple[Type[AgentStreamError], str, bool]] = None
+        self._broken: Optional[Break] = None
         self._joint: Optional[_Joint] = None
         self._seam = Seam("")
         self._kept = 0
@@ -197,7 +194,7 @@ class ResumingDialect(Wrapped):
             return self._broken is not None and not self._under_way()
         if not self._can_go_on():
             return False
-        self._broken = (type(error), str(error), error.retryable)
+        self._broken = Break.of(error)
         self._joint = None
         self._answer.forget_usage()  # what it says of a part would pass for the whole
         return True
@@ -224,17 +221,9 @@ class ResumingDialect(Wrapped):
 
     def final(self, error: AgentStreamError) -> AgentStreamError:
         """See `Dialect.final`: the break, if `error` was a vain try at mending it."""
-        if self._broken is None or self._under_way():
+        if self._broken is None or self._under_way() or not Break.is_vain(error):
             return error
-        if not isinstance(error, (ConnectError, StatusError, FirstTokenTimeout, ProtocolError)):
-            return error
-        kind, message, retryable = self._broken
-        return kind(
-            f"{message}; going on with it failed: {error}",
-            phase="stream",
-            retryable=retryable,
-            outcome="unknown",
-        )
+        return self._broken.after(error)
 
     # --- what is sent -----------------------------------------------------------------------
 
@@ -275,7 +264,7 @@ class ResumingDialect(Wrapped):
         super().begin(answer)
         if self._broken is not None:
             said = len(answer.text())
-            self._joint = _Joint(self._seam, self._kept, said, self._broken[1])
+            self._joint = _Joint(self._seam, self._kept, said, self._broken.message)
 
     def read(self, event: str, data: str) -> Optional[Delta]:
         """See `Dialect.read`."""

@@ -8,16 +8,15 @@ word comes twice, and none is lost.
 from __future__ import annotations
 
 import urllib.parse
-from typing import Any, Dict, Optional, Tuple, Type
+from typing import Any, Dict, Optional
 
 from agentstream.errors import (
     AgentStreamError,
-    ConnectError,
-    FirstTokenTimeout,
     ProtocolError,
     StatusError,
 )
 from agentstream.llm.accumulator import Accumulator
+from agentstream.llm.broken import Break
 from agentstream.llm.chunk import parse_chunk
 from agentstream.llm.dialect import Ask, Dialect
 from agentstream.llm.messages import Delta
@@ -47,7 +46,7 @@ class ResumingDialect(ResponsesDialect):
         self._begun = False  # a stream has
         self._going_on = False  # the request at hand asks for the rest
         #: The last break: its class, its words, and whether it is retryable.
-        self._broken: Optional[Tuple[Type[AgentStreamError], str, bool]] = None
+        self._broken: Optional[Break] = None
 
     # --- whether, and what is sent ------------------------------------------------------------
 
@@ -101,21 +100,14 @@ class ResumingDialect(ResponsesDialect):
     def may_resume(self, error: AgentStreamError) -> bool:
         """See `Dialect.may_resume`."""
         if self._has_rest and error.phase == "stream" and not isinstance(error, ProtocolError):
-            self._broken = type(error), str(error), error.retryable
+            self._broken = Break.of(error)
         return self._has_rest and self._broken is not None
 
     def final(self, error: AgentStreamError) -> AgentStreamError:
         """See `Dialect.final`: the break, if `error` was a vain try at mending it."""
-        vain = isinstance(error, (ConnectError, StatusError, FirstTokenTimeout, ProtocolError))
-        if self._broken is None or not (self._going_on and vain):
+        if self._broken is None or not (self._going_on and Break.is_vain(error)):
             return super().final(error)
-        kind, message, retryable = self._broken
-        return kind(
-            f"{message}; going on with it failed: {error}",
-            phase="stream",
-            retryable=retryable,
-            outcome="unknown",
-        )
+        return self._broken.after(error)
 
     # --- what comes ---------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from pathlib import Path
 from typing import Any, Iterator, List
@@ -12,6 +11,7 @@ import pytest
 from agentstream import EventStream, EventType, LogError, SqliteStore
 from agentstream.events.model import Event
 from agentstream.testing.stores import event
+from tests.kit.log_support import Locked
 from tests.kit.support import Task, wait_until
 
 CHUNK = EventType.AGENT_LLM_STREAM_CHUNK
@@ -20,21 +20,6 @@ CHUNK = EventType.AGENT_LLM_STREAM_CHUNK
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "runs.db"
-
-
-class Locked:
-    """Another writer in the midst of its transaction."""
-
-    def __init__(self, path: Path) -> None:
-        self._connection = sqlite3.connect(str(path), isolation_level=None, timeout=5.0)
-        self._connection.execute("BEGIN IMMEDIATE")
-
-    def __enter__(self) -> Locked:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.execute("ROLLBACK")
-        self._connection.close()
 
 
 @pytest.mark.parametrize("durability", ["normal", "full"])

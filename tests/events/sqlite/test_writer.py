@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 import time
 from pathlib import Path
@@ -11,30 +10,13 @@ from typing import List
 import pytest
 
 from agentstream import EventStream, LogError, SqliteStore
-from tests.kit.log_support import CHUNK
+from tests.kit.log_support import CHUNK, Locked
 from tests.kit.support import Task, wait_until
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "runs.db"
-
-
-class Locked:
-    """Another writer in the midst of its transaction."""
-
-    def __init__(self, path: Path) -> None:
-        self._connection = sqlite3.connect(
-            str(path), isolation_level=None, timeout=5.0, check_same_thread=False
-        )
-        self._connection.execute("BEGIN IMMEDIATE")
-
-    def __enter__(self) -> Locked:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.execute("ROLLBACK")
-        self._connection.close()
 
 
 # --- D04 -------------------------------------------------------------------------------------
