@@ -14,9 +14,12 @@ import os
 import select
 import signal
 import sys
+import threading
+import time
 from typing import Any, Dict
 
 LOOK = 1.0  # seconds between two looks at who the parent is
+LOG_S = 0.5  # seconds that a failure waits for its words
 
 
 def main() -> None:
@@ -31,8 +34,9 @@ def main() -> None:
     try:
         server = start(settings)
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent tells
+        await_log()
         send(report, {"error": f"{type(error).__name__}: {error}"})
-        sys.exit(1)  # and not os._exit: llama.cpp's log is still on its way to stderr
+        sys.exit(1)  # and not os._exit: the rest of the log may still be on its way
     faulthandler.cancel_dump_traceback_later()
     send(report, {"url": server.listening_address})
     os.close(report)
@@ -66,6 +70,18 @@ def start(settings: Dict[str, Any]) -> Any:
     if settings["chat_template"]:
         params.chat_template = settings["chat_template"]
     return xllamacpp.Server(params)
+
+
+def await_log() -> None:
+    """Wait until llama.cpp's error is in the log, at most `LOG_S`.
+
+    A thread of its own writes it, and what is not there when the process ends may be lost.
+    """
+    if not hasattr(os, "pread"):
+        return  # Windows: the error of xllamacpp has to do
+    end = time.monotonic() + LOG_S
+    while b" E " not in os.pread(2, 1 << 16, 0) and time.monotonic() < end:
+        threading.Event().wait(0.005)
 
 
 def send(report: int, message: Dict[str, str]) -> None:
