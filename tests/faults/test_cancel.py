@@ -23,6 +23,7 @@ from agentstream.llm.messages import as_request
 from agentstream.llm.transport.link import Link
 from agentstream.testing import Callback, Gate, Hang, Pause, ScriptedServer, text_chunks
 from stress.races import race
+from tests.kit.reuse import drains
 from tests.kit.support import (
     PROMPT,
     Task,
@@ -157,6 +158,7 @@ def test_x01_cancel_while_waiting_for_headers(tls, reused):
         if reused:
             server.reply_text("warm")
             assert client.chat(PROMPT).content == "warm"
+            wait_until(lambda: not drains())  # the connection is in the pool
         server.reply(before_headers=[Hang()])
         reader = Reader(client.chat_stream(PROMPT))
         assert server.wait_requests(2 if reused else 1)

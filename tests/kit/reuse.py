@@ -20,7 +20,7 @@ from agentstream.testing import text_chunks
 from tests.kit.support import client_of, wait_until
 from tests.kit.wire import WireServer, chunked, closing, sized
 
-__all__ = ["FRAMINGS", "HEADS", "SURPLUS", "WHEN", "Plan", "Reuser"]
+__all__ = ["FRAMINGS", "HEADS", "SURPLUS", "WHEN", "Plan", "Reuser", "drains"]
 
 _FORGED = sized(b"".join(text_chunks("forged")), headers=b"Content-Type: text/event-stream\r\n")
 #: What a server may send besides its answer.
@@ -115,7 +115,7 @@ class Reuser:
         self.client.close()
         try:
             if details[0] is None:
-                wait_until(lambda: not _drains(), 2.0)
+                wait_until(lambda: not drains(), 2.0)
                 wait_until(lambda: not self.server.open, 2.0)
                 places = self.client._transport.places
                 assert (places.free, places.waiting) == (self.client.limits.pool_size, 0)
@@ -170,7 +170,7 @@ class Reuser:
             self.crossed.append((before.plan, plan, text[:200]))
         before.next_sends.set()
         turn.over.set()
-        wait_until(lambda: not _drains(), 2.0)
+        wait_until(lambda: not drains(), 2.0)
         if plan.when != "sending":
             wait_until(lambda: self.server.answered >= len(self.server.requests))
 
@@ -230,5 +230,5 @@ def _framed(framing: str, content: bytes) -> bytes:
     return answer.replace(b"\r\n\r\n", b"\r\nContent-Type: text/event-stream\r\n\r\n", 1)
 
 
-def _drains() -> List[threading.Thread]:
+def drains() -> List[threading.Thread]:
     return [t for t in threading.enumerate() if t.name.startswith("agentstream-drain")]

@@ -14,6 +14,7 @@ from typing import Any, Dict, Iterator, List
 import pytest
 import requests
 
+from agentstream import SqliteStore
 from agentstream.testing import Hang, Reply, ScriptedServer, text_chunks
 from agentstream.testing.request import Request
 from tests.kit.browser import Browser, browser  # noqa: F401
@@ -193,6 +194,10 @@ def digest(folder: pathlib.Path) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
+def completed(store: SqliteStore) -> int:
+    return [state.status for state in store.runs()].count("completed")
+
+
 def test_the_digest_asks_for_no_file_twice_after_a_kill(
     server: ScriptedServer, tmp_path: pathlib.Path
 ) -> None:
@@ -203,8 +208,10 @@ def test_the_digest_asks_for_no_file_twice_after_a_kill(
         (tmp_path / "texts" / f"{name}.txt").write_text(f"This is {name}")
     model = Model(server, silent_after=14)
     with digest(tmp_path) as process:
-        # All workers wait for an answer: what was finished before is committed by then.
+        # All workers wait for an answer, and what was finished before is in the file.
         wait_until(lambda: sum(model.asked.values()) == 22, timeout=20.0)
+        with SqliteStore(tmp_path / "digest.db", read_only=True) as store:
+            wait_until(lambda: completed(store) == len(model.answered), timeout=20.0)
         process.kill()
         process.wait()
     finished = set(model.answered)
