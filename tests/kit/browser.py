@@ -39,6 +39,7 @@ FLAGS = [
 ]
 _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the standard's own key
 _PATIENCE = 15.0  # seconds
+_STARTS = 3  # it chooses a port, and ends if another process takes that meanwhile
 
 
 class BrowserError(Exception):
@@ -49,22 +50,30 @@ class Browser:
     """One window at a time.  `run` evaluates JavaScript in it, `wait` until that is true."""
 
     def __init__(self, driver: str, chromium: str, profile: str) -> None:
-        self._driver = subprocess.Popen(
-            [driver, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-        assert self._driver.stdout is not None
-        port: Optional[str] = None
-        for line in self._driver.stdout:
-            found = re.search(rb"successfully on port (\d+)", line)
-            if found:
-                port = found[1].decode()
+        for _ in range(_STARTS):
+            self._driver = subprocess.Popen(
+                [driver, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
+            port = self._read_port()
+            if port is not None:
                 break
-        assert port, "chromedriver did not start"
+        assert port is not None, "chromedriver did not start"
         self._url = f"http://127.0.0.1:{port}/session"
         options = {"binary": chromium, "args": [*FLAGS, f"--user-data-dir={profile}"]}
         wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
         answer = self._send("POST", "", {"capabilities": {"alwaysMatch": wanted}})
         self._url += "/" + answer["sessionId"]
+
+    def _read_port(self) -> Optional[str]:
+        """The port that the driver listens on; None if it ended, and has been waited for."""
+        assert self._driver.stdout is not None
+        for line in self._driver.stdout:
+            found = re.search(rb"successfully on port (\d+)", line)
+            if found:
+                return found[1].decode()
+        self._driver.wait(10)
+        self._driver.stdout.close()
+        return None
 
     def close(self) -> None:
         with contextlib.suppress(BrowserError, OSError):
