@@ -11,6 +11,7 @@ import queue
 import signal
 import threading
 import time
+import warnings
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
 from agentstream import threads
@@ -68,6 +69,9 @@ class Interruptions:
     def _interrupt(self, code: int, why: str) -> None:
         if self._ended and code == LATE:
             return  # one that ends already
+        if self._ended and self._leaving:
+            # It may cut a socket's close short, which the process's end then does.
+            warnings.simplefilter("ignore", ResourceWarning)
         self._ended = True
         with contextlib.suppress(RuntimeError):  # no thread to be had
             self._arm(lambda _: _leave(code, why), _MOST_S)

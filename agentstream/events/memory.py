@@ -124,8 +124,8 @@ class MemoryStore(EventStore):
         last = self._gone.get(workflow_id, 0)
         if event.offset <= last:
             return _Kept(last)
-        self._gone.pop(workflow_id, None)
         kept = self._workflows[workflow_id] = _Kept(last)
+        self._gone.pop(workflow_id, None)
         state = self._know(workflow_id, event.parent_workflow_id)
         if state.started is None:
             state.name = accessors.text(event.data, "workflow")
@@ -159,8 +159,8 @@ class MemoryStore(EventStore):
         kept = self._workflows[workflow_id]
         kept.events.popleft()
         if not kept.events:
-            del self._workflows[workflow_id]
             self._gone[workflow_id] = kept.last
+            del self._workflows[workflow_id]
             if workflow_id in self._states:
                 self._states[workflow_id].input = None
             _forget_oldest(self._gone, self._capacity)
@@ -211,9 +211,10 @@ class MemoryStore(EventStore):
             first = self._position - len(self._events) + 1 if self._events else 0
             return Bounds(first, self._position)
         kept = self._workflows.get(workflow_id)
-        if kept is not None:
+        if kept is not None and kept.events:
             return Bounds(kept.events[0].offset, kept.last)
-        last = self._gone.get(workflow_id, 0)
+        # None of them is there: so too for a signal handler amid the first's append.
+        last = self._gone.get(workflow_id, 0) if kept is None else kept.last
         return Bounds(last + 1, last) if last else Bounds(0, 0)
 
     def has_ended(self, workflow_id: str) -> bool:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import tracemalloc
+from types import FrameType
 from typing import Any, List
 
 import pytest
 
 from agentstream.errors import ConfigError, LogError, OffsetGone
+from agentstream.events import memory
 from agentstream.events.model import Event, EventType
 from agentstream.events.store import Bounds, MemoryStore
 from agentstream.events.stream import EventStream
@@ -166,3 +169,28 @@ def test_d10_all_that_is_there_can_be_read(
 def test_d10_an_offset_that_is_none_is_refused(after: Any) -> None:
     with trimmed() as stream, pytest.raises(ConfigError):
         stream.subscribe(workflow_id="a", after=after)
+
+
+def test_b13_bounds_between_any_two_lines_of_an_append() -> None:
+    """What a signal handler that subscribes asks for, amid its own thread's append."""
+    store = MemoryStore(capacity=2)
+    found: List[Bounds] = []
+
+    def look(frame: FrameType, what: str, _: object) -> Any:
+        if frame.f_code.co_filename != memory.__file__:
+            return None
+        found.append(store.bounds("one"))
+        return look
+
+    before = sys.gettrace()
+    sys.settrace(look)
+    try:
+        fill(store, "one", 2)
+        fill(store, "two", 2)  # drops them
+        fill(store, "one", 1, after=2)
+    finally:
+        sys.settrace(before)
+    assert len(found) > 40
+    assert found == sorted(found)
+    assert {bounds.last for bounds in found} == {0, 1, 2, 3}
+    assert store.bounds("one") == Bounds(3, 3)
