@@ -109,8 +109,9 @@ def test_b05_behind_the_request_what_is_not_http_is_no_answer(tls, framing, extr
         assert fetch(transport, b"two") == b"two"
         assert fetch(transport, b"three") == b"three"
         transport.close()
-    # The second went out behind it, was read there sooner or later, and sent again.
-    assert sorted(server.requests) == [1, 1, 2, 2]
+        assert server.let_go.is_set()  # the second had gone out there
+    # And was sent again. Whether the server still read it on the first is the server's affair.
+    assert [number for number in server.requests if number != 1] == [2, 2]
 
 
 @pytest.mark.parametrize("extra", [b"\r\n", b"x", b"HTTP/1.1 200 OK\r\nno header\r\n\r\n"])
