@@ -6,11 +6,19 @@ that every room, the errors among them, can name what it gives.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple, TypeVar
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple, TypeVar, Union
 
 from agentstream.text import as_text
 
-__all__ = ["ChatResponse", "StepResult", "ToolCall", "Usage", "WorkflowRun"]
+__all__ = [
+    "ChatResponse",
+    "PendingCall",
+    "PendingSignal",
+    "StepResult",
+    "ToolCall",
+    "Usage",
+    "WorkflowRun",
+]
 
 
 class Usage(NamedTuple):
@@ -199,18 +207,62 @@ class StepResult(NamedTuple):
         return self.duration_ms / 1000
 
 
+class PendingCall(NamedTuple):
+    """A tool call that a suspended run waits for somebody to decide.
+
+    Attributes:
+        id: what `Runtime.approve` takes: no other call of the run has it.
+        tool: the tool's name.
+        arguments: the JSON text that the model wrote.
+        step: the label of the step, as the events write it.
+        agent: the name of the agent that asks for it.
+        why: "approval" where `approve` answered `Approval.later()`; "unknown" where the call
+            was begun when its process died, and nobody knows whether it was made.
+        expires_at: the Unix time after which it counts as refused; None for never.
+    """
+
+    id: str
+    tool: str
+    arguments: str
+    step: str = ""
+    agent: str = ""
+    why: str = "approval"
+    expires_at: Optional[float] = None
+
+
+class PendingSignal(NamedTuple):
+    """A value that a suspended run waits for, at a `Wait`.
+
+    Attributes:
+        name: what `Runtime.signal` takes.
+        step: the label of the step.
+        expires_at: the Unix time at which its wait is over; None for never.
+    """
+
+    name: str
+    step: str = ""
+    expires_at: Optional[float] = None
+
+    @property
+    def id(self) -> str:
+        """`name`: an id as a `PendingCall` has one."""
+        return self.name
+
+
 class WorkflowRun(NamedTuple):
     """A run, ended or as far as it got.
 
     Attributes:
         workflow_id: the run's id, that of its events.
-        status: "completed", "failed" or "cancelled".
+        status: "completed", "failed" or "cancelled"; of one that can be resumed "suspended"
+            or "interrupted".
         output: the last step's output; of a run that did not complete, all that
             its last step had said.
         usage: of all steps together.
         steps: one `StepResult` for each of the workflow's steps that began.
         duration_s: seconds from its start to its end, or so far.
         finish_reason, warnings: as `StepResult` has them, of all steps together.
+        pending: what a suspended run waits for, `PendingCall`s and `PendingSignal`s.
     """
 
     workflow_id: str
@@ -221,6 +273,7 @@ class WorkflowRun(NamedTuple):
     duration_s: float = 0.0
     finish_reason: Optional[str] = None
     warnings: Tuple[str, ...] = ()
+    pending: Tuple[Union[PendingCall, PendingSignal], ...] = ()
 
     def __str__(self) -> str:
         return self.text

@@ -22,6 +22,8 @@ HOLDS: Mapping[EventType, Tuple[Callable[..., payloads.Data], ...]] = {
     EventType.WORKFLOW_COMPLETED: (payloads.workflow_completed, payloads.run_end),
     EventType.WORKFLOW_FAILED: (payloads.workflow_failed, payloads.run_end, payloads.failure),
     EventType.WORKFLOW_CANCELLED: (payloads.workflow_cancelled, payloads.run_end),
+    EventType.WORKFLOW_SUSPENDED: (payloads.workflow_suspended, payloads.run_end),
+    EventType.WORKFLOW_RESUMED: (payloads.workflow_resumed,),
     EventType.AGENT_PROCESSING: (payloads.agent_processing, payloads.author),
     EventType.AGENT_COMPLETED: (payloads.agent_completed, payloads.author),
     EventType.AGENT_FAILED: (payloads.agent_failed, payloads.author, payloads.failure),

@@ -24,7 +24,7 @@ from typing import (
 from agentstream.errors import LogError
 from agentstream.text import replace_surrogates, safe_repr
 
-__all__ = ["TERMINAL", "Event", "EventType", "freeze", "new_id"]
+__all__ = ["RELEASING", "TERMINAL", "Event", "EventType", "freeze", "new_id"]
 
 
 def new_id() -> str:
@@ -42,6 +42,8 @@ class EventType(str, enum.Enum):
     WORKFLOW_COMPLETED = "workflow_completed"
     WORKFLOW_FAILED = "workflow_failed"
     WORKFLOW_CANCELLED = "workflow_cancelled"
+    WORKFLOW_SUSPENDED = "workflow_suspended"
+    WORKFLOW_RESUMED = "workflow_resumed"
     AGENT_PROCESSING = "agent_processing"
     AGENT_COMPLETED = "agent_completed"
     AGENT_FAILED = "agent_failed"
@@ -71,6 +73,9 @@ class EventType(str, enum.Enum):
 TERMINAL: FrozenSet[EventType] = frozenset(
     {EventType.WORKFLOW_COMPLETED, EventType.WORKFLOW_FAILED, EventType.WORKFLOW_CANCELLED}
 )
+
+#: One of these is the last event that a process writes of a run.
+RELEASING: FrozenSet[EventType] = TERMINAL | {EventType.WORKFLOW_SUSPENDED}
 
 
 class Event(NamedTuple):

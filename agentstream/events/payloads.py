@@ -10,215 +10,45 @@ there only then.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, Mapping, Optional, Sequence, Tuple
+from typing import Any, Iterable, Mapping, Optional, Sequence
 
-from agentstream.errors import AgentStreamError
+from agentstream.events.run_payloads import (
+    Data,
+    author,
+    failure,
+    pending_call,
+    run_end,
+    step_head,
+    took,
+    workflow_cancelled,
+    workflow_completed,
+    workflow_failed,
+    workflow_resumed,
+    workflow_started,
+    workflow_step_completed,
+    workflow_step_failed,
+    workflow_step_started,
+    workflow_suspended,
+)
 from agentstream.text import safe_str
 
-__all__ = ["failure"]
-
-Data = Dict[str, Any]
-
-# --- what several types hold ----------------------------------------------------------------
-
-
-def author(agent: str, step: str) -> Data:
-    """Who speaks: first in each event of an agent's.
-
-    Holds:
-        agent: the agent's name.
-        step: the label of its step, "0.1" say; "" for an agent that runs on its own.
-    """
-    return {"agent": agent, "step": step}
-
-
-def step_head(step: str, name: str, kind: str) -> Data:
-    """Which step: first in each event of a step's.
-
-    Holds:
-        step: its label: its place in the workflow, and in the steps it is within ("1.then.0").
-        name: its name.
-        kind: "Agent", "Function", "Parallel", "Workflow" and so on, as `Step.kind`.
-    """
-    return {"step": step, "name": name, "kind": kind}
-
-
-def failure(error: BaseException) -> Data:
-    """What is said of an error.
-
-    Holds:
-        error: its class's name.
-        message: its text.
-        phase: as `AgentStreamError.phase`; "" for a foreign error.
-        retryable: true if another try may pass.
-        request_id: the server's id of the failed request, or null.
-        outcome: "failed", or "unknown" where the work may have been done.
-    """
-    known = error if isinstance(error, AgentStreamError) else AgentStreamError()
-    return {
-        "error": type(error).__name__,
-        "message": safe_str(error),
-        "phase": known.phase,
-        "retryable": known.retryable,
-        "request_id": known.request_id,
-        "outcome": known.outcome,
-    }
-
-
-def _took(seconds: float) -> Data:
-    """A duration, by its name and by the one it had before 0.2."""
-    return {"duration_s": seconds, "duration_ms": seconds * 1000}
-
-
-def run_end(
-    workflow: str,
-    output: Any,
-    usage: Optional[Mapping[str, Any]],
-    duration_s: float,
-    *,
-    finish_reason: Optional[str] = None,
-    warnings: Sequence[str] = (),
-) -> Data:
-    """What a run came to: first in each of the three that end one.
-
-    Holds:
-        workflow: the workflow's name.
-        output: the last step's output as JSON values; of a run that failed or was
-            cancelled, what its last step had said.
-        usage: the tokens of all its requests, as `Usage.to_dict`; null where nobody knows.
-        duration_s: seconds from its start.
-        duration_ms: the same in milliseconds; until 0.3.
-        finish_reason: how its last answer ended, or null.
-        warnings: what was odd about its steps, texts that begin with the steps' names.
-    """
-    return {
-        "workflow": workflow,
-        "output": output,
-        "usage": usage,
-        **_took(duration_s),
-        "finish_reason": finish_reason,
-        "warnings": warnings,
-    }
-
-
-# --- workflows ------------------------------------------------------------------------------
-
-
-def workflow_started(workflow: str, steps: Iterable[Tuple[str, str]]) -> Data:
-    """A run begins.
-
-    Holds:
-        workflow: the workflow's name.
-        steps: its steps in order, each {name, kind}.
-    """
-    return {"workflow": workflow, "steps": [{"name": name, "kind": kind} for name, kind in steps]}
-
-
-def workflow_step_started(
-    head: Mapping[str, Any],
-    *,
-    attempt: int = 1,
-    run: Optional[str] = None,
-    items: Optional[int] = None,
-) -> Data:
-    """A step begins, or is tried again.
-
-    Holds:
-        attempt (from the second on): which try it is.
-        run (of a workflow as a step): the id of the run that it starts.
-        items (of a Map): how many items its list has.
-    """
-    data = dict(head)
-    if attempt > 1:
-        data["attempt"] = attempt
-    if run is not None:
-        data["run"] = run
-    if items is not None:
-        data["items"] = items
-    return data
-
-
-def workflow_step_completed(
-    head: Mapping[str, Any],
-    *,
-    duration_s: float,
-    output: Any,
-    usage: Mapping[str, Any],
-    tokens_per_second: Optional[float],
-    finish_reason: Optional[str],
-    warnings: Sequence[str],
-) -> Data:
-    """A step has its output.
-
-    Holds:
-        duration_s: seconds, all its tries together.
-        duration_ms: the same in milliseconds; until 0.3.
-        output: what it gave, as JSON values.
-        usage: the tokens of its requests, and of those of the steps within it.
-        tokens_per_second: the pace of its last answer, or null.
-        finish_reason: how that ended ("stop", "length", ...), or null.
-        warnings: what was odd about it and yet no error, texts.
-    """
-    return {
-        **head,
-        **_took(duration_s),
-        "output": output,
-        "usage": usage,
-        "tokens_per_second": tokens_per_second,
-        "finish_reason": finish_reason,
-        "warnings": warnings,
-    }
-
-
-def workflow_step_failed(
-    head: Mapping[str, Any],
-    error: BaseException,
-    *,
-    attempt: int = 1,
-    delay_s: Optional[float] = None,
-) -> Data:
-    """A step, or a try at it, failed.
-
-    Holds:
-        will_retry (if it is tried again): true; what it said so far is void.
-        attempt (if it is tried again): which try failed, from 1.
-        delay_s (if it is tried again): seconds until the next try.
-    """
-    data = {**head, **failure(error)}
-    if delay_s is not None:
-        data.update(will_retry=True, attempt=attempt, delay_s=delay_s)
-    return data
-
-
-def workflow_completed(end: Mapping[str, Any]) -> Data:
-    """A run ends with its output; the last event of the run."""
-    return dict(end)
-
-
-def workflow_failed(
-    end: Mapping[str, Any],
-    failed: Mapping[str, Any],
-    *,
-    failed_step: Optional[str],
-    failed_at: Optional[str],
-) -> Data:
-    """A run ends with an error, or its process died (error "Interrupted"); its last event.
-
-    Holds:
-        failed_step: the name of the innermost step that failed, or null.
-        failed_at: that step's label, or null.
-    """
-    return {**end, "failed_step": failed_step, "failed_at": failed_at, **failed}
-
-
-def workflow_cancelled(end: Mapping[str, Any], *, reason: str) -> Data:
-    """A run was stopped; its last event.
-
-    Holds:
-        reason: what the one who stopped it said.
-    """
-    return {**end, "reason": reason}
-
+__all__ = [
+    "Data",
+    "author",
+    "failure",
+    "pending_call",
+    "run_end",
+    "step_head",
+    "workflow_cancelled",
+    "workflow_completed",
+    "workflow_failed",
+    "workflow_resumed",
+    "workflow_started",
+    "workflow_step_completed",
+    "workflow_step_failed",
+    "workflow_step_started",
+    "workflow_suspended",
+]
 
 # --- agents ---------------------------------------------------------------------------------
 
@@ -408,7 +238,7 @@ def tool_call_completed(
         result: what the model is told, cut after 2,000 characters.
         repeated (of a call that was not made again): true; it has an earlier one's result.
     """
-    data = {**call, **_took(duration_s), "result": result[:SHOWN]}
+    data = {**call, **took(duration_s), "result": result[:SHOWN]}
     if repeated:
         data["repeated"] = True
     return data
@@ -432,7 +262,7 @@ def tool_call_failed(
     """
     data = {
         **call,
-        **_took(duration_s),
+        **took(duration_s),
         "error": type(error).__name__,
         "message": safe_str(error)[:SHOWN],
     }
