@@ -1,0 +1,133 @@
+"""CheckpointStore: the interface of whatever keeps what runs need to go on.
+
+A checkpoint is made of records, a key and bytes each, whose meaning is the workflow's.
+They are kept beside the log, in order with its events, and never in events.  All
+records of a run, and of the runs within it (inner runs), are kept under the id of
+the outermost one, the root.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence
+
+from agentstream.events.run_state import RunState
+
+__all__ = ["CheckpointStore", "Entry"]
+
+
+class Entry(NamedTuple):
+    """A run that was taken again, to go on.
+
+    Attributes:
+        last: the offset of its newest event.
+        fence: counts how often it was taken: 1 for who began it.  What an earlier
+            holder still appends is refused.
+        deaths: how many of its processes died.
+        reason: what it was: "interrupted" or "suspended".
+        records: its checkpoint, answers included.
+        inner: the runs within it that have not ended, and were taken with it: the
+            offset of the newest event of each, by its id.
+    """
+
+    last: int
+    fence: int
+    deaths: int
+    reason: str
+    records: Dict[str, bytes]
+    inner: Dict[str, int]
+
+
+class CheckpointStore(ABC):
+    """Keeps checkpoints.  All methods may be called from any thread.
+
+    A run that has begun to keep a checkpoint can be resumed: it becomes "interrupted" when
+    its process dies, not "failed", and `EventType.WORKFLOW_SUSPENDED` releases it, for
+    whoever resumes it, with the status that the event's data names.  With its terminal
+    event its records go, and inner runs that have not ended become "closed".  Stopped
+    (`EventStore.request_stop`) while nobody runs it, it ends as cancelled, and with it the
+    runs within it.
+    """
+
+    @abstractmethod
+    def begin(
+        self,
+        workflow_id: str,
+        *,
+        root: Optional[str] = None,
+        recover: int = 3,
+        keep: Optional[float] = None,
+    ) -> None:
+        """Make a run that this process has claimed one that can be resumed.
+
+        Args:
+            workflow_id: the run's.
+            root: the outermost run's id; None for that one itself.
+            recover: how many deaths of its processes it outlives; with the next it fails.
+                An inner run has its root's.
+            keep: seconds that its records are kept after its end; None: they go at once.
+
+        Raises:
+            LogError: the run, or its root, is not this process's.
+        """
+
+    @abstractmethod
+    def write(
+        self,
+        workflow_id: str,
+        records: Mapping[str, Optional[bytes]],
+        *,
+        discard: Sequence[str] = (),
+        wait: bool = True,
+    ) -> None:
+        """Write records of a root that this process runs, in order behind the events before.
+
+        All of it is kept, or nothing.  Of a run that was refused nothing is kept.
+
+        Args:
+            workflow_id: the root's.
+            records: what to write; None deletes the record.
+            discard: beginnings of keys: records that have one are deleted first.
+            wait: return when it is committed.  Otherwise what goes wrong shows at
+                the next write that waits: when that is committed, those before it are.
+
+        Raises:
+            LogError: it is not committed, or not this process's to write.
+        """
+
+    @abstractmethod
+    def refuse(self, workflow_id: str, why: str) -> None:
+        """Have a run of this process not be resumed: its records go.
+
+        Should its process die it fails, and the error says why.
+
+        Raises:
+            LogError: as `write`.
+        """
+
+    @abstractmethod
+    def resume(self, workflow_id: str) -> Entry:
+        """Take a run that nobody has, with the runs within it; its fence grows by one.
+
+        Its process's death, found here or before, counts in `Entry.deaths`.
+
+        Raises:
+            Busy: a living process has it; nothing has changed.
+            LogError: there is no such run, it has ended, or why it cannot be resumed.
+        """
+
+    @abstractmethod
+    def read(self, workflow_id: str) -> Dict[str, bytes]:
+        """All records of a run, or of the root that it is within; {} for none."""
+
+    @abstractmethod
+    def answer(self, workflow_id: str, key: str, value: bytes) -> bool:
+        """Add a record from whatever process, once; False if there is one of that key.
+
+        Raises:
+            LogError: the run has ended, keeps no checkpoints, or it could not be written.
+        """
+
+    @abstractmethod
+    def waiting(self) -> List[RunState]:
+        """The roots that are interrupted or suspended and can be resumed, oldest first."""
