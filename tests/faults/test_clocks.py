@@ -16,7 +16,7 @@ from tests.kit.programs import Program, settle
 from tests.kit.support import ask, client_of
 
 #: A slow machine's share of every bound.
-ROOM = 0.4
+ROOM = 1.0
 
 FRAMINGS = ("chunked", "one-chunk", "length", "close", "http10", "gzip")
 ANSWER = text_chunks("Hello", ", ", "world", "!")
@@ -107,8 +107,8 @@ def test_n05_silence_in_the_middle_of_an_event(either):
 
 def test_n05_the_callers_own_time_is_not_silence(server):
     server.reply(*ANSWER)
-    with client_of(server, stall=0.1) as client:
-        result = ask(client, on_delta=lambda d: d.content == "Hello" and dawdle(0.2))
+    with client_of(server, stall=0.3) as client:
+        result = ask(client, on_delta=lambda d: d.content == "Hello" and dawdle(0.4))
     assert result.error is None
     assert result.text == "Hello, world!"
 
@@ -141,17 +141,17 @@ def test_n06_pings_every_fifth_of_a_second_against_a_stall_of_one(tls_server):
     with client_of(tls_server, stall=1.0) as client:
         result = ask(client)
     assert type(result.error) is errors.StallTimeout
-    assert 1.0 <= result.ended - result.times[-1] <= 1.3
+    assert 1.0 <= result.ended - result.times[-1] < 1.0 + 0.2 + ROOM
 
 
 def test_n06_bytes_of_a_data_line_are_life(server):
     """A slow line is no silence: what resets the clock is its bytes, not its end."""
-    server.reply(*BEGINNING, Drip(ANSWER[3], 4, 0.01), *ANSWER[4:])
-    with client_of(server, stall=0.15) as client:
+    server.reply(*BEGINNING, Drip(ANSWER[3], 2, 0.01), *ANSWER[4:])
+    with client_of(server, stall=0.4) as client:
         result = ask(client)
     assert result.error is None
     assert result.text == "Hello, world!"
-    assert result.took > 0.3
+    assert result.took > 0.5
 
 
 def test_n06_usage_chunk_resets_stall_but_does_not_end_first_token(server):
@@ -285,8 +285,8 @@ def test_b14_a_silence_after_it_is_one_all_the_same(server):
 
 @pytest.mark.parametrize("ping", [b"data:\n\n", b"data\n\n", b"data:   \n\n", sse({"choices": []})])
 def test_w07_heartbeats_keep_a_stream_alive(server, ping):
-    server.reply(*BEGINNING, *[p for _ in range(6) for p in (ping, Pause(0.1))], *ANSWER[3:])
-    with client_of(server, stall=0.3, first_token=2.0) as client:
+    server.reply(*BEGINNING, *[p for _ in range(7) for p in (ping, Pause(0.1))], *ANSWER[3:])
+    with client_of(server, stall=0.6, first_token=5.0) as client:
         result = ask(client)
     assert (result.error, result.text) == (None, "Hello, world!")
 
@@ -294,7 +294,7 @@ def test_w07_heartbeats_keep_a_stream_alive(server, ping):
 @pytest.mark.parametrize("ping", [b"data:\n\n", sse({"choices": []}), b"data: null\n\n"])
 def test_w07_heartbeats_do_so_no_longer_than_the_first_token_may_take(server, ping):
     server.reply(*BEGINNING, *[p for _ in range(60) for p in (ping, Pause(0.05))])
-    with client_of(server, stall=0.2, first_token=0.5, retries=Retries(0)) as client:
+    with client_of(server, stall=0.4, first_token=0.5, retries=Retries(0)) as client:
         result = ask(client)
     assert type(result.error) is errors.StallTimeout
     assert "Timeouts.first_token" in str(result.error)
@@ -306,9 +306,10 @@ def test_w07_words_between_heartbeats_begin_the_time_anew(server):
     beat = [p for _ in range(3) for p in (b"data:\n\n", Pause(0.1))]
     words = [p for n in range(5) for p in (*beat, chat_chunk({"content": f"{n}"}))]
     server.reply(*BEGINNING, *words, *ANSWER[4:])
-    with client_of(server, stall=0.2, first_token=0.5) as client:
+    with client_of(server, stall=0.5, first_token=1.0) as client:
         result = ask(client)
     assert (result.error, result.text) == (None, "Hello, 01234!")
+    assert result.took > 1.0
 
 
 def test_w07_heartbeats_after_the_finish_reason_do_not_keep_a_whole_answer(server):

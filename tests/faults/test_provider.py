@@ -15,7 +15,7 @@ from agentstream.llm.settings import Retries
 from agentstream.testing import Drip, Hang
 from tests.kit.support import KEY, PROMPT, ask, client_of
 
-ROOM = 0.4
+ROOM = 1.0  # a slow machine's share of every bound
 
 
 def said(message, **more):
@@ -164,7 +164,7 @@ def test_v02_a_model_being_loaded_is_waited_for(server):
     assert result.error is None
     assert result.text == "Hello"
     assert len(result.retries) == 2
-    assert 0.5 <= result.took < 2.0
+    assert 0.5 <= result.took < 1.0 + ROOM
 
 
 def test_v02_a_model_that_loads_for_ever(server):
@@ -206,10 +206,10 @@ def http_date(seconds):
 
 
 def test_v03_date(server):
-    retry_after(server, retry_after=http_date(2))
+    retry_after(server, retry_after=http_date(9))
     result = refused(server, Retries(1, backoff=0.0), total=0.5)
     assert type(result.error) is errors.RateLimited  # the deadline would pass in the wait
-    assert 0.5 < result.error.retry_after <= 2.0
+    assert 0.5 < result.error.retry_after <= 9.0
 
 
 @pytest.mark.parametrize(

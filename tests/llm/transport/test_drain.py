@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from agentstream.llm.transport import drain
 from agentstream.testing import text_chunks
 from tests.kit.support import ask, client_of, wait_until
 from tests.kit.wire import WireServer
@@ -51,21 +52,24 @@ def test_b06_whatever_follows_the_end_the_drain_ends(kind, every, tls):
             result = ask(client)
             assert result.error is None
             assert result.text == "Hello"
-            assert time.monotonic() - began < 1.0
-            wait_until(lambda: not drains(), 1.0)
+            assert time.monotonic() - began < 2.0
+            wait_until(lambda: not drains(), 2.0)
             if more:  # by which the server learns of it
-                wait_until(lambda: not server.open, 2.0)  # the socket is closed, not pooled
+                wait_until(lambda: not server.open)  # the socket is closed, not pooled
         over.set()
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("end", [[b"0\r\n\r\n"], [b"0\r\n", 0.01, b"X: y\r\n", 0.01, b"\r\n"]])
-def test_n13_an_end_in_time_keeps_the_connection(tls, end):
+def test_n13_an_end_in_time_keeps_the_connection(monkeypatch, tls, end):
+    monkeypatch.setattr(
+        drain, "_MOST_S", 20.0
+    )  # a server's pause may be a busy machine's longer one
     with WireServer(lambda head, body: [HEAD + ANSWER, *end], tls=tls) as server:
         with client_of(server) as client:
             for _ in range(3):
                 assert ask(client).text == "Hello"
-                wait_until(lambda: not drains(), 1.0)
+                wait_until(lambda: not drains())
         assert server.requests == [1, 1, 1]
 
 
@@ -79,6 +83,6 @@ def test_b05_what_the_drain_finds_behind_the_end(extra, apart):
     with WireServer(answer) as server, client_of(server) as client:
         for number in range(3):
             assert ask(client).text == "Hello"
-            wait_until(lambda: not drains(), 1.0)
+            wait_until(lambda: not drains())
             wait_until(lambda n=number: server.answered > n)
         assert server.requests == [1, 2, 3]

@@ -154,13 +154,13 @@ def test_x01_n02_a_silent_one_is_bounded_and_cancelled(by_socks, silent):
         with client_of("http://model.test", connect=0.3) as client:
             result = ask(client)
             assert type(result.error) is errors.ConnectTimeout
-            assert result.took < 1.5
+            assert result.took < 3.0
         token = CancelToken()
         with client_of("http://model.test", connect=20.0) as client:
             threading.Timer(0.2, token.cancel).start()
             result = ask(client, cancel=token)
             assert type(result.error) is errors.Cancelled
-            assert result.took < 1.5
+            assert result.took < 5.0
         wait_until(lambda: not proxy.open)
 
 
