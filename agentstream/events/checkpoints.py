@@ -9,11 +9,16 @@ the outermost one, the root.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
+from agentstream import checks
+from agentstream.errors import ConfigError, LogError
+from agentstream.events.entry import check_id
 from agentstream.events.run_state import RunState
 
-__all__ = ["CheckpointStore", "Entry"]
+__all__ = ["CheckpointStore", "Entry", "check_records"]
+
+_MOST_BYTES = 999_000_000  # SQLite takes no row above 10^9
 
 
 class Entry(NamedTuple):
@@ -92,6 +97,7 @@ class CheckpointStore(ABC):
                 the next write that waits: when that is committed, those before it are.
 
         Raises:
+            ConfigError: a key is no text of 1 to 256 characters, or a value no bytes.
             LogError: it is not committed, or not this process's to write.
         """
 
@@ -131,3 +137,20 @@ class CheckpointStore(ABC):
     @abstractmethod
     def waiting(self) -> List[RunState]:
         """The roots that are interrupted or suspended and can be resumed, oldest first."""
+
+
+def check_records(records: Mapping[str, Any], discard: Sequence[str] = ()) -> None:
+    """See that records can be kept: keys as ids are, values of at most 999,000,000 bytes.
+
+    Raises:
+        ConfigError: a key or a value is none.
+        LogError: a value is too large.
+    """
+    for key, value in records.items():
+        check_id("key", key)
+        if value is not None and not isinstance(value, (bytes, bytearray, memoryview)):
+            raise ConfigError(f"the record {key!r} must be bytes, not {type(value).__name__}")
+        if value is not None and len(value) > _MOST_BYTES:
+            raise LogError(f"the record {key!r} has more than {_MOST_BYTES:,} bytes")
+    for start in discard:
+        checks.text("discard", start, empty=True)

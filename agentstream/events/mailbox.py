@@ -179,10 +179,16 @@ class Mailbox:
     def fall_behind(self, newest: int, ended: bool) -> None:
         """From here on up to `newest`, and further while behind, read the store."""
         self._newest = max(self._newest, newest)
+        if self.workflow_id is not None and newest != UNKNOWN:
+            self._tail = max(self._tail, newest)  # what is missing up to there, its reader finds
         self._end_offered = self._end_offered or (ended and self.workflow_id is not None)
         if not self._behind:
             self._behind = True
             self._put(_CATCH_UP)
+
+    def note_own(self, offset: int) -> None:
+        """Its workflow has come to `offset` in this process: no tail brings what was before."""
+        self._tail = max(self._tail, offset)
 
     def reach(self, position: int) -> None:
         """Raise the high-water mark: all events up to `position` were offered, or unwanted."""

@@ -8,14 +8,33 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
+import weakref
 from collections import deque
-from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Tuple, TypeVar
+from typing import Any, Callable, Container, Deque, Dict, List, Mapping, Optional, Tuple, TypeVar
 
 from agentstream import checks, threads
+from agentstream.errors import LogError
 from agentstream.events import accessors
 from agentstream.events.entry import check_id, check_reason, check_size
-from agentstream.events.model import TERMINAL, Event, EventType, FrozenDict, make_event
-from agentstream.events.store import Bounds, EventStore, RunState, end_of, first_line
+from agentstream.events.memory_checkpoints import MemoryCheckpoints
+from agentstream.events.model import (
+    RELEASING,
+    TERMINAL,
+    Event,
+    EventType,
+    FrozenDict,
+    make_event,
+)
+from agentstream.events.resting import cancelled, status_of_rest
+from agentstream.events.store import (
+    Bounds,
+    EventStore,
+    PublishOwn,
+    RunState,
+    end_of,
+    first_line,
+)
 
 __all__ = ["MemoryStore"]
 
@@ -25,22 +44,25 @@ T = TypeVar("T")
 class _Kept:
     """What is kept of one workflow."""
 
-    __slots__ = ("events", "last")
+    __slots__ = ("events", "last", "rests")
 
     def __init__(self, last: int) -> None:
         self.events: Deque[Event] = deque()
         self.last = last
+        self.rests = False  # nobody has it, and nothing is taken
 
 
 class _State:
     """What is known of a run, though its events may be gone."""
 
-    __slots__ = ("end", "ended", "input", "name", "parent", "started", "usage")
+    __slots__ = ("closed", "end", "ended", "input", "name", "parent", "rest", "started", "usage")
 
     def __init__(self, parent: Optional[str]) -> None:
         self.parent = parent
         self.name = ""
         self.started: Optional[float] = None  # until its first event
+        self.rest: Optional[str] = None  # its status, while nobody runs it
+        self.closed = False
         self.end: Optional[EventType] = None
         self.ended: Optional[float] = None
         self.usage: Optional[Mapping[str, Any]] = None
@@ -48,7 +70,10 @@ class _State:
 
 
 class MemoryStore(EventStore):
-    """Keeps the newest `capacity` events of all workflows together; the oldest go first."""
+    """Keeps the newest `capacity` events of all workflows together; the oldest go first.
+
+    Checkpoints of runs are kept until they end.
+    """
 
     def __init__(self, capacity: int = 10_000) -> None:
         checks.whole("capacity", capacity, 1, of="MemoryStore")
@@ -61,6 +86,9 @@ class MemoryStore(EventStore):
         self._ended: Dict[str, None] = {}  # the workflows that ended last, oldest first
         self._states: Dict[str, _State] = {}  # of the newest runs, oldest first
         self._closed = False
+        self._rests: Dict[str, None] = {}  # the runs that nobody has
+        self._publish: Optional[Tuple[weakref.ref[Any], Callable[..., None]]] = None
+        self.checkpoints: MemoryCheckpoints = MemoryCheckpoints(self)
         self._renew_news()
 
     def __repr__(self) -> str:
@@ -91,7 +119,7 @@ class MemoryStore(EventStore):
 
         Raises:
             ConfigError: the event's workflow id is no text of 1 to 256 characters.
-            LogError: the event is too large.
+            LogError: the event is too large, or nobody has the run (`CheckpointStore.resume`).
         """
         event_id, offset, _, kind, workflow_id, parent, timestamp, data = fields
         if data.__class__ is not FrozenDict:  # else a stream has looked at it
@@ -103,14 +131,16 @@ class MemoryStore(EventStore):
                 kept = self._begin(make_event(fields))
             if offset <= kept.last:
                 return self._again(kept, make_event(fields))
+            if kept.rests:
+                raise LogError(f"workflow {workflow_id!r} rests: resume it")
             position = self._position = self._position + 1
             event = make_event(
                 (event_id, offset, position, kind, workflow_id, parent, timestamp, data)
             )
             kept.events.append(event)
             kept.last = offset
-            if kind in TERMINAL:
-                self._end(event)
+            if kind in RELEASING:
+                self._release(event)
             events = self._events
             events.append(event)
             if len(events) > self._capacity:
@@ -124,6 +154,8 @@ class MemoryStore(EventStore):
         last = self._gone.get(workflow_id, 0)
         if event.offset <= last:
             return _Kept(last)
+        if workflow_id in self._rests:
+            raise LogError(f"workflow {workflow_id!r} rests: resume it")
         kept = self._workflows[workflow_id] = _Kept(last)
         self._gone.pop(workflow_id, None)
         state = self._know(workflow_id, event.parent_workflow_id)
@@ -137,7 +169,7 @@ class MemoryStore(EventStore):
         state = self._states.get(workflow_id)
         if state is None:
             state = self._states[workflow_id] = _State(parent)
-            _forget_oldest(self._states, self._capacity)
+            _forget_oldest(self._states, self._capacity, self._rests)
         return state
 
     def _again(self, kept: _Kept, event: Event) -> Event:
@@ -145,13 +177,22 @@ class MemoryStore(EventStore):
         first = kept.events[0].offset if kept.events else kept.last + 1
         return kept.events[event.offset - first] if event.offset >= first else event
 
+    def _release(self, event: Event) -> None:
+        if event.type in TERMINAL:
+            self._end(event)
+            self.checkpoints.end(event.workflow_id)
+        else:
+            status = status_of_rest(event.data)
+            self._rest(event.workflow_id, status)
+            self.checkpoints.rest(event.workflow_id, status)
+
     def _end(self, event: Event) -> None:
         workflow_id = event.workflow_id
         self._ended[workflow_id] = None
         _forget_oldest(self._ended, self._capacity)
         state = self._states.get(workflow_id)
         if state is not None:  # not the event: its output may be large, and goes in its turn
-            state.end, state.ended = event.type, event.timestamp
+            state.end, state.ended, state.rest = event.type, event.timestamp, None
             state.usage = accessors.usage_of(event.data)
 
     def _drop_oldest(self) -> None:
@@ -163,7 +204,7 @@ class MemoryStore(EventStore):
             del self._workflows[workflow_id]
             if workflow_id in self._states:
                 self._states[workflow_id].input = None
-            _forget_oldest(self._gone, self._capacity)
+            _forget_oldest(self._gone, self._capacity, self._rests)
 
     # --- reading ----------------------------------------------------------------------------
 
@@ -254,6 +295,43 @@ class MemoryStore(EventStore):
             input=input,
         )
 
+    # --- runs that rest ---------------------------------------------------------------------
+
+    def _status_of(self, workflow_id: str) -> Optional[str]:
+        state = self._states.get(workflow_id)
+        return None if state is None else _status(state)
+
+    def _last_of(self, workflow_id: str) -> int:
+        kept = self._workflows.get(workflow_id)
+        return self._gone.get(workflow_id, 0) if kept is None else kept.last
+
+    def _rest(self, workflow_id: str, status: str) -> None:
+        self._rests[workflow_id] = None
+        kept, state = self._workflows.get(workflow_id), self._states.get(workflow_id)
+        if kept is not None:
+            kept.rests = True
+        if state is not None:
+            state.rest = status
+
+    def _go_on(self, workflow_id: str) -> None:
+        self._rests.pop(workflow_id, None)
+        kept, state = self._workflows.get(workflow_id), self._states.get(workflow_id)
+        if kept is not None:
+            kept.rests = False
+        if state is not None:
+            state.rest = None
+
+    def _close_run(self, workflow_id: str) -> None:
+        self._go_on(workflow_id)
+        self._ended[workflow_id] = None
+        self._states[workflow_id].closed = True
+
+    def publish_through(self, publish: PublishOwn) -> None:
+        """See `EventStore.publish_through`."""
+        # Not a WeakMethod, which runs Python as its object goes: see threads/weak.py.
+        method: Any = publish
+        self._publish = weakref.ref(method.__self__), method.__func__
+
     def request_stop(self, workflow_id: str, reason: str) -> bool:
         """See `EventStore.request_stop`: no other process runs anything in this log.
 
@@ -262,7 +340,37 @@ class MemoryStore(EventStore):
         """
         check_id("workflow_id", workflow_id)
         check_reason(reason)
-        return False
+        with self._lock:
+            root = self.checkpoints.root_of(workflow_id)
+            if root not in self._rests:
+                return False
+            names = [*self.checkpoints.inner_of(root), root]
+            for name in names:
+                self._go_on(name)
+        for name in names:
+            self._cancel(name, reason)
+        return True
+
+    def _cancel(self, workflow_id: str, reason: str) -> None:
+        """End a run that nobody has."""
+        with self._lock:
+            state, last = self._states[workflow_id], self._last_of(workflow_id)
+            kept = self._workflows.get(workflow_id)
+            newest = kept.events[-1] if kept is not None and kept.events else None
+            data = cancelled(newest, state.name, reason)
+        owner, publish = None, None
+        if self._publish is not None:
+            reference, publish = self._publish
+            owner = reference()
+        kind = EventType.WORKFLOW_CANCELLED
+        if owner is not None and publish is not None:
+            publish(owner, workflow_id, state.parent, last, kind, data)
+            return
+        event_id = f"{workflow_id}:{last + 1}"
+        now = time.time()
+        self.append(
+            (event_id, last + 1, None, kind, workflow_id, state.parent, now, FrozenDict(data))
+        )
 
     def wait(self, after: int, timeout: float) -> bool:
         """See `EventStore.wait`."""
@@ -295,12 +403,16 @@ class MemoryStore(EventStore):
 def _status(state: _State) -> str:
     if state.end is not None:
         return accessors.status_of(state.end)
+    if state.rest is not None or state.closed:
+        return state.rest or "closed"
     return "queued" if state.started is None else "running"
 
 
-def _forget_oldest(entries: Dict[str, Any], capacity: int) -> None:
+def _forget_oldest(entries: Dict[str, Any], capacity: int, spared: Container[str] = ()) -> None:
     if len(entries) > capacity:
-        del entries[next(iter(entries))]
+        oldest = next((key for key in entries if key not in spared), None)
+        if oldest is not None:
+            del entries[oldest]
 
 
 def _newest(states: Dict[str, _State], limit: int) -> List[Tuple[str, _State]]:

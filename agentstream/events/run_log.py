@@ -13,30 +13,34 @@ _MISSED = EventType.EVENTS_MISSED
 
 
 class Publisher(Protocol):
-    """What a log writes to: the event stream."""
+    """What a log writes to."""
 
     _settle: Optional[Callable[[Event], None]]
 
     def _publish(self, log: RunLog, kind: EventType, data: Mapping[str, Any]) -> Optional[Event]:
         """Give the event its offset, keep it, and hand it to the subscribers."""
 
-    def open_log(self, workflow_id: str, parent_workflow_id: Optional[str] = None) -> RunLog:
+    def _note_input(self, workflow_id: str, text: str) -> None:
+        """Keep what a run is given."""
+
+    def _open(self, workflow_id: str, parent: Optional[str]) -> RunLog:
         """Begin another workflow's log."""
 
-    def note_input(self, workflow_id: str, text: str) -> None:
-        """Keep what a run is given."""
+    def _reopen(self, workflow_id: str, parent: Optional[str], last: int) -> RunLog:
+        """Go on with the log of a run that this process has taken."""
 
 
 class RunLog:
-    """The writer of one workflow's events; a workflow has one.
+    """The writer of one workflow's events; a workflow has one at a time.
 
-    Any number of threads may append.  After the terminal event nothing is taken:
-    what comes late is dropped.
+    Any number of threads may append.  After the terminal event, and after that of a run
+    which is suspended, nothing is taken: what comes late is dropped.  Whoever resumes a
+    suspended run has a log of its own.
 
     Attributes:
         offset: of the event appended last; 0 for none.
         has_many_writers: true for that of `EventStream.append`, which is nobody's own.
-        ended: true once the terminal event was appended.
+        ended: true once nothing more is taken.
         unsure: true while only the store knows how far the log has come; then
             `ended` is true as well, and whoever appends asks the store first.
     """
@@ -86,7 +90,7 @@ class RunLog:
 
         Comes before the first event.  It is no event: no subscriber is told.
         """
-        self._stream.note_input(self.workflow_id, text)
+        self._stream._note_input(self.workflow_id, text)
 
     def open_child(self, workflow_id: str) -> RunLog:
         """Begin the log of a run within this one, whose events name this one as their parent.
@@ -94,4 +98,13 @@ class RunLog:
         Raises:
             LogError: the stream has events of that workflow already.
         """
-        return self._stream.open_log(workflow_id, self.workflow_id)
+        return self._stream._open(workflow_id, self.workflow_id)
+
+    def reopen_child(self, workflow_id: str, last: int) -> RunLog:
+        """Go on with the log of a run within this one, of those in `Entry.inner`.
+
+        Args:
+            workflow_id: the inner run's.
+            last: the offset of its newest event, as `Entry.inner` has it.
+        """
+        return self._stream._reopen(workflow_id, self.workflow_id, last)

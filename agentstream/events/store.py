@@ -8,17 +8,27 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from typing import Any, Callable, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Tuple
 
 from agentstream.errors import LogError
 from agentstream.events.checkpoints import CheckpointStore
-from agentstream.events.model import TERMINAL, Event
+from agentstream.events.model import TERMINAL, Event, EventType
 from agentstream.events.run_state import RunState, first_line
 
-__all__ = ["Bounds", "EventStore", "RunState", "StopCallback", "end_of", "first_line"]
+__all__ = [
+    "Bounds",
+    "EventStore",
+    "PublishOwn",
+    "RunState",
+    "StopCallback",
+    "end_of",
+    "first_line",
+]
 
 #: Called with a workflow id and a reason; True if that run is being stopped.
 StopCallback = Callable[[str, str], bool]
+#: Called with a workflow id, its parent's, the offset before the event, its type, its data.
+PublishOwn = Callable[[str, Optional[str], int, EventType, Mapping[str, Any]], None]
 
 
 class Bounds(NamedTuple):
@@ -127,6 +137,12 @@ class EventStore(ABC):
         It goes when the last of the run's events goes.
         """
 
+    # For stores that append events of their own, and are in one process's memory.
+
+    def publish_through(self, publish: PublishOwn) -> None:  # noqa: B027
+        """Append events of the store's own by `publish`, so that a stream's subscribers have
+        them; a bound method, which is not kept alive."""
+
     # For stores that several processes share.
 
     def claim(self, workflow_id: str, parent_workflow_id: Optional[str] = None) -> None:
@@ -149,7 +165,10 @@ class EventStore(ABC):
         return [], after
 
     def request_stop(self, workflow_id: str, reason: str) -> bool:
-        """Ask the process that runs a workflow to stop it; False if none does."""
+        """Ask the process that runs a workflow to stop it; False if none does.
+
+        A run that is suspended or interrupted nobody runs: it ends here, as cancelled.
+        """
         return False
 
     def watch_stops(self, callback: StopCallback) -> None:  # noqa: B027

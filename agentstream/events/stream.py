@@ -15,42 +15,27 @@ thread does when it is through (lock.py).
 
 from __future__ import annotations
 
-import collections.abc
 import functools
-import logging
 import time
-from collections import OrderedDict
-from typing import Any, Callable, Iterable, Mapping, Optional, Union
+from typing import Any, Iterable, Mapping, Optional, Tuple, Union
 
 from agentstream import checks, threads
 from agentstream.errors import LogError, OffsetGone
-from agentstream.events.entry import check_entry_type, check_id, check_size, check_type
-from agentstream.events.lock import StreamLock
-from agentstream.events.mailbox import UNKNOWN, Callback, Mailbox
+from agentstream.events.checkpoints import Entry
+from agentstream.events.entry import check_entry_type, check_id, check_type
+from agentstream.events.mailbox import Callback, Mailbox
 from agentstream.events.memory import MemoryStore
-from agentstream.events.model import (
-    TERMINAL,
-    Event,
-    EventType,
-    FrozenDict,
-    freeze_mapping,
-    make_event,
-)
+from agentstream.events.model import RELEASING, Event, EventType
+from agentstream.events.publishing import Publishing
 from agentstream.events.run_log import RunLog
 from agentstream.events.store import EventStore
-from agentstream.events.subscribers import Subscribers
 from agentstream.events.subscription import CLOSE_S, Subscription
 from agentstream.events.tail import StreamTail
-from agentstream.text import replace_surrogates
-from agentstream.threads.weak import WeakValues
 
 __all__ = ["EventStream", "RunLog", "Subscription"]
 
-logger = logging.getLogger("agentstream.events")
-_MOST_LOGS = 16  # that `append` keeps at hand
 
-
-class EventStream:
+class EventStream(Publishing):
     """A log of events with subscribers.
 
     Args:
@@ -63,14 +48,9 @@ class EventStream:
 
     def __init__(self, store: Optional[EventStore] = None, *, keep_inputs: bool = True) -> None:
         checks.instance("store", store, EventStore, optional=True)
-        self.keep_inputs: bool = checks.flag("keep_inputs", keep_inputs)
-        self.store = store or MemoryStore()
-        self._lock = StreamLock()
-        self._publishing = False  # whoever holds the lock is in the middle of an append
-        self._closed = False
-        self._subscribers = Subscribers()
-        self._logs: WeakValues[str, RunLog] = WeakValues()
-        self._recent: OrderedDict[str, RunLog] = OrderedDict()  # those of `append`, kept alive
+        super().__init__(
+            store or MemoryStore(), keep_inputs=checks.flag("keep_inputs", keep_inputs)
+        )
         self._tail: Optional[StreamTail] = None
         if self.store.shared:
             self._tail = StreamTail(
@@ -81,9 +61,7 @@ class EventStream:
                 leave=self._finish,
                 sweep=self._lock.catch_up,
             )
-        self._append = self.store.append
-        settles = type(self.store).settle is not EventStore.settle
-        self._settle: Optional[Callable[[Event], None]] = self.store.settle if settles else None
+        self.store.publish_through(self._publish_own)
         threads.after_fork(self)
         threads.after_fork(self.store)
         threads.at_exit(self)
@@ -105,19 +83,34 @@ class EventStream:
             ConfigError: an id is no text that can be kept: of 1 to 256 characters, in UTF-8.
             LogError: the store has events of that workflow already, or it has another owner.
         """
+        return self._open(workflow_id, parent_workflow_id)
+
+    def reopen_log(self, workflow_id: str) -> Tuple[RunLog, Entry]:
+        """Take a run that was left, suspended or interrupted, and go on with its log.
+
+        Returns the log, whose next event has the offset after `Entry.last`, and what its
+        store has kept of the run (`CheckpointStore.resume`).  `RunLog.reopen_child` goes
+        on with those of `Entry.inner`.
+
+        Raises:
+            ConfigError: the id is none.
+            Busy: a living process has the run.
+            LogError: there is no such run, it has ended or cannot be resumed, or the
+                store keeps no checkpoints.
+        """
         workflow_id = check_id("workflow_id", workflow_id)
-        if parent_workflow_id is not None:
-            parent_workflow_id = check_id("parent_workflow_id", parent_workflow_id)
-        self.store.claim(workflow_id, parent_workflow_id)
-        log = RunLog(self, workflow_id, parent_workflow_id)
-        with self._lock.after, self._lock.lock:
-            self._logs[workflow_id] = log
-        return log
+        if self._closed:
+            raise LogError("the event stream is closed")
+        if self.store.checkpoints is None:
+            raise LogError(f"{self.store!r} keeps no checkpoints: no run in it can be resumed")
+        entry = self.store.checkpoints.resume(workflow_id)
+        state = self.store.run(workflow_id)
+        parent = None if state is None else state.parent_workflow_id
+        return self._reopen(workflow_id, parent, entry.last), entry
 
     def note_input(self, workflow_id: str, text: str) -> None:
         """See `RunLog.note_input`."""
-        if self.keep_inputs:
-            self.store.note_input(workflow_id, replace_surrogates(text))
+        self._note_input(workflow_id, text)
 
     def append(
         self,
@@ -140,133 +133,12 @@ class EventStream:
         """
         kind = check_entry_type(type)
         event = self._log_of(workflow_id, parent_workflow_id).append(kind, data or {})
-        if event is None or (kind in TERMINAL and event.id is not None):
+        if event is None or (kind in RELEASING and event.id is not None):
             with self._lock.after, self._lock.lock:
                 self._recent.pop(str.__str__(workflow_id), None)
         if event is None:
             raise LogError(f"workflow {workflow_id!r} has ended: its log takes no more events")
         return event
-
-    def _log_of(self, workflow_id: str, parent_workflow_id: Optional[str]) -> RunLog:
-        """The log that `append` writes to; of one that is not at hand, the store knows the end."""
-        log = self._recent.get(workflow_id) if workflow_id.__class__ is str else None
-        if log is not None:
-            return log
-        workflow_id = check_id("workflow_id", workflow_id)
-        if parent_workflow_id is not None:
-            parent_workflow_id = check_id("parent_workflow_id", parent_workflow_id)
-        with self._lock.after, self._lock.lock:
-            log = self._logs.get(workflow_id)
-            if log is None:
-                log = self._logs[workflow_id] = RunLog(self, workflow_id, parent_workflow_id)
-                log.ended = log.unsure = log.has_many_writers = True
-            elif not log.has_many_writers:
-                trouble = "has ended" if log.ended else "has another owner"
-                raise LogError(f"workflow {workflow_id!r} {trouble}: choose another id")
-            self._recent[workflow_id] = log
-            while len(self._recent) > _MOST_LOGS:
-                self._recent.popitem(last=False)
-        try:
-            self._ask_how_far(log, fresh=True)
-        except BaseException:
-            with self._lock.after, self._lock.lock:
-                self._recent.pop(workflow_id, None)
-                self._logs.pop(workflow_id)
-            raise
-        return log
-
-    def _publish(self, log: RunLog, kind: EventType, data: Mapping[str, Any]) -> Optional[Event]:
-        frozen = data if data.__class__ is FrozenDict else _frozen(data)
-        workflow_id = log.workflow_id
-        lock = self._lock
-        event: Optional[Event] = None
-        try:
-            with lock.lock:
-                if self._publishing:
-                    return self._publish_later(log, kind, frozen)
-                try:
-                    # Before anything is looked at: from here on a signal handler leaves its
-                    # events for later.
-                    self._publishing = True
-                    if not log.ended:
-                        if self._closed:
-                            raise LogError("the event stream is closed")
-                        offset = log.offset + 1
-                        fields = (
-                            f"{workflow_id}:{offset}",
-                            offset,
-                            None,
-                            kind,
-                            workflow_id,
-                            log.parent_workflow_id,
-                            time.time(),
-                            frozen,
-                        )
-                        try:
-                            event = self._append(fields)
-                            log.offset = offset
-                            if kind in TERMINAL:
-                                log.ended = True
-                            subscribers = self._subscribers
-                            for mailbox in subscribers.everything:
-                                mailbox.offer(event)
-                            if subscribers.by_workflow:
-                                for mailbox in subscribers.by_workflow.get(workflow_id, ()):
-                                    mailbox.offer(event)
-                        except BaseException:
-                            log.ended = log.unsure = True
-                            raise
-                finally:
-                    self._publishing = False
-        except BaseException as error:
-            self._recover(log, refused=isinstance(error, LogError))
-            raise
-        if lock.later or lock.deferred:
-            lock.catch_up()
-        if event is None:
-            if log.unsure:
-                self._ask_how_far(log)
-                return self._publish(log, kind, frozen)
-            logger.debug("%s came after the end of %s", kind.value, workflow_id)
-        return event
-
-    def _publish_later(self, log: RunLog, kind: EventType, data: FrozenDict) -> Event:
-        """For a signal handler that came in the middle of its thread's own append."""
-        self._lock.defer(functools.partial(self._publish, log, kind, data))
-        return make_event(
-            (None, 0, None, kind, log.workflow_id, log.parent_workflow_id, time.time(), data)
-        )
-
-    def _recover(self, log: RunLog, *, refused: bool) -> None:
-        """An append was broken off, by the store or by Ctrl-C: what the store has counts."""
-        try:
-            if log.unsure:
-                self._ask_how_far(log)
-        except Exception:
-            logger.exception("it is not known how far the log of %s has come", log.workflow_id)
-            if refused:  # by a store that cannot even be asked: it has not kept it
-                with self._lock.after, self._lock.lock:
-                    log.ended = log.unsure = False
-        self._lock.catch_up()
-
-    def _ask_how_far(self, log: RunLog, *, fresh: bool = False) -> None:
-        """Ask the store how far a log has come that is `unsure`; it is claimed if it is new."""
-        last = self.store.bounds(log.workflow_id).last
-        ended = self.store.has_ended(log.workflow_id)
-        if not last and not ended:
-            try:
-                self.store.claim(log.workflow_id, log.parent_workflow_id)
-            except LogError:
-                if log.unsure:  # else another one has just begun it
-                    raise
-        with self._lock.after, self._lock.lock:
-            if not log.unsure:
-                return  # another thread was faster
-            log.offset = last
-            log.ended = ended
-            log.unsure = False
-            if last and not fresh:  # not all of them may have been offered it
-                self._subscribers.fall_behind(log.workflow_id, UNKNOWN, last, ended)
 
     # --- reading ----------------------------------------------------------------------------
 
@@ -424,22 +296,3 @@ class EventStream:
             mailbox.after_fork()
         if self._tail is not None:
             self._tail.after_fork()
-
-
-def _frozen(data: Any) -> FrozenDict:
-    """An event's data as JSON values, in bounds.
-
-    Raises:
-        LogError: it is no mapping, or cannot be written down.
-    """
-    if not isinstance(data, collections.abc.Mapping):
-        raise LogError(f"an event's data must be a mapping, not {type(data).__name__}")
-    try:
-        frozen = freeze_mapping(data)
-    except LogError:
-        raise
-    except Exception as error:  # of a method of somebody's class
-        trouble = type(error).__name__
-        raise LogError(f"an event's data cannot be written down: {trouble}") from error
-    check_size(frozen)
-    return frozen

@@ -86,6 +86,11 @@ class Subscribers:
         for mailbox in self.by_workflow.get(workflow_id, ()):
             mailbox.fall_behind(offset, ended)
 
+    def note_own(self, workflow_id: str, offset: int) -> None:
+        """Tell those of one workflow that a log of this stream's has come to `offset`."""
+        for mailbox in self.by_workflow.get(workflow_id, ()):
+            mailbox.note_own(offset)
+
     def each(self, act: Callable[[Mailbox], object]) -> None:
         """Do something with each."""
         for mailbox in self.all():

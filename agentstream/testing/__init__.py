@@ -22,6 +22,7 @@ from agentstream.testing.actions import (
     Reset,
     Stage,
 )
+from agentstream.testing.checkpoints import CheckpointConformance
 from agentstream.testing.client import ScriptedClient
 from agentstream.testing.link import ScriptEnded
 from agentstream.testing.pieces import (
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Action",
     "Callback",
+    "CheckpointConformance",
     "Cut",
     "Drip",
     "Gate",

@@ -250,7 +250,7 @@ def test_r11_close_delivers_what_was_still_in_the_store_and_nothing_after(
 ) -> None:
     if clock == "set back":
         fake = Clock()
-        monkeypatch.setattr("agentstream.events.stream.time", fake)
+        monkeypatch.setattr("agentstream.events.publishing.time", fake)
         monkeypatch.setattr("agentstream.events.mailbox.time", fake)
     with Gate() as gate:
         subscription = stream.subscribe(gate, workflow_id=workflow_id, max_queue=2)
@@ -268,7 +268,7 @@ def test_r11_close_delivers_what_was_still_in_the_store_and_nothing_after(
 def test_r11_offsets_and_catching_up_do_not_look_at_the_clock(
     stream: EventStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentstream.events.stream.time", Clock())
+    monkeypatch.setattr("agentstream.events.publishing.time", Clock())
     events = stream.subscribe(workflow_id="w", max_queue=3)
     publish(stream, "w", 30, end=True)
     assert shown(Task(lambda: list(events)).result()) == list(range(1, 32))
