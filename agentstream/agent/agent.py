@@ -231,7 +231,8 @@ class Agent:
         """This agent as a tool of another: it takes a text, `input`, and answers with its own.
 
         In a run that has events it is a run of its own, whose events name the
-        calling run (`parent_workflow_id`).  It ends when that one is stopped.
+        calling run (`parent_workflow_id`).  It ends when that one is stopped.  Its
+        `on_unknown` is "rerun": what its own tools do twice, theirs says.
 
         Args:
             description: what it is good for, for the other's model.
@@ -248,4 +249,4 @@ class Agent:
             return context.run(self, input)
 
         named = re.sub(r"[^a-zA-Z0-9_-]", "_", self.name)[:64] if name is None else name
-        return Tool(named, description, _PARAMETERS, ask, timeout=timeout)
+        return Tool(named, description, _PARAMETERS, ask, timeout=timeout, on_unknown="rerun")

@@ -61,7 +61,8 @@ class Definition:
 class ServerTool(Tool):
     """A tool of an MCP server, made by `Server.tools`.
 
-    It runs alone unless the server says that it only reads.
+    It runs alone unless the server says that it only reads.  Its `on_unknown` is "rerun"
+    if the server says that a call may be made twice, else "suspend".
 
     Attributes:
         remote_name: its name at the server; `name` is what the model calls it.
@@ -83,6 +84,7 @@ class ServerTool(Tool):
             definition.schema,
             self._with_keywords,
             alone=not definition.read_only,
+            on_unknown="rerun" if definition.repeatable else "suspend",
         )
         self.remote_name = definition.name
         self.server = server

@@ -30,6 +30,7 @@ __all__ = ["Tool", "as_tool", "tool"]
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _MOST_PROBLEMS = 5
+_ON_UNKNOWN = ("rerun", "suspend", "fail")
 
 
 class Tool:
@@ -50,8 +51,12 @@ class Tool:
             state, say).
         alone: nothing runs beside it: calls of one answer that come before it end
             first, those after it wait.  For what writes.
+        on_unknown: what a resumed run does with a call that was begun when its process
+            died, so that nobody knows whether it was made: "rerun" makes it again, which
+            is for what only reads, or may be done twice; "suspend" asks a person; "fail"
+            fails the run.  None, for nothing said, is "suspend".
 
-    Raises ConfigError for a name, schema, function or timeout that cannot work.
+    Raises ConfigError for a name, schema, function or setting that cannot work.
     A Tool is callable like its function, and safe to use from any thread.
     """
 
@@ -68,6 +73,7 @@ class Tool:
         strict: bool = False,
         repeatable: bool = False,
         alone: bool = False,
+        on_unknown: Optional[str] = None,
     ) -> None:
         _check_name(name)
         signature.check_function(function, name)
@@ -81,6 +87,7 @@ class Tool:
         self.strict = bool(strict)
         self.repeatable = bool(repeatable)
         self.alone = bool(alone)
+        self.on_unknown = _checked_on_unknown(name, on_unknown)
         self._shapes: Dict[str, Shape] = {}
         self._defaults: Dict[str, Callable[[], Any]] = {}
         self._injected = signature.injected(function)
@@ -213,6 +220,7 @@ def tool(
     strict: bool = ...,
     repeatable: bool = ...,
     alone: bool = ...,
+    on_unknown: Optional[str] = ...,
 ) -> Tool: ...
 
 
@@ -226,6 +234,7 @@ def tool(
     strict: bool = ...,
     repeatable: bool = ...,
     alone: bool = ...,
+    on_unknown: Optional[str] = ...,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 
 
@@ -238,6 +247,7 @@ def tool(
     strict: bool = False,
     repeatable: bool = False,
     alone: bool = False,
+    on_unknown: Optional[str] = None,
 ) -> Union[Tool, Callable[[Callable[..., Any]], Tool]]:
     """Make a Tool of a function with annotations: `@tool`, or `@tool(timeout=5)`.
 
@@ -253,22 +263,21 @@ def tool(
         description: for the model; the docstring's if None.
         timeout: seconds a call may take; None for the agent's setting.
         strict: ask the server to keep to the schema (OpenAI's strict mode).
-        repeatable, alone: as `Tool` has them.
+        repeatable, alone, on_unknown: as `Tool` has them.
 
     Raises ConfigError, naming the tool and the parameter, for what has no schema.
     Under `python -OO`, where there are no docstrings, a tool without `description`
     is a RuntimeWarning.
     """
+    settings: Dict[str, Any] = {
+        "timeout": timeout,
+        "strict": strict,
+        "repeatable": repeatable,
+        "alone": alone,
+        "on_unknown": on_unknown,
+    }
     if function is None:
-        return functools.partial(
-            tool,
-            name=name,
-            description=description,
-            timeout=timeout,
-            strict=strict,
-            repeatable=repeatable,
-            alone=alone,
-        )
+        return functools.partial(tool, name=name, description=description, **settings)
     if isinstance(function, Tool):
         raise ConfigError(f"{function.name!r} is a tool already")
     named = _name_of(function) if name is None else name
@@ -276,16 +285,7 @@ def tool(
     signature.check_function(function, named)
     read = signature.read(function, named)
     said = _summary(function, named) if description is None else description
-    made = Tool(
-        named,
-        said,
-        read.schema,
-        function,
-        timeout=timeout,
-        strict=strict,
-        repeatable=repeatable,
-        alone=alone,
-    )
+    made = Tool(named, said, read.schema, function, **settings)
     made._shapes, made._defaults = read.shapes, read.defaults
     return made
 
@@ -330,6 +330,13 @@ def _checked_text(name: str, description: Any) -> str:
 def _checked_timeout(name: str, timeout: Any) -> Optional[float]:
     checked = checks.seconds("timeout", timeout, optional=True, of=f"tool {name!r}")
     return None if checked is None else float(checked)
+
+
+def _checked_on_unknown(name: str, word: Optional[str]) -> str:
+    if word is None:
+        return "suspend"
+    chosen: str = checks.one_of("on_unknown", word, _ON_UNKNOWN, of=f"tool {name!r}")
+    return chosen
 
 
 def _checked_schema(name: str, parameters: Any) -> Dict[str, Any]:

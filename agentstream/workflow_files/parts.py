@@ -224,7 +224,13 @@ def read_headers(table: Table, settings: Dict[str, Any]) -> Dict[str, str]:
 
 # --- tools ----------------------------------------------------------------------------------
 
-_TOOL = {"description": TEXT, "timeout": TIME, "repeatable": FLAG, "alone": FLAG}
+_TOOL = {
+    "description": TEXT,
+    "timeout": TIME,
+    "repeatable": FLAG,
+    "alone": FLAG,
+    "on_unknown": TEXT,
+}
 
 
 def read_tool(table: Table, name: str) -> Optional[ToolSpec]:

@@ -23,6 +23,7 @@ def test_an_agent_is_a_tool_of_another_and_its_events_name_their_parent():
         client=ScriptedClient([call("number_cruncher", input="1 + 2?")], "Three!"),
         tools=[inner.as_tool("Adds numbers.")],
     )
+    assert outer.tools["number_cruncher"].on_unknown == "rerun"
     with Runtime() as runtime:
         run = runtime.run(outer, "What is 1 + 2?")
         events = list(runtime.event_stream.store.read(limit=1000))

@@ -95,6 +95,8 @@ def test_hints_say_what_may_be_made_twice_and_what_runs_alone() -> None:
     assert (setting.idempotent, setting.destructive, setting.alone) == (True, False, True)
     assert hinted(readOnlyHint="yes").alone
     assert listed(entry("t", annotations=[1]))[0].alone
+    words = [one.on_unknown for one in (silent, reading, setting, hinted(readOnlyHint="yes"))]
+    assert words == ["suspend", "rerun", "rerun", "suspend"]
 
 
 def test_a_description_from_wherever_there_is_one() -> None:

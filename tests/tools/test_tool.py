@@ -195,6 +195,22 @@ def test_the_decorators_arguments_win():
     assert tool(one.function, description="").description == ""
 
 
+def test_on_unknown_says_what_becomes_of_a_call_that_nobody_knows_about():
+    def one(x: int) -> int:
+        """One."""
+        return x
+
+    assert tool(one).on_unknown == Tool("t", "", {}, lambda: None).on_unknown == "suspend"
+    for word in ("rerun", "suspend", "fail"):
+        assert tool(one, on_unknown=word).on_unknown == word
+        assert tool(on_unknown=word)(one).on_unknown == word
+        assert Tool("t", "", {}, lambda: None, on_unknown=word).on_unknown == word
+    for word in ("again", "", "Rerun", True, 3, ["rerun"]):
+        with pytest.raises(ConfigError, match="tool 'one': on_unknown must be one of rerun, ") as e:
+            tool(one, on_unknown=word)
+        assert e.value.setting == "on_unknown"
+
+
 def test_a_functions_own_attributes_do_not_become_the_tools():
     def one(x: int) -> int:
         return x

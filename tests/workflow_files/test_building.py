@@ -125,6 +125,7 @@ def test_tools_are_called_by_the_files_name_for_them(
         [tools.made]
         import = "mytools:ready"
         timeout = 3
+        on_unknown = "rerun"
         [[steps]]
         agent = "a"
     """)
@@ -135,6 +136,7 @@ def test_tools_are_called_by_the_files_name_for_them(
     import mytools  # type: ignore[import-not-found]
 
     assert (tools["made"].timeout, mytools.ready.name) == (3, "other_name")
+    assert (tools["made"].on_unknown, mytools.ready.on_unknown) == ("rerun", "suspend")
     sent = server.requests[0].json["tools"]
     assert [tool["function"]["name"] for tool in sent] == ["weather", "made"]
     assert sent[0]["function"]["description"] == "The weather."

@@ -27,6 +27,9 @@ BAD = {
     "[tools.t]\nimport = 'm:f'\ntimeout = -1": [
         "[tools.t] timeout: must be a positive number of seconds"
     ],
+    "[tools.t]\nimport = 'm:f'\non_unknown = 'again'": [
+        "[tools.t] on_unknown: must be one of rerun, suspend, fail, not 'again'"
+    ],
     "[tools.'a b']\nimport = 'm:f'": ['[tools."a b"]: a name has 1 to 64 letters'],
     "[agents.c]\ntemprature = 1": ["[agents.c] temprature: unknown key; did you mean 'temperatur"],
     "[agents.c]\ntemperature = '1'": ["[agents.c] temperature: must be a number, not a text"],
