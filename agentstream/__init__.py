@@ -110,6 +110,7 @@ if TYPE_CHECKING:
         Parallel as Parallel,
         Repeat as Repeat,
     )
+    from agentstream.workflow.waiting import Wait as Wait
 
 #: Where each public name lives: what type checkers read above, for those who run it.
 _HOMES = {
@@ -174,6 +175,7 @@ _HOMES = {
     "agentstream.workflow": ("Step", "Workflow"),
     "agentstream.workflow.context": ("Context",),  # RunContext, by its older name
     "agentstream.workflow.shapes": ("Branch", "Map", "Parallel", "Repeat"),
+    "agentstream.workflow.waiting": ("Wait",),
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -163,7 +163,7 @@ class StepResult(NamedTuple):
 
     Attributes:
         name, kind: the step's name, and "Agent", "Function", "Parallel",
-            "Map", "Branch", "Repeat", "Sequence" or "Workflow".
+            "Map", "Branch", "Repeat", "Wait", "Sequence" or "Workflow".
         duration_ms: `duration_s` in milliseconds; until 0.3.
         output: an agent's text; what a function returned; the results by name
             of a `Parallel`, in a list of a `Map`.  Of a step that did not complete: the

@@ -112,7 +112,7 @@ class Workflow:
     Args:
         name: what the run's events call it.
         steps: agents, functions, workflows, the shapes `Parallel`, `Map`, `Branch`
-            and `Repeat`, `Step`s, and lists of them; at least one.
+            and `Repeat`, `Wait`s, `Step`s, and lists of them; at least one.
 
     Attributes:
         steps: a tuple of `Step`s.

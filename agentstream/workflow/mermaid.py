@@ -47,8 +47,8 @@ def draw(steps: Tuple[Any, ...]) -> str:
 
     Agents have round corners, functions square ones; a `Parallel` opens into its
     branches and closes again, a `Map` is a frame around the steps of an item, a
-    `Branch` is a rhombus, a `Repeat` a frame with an arrow back, a workflow within it
-    a frame, and so is a list with a name, a timeout or retries.
+    `Branch` is a rhombus, a `Repeat` a frame with an arrow back, a `Wait` a hexagon, a
+    workflow within it a frame, and so is a list with a name, a timeout or retries.
     """
     drawing = _Drawing()
     drawing.line('start(["input"])')
@@ -150,6 +150,13 @@ class _Drawing:
         self.arrow(last, first, "again")
         self._close()
         return last
+
+    def _wait(self, step: Step, above: str, label: str) -> str:
+        wait_s: Optional[float] = getattr(step, "wait_s", None)
+        most = "" if wait_s is None else f" ({wait_s:g} s)"
+        node = self._node(f"wait for {step.name}{most}", "{{", "}}")
+        self.arrow(above, node, label)
+        return node
 
     def _workflow(self, step: Step, above: str, label: str) -> str:
         self._open(_caption(step))

@@ -19,6 +19,7 @@ from agentstream.workflow.branches import Outcome, linked
 from agentstream.workflow.definition import Step
 from agentstream.workflow.scope import Scope
 from agentstream.workflow.shapes import Branch, Map, Parallel, Repeat
+from agentstream.workflow.waiting import Wait
 
 __all__ = ["perform"]
 
@@ -120,6 +121,10 @@ def _repeat(scope: Scope, step: Repeat, input: Any) -> Any:
     return input
 
 
+def _wait(scope: Scope, step: Wait, input: Any) -> Any:
+    return scope.wait(step, input)  # type: ignore[attr-defined,unused-ignore]
+
+
 _BY_KIND: Dict[str, Callable[[Scope, Any, Any], Any]] = {
     "Agent": _agent,
     "Function": _function,
@@ -129,4 +134,5 @@ _BY_KIND: Dict[str, Callable[[Scope, Any, Any], Any]] = {
     "Map": _map,
     "Branch": _branch,
     "Repeat": _repeat,
+    "Wait": _wait,
 }

@@ -34,6 +34,7 @@ from agentstream.providers import EMBEDDED, PROVIDERS, start_server
 from agentstream.tools import Tool, tool
 from agentstream.workflow.definition import Step, Workflow, takes_two
 from agentstream.workflow.shapes import Branch, Map, Parallel, Repeat
+from agentstream.workflow.waiting import Wait
 from agentstream.workflow_files.conditions import Condition
 from agentstream.workflow_files.importing import Importer
 from agentstream.workflow_files.output import find_output
@@ -108,6 +109,9 @@ def assemble(spec: StepSpec, parts: Parts) -> Step:
         return Step(parts.function(spec.what), **settings)
     if spec.kind == "workflow":
         return Step(parts.workflow(spec.what), **settings)
+    if spec.kind == "wait":
+        given = {key: settings[key] for key in ("timeout", "otherwise") if key in settings}
+        return Wait(spec.what, **given)
     if spec.kind == "parallel":
         return Parallel(inner, **settings)
     if spec.kind == "map":

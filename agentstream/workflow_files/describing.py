@@ -152,6 +152,8 @@ def _what(step: StepSpec) -> str:
         return "" if step.name == step.what else f", agent {step.what}"
     if step.kind == "function":
         return f", function {step.what}"
+    if step.kind == "wait":
+        return ", waits for a value from outside"
     if step.kind == "workflow":
         return f", the workflow of {step.what.label}"
     if step.kind == "parallel":
@@ -170,7 +172,7 @@ def _what(step: StepSpec) -> str:
 
 def _settings(settings: Dict[str, Any]) -> str:
     said: List[str] = []
-    if "timeout" in settings:
+    if settings.get("timeout") is not None:
         said.append(f"timeout {settings['timeout']:g} s")
     if settings.get("retries"):
         said.append(f"retries {settings['retries']}")
@@ -178,6 +180,8 @@ def _settings(settings: Dict[str, Any]) -> str:
         said.append("all come to their end")
     if settings.get("fail_at_limit"):
         said.append("else it fails")
+    if "otherwise" in settings:
+        said.append(f"otherwise {_quoted(settings['otherwise'])}")
     if "on_cut" in settings:
         said.append(f"on_cut {settings['on_cut']}")
     if "prompt" in settings:

@@ -27,7 +27,7 @@ from agentstream.workflow_files.spec import StepSpec
 
 __all__ = ["STEP_KINDS", "StepReader", "stand_in"]
 
-STEP_KINDS = ("agent", "function", "parallel", "map", "branch", "repeat", "workflow")
+STEP_KINDS = ("agent", "function", "parallel", "map", "branch", "repeat", "wait", "workflow")
 
 _DEEPEST = 40
 _COMMON = {"timeout": TIME.or_false(), "retries": WHOLE}
@@ -36,6 +36,7 @@ _ONLY_FOR = {
     "on_cut": ("agent",),
     "fail_fast": ("parallel", "map"),
     "fail_at_limit": ("repeat",),
+    "otherwise": ("wait",),
 }
 
 #: The names of a step's input: none of a text, and None where that is not known.
@@ -302,6 +303,21 @@ class StepReader:
         inner.done()
         steps = (("step", step),) if step is not None else ()
         return StepSpec("repeat", "repeat", settings, steps=steps, condition=condition), after
+
+    def _wait(self, table: Table, _: Names, __: int) -> Tuple[Optional[StepSpec], Names]:
+        name = table.get("wait", TEXT)
+        if name == "":
+            table.refuse("wait", "must not be empty: it names the value")
+        for key in ("name", "retries"):
+            if key in table.values:
+                text = 'is not for a wait, which has the name of its value: wait = "approval"'
+                table.refuse(key, text if key == "name" else "is not for a wait")
+        settings: Dict[str, Any] = {}
+        if "otherwise" in table.values:
+            settings["otherwise"] = table.raw("otherwise")
+            if table.values.get("timeout", False) is False:
+                table.refuse("otherwise", "is the output after a timeout, and needs one")
+        return (None if name is None else StepSpec("wait", name, settings, name)), None
 
     def _inner(
         self, table: Table, key: str, names: Names, depth: int
