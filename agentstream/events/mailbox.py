@@ -290,6 +290,7 @@ class Mailbox:
 
     def _fetch(self) -> None:
         """Read one page of the store; at its end turn live, and read on to the goal."""
+        missed = self.missed
         more = self._read_page()
         if self._goal is None:
             if more:
@@ -301,6 +302,9 @@ class Mailbox:
             self._seen.clear()
             if self.cursor < self._goal:
                 return
+        elif self._goal == UNKNOWN and missed < self.missed:
+            self._read_again()
+            return
         elif more and self.cursor < self._goal:
             return
         elif self.cursor < self._goal != UNKNOWN:
@@ -308,6 +312,20 @@ class Mailbox:
         self._reading = False
         if self._end_offered:
             self.finish()
+
+    def _read_again(self) -> None:
+        """Be behind once more, and leave to the store what is queued.
+
+        The queue may hold events whose places nobody knows, and which the store has let
+        go: delivered now, they would come behind later ones, and were told as missed.
+        """
+        queued = self._queue
+        with self._lock.after, self._lock.lock:
+            self._behind, self._newest = True, UNKNOWN
+            for _ in range(queued.qsize()):
+                if queued.get_nowait() is _CLOSE:
+                    queued.put(_CLOSE)
+        self._goal = None
 
     def _read_page(self) -> bool:
         """Put the next events on the page; False if there are none beyond them."""

@@ -268,3 +268,47 @@ def test_subscribers_know_who_is_left() -> None:
         subscribers.remove(box)  # type: ignore[arg-type]
     assert subscribers.by_workflow == {}
     assert len(subscribers) == 1
+
+
+class Busy(SqliteStore):
+    """Runs `hook` once, before the read that its attribute `at` counts down to."""
+
+    at = 0
+    hook: Any = None
+
+    def read(self, **arguments: Any) -> List[Event]:
+        self.at -= 1
+        if self.at == 0:
+            self.hook()
+        return super().read(**arguments)
+
+
+def test_i4_what_retention_takes_from_under_a_queue_is_told_and_not_delivered_late(
+    tmp_path: pathlib.Path,
+) -> None:
+    """Events without a position yet, one of them in a queue as the store lets go of it."""
+    with Busy(tmp_path / "runs.db", max_events=20) as store, EventStream(store) as stream:
+        events = stream.subscribe(max_queue=1)
+        run, other = stream.open_log("run"), stream.open_log("other")
+
+        def more() -> None:
+            other.append(CHUNK, {})  # goes into the queue
+            for _ in range(200):
+                run.append(CHUNK, {})
+            wait_until(lambda: (store.flush(), store.bounds().first > 10)[1])
+
+        for _ in range(5):
+            run.append(CHUNK, {})  # all but one are read back
+        store.hook, store.at = more, 2  # as it turns live again
+        had = [next(events)]
+        while had[-1].offset != 205:
+            had.append(next(events))
+        other.append(CHUNK, {})
+        had.append(next(events))
+    assert places(had)[:5] == [("run", offset) for offset in range(1, 6)]
+    gap, *rest = had[5:]
+    assert gap.type is EventType.EVENTS_MISSED
+    assert events.missed == gap.data["last"] - 5
+    last = 205 - len(rest[:-1])
+    assert places(rest) == [*(("run", offset) for offset in range(last + 1, 206)), ("other", 2)]
+    assert events.missed == last - 5 + 1  # and the one of the other run

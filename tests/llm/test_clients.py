@@ -19,7 +19,7 @@ from agentstream.results import ToolCall, Usage
 from agentstream.testing import Gate, Pause, ScriptedServer, text_chunks
 from agentstream.testing.pieces import chat_chunk
 from tests.kit.client_support import ANSWER, ASIDE, body_of, no_environment  # noqa: F401
-from tests.kit.support import KEY, ask, client_of
+from tests.kit.support import KEY, Task, ask, client_of, wait_until
 
 # --- what is sent ---
 
@@ -229,16 +229,13 @@ def test_two_threads_on_one_stream(server):
     server.reply(*ANSWER[:2], gate, *ANSWER[2:])
     with client_of(server) as client, client.chat_stream("hi") as stream:
         assert next(stream) == "Hello"
-        texts = []
-        reader = threading.Thread(target=lambda: texts.extend(stream))
-        reader.start()
+        reader = Task(lambda: list(stream))
+        wait_until(lambda: stream._items.gi_running)
         assert gate.wait_reached()
         with pytest.raises(RuntimeError, match="another thread"):
-            while True:  # until the reader is inside
-                assert next(stream)
+            next(stream)
         gate.open()
-        reader.join(5)
-        assert texts == [", ", "world"]
+        assert reader.result() == [", ", "world"]
 
 
 def test_nothing_is_sent_before_the_first_text_is_asked_for(server):
