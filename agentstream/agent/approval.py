@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Mapping, Optional
 
+from agentstream import checks
 from agentstream.llm.frozen import Frozen
 
 __all__ = ["Approval", "as_approval"]
@@ -16,20 +17,27 @@ __all__ = ["Approval", "as_approval"]
 class Approval(Frozen):
     """The answer of `Agent(approve=...)` to a tool call.
 
-    Make one with `yes`, `no` or `change`.  Its repr tells no arguments.
+    Make one with `yes`, `no`, `change` or `later`.  Its repr tells no arguments.
 
     Attributes:
         allowed: the call may be made.
         reason: why not, for the model; "" for no reason.
         arguments: what to call the tool with instead of what the model sent, by
             name, as JSON values; None for the model's own.
+        is_later: somebody will answer later, and the run is suspended until then.
+        expires: of such an answer the seconds after which the call counts as refused;
+            None for never.
     """
 
     allowed: bool
     reason: str = ""
     arguments: Optional[Mapping[str, Any]] = None
+    is_later: bool = False
+    expires: Optional[float] = None
 
     def __repr__(self) -> str:
+        if self.is_later:
+            return "<Approval later>"
         answer = "no" if not self.allowed else "yes" if self.arguments is None else "change"
         return f"<Approval {answer}>"
 
@@ -47,6 +55,19 @@ class Approval(Frozen):
     def change(cls, arguments: Mapping[str, Any]) -> Approval:
         """Make it with these arguments, which are checked like the model's."""
         return cls(True, "", dict(arguments))
+
+    @classmethod
+    def later(cls, expires: Optional[float] = None) -> Approval:
+        """Suspend the run until somebody answers, with `Runtime.approve`; no thread waits.
+
+        Args:
+            expires: seconds after which the call counts as refused; None for never.
+
+        Raises:
+            ConfigError: `expires` is no positive number.
+        """
+        seconds: Optional[float] = checks.seconds("expires", expires, optional=True)
+        return cls(False, is_later=True, expires=seconds)
 
 
 def as_approval(answer: object) -> Approval:

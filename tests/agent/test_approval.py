@@ -16,15 +16,29 @@ from agentstream import (
     Approval,
     Cancelled,
     CancelToken,
+    ConfigError,
     EventType,
     ToolCall,
     ToolLimits,
     tool,
 )
+from agentstream.agent.approval import as_approval
 from agentstream.agent.tool_calls import lost_threads
 from agentstream.testing import ScriptedClient
 from tests.kit.support import Task, wait_until
 from tests.kit.tool_loop import BOUND, Watched, call, counting
+
+
+def test_an_answer_that_comes_later_allows_nothing_yet():
+    plain, timed = Approval.later(), Approval.later(expires=60)
+    assert (plain.allowed, plain.is_later, plain.expires, timed.expires) == (False, True, None, 60)
+    assert repr(plain) == repr(timed) == "<Approval later>"
+    assert as_approval(timed) is timed
+    for other in (Approval.yes(), Approval.no("x"), Approval.change({}), as_approval(True)):
+        assert (other.is_later, other.expires) == (False, None)
+    for wrong in (0, -1, "60", float("nan"), True):
+        with pytest.raises(ConfigError, match="expires must be"):
+            Approval.later(wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
