@@ -187,7 +187,11 @@ class HttpConnection:
     def _try_modern(self, asked: Asked, cancel: CancelToken) -> Dict[str, Any]:
         number = next(self._ids)
         body = encode(asked.method, with_meta(asked.params, self._version), number)
-        headers = {**standard_headers(asked.method, asked.params, self._version), **asked.headers}
+        headers = {
+            **standard_headers(asked.method, asked.params, self._version),
+            **asked.headers,
+            **asked.key_header(),
+        }
         with self._poster.exchange(
             body, headers, cancel, timeout=asked.timeout, resend=asked.repeatable
         ) as answer:
@@ -275,7 +279,7 @@ class HttpConnection:
     def _ask_in(self, session: Session, asked: Asked, cancel: CancelToken) -> Dict[str, Any]:
         number = next(self._ids)
         body = encode(asked.method, asked.params, number)
-        headers = session.headers()
+        headers = {**session.headers(), **asked.key_header()}
         try:
             with self._poster.exchange(
                 body, headers, cancel, timeout=asked.timeout, resend=asked.repeatable

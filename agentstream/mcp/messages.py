@@ -76,8 +76,10 @@ class Asked(NamedTuple):
 
     Attributes:
         repeatable: asked twice it does no harm.
-        headers: HTTP headers beyond those of every request.
+        headers: HTTP headers beyond those of every request, for a server that mirrors.
         timeout: seconds until its answer; None for the connection's own.
+        idempotency_key: what tells the same call, made again, from another; over HTTP
+            it is a header.  "" for none.
     """
 
     method: str
@@ -85,6 +87,11 @@ class Asked(NamedTuple):
     repeatable: bool = True
     headers: Mapping[str, str] = {}
     timeout: Optional[float] = None
+    idempotency_key: str = ""
+
+    def key_header(self) -> Dict[str, str]:
+        """The header Idempotency-Key, if there is a key."""
+        return {"Idempotency-Key": self.idempotency_key} if self.idempotency_key else {}
 
 
 # --- what is sent ---------------------------------------------------------------------------

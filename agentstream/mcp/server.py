@@ -29,7 +29,7 @@ from agentstream.cancel import CancelToken
 from agentstream.errors import ConfigError
 from agentstream.llm.clients import InsecureWarning
 from agentstream.llm.settings import Limits, Timeouts
-from agentstream.llm.transport import Cert, Verify, display_url
+from agentstream.llm.transport import Cert, Verify, check_header, display_url
 from agentstream.mcp.asking import Asker, Connection
 from agentstream.mcp.headers import InvalidAnnotation, argument_headers
 from agentstream.mcp.http import HttpConnection
@@ -232,6 +232,7 @@ class Server:
         *,
         cancel: Optional[CancelToken] = None,
         timeout: Optional[float] = None,
+        idempotency_key: str = "",
     ) -> CallResult:
         """Call a tool by the server's name for it.
 
@@ -242,30 +243,34 @@ class Server:
             arguments: by name; None for none.
             cancel: ends the call, here and at the server.
             timeout: seconds; None for `Timeouts.total`.
+            idempotency_key: the same for each attempt at one call; over HTTP it goes out
+                as the header Idempotency-Key.  "" for none.
 
         Raises:
             MCPError: the server answered with an error; it has no such tool, say.
             Cancelled: `cancel` was cancelled.
             DeadlineExceeded: there was no answer in time.
             ConnectError, StatusError, StreamError: there was none at all.
-            ConfigError: the arguments are no JSON.
+            ConfigError: the arguments are no JSON, or the key is no header's value.
         """
         checks.text("name", name)
         checks.seconds("timeout", timeout, optional=True)
         given = checks.fields("arguments", arguments)
+        if idempotency_key != "":
+            idempotency_key = check_header(idempotency_key, "idempotency_key")
         token = CancelToken() if cancel is None else cancel
         try:
-            return self._call_once(name, given, token, timeout)
+            return self._call_once(name, given, token, timeout, idempotency_key)
         except MCPError as error:
             if error.code != HEADER_MISMATCH or not self._connection.mirrors:
                 raise
         self._listed(renew=True)  # the tool's schema has changed
-        return self._call_once(name, given, token, timeout)
+        return self._call_once(name, given, token, timeout, idempotency_key)
 
     def _call(
-        self, name: str, arguments: Mapping[str, Any], cancel: Optional[CancelToken]
+        self, name: str, arguments: Mapping[str, Any], cancel: Optional[CancelToken], key: str
     ) -> CallResult:
-        return self.call(name, arguments, cancel=cancel)
+        return self.call(name, arguments, cancel=cancel, idempotency_key=key)
 
     def _call_once(
         self,
@@ -273,6 +278,7 @@ class Server:
         arguments: Dict[str, Any],
         cancel: CancelToken,
         timeout: Optional[float],
+        idempotency_key: str,
     ) -> CallResult:
         known = self._definitions.get(name)
         headers = argument_headers(known.mirrored, arguments) if known else {}
@@ -282,6 +288,7 @@ class Server:
             repeatable=known is not None and known.repeatable,
             headers=headers,
             timeout=timeout,
+            idempotency_key=idempotency_key,
         )
         return CallResult(self._asker.request(asked, cancel))
 

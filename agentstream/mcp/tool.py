@@ -14,8 +14,9 @@ from agentstream.tools import RunContext, Tool
 
 __all__ = ["Definition", "ServerTool", "tool_name"]
 
-#: Calls a tool of a server: (its name there, the arguments, a token that ends the call).
-Caller = Callable[[str, Mapping[str, Any], Optional[CancelToken]], CallResult]
+#: Calls a tool of a server: (its name there, the arguments, a token that ends the call, its
+#: idempotency key or "").
+Caller = Callable[[str, Mapping[str, Any], Optional[CancelToken], str], CallResult]
 
 _FOREIGN = re.compile(r"[^a-zA-Z0-9_-]")
 _LONGEST = 64
@@ -102,10 +103,15 @@ class ServerTool(Tool):
         cancel: Optional[CancelToken] = None,
         context: Optional[object] = None,
     ) -> str:
-        """Call the tool at the server; returns its result's text.  See `Tool.call`."""
-        if cancel is None and isinstance(context, RunContext):
-            cancel = context.cancel
-        result = self._call(self.remote_name, arguments, cancel)
+        """Call the tool at the server; returns its result's text.  See `Tool.call`.
+
+        Over HTTP the header Idempotency-Key has the context's `idempotency_key`.
+        """
+        key = ""
+        if isinstance(context, RunContext):
+            key = context.idempotency_key
+            cancel = context.cancel if cancel is None else cancel
+        result = self._call(self.remote_name, arguments, cancel, key)
         if result.is_error:
             raise ToolError(result.text or "the tool failed, and does not say why", tool=self.name)
         return result.text

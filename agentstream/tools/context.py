@@ -36,6 +36,9 @@ class RunContext(MutableMapping[str, Any]):
         agent: the name of the agent whose model asked; "" for a workflow's function.
         step: the workflow's step, as the events write it; "" outside a workflow.
         tool_call_id: the call's id, as the model's server gave it; "" if no tool is called.
+        idempotency_key: the same for each attempt at one call, also where a resumed run
+            makes it again; no other call has it.  For services that do a thing once for
+            each key.  "" if no tool is called, or outside a run that has events.
         cancel: ends when the run is stopped or the step or call is out of time.  Hand
             it to what the function calls.
         lock: a re-entrant lock for what takes more than one look at the values:
@@ -47,6 +50,7 @@ class RunContext(MutableMapping[str, Any]):
         "_within",
         "agent",
         "cancel",
+        "idempotency_key",
         "lock",
         "step",
         "tool_call_id",
@@ -57,6 +61,7 @@ class RunContext(MutableMapping[str, Any]):
     agent: str
     step: str
     tool_call_id: str
+    idempotency_key: str
     cancel: CancelToken
     lock: threading.RLock
     _values: Dict[str, Any]
@@ -73,12 +78,14 @@ class RunContext(MutableMapping[str, Any]):
         values: Optional[Dict[str, Any]] = None,
         lock: Optional[threading.RLock] = None,
         within: Optional[RunWithin] = None,
+        idempotency_key: str = "",
     ) -> None:
         put = super().__setattr__
         put("workflow_id", workflow_id)
         put("agent", agent)
         put("step", step)
         put("tool_call_id", tool_call_id)
+        put("idempotency_key", idempotency_key)
         put("cancel", CancelToken() if cancel is None else cancel)
         put("lock", threading.RLock() if lock is None else lock)
         put("_values", {} if values is None else values)
@@ -105,6 +112,7 @@ class RunContext(MutableMapping[str, Any]):
         agent: Optional[str] = None,
         tool_call_id: Optional[str] = None,
         cancel: Optional[CancelToken] = None,
+        idempotency_key: Optional[str] = None,
     ) -> RunContext:
         """The same run and values as another call sees them; None keeps what is here."""
         return RunContext(
@@ -116,6 +124,7 @@ class RunContext(MutableMapping[str, Any]):
             values=self._values,
             lock=self.lock,
             within=self._within,
+            idempotency_key=self.idempotency_key if idempotency_key is None else idempotency_key,
         )
 
     def __getitem__(self, key: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
 
-from agentstream import Cancelled, CancelToken, Limits, Timeouts, mcp, tool
+from agentstream import Cancelled, CancelToken, Limits, RunContext, Timeouts, mcp, tool
 from agentstream.errors import (
     AgentStreamError,
     AuthError,
@@ -426,6 +426,42 @@ def test_an_older_servers_broken_stream_is_gone_on_with(older: ScriptedMCP) -> N
 
 
 # --- keys -----------------------------------------------------------------------------------
+
+
+def test_a_call_with_an_idempotency_key_has_its_header_and_no_other_request(
+    script: ScriptedMCP, caplog: Any
+) -> None:
+    caplog.set_level("DEBUG")
+    key = "3f9c0a7be1d24586"
+    context = RunContext("w", tool_call_id="c", idempotency_key=key)
+    with ScriptedMCP(add, annotations=HINTS, protocol="2025-06-18") as older:
+        for one in (script, older):
+            with mcp.Server.http(one.url) as server:
+                made, *_ = server.tools()
+                assert made.call({"a": 2, "b": 3}, context=context) == "5"
+                made.call({"a": 2, "b": 3}, context=RunContext("w", tool_call_id="d"))
+                made.call({"a": 2, "b": 3})
+                server.call("add", {"a": 1, "b": 1}, idempotency_key="by hand")
+                server.resources()
+            keys = [request.headers.get("Idempotency-Key") for request in one.http.requests]
+            assert [each for each in keys if each is not None] == [key, "by hand"]
+            (keyed,) = [r for r in one.http.requests if r.headers.get("Idempotency-Key") == key]
+            assert keyed.json["method"] == "tools/call"
+            assert key not in json.dumps(keyed.json)
+    assert key not in caplog.text
+
+
+def test_a_call_that_is_made_again_has_the_same_key(script: ScriptedMCP) -> None:
+    with mcp.Server.http(script.url) as server:
+        made = next(t for t in server.tools() if t.name == "add")
+        once(script, Cut())
+        assert made.call({"a": 2, "b": 3}, context=RunContext(idempotency_key="k")) == "5"
+        sent = [r for r in script.http.requests if r.json["method"] == "tools/call"]
+        assert [r.headers["Idempotency-Key"] for r in sent] == ["k", "k"]
+        for wrong in ("a\nb", "é", " ", 3):
+            with pytest.raises(ConfigError, match="idempotency_key") as caught:
+                server.call("add", {"a": 1, "b": 1}, idempotency_key=wrong)  # type: ignore[arg-type]
+            assert "a\nb" not in str(caught.value)
 
 
 def test_headers_fixed_or_asked_for_each_time(script: ScriptedMCP) -> None:

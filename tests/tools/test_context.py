@@ -52,5 +52,10 @@ def test_a_context_is_a_mapping_whose_attributes_stay():
         "c",
     )
     assert other.cancel is context.cancel
+    assert (context.idempotency_key, other.idempotency_key) == ("", "")
+    keyed = context.replace(idempotency_key="k")
+    assert (keyed.idempotency_key, keyed.replace(agent="b").idempotency_key) == ("k", "k")
+    assert keyed.replace(idempotency_key="").idempotency_key == ""
+    assert "k" not in repr(RunContext(idempotency_key="k"))[len("<RunContext") :]
     del other["m"]
     assert list(context) == ["n"]
