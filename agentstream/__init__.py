@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         StatusError as StatusError,
         StreamError as StreamError,
         StreamTruncated as StreamTruncated,
+        Suspended as Suspended,
         ToolError as ToolError,
         ToolTimeout as ToolTimeout,
         WorkflowFailed as WorkflowFailed,
@@ -89,6 +90,8 @@ if TYPE_CHECKING:
     from agentstream.llm.sse import ServerSentEvent as ServerSentEvent
     from agentstream.results import (
         ChatResponse as ChatResponse,
+        PendingCall as PendingCall,
+        PendingSignal as PendingSignal,
         StepResult as StepResult,
         ToolCall as ToolCall,
         Usage as Usage,
@@ -103,6 +106,7 @@ if TYPE_CHECKING:
     from agentstream.tools import RunContext as RunContext, Tool as Tool
     from agentstream.tools._tool import tool as tool
     from agentstream.workflow import Step as Step, Workflow as Workflow
+    from agentstream.workflow.checkpoints import Checkpoints as Checkpoints
     from agentstream.workflow.context import Context as Context
     from agentstream.workflow.shapes import (
         Branch as Branch,
@@ -145,6 +149,7 @@ _HOMES = {
         "StatusError",
         "StreamError",
         "StreamTruncated",
+        "Suspended",
         "ToolError",
         "ToolTimeout",
         "WorkflowFailed",
@@ -167,12 +172,21 @@ _HOMES = {
     "agentstream.llm.prices": ("Prices",),
     "agentstream.llm.settings": ("Limits", "Retries", "Timeouts"),
     "agentstream.llm.sse": ("ServerSentEvent",),
-    "agentstream.results": ("ChatResponse", "StepResult", "ToolCall", "Usage", "WorkflowRun"),
+    "agentstream.results": (
+        "ChatResponse",
+        "PendingCall",
+        "PendingSignal",
+        "StepResult",
+        "ToolCall",
+        "Usage",
+        "WorkflowRun",
+    ),
     "agentstream.schema.output": ("Output",),
     "agentstream.runtime.runtime": ("RunHandle", "Runtime", "exit_on_sigterm"),
     "agentstream.tools": ("RunContext", "Tool"),
     "agentstream.tools._tool": ("tool",),
     "agentstream.workflow": ("Step", "Workflow"),
+    "agentstream.workflow.checkpoints": ("Checkpoints",),
     "agentstream.workflow.context": ("Context",),  # RunContext, by its older name
     "agentstream.workflow.shapes": ("Branch", "Map", "Parallel", "Repeat"),
     "agentstream.workflow.waiting": ("Wait",),

@@ -9,9 +9,9 @@ built from these classes may carry a key, a prompt or a header.
 from __future__ import annotations
 
 from concurrent.futures import CancelledError as _FutureCancelled
-from typing import Any, Optional, Tuple
+from typing import Any, Optional, Tuple, Union
 
-from agentstream.results import ChatResponse, WorkflowRun
+from agentstream.results import ChatResponse, PendingCall, PendingSignal, WorkflowRun
 
 __all__ = [
     "AgentStreamError",
@@ -37,6 +37,7 @@ __all__ = [
     "StatusError",
     "StreamError",
     "StreamTruncated",
+    "Suspended",
     "ToolError",
     "ToolTimeout",
     "WorkflowFailed",
@@ -332,6 +333,27 @@ class OffsetGone(LogError):
         super().__init__(message, **common)
         self.first = first
         self.last = last
+
+
+class Suspended(AgentStreamError):
+    """A run cannot go on before somebody has answered; its process is done with it.
+
+    Raised by `RunContext.run`, for a function or tool to let pass; a run that was
+    submitted gives a `WorkflowRun` whose status is "suspended".
+
+    Attributes:
+        pending: what is asked, as `WorkflowRun.pending` has it.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        pending: Tuple[Union[PendingCall, PendingSignal], ...] = (),
+        **common: Any,
+    ) -> None:
+        super().__init__(message, **common)
+        self.pending = pending
 
 
 class Closed(AgentStreamError):

@@ -27,14 +27,18 @@ class AgentLog:
         log: the run's log; None: nothing is appended.
         agent: the agent's name.
         step: the workflow's step; "" outside a workflow.
+
+    Attributes:
+        muted: true while a run goes over what an earlier process has appended already.
     """
 
-    __slots__ = ("_author", "_is_plain", "agent", "log", "step")
+    __slots__ = ("_author", "_is_plain", "agent", "log", "muted", "step")
 
     def __init__(self, log: Optional[RunLog], agent: str, step: str = "") -> None:
         self.log = log
         self.agent = agent
         self.step = step
+        self.muted = False
         self._author = payloads.author(agent, step)
         self._is_plain = agent.isascii() and step.isascii()
 
@@ -45,7 +49,7 @@ class AgentLog:
 
     def note(self, kind: EventType, data: Mapping[str, Any]) -> None:
         """Append an event."""
-        if self.log is not None:
+        if self.log is not None and not self.muted:
             self.log.append(kind, {**self._author, **data})
 
     def note_failure(self, kind: EventType, data: Mapping[str, Any]) -> None:

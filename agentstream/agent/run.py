@@ -1,8 +1,8 @@
 """One run of an agent: ask the model, publish what it says, run its tools, ask again.
 
-What a caller iterates is stream.py's.  How calls are run is tool_calls.py's, which of
-them go round in circles loops.py's, what goes back to the model history.py's, and which
-answer is of the type that was asked for output.py's.
+What a caller iterates is stream.py's.  How calls are run is tool_rounds.py's, what goes
+back to the model history.py's, which answer is of the type that was asked for output.py's,
+and what is kept for another process to go on with checkpoints.py's.
 """
 
 from __future__ import annotations
@@ -11,15 +11,20 @@ import contextlib
 import itertools
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Generator, List, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Generator, List, NamedTuple, Optional, Sequence, Tuple
 
 from agentstream import checks
 from agentstream.agent.asked import Asked, as_messages
 from agentstream.agent.conversation import Conversation
-from agentstream.agent.history import as_message, joined, made_by
+from agentstream.agent.history import as_message, joined
 from agentstream.agent.journal import AgentLog
 from agentstream.agent.settings import AgentSettings
-from agentstream.errors import AgentStreamError, Cancelled, LimitExceeded
+from agentstream.errors import (
+    AgentStreamError,
+    Cancelled,
+    LimitExceeded,
+    Suspended,
+)
 from agentstream.events import payloads
 from agentstream.events.model import EventType
 from agentstream.llm.accumulator import Accumulator, tokens_per_second
@@ -27,13 +32,13 @@ from agentstream.llm.finish import remark_on
 from agentstream.llm.history import is_empty
 from agentstream.llm.messages import ChatMessage, ChatRequest, Delta
 from agentstream.llm.stream import as_delta_stream
-from agentstream.results import ChatResponse, ToolCall, Usage
+from agentstream.results import ChatResponse, Usage
 from agentstream.tools.context import RunContext
 
 if TYPE_CHECKING:
-    from agentstream.agent.loops import LoopDetector
+    from agentstream.agent.checkpoints import AgentCheckpoint
     from agentstream.agent.output import TypedAnswers
-    from agentstream.agent.tool_calls import Outcome
+    from agentstream.agent.tool_rounds import ToolRounds
 
 __all__ = ["AgentOutput", "AgentRun"]
 
@@ -94,6 +99,8 @@ class AgentRun:
         log: where its events go.
         context: what its tools are handed, and the token that stops the run.
         conversation: what was said before; the run's own turn is added to it.
+        checkpoint: keeps its rounds, and knows those of an earlier process; None: nothing
+            is kept.
 
     Attributes:
         turn: the messages of this run, the user's first: the new part of the
@@ -113,6 +120,8 @@ class AgentRun:
         log: AgentLog,
         context: RunContext,
         conversation: Optional[Conversation] = None,
+        *,
+        checkpoint: Optional[AgentCheckpoint] = None,
     ) -> None:
         self.turn: List[ChatMessage] = []
         self.tool_calls = 0
@@ -128,17 +137,21 @@ class AgentRun:
             "conversation", conversation, Conversation, optional=True, example=example
         )
         self._answers: List[Accumulator] = []
-        self._loops: Optional[LoopDetector] = None
+        self._earlier: List[ChatResponse] = []  # of an earlier process
+        self._checkpoint = checkpoint
+        self._tools: Optional[ToolRounds] = None
         self._typed = _typed(settings, log)
         self.begun = 0
 
     def text(self) -> str:
         """What the agent has said so far, in all its answers."""
-        return "".join(answer.text() for answer in self._answers)
+        earlier = "".join(answer.content for answer in self._earlier)
+        return earlier + "".join(answer.text() for answer in self._answers)
 
     def usage(self) -> Usage:
         """What its requests have used so far, failed ones included as far as is known."""
-        return sum((answer.response().usage for answer in self._answers), Usage())
+        earlier = sum((answer.usage for answer in self._earlier), Usage())
+        return sum((answer.response().usage for answer in self._answers), earlier)
 
     def texts(self) -> Generator[str, None, None]:
         """Run the agent: yields its text as it arrives; sets `output` at the end.
@@ -146,6 +159,7 @@ class AgentRun:
         Raises:
             AgentStreamError: whichever applies, with `partial`.
             RuntimeError: another run is under way with the conversation.
+            Suspended: somebody must decide about a call before it can go on.
         """
         conversation = self._conversation
         with conversation.in_use() if conversation is not None else contextlib.nullcontext():
@@ -156,9 +170,11 @@ class AgentRun:
                 response = yield from self._rounds()
                 took = time.monotonic() - started
                 answered = True
-                if conversation is not None:
+                if conversation is not None and not self._is_in(conversation):
                     conversation.add(*self.turn)
             except BaseException as error:  # Ctrl-C and a closed generator too
+                if self._goes_on(error):
+                    raise
                 self._log.note_failure(EventType.AGENT_FAILED, payloads.agent_failed(error))
                 if conversation is not None and conversation.keep == "all" and not answered:
                     self._add_stopped(conversation)
@@ -184,11 +200,22 @@ class AgentRun:
             ),
         )
 
+    def _goes_on(self, error: BaseException) -> bool:
+        """True if the run has not failed: another process may go on with it."""
+        kept = self._checkpoint
+        left = kept is not None and kept.keeper.leaving and isinstance(error, Cancelled)
+        return left or isinstance(error, Suspended)
+
+    def _is_in(self, conversation: Conversation) -> bool:
+        """True if an earlier process, which died right behind it, has added the turn."""
+        return bool(self._earlier) and conversation.messages[-len(self.turn) :] == tuple(self.turn)
+
     def _add_stopped(self, conversation: Conversation) -> None:
         """Add a turn that was stopped or failed: its rounds, and the text of the last answer."""
         turn = list(self.turn)
         told = sum(message.role == "assistant" for message in turn)
-        if len(self._answers) > told and self._answers[-1].text().strip():
+        begun = len(self._earlier) + len(self._answers)
+        if begun > told and self._answers and self._answers[-1].text().strip():
             turn.append(ChatMessage.assistant(self._answers[-1].text()))
         try:
             conversation.add(*turn)
@@ -198,10 +225,7 @@ class AgentRun:
     def _rounds(self) -> Generator[str, None, ChatResponse]:
         """Yield the text of all rounds; returns the last answer."""
         agent, most = self._agent, self._agent.limits.max_rounds
-        before = [ChatMessage.system(agent.system_prompt)] if agent.system_prompt else []
-        if self._conversation is not None:
-            before += self._conversation.fitted(*self._asked)
-        self.turn += self._asked
+        before = self._begin()
         typed = self._typed
         said = ""  # by answers that the server paused
         for number in itertools.count(1):
@@ -209,12 +233,14 @@ class AgentRun:
             messages = joined([*before, *self.turn, *wrong])
             request = ChatRequest(messages, **agent.of_round(number, again=bool(wrong)))
             self.begun += not said  # or the paused one goes on
-            response = yield from self._ask(request, number)
+            response = self._known(number)
+            if response is None:
+                response = yield from self._ask(request, number, before)
             if response.tool_calls:
                 self.tool_calls += len(response.tool_calls)
                 if number >= most:
                     break  # nobody would read the results
-                self.turn += self._call_tools(response)
+                self.turn += self._call_tools(response, number)
                 said = ""
             elif response.goes_on and number < most:
                 self.turn.append(as_message(response, ()))
@@ -234,7 +260,39 @@ class AgentRun:
             partial=response,
         )
 
-    def _ask(self, request: ChatRequest, number: int) -> Generator[str, None, ChatResponse]:
+    def _begin(self) -> List[ChatMessage]:
+        """Put what is asked into the turn; returns the messages before it."""
+        agent, conversation = self._agent, self._conversation
+        begun = None if self._checkpoint is None else self._checkpoint.asked()
+        if begun is not None:
+            before, asked = begun
+            self._asked = asked
+        else:
+            before = [ChatMessage.system(agent.system_prompt)] if agent.system_prompt else []
+            if conversation is not None:
+                before += conversation.fitted(*self._asked)
+        self.turn += self._asked
+        return before
+
+    def _known(self, number: int) -> Optional[ChatResponse]:
+        """The answer to request `number`, where an earlier process has had it."""
+        kept = self._checkpoint
+        if kept is None:
+            return None
+        response = kept.answer(number)
+        # What belongs to an answer that was followed by another one has been appended.
+        self._log.muted = response is not None and kept.answer(number + 1) is not None
+        if response is None:
+            kept.keeper.settle()
+            return None
+        self._earlier.append(response)
+        self.finish_reason = response.finish_reason
+        self.warnings += response.warnings
+        return response
+
+    def _ask(
+        self, request: ChatRequest, number: int, before: Sequence[ChatMessage]
+    ) -> Generator[str, None, ChatResponse]:
         """One request: yields its text, publishes all it brings, returns the answer."""
         log, client = self._log, self._agent.client
         log.note(
@@ -262,7 +320,10 @@ class AgentRun:
             raise
         finally:
             stream.close()
-        return self._taken(stream.response, number)
+        response = stream.response
+        if self._checkpoint is not None:
+            self._checkpoint.keep_answer(number, response, before, self._asked)
+        return self._taken(response, number)
 
     def _taken(self, response: ChatResponse, number: int) -> ChatResponse:
         """Publish an answer; returns it.
@@ -298,78 +359,26 @@ class AgentRun:
         self._log.note(EventType.SYSTEM_WARNING, payloads.system_warning(warning))
         return response._replace(warnings=(*response.warnings, warning))
 
-    # --- tools ------------------------------------------------------------------------------
-
-    def _call_tools(self, response: ChatResponse) -> List[ChatMessage]:
+    def _call_tools(self, response: ChatResponse, number: int) -> List[ChatMessage]:
         """Run the calls of an answer; returns it, and the messages that answer the calls.
 
         Raises:
             LimitExceeded: a call has brought the same result once too often.
             Cancelled: the run was stopped meanwhile.
+            Suspended: somebody must decide about a call.
         """
-        from agentstream.agent.loops import LoopDetector  # noqa: PLC0415 - only who has tools pays
-        from agentstream.agent.tool_calls import ToolCalls  # noqa: PLC0415
+        from agentstream.agent.tool_rounds import ToolRounds  # noqa: PLC0415 - only who has tools
 
-        if self._loops is None:
-            self._loops = LoopDetector(self._agent.limits.repeat_memory)
-        self._loops.begin_answer()
-        calls = made_by(response, self._agent.tools)
-        keys = [self._key(call) for call in calls]
-        # Of equal calls side by side, with none between them, one is made.
-        again = [bool(key) and at > 0 and keys[at - 1] == key for at, key in enumerate(keys)]
-        box = ToolCalls(self._agent, self._log, self._context)
-        made = box.run([call for call, known in zip(calls, again) if not known])
-        outcomes: List[Outcome] = []
-        for known in again:
-            outcomes.append(outcomes[-1] if known else made.pop(0))
+        if self._tools is None:
+            self._tools = ToolRounds(self._agent, self._log, self._context, self._checkpoint)
+        messages = self._tools.answer(response, number)
         cancel = self._context.cancel
         if cancel.cancelled:
-            told = [ChatMessage.tool(call.id, done.text) for call, done in zip(calls, outcomes)]
-            self.turn += [as_message(response, calls), *told]
+            self.turn += messages
             raise Cancelled(
                 f"stopped while tools ran: {cancel.reason}", phase="tool", partial=response
             )
-        for call, outcome, known in zip(calls, outcomes, again):
-            if known:
-                box.note_started(call)
-                box.note_completed(call, outcome.text, 0.0, repeated=True)
-        results = [
-            ChatMessage.tool(call.id, self._told(call, key, outcome, response, known=known))
-            for call, key, outcome, known in zip(calls, keys, outcomes, again)
-        ]
-        return [as_message(response, calls), *results]
-
-    def _key(self, call: ToolCall) -> str:
-        """What tells a call from others; "" for one that may be made again and again."""
-        from agentstream.agent.loops import same_call  # noqa: PLC0415
-
-        tool = self._agent.tools.get(call.name)
-        own = call.cut or (tool is not None and tool.repeatable)
-        return "" if own else same_call(call)
-
-    def _told(
-        self, call: ToolCall, key: str, outcome: Outcome, response: ChatResponse, *, known: bool
-    ) -> str:
-        """What the model is told of a call: its result, with a remark if that is an old one."""
-        limits = self._agent.limits
-        if not key or self._loops is None:
-            return outcome.text
-        times = self._loops.count(key, outcome.text)
-        if limits.repeat_limit is not None and times >= limits.repeat_limit:
-            raise LimitExceeded(
-                f"agent {self._agent.name!r} called tool {call.name[:64]!r} with the same"
-                f" arguments in {times} answers, and had the same result each time"
-                " (ToolLimits.repeat_limit)",
-                limit="repeat_limit",
-                phase="tool",
-                partial=response,
-            )
-        if not outcome.ok or limits.repeat_memory == 0 or (times == 1 and not known):
-            return outcome.text
-        return (
-            f"{outcome.text}\n\n[You have called {call.name} with these arguments before, and the"
-            " result was the same. Do not call it so again; use the result.]"
-        )
+        return messages
 
 
 def _typed(settings: AgentSettings, log: AgentLog) -> Optional[TypedAnswers]:

@@ -1,8 +1,9 @@
 """The tool calls of one answer, run side by side, each in a thread that may have to be left behind.
 
 Whatever a tool does, what comes back is a text that the model can act on: the
-result, or what went wrong.  Nothing but a cancel ends them early.  Which
-calls go round in circles is loops.py's.
+result, or what went wrong.  Nothing but a cancel ends them early.  A call that an earlier
+process began, and nobody knows whether it was made, is made again, asked about, or ends the
+run, as its tool says.
 """
 
 from __future__ import annotations
@@ -14,105 +15,41 @@ import logging
 import queue
 import threading
 import time
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 from agentstream import threads
 from agentstream.agent.approval import Approval, as_approval
+from agentstream.agent.checkpoints import CallState, RoundCheckpoint
 from agentstream.agent.journal import AgentLog
 from agentstream.agent.settings import AgentSettings
-from agentstream.cancel import CancelToken
-from agentstream.errors import ToolError, ToolTimeout
+from agentstream.agent.tool_task import (
+    Background,
+    Made,
+    Outcome,
+    Task,
+    cut,
+    lost_threads,
+    no_thread,
+    unknown,
+)
+from agentstream.errors import Suspended, ToolError, ToolTimeout
 from agentstream.events import payloads
 from agentstream.events.model import EventType
-from agentstream.results import ToolCall
+from agentstream.results import PendingCall, ToolCall
 from agentstream.schema.parse import as_object, shown
-from agentstream.text import safe_str
 from agentstream.tools import Tool
 from agentstream.tools.context import RunContext
-from agentstream.tools.results import refuse_async, to_text
 
-__all__ = ["Outcome", "ToolCalls", "lost_threads"]
+__all__ = ["Made", "Outcome", "ToolCalls", "lost_threads"]
 
 logger = logging.getLogger("agentstream.tools")
 
-#: What a model is told of an exception's text, in characters.
-_SAID = 1000
 #: Calls of one answer that run at the same time.
 SIDE_BY_SIDE = 8
 #: Threads that did not come back; with so many of them no tool is started any more.
 MOST_LOST = 200
 
 Approve = Callable[[ToolCall], object]
-
-
-class Outcome(NamedTuple):
-    """What a call came to: the text for the model, and whether it is the tool's own result."""
-
-    text: str
-    ok: bool
-
-
-#: The askings whose threads nobody waits for any longer, by their identity.
-_lost: Dict[int, str] = {}
-
-
-def lost_threads() -> int:
-    """How many threads of this process were left behind, by tools that hang, and still run."""
-    return len(_lost)
-
-
-class _Background:
-    """Work in a thread of its own, which may be given up while it goes on."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._finished = False
-
-    def give_up(self) -> None:
-        """Wait for it no longer; until its thread ends, it counts as lost."""
-        _lost[id(self)] = self.name
-        if self._finished:  # looked at after the entry is in, as `finish` does it the other way
-            _lost.pop(id(self), None)
-
-    def finish(self) -> bool:
-        """The thread is done; False if it had been given up."""
-        self._finished = True
-        late = _lost.pop(id(self), None) is not None
-        if late:
-            logger.info("%s came back after all; what it brought is dropped", self.name)
-        return not late
-
-
-class _Task(_Background):
-    """One call under way."""
-
-    def __init__(self, call: ToolCall) -> None:
-        super().__init__(f"tool {call.name}")
-        self.call = call
-        self.tool: Optional[Tool] = None
-        self.arguments: Dict[str, Any] = {}
-        self.token = CancelToken()
-        self.started = 0.0
-        self.due = threads.NEVER
-        self.problem = ""
-        self.text: Optional[str] = None
-        self.outcome: Optional[Outcome] = None
-
-    def work(self, context: RunContext, limit: int) -> None:
-        """Call the tool and put its result, or its error, into words: all of that is user code."""
-        assert self.tool is not None
-        try:
-            result = self.tool.call(self.arguments, self.token, context)
-            refuse_async(result)
-            self.text = to_text(result, limit)
-        except ToolError as error:  # in the tool's own words, meant for the model
-            self.problem = safe_str(error, _SAID) or "the tool failed"
-        except BaseException as error:
-            logger.debug("tool %.80r failed", self.call.name, exc_info=True)
-            self.problem = f"the tool raised {type(error).__name__}"
-            said = safe_str(error, _SAID)
-            if said:
-                self.problem += f": {said}"
 
 
 class ToolCalls:
@@ -122,17 +59,25 @@ class ToolCalls:
         agent: its tools, limits and `approve`.
         log: where the calls' events go.
         context: the run, as its tools see it; its token ends the calls.
+        round: what is kept of the calls, and known of them.
     """
 
-    def __init__(self, agent: AgentSettings, log: AgentLog, context: RunContext) -> None:
+    def __init__(
+        self, agent: AgentSettings, log: AgentLog, context: RunContext, round: RoundCheckpoint
+    ) -> None:
         self.agent = agent
         self.log = log
         self.context = context
+        self.round = round
 
-    def run(self, calls: Sequence[ToolCall]) -> List[Outcome]:
+    def run(self, calls: Sequence[Made]) -> List[Outcome]:
         """Run the calls of one answer side by side; returns what each came to, in their order.
 
         Returns early, with outcomes nobody needs, once the run is stopped.
+
+        Raises:
+            Suspended: somebody must decide about a call; the others have been made.
+            ToolError: an earlier process began a call whose tool says that the run fails then.
         """
         return _Batch(self, calls).run()
 
@@ -162,32 +107,50 @@ class ToolCalls:
 class _Batch:
     """The calls of one answer.  Its state belongs to the agent's thread; others send it news."""
 
-    def __init__(self, calls: ToolCalls, made: Sequence[ToolCall]) -> None:
+    def __init__(self, calls: ToolCalls, made: Sequence[Made]) -> None:
         self._calls = calls
         self._agent = calls.agent
+        self._round = calls.round
         self._cancel = calls.context.cancel
-        self._tasks = [_Task(call) for call in made]
-        self._ready: List[_Task] = []  # to be started, in order
-        self._running: List[_Task] = []
+        self._tasks = [Task(each, calls.round.key(each.at, each.call)) for each in made]
+        self._ready: List[Task] = []  # to be started, in order
+        self._running: List[Task] = []
         # A cancel may come from a signal handler, and this queue's put takes no lock.
         self._news: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
-        self._asking: Optional[_Background] = None
+        self._asking: Optional[Background] = None
+        self._until: Optional[float] = None  # the run's process leaves it: calls may end up to then
         self._context = contextvars.copy_context()
 
     def run(self) -> List[Outcome]:
         key = self._cancel.add_callback(lambda: self._news.put(lambda: None))
         try:
             self._prepare()
-            while any(task.outcome is None for task in self._tasks):
-                self._start_some()
+            while any(task.is_open for task in self._tasks):
+                if not self._cancel.cancelled:
+                    self._start_some()
                 self._wait()
-                if self._cancel.cancelled:
+                if self._cancel.cancelled and not self._may_end():
                     break
                 self._end_overdue()
         finally:
             self._cancel.remove_callback(key)
             self._leave()
+        pending = tuple(each for task in self._tasks for each in task.pending)
+        if pending and not self._cancel.cancelled:
+            raise Suspended("somebody must decide about a tool call", pending=pending)
         return [task.outcome or Outcome("", False) for task in self._tasks]
+
+    def _may_end(self) -> bool:
+        """True while the calls under way may end, because another process goes on with the run."""
+        keeper = self._round.keeper
+        if keeper is None or not keeper.leaving or not self._running:
+            return False
+        now = time.monotonic()
+        if self._until is None:
+            self._until = now + keeper.grace
+            for task in self._running:
+                task.due = min(task.due, self._until)
+        return now < self._until
 
     def _leave(self) -> None:
         """Give up what still runs, or waits: the run was stopped, or interrupted."""
@@ -195,28 +158,75 @@ class _Batch:
         for task in self._running:
             task.token.cancel(why)
             task.give_up()
-        unanswered = [task for task in self._tasks if task.outcome is None]
+        unanswered = [task for task in self._tasks if task.is_open]
         if self._asking is not None and unanswered:
             self._asking.give_up()
         for task in unanswered:
-            self._fail(task, ToolError("the run was stopped", tool=task.call.name))
+            self._fail(task, ToolError("the run was stopped", tool=task.call.name), keep=False)
 
     # --- before a call ----------------------------------------------------------------------
 
     def _prepare(self) -> None:
         sound = []
         for task in self._tasks:
-            self._calls.note_started(task.call)
+            state = task.state = self._round.state(task.index)
+            if state is not None and state.state == "done":
+                task.outcome = Outcome(state.text, state.ok)
+                continue
+            if state is None:
+                self._calls.note_started(task.call)
             try:
                 task.tool, task.arguments = self._bound(task.call)
+                if state is not None:
+                    self._go_on(task, state)
+                    continue
             except ToolError as error:
+                if error.outcome == "unknown":
+                    raise
                 self._fail(task, error)
                 continue
             sound.append(task)
         if self._agent.approve is None:
-            self._ready = sound
+            self._ready += sound
         elif sound:
             self._ask(sound, self._agent.approve)
+
+    def _go_on(self, task: Task, state: CallState) -> None:
+        """Go on with a call that an earlier process had begun, or asked about.
+
+        Raises:
+            ToolError: nobody knows whether it was made, and its tool says that this ends the run.
+        """
+        assert task.tool is not None
+        if state.arguments is not None:
+            self._change_to(task, state.arguments)
+        if state.state == "resting" or (state.state == "begun" and task.tool.on_unknown == "rerun"):
+            self._ready.append(task)
+            return
+        if state.state == "begun":
+            if task.tool.on_unknown == "fail":
+                raise ToolError(
+                    f"tool {task.call.name!r} was called when the run's process died, and nobody"
+                    " knows whether it was done (on_unknown='fail')",
+                    tool=task.call.name,
+                    outcome="unknown",
+                )
+            state = task.state = state._replace(state="asked", why="unknown")
+            self._round.note({task.index: state})
+        asked = self._pending(task, state)
+        answer = self._round.decision(asked.id, state)
+        if answer is None:
+            task.pending = (asked,)
+        else:
+            self._answered(task, answer)
+
+    def _pending(self, task: Task, state: CallState) -> PendingCall:
+        """What is asked about a call; after each time it was begun under another id."""
+        id = task.key[:16] + (f"-{state.times}" if state.times else "")
+        call, log = task.call, self._calls.log
+        return PendingCall(
+            id, call.name, call.arguments, log.step, log.agent, state.why, state.expires_at
+        )
 
     def _bound(self, call: ToolCall) -> Tuple[Tool, Dict[str, Any]]:
         """The tool of a call, and its arguments as the tool takes them.
@@ -226,10 +236,10 @@ class _Batch:
         """
         try:
             if call.cut:
-                raise _cut(call.name)
+                raise cut(call.name)
             tool = self._agent.tools.get(call.name)
             if tool is None:
-                raise _unknown(call.name, self._agent.tools)
+                raise unknown(call.name, self._agent.tools)
             return tool, tool.bind(call.arguments)
         except ToolError as error:
             if not call.arguments.strip() or as_object(call.arguments) is not None:
@@ -238,13 +248,13 @@ class _Batch:
             text = f"{error} Its arguments began with {shown(call.arguments, 120)}"
             raise ToolError(text, tool=call.name) from error.__cause__
 
-    def _ask(self, tasks: List[_Task], approve: Approve) -> None:
+    def _ask(self, tasks: List[Task], approve: Approve) -> None:
         """Have `approve` asked about each call, one after the other.
 
         In a thread beside the agent's, which a cancel must find free; in one
         only, because there may be a person at a terminal behind it.
         """
-        self._asking = asking = _Background("approve")
+        self._asking = asking = Background("approve")
 
         def ask() -> None:
             for task in tasks:
@@ -260,15 +270,18 @@ class _Batch:
         except RuntimeError:
             self._asking = None
             for task in tasks:
-                self._fail(task, _no_thread(task.call.name))
+                self._fail(task, no_thread(task.call.name))
 
     def _asked(self) -> None:
         self._asking = None
 
-    def _answered(self, task: _Task, answer: Union[Approval, ToolError]) -> None:
+    def _answered(self, task: Task, answer: Union[Approval, ToolError]) -> None:
         try:
             if isinstance(answer, ToolError):
                 raise answer
+            if answer.is_later:
+                self._ask_later(task, answer)
+                return
             if not answer.allowed:
                 why = f": {answer.reason}" if answer.reason else ""
                 raise ToolError(f"the call was not allowed{why}", tool=task.call.name)
@@ -279,46 +292,88 @@ class _Batch:
         else:
             self._ready.append(task)
 
-    def _change(self, task: _Task, answer: Approval) -> None:
-        assert task.tool is not None
+    def _ask_later(self, task: Task, answer: Approval) -> None:
+        """Have the run wait, in no process, for somebody's answer.
+
+        Raises:
+            ToolError: nothing is kept of the run, so that it cannot.
+        """
+        if self._round.keeper is None:
+            logger.error(
+                "Approval.later() for tool %.80r is no answer in a run without checkpoints:"
+                " Runtime(checkpoints=True)",
+                task.call.name,
+            )
+            raise ToolError("the call was not allowed: nobody can answer", tool=task.call.name)
+        expires_at = None if answer.expires is None else time.time() + answer.expires
+        times = 0 if task.state is None else task.state.times
+        task.state = CallState("asked", times=times, why="approval", expires_at=expires_at)
+        self._round.note({task.index: task.state})
+        task.pending = (self._pending(task, task.state),)
+
+    def _change(self, task: Task, answer: Approval) -> None:
         try:
             text = json.dumps(answer.arguments, ensure_ascii=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise ToolError(
                 f"the call was changed to arguments that are not JSON: {error}", tool=task.call.name
             ) from None
+        self._change_to(task, text)
+
+    @staticmethod
+    def _change_to(task: Task, text: str) -> None:
+        assert task.tool is not None
         task.arguments = task.tool.bind(text)
         task.call = task.call._replace(arguments=text)
+        task.changed = text
 
     # --- a call -----------------------------------------------------------------------------
 
     def _start_some(self) -> None:
-        while self._ready and self._may_start(self._ready[0]):
-            task = self._ready.pop(0)
+        starting: List[Task] = []
+        while self._ready and self._may_start(self._ready[0], [*self._running, *starting]):
+            starting.append(self._ready.pop(0))
+        self._keep_begun(starting)
+        for task in starting:
             try:
                 self._start(task)
             except (ToolError, RuntimeError) as error:
                 known = isinstance(error, ToolError)
-                self._fail(task, error if known else _no_thread(task.call.name))  # type: ignore[arg-type]
+                self._fail(task, error if known else no_thread(task.call.name))  # type: ignore[arg-type]
 
-    def _may_start(self, task: _Task) -> bool:
+    def _keep_begun(self, tasks: Sequence[Task]) -> None:
+        """Keep that calls begin, before they do; raises LogError if it cannot be kept."""
+        if self._round.keeper is None:
+            return
+        begun: Dict[int, CallState] = {}
+        for task in tasks:
+            times = 0 if task.state is None else task.state.times
+            task.state = CallState("begun", times=times + 1, arguments=task.changed)
+            begun[task.index] = task.state
+        # One that may be made again need not be known of before it begins.
+        unsafe = any(task.tool is not None and task.tool.on_unknown != "rerun" for task in tasks)
+        self._round.note(begun, wait=unsafe)
+
+    def _may_start(self, task: Task, running: Sequence[Task]) -> bool:
         """True if the next call in order may run beside those that run now."""
-        if not self._running:
+        if not running:
             return True
         if self._agent.one_at_a_time:
             return False
-        if any(_is_alone(other) for other in (task, *self._running)):
+        if any(other.is_alone for other in (task, *running)):
             return False
-        return len(self._running) < SIDE_BY_SIDE
+        return len(running) < SIDE_BY_SIDE
 
-    def _start(self, task: _Task) -> None:
+    def _start(self, task: Task) -> None:
         if lost_threads() >= MOST_LOST:
             raise ToolError(
                 f"no tool is started: {lost_threads()} of them hang", tool=task.call.name
             )
         assert task.tool is not None
         limits, news = self._agent.limits, self._news
-        context = self._calls.context.replace(tool_call_id=task.call.id, cancel=task.token)
+        context = self._calls.context.replace(
+            tool_call_id=task.call.id, cancel=task.token, idempotency_key=task.key
+        )
 
         def work() -> None:
             try:
@@ -336,7 +391,7 @@ class _Batch:
 
     def _wait(self) -> None:
         """Take the next news, or return when a call is out of time."""
-        if all(task.outcome is not None for task in self._tasks):
+        if not any(task.is_open for task in self._tasks):
             return
         due = min((task.due for task in self._running), default=threads.NEVER)
         left = min(due - time.monotonic(), threading.TIMEOUT_MAX)
@@ -350,14 +405,19 @@ class _Batch:
         except queue.Empty:
             pass
 
-    def _ended(self, task: _Task) -> None:
+    def _ended(self, task: Task) -> None:
         if task.outcome is not None:
             return  # it came in the moment in which it was given up
         self._running.remove(task)
+        if task.pending:
+            task.state = CallState("resting", arguments=task.changed)
+            self._round.note({task.index: task.state})
+            return
         if task.text is None:
             self._fail(task, ToolError(task.problem, tool=task.call.name))
             return
         task.outcome = Outcome(task.text, True)
+        self._round.note({task.index: CallState("done", task.text, True)})
         took = time.monotonic() - task.started
         self._calls.note_completed(task.call, task.text, took)
 
@@ -377,35 +437,23 @@ class _Batch:
             logger.warning(remark)
             self._calls.log.note(EventType.SYSTEM_WARNING, payloads.system_warning(remark))
 
-    def _fail(self, task: _Task, error: ToolError, lost_threads: Optional[int] = None) -> None:
+    def _fail(
+        self,
+        task: Task,
+        error: ToolError,
+        lost_threads: Optional[int] = None,
+        *,
+        keep: bool = True,
+    ) -> None:
         task.outcome = Outcome(f"Error: {error}", False)
+        if keep:
+            self._round.note({task.index: CallState("done", task.outcome.text)})
         took = time.monotonic() - task.started if task.started else 0.0
         self._calls.note_failed(task.call, error, took, lost_threads)
 
 
 def _head(call: ToolCall) -> Dict[str, Any]:
     return payloads.tool_call(call.id, call.name, call.arguments)
-
-
-def _unknown(name: str, tools: Mapping[str, Tool]) -> ToolError:
-    known = ", ".join(tools) or "none"
-    return ToolError(f"there is no tool {name[:64]!r}; known: {known}", tool=name)
-
-
-def _cut(name: str) -> ToolError:
-    return ToolError(
-        "your answer was cut at its limit of length, or by a filter, before this call was whole:"
-        " it was not made.",
-        tool=name,
-    )
-
-
-def _is_alone(task: _Task) -> bool:
-    return task.tool is not None and task.tool.alone
-
-
-def _no_thread(name: str) -> ToolError:
-    return ToolError("no thread could be started for the tool", tool=name)
 
 
 def _answer(approve: Approve, call: ToolCall) -> Union[Approval, ToolError]:

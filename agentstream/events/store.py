@@ -10,7 +10,7 @@ import importlib
 from abc import ABC, abstractmethod
 from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Tuple
 
-from agentstream.errors import LogError
+from agentstream.errors import ConfigError, LogError
 from agentstream.events.checkpoints import CheckpointStore
 from agentstream.events.model import TERMINAL, Event, EventType
 from agentstream.events.run_state import RunState, first_line
@@ -142,6 +142,19 @@ class EventStore(ABC):
     def publish_through(self, publish: PublishOwn) -> None:  # noqa: B027
         """Append events of the store's own by `publish`, so that a stream's subscribers have
         them; a bound method, which is not kept alive."""
+
+    # For runs that can be resumed.
+
+    def need_checkpoints(self) -> CheckpointStore:
+        """`checkpoints`.
+
+        Raises:
+            ConfigError: this store keeps none.
+        """
+        if self.checkpoints is None:
+            kind = type(self).__name__
+            raise ConfigError(f"{kind} keeps no checkpoints: SqliteStore and MemoryStore do")
+        return self.checkpoints
 
     # For stores that several processes share.
 

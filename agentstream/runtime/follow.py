@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Callable, Generator, Iterator, Sequence
 
-from agentstream.events.model import Event
+from agentstream.events.model import Event, EventType
 from agentstream.events.stream import EventStream
 from agentstream.runtime.handle import RunHandle
 
 __all__ = ["follow", "follow_once"]
 
 Events = Generator[Event, None, None]
+
+_RESTS = EventType.WORKFLOW_SUSPENDED
 
 
 def follow(
@@ -46,7 +48,14 @@ def follow_once(
 
 def _read(handle: RunHandle, events: Iterator[Event], *, stops: bool, raises: bool) -> Events:
     try:
-        yield from events
+        for event in events:
+            yield event
+            if event.type is _RESTS and event.workflow_id == handle.workflow_id:
+                break  # for now: whoever resumes it writes the next one
+    except (KeyboardInterrupt, SystemExit) as error:
+        if stops:
+            handle._interrupt(f"interrupted by {type(error).__name__}")
+        raise
     finally:
         if stops:
             handle.cancel("its events are no longer read")

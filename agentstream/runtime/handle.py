@@ -7,13 +7,14 @@ was stopped before it began or does not stop, by another thread on its behalf.
 from __future__ import annotations
 
 import contextvars
+import functools
 import logging
 import threading
 import time
 from collections import deque
 from concurrent.futures import Future, InvalidStateError, TimeoutError as FutureTimeout
 from types import TracebackType
-from typing import Any, Callable, Deque, List, Optional, Type
+from typing import TYPE_CHECKING, Any, Callable, Deque, List, Optional, Type
 
 from agentstream import threads
 from agentstream.cancel import CancelToken
@@ -26,6 +27,9 @@ from agentstream.runtime.lock import NamedLock
 from agentstream.runtime.options import RunOptions
 from agentstream.workflow import Execution, Workflow
 from agentstream.workflow.host import RunHost
+
+if TYPE_CHECKING:
+    from agentstream.workflow.run_checkpoints import RunCheckpoints
 
 __all__ = ["RunHandle", "SubmittedRun"]
 
@@ -58,6 +62,7 @@ class RunHandle(Future[WorkflowRun]):
         self.workflow_id = workflow_id
         self._token = token
         self._began = False
+        self._leave: Callable[[], object] = lambda: None
         self._reset()
 
     def _reset(self) -> None:
@@ -104,8 +109,16 @@ class RunHandle(Future[WorkflowRun]):
         self._token.cancel(reason)
         return True
 
+    def _interrupt(self, reason: str) -> None:
+        """Stop the run; one that keeps checkpoints can be resumed."""
+        if not self._token.cancelled:
+            self._leave()
+        self.cancel(reason)
+
     def result(self, timeout: Optional[float] = None) -> WorkflowRun:
         """Wait for the run; returns its `WorkflowRun`.
+
+        Of one that waits for somebody's answer it says for what: its status is "suspended".
 
         Raises:
             WorkflowFailed: it failed; `__cause__` says why, `run` how far it got.
@@ -208,6 +221,10 @@ def _tell(waiter: Any, handle: RunHandle, error: Optional[BaseException]) -> Non
 class SubmittedRun:
     """A run from its submission to its end.
 
+    Args:
+        checkpoints: keeps it; None: nothing is kept.
+        key: what its calls' idempotency keys are made of; None for its id.
+
     Attributes:
         token: stops it.
         handle: what the submitter got.
@@ -222,6 +239,8 @@ class SubmittedRun:
         *,
         host: RunHost,
         lock: Optional[NamedLock] = None,
+        checkpoints: Optional[RunCheckpoints] = None,
+        key: Optional[str] = None,
     ) -> None:
         self.workflow_id = log.workflow_id
         self.token = CancelToken()
@@ -234,7 +253,12 @@ class SubmittedRun:
             context=options.context,
             conversation=options.conversation,
             host=host,
+            checkpoints=checkpoints,
         )
+        if key is not None:
+            self._execution.key = key
+        if checkpoints is not None:
+            self.handle._leave = functools.partial(setattr, checkpoints, "leaving", True)
         self._lock = lock
         self._timeout = options.timeout
         self._deadline: Optional[threads.Alarm] = None

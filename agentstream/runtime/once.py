@@ -17,6 +17,8 @@ from agentstream.results import Usage, WorkflowRun
 
 __all__ = ["Earlier", "is_of", "look"]
 
+_UNDER_WAY = ("queued", "running")
+
 
 class Earlier(NamedTuple):
     """What a log knows of an id.
@@ -25,14 +27,20 @@ class Earlier(NamedTuple):
         workflow_id: of the run that completed; else the one that a new run gets.
         run: what it came to, without its steps, whose events are in the log; None: it
             has not been completed.
+        rests: true if it is interrupted or suspended: it can be resumed.
     """
 
     workflow_id: str
     run: Optional[WorkflowRun]
+    rests: bool = False
 
 
-def look(store: EventStore, workflow_id: str) -> Earlier:
+def look(store: EventStore, workflow_id: str, *, resume: bool = False) -> Earlier:
     """Whether the run of that id has been completed, under this id or one for a further try.
+
+    Args:
+        resume: take one that is under way for one that rests: whoever resumes it finds
+            out whether its process lives.
 
     Raises:
         Busy: it is under way, here or in another process.
@@ -45,7 +53,11 @@ def look(store: EventStore, workflow_id: str) -> Earlier:
             return Earlier(name, None)
         if state.status == "completed":
             return Earlier(name, _completed(name, end_of(store, state)))
-        if state.status in ("queued", "running"):
+        if state.status in ("interrupted", "suspended") or (
+            resume and state.status in _UNDER_WAY and store.checkpoints is not None
+        ):
+            return Earlier(name, None, rests=True)
+        if state.status in _UNDER_WAY:
             raise Busy(f"run {name!r} is under way", retryable=True)
         attempt += 1
         name = f"{workflow_id}~{attempt}"

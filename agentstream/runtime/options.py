@@ -24,12 +24,13 @@ if TYPE_CHECKING:
         timeout: Optional[float]
         lock: Optional[str]
         once: bool
+        resume: bool
 
 
 __all__ = ["HINTS", "OPTIONS", "SETTINGS_HINTS", "RunOptions", "as_workflow"]
 
 #: The keys of `RunKeywords`.
-OPTIONS = ("workflow_id", "context", "conversation", "timeout", "lock", "once")
+OPTIONS = ("workflow_id", "context", "conversation", "timeout", "lock", "once", "resume")
 
 #: Keywords that runs have elsewhere -> what is written here.
 HINTS: Dict[str, str] = {
@@ -77,6 +78,7 @@ class RunOptions(NamedTuple):
     timeout: Optional[float] = None
     lock: Optional[str] = None
     once: bool = False
+    resume: bool = False
 
     def checked(self) -> RunOptions:
         """The options.
@@ -88,6 +90,8 @@ class RunOptions(NamedTuple):
             raise ConfigError(f"context must be a dict, not {type(self.context).__name__}")
         if checks.flag("once", self.once) and self.workflow_id is None:
             raise ConfigError("once=True needs a workflow_id: what is to be made once?")
+        if checks.flag("resume", self.resume) and self.workflow_id is None:
+            raise ConfigError("resume=True needs a workflow_id: what is to be resumed?")
         checks.instance("conversation", self.conversation, Conversation, optional=True)
         return self._replace(timeout=checks.seconds("timeout", self.timeout, optional=True))
 

@@ -12,23 +12,22 @@ from __future__ import annotations
 import contextvars
 import logging
 import threading
-from typing import TYPE_CHECKING, Any, Dict, Generator, List, Optional, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, Generator, List, Optional, Union
 
 from agentstream import checks, threads
 from agentstream.agent.agent import Agent
 from agentstream.agent.conversation import Conversation
 from agentstream.cancel import CancelToken
-from agentstream.errors import AgentStreamError, ConnectError, LogError
+from agentstream.errors import AgentStreamError
 from agentstream.events.entry import check_id, check_reason
 from agentstream.events.model import Event, new_id
-from agentstream.events.stream import EventStream, RunLog
+from agentstream.events.stream import EventStream
 from agentstream.results import WorkflowRun
+from agentstream.runtime.durable import DurableRuns
 from agentstream.runtime.exits import exit_on_sigterm
 from agentstream.runtime.follow import follow, follow_once
 from agentstream.runtime.handle import RunHandle, SubmittedRun
-from agentstream.runtime.host import Place, RuntimeHost, current_place
-from agentstream.runtime.lock import NamedLock
-from agentstream.runtime.once import is_of, look
+from agentstream.runtime.host import current_place
 from agentstream.runtime.options import (
     HINTS,
     OPTIONS,
@@ -36,13 +35,15 @@ from agentstream.runtime.options import (
     RunOptions,
     as_workflow,
 )
+from agentstream.runtime.submissions import Submissions
 from agentstream.workflow import Workflow
-from agentstream.workflow.progress import input_as_text
+from agentstream.workflow.checkpoints import Checkpoints, as_checkpoints
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from agentstream.runtime.options import RunKeywords
+    from agentstream.runtime.watch import Watch
 
 __all__ = ["RunHandle", "Runtime", "exit_on_sigterm"]
 
@@ -60,7 +61,7 @@ _INTERRUPTIONS = (KeyboardInterrupt, SystemExit)
 _takes_options = checks.keywords(HINTS, more=OPTIONS, otherwise=f"it takes {', '.join(OPTIONS)}")
 
 
-class Runtime:
+class Runtime(DurableRuns):
     """Runs workflows, `max_workers` at a time, and publishes what they do.
 
     As a context manager: leaving waits for the runs; leaving by an exception,
@@ -73,6 +74,9 @@ class Runtime:
         event_stream: where events go, default a new `EventStream()`.  The
             runtime has it from then on, and closes it when it shuts down.
         grace: seconds that runs which were stopped may take to end.
+        checkpoints: keep what runs need to go on, in the event stream's store: True, or
+            `Checkpoints`, which says how.  A run whose process died, or was shut down, is
+            then "interrupted", and `resume` goes on with it.
 
     Attributes:
         event_stream: the `EventStream`.
@@ -87,14 +91,26 @@ class Runtime:
         max_workers: int = 32,
         event_stream: Optional[EventStream] = None,
         grace: float = _GRACE_S,
+        checkpoints: Union[bool, Checkpoints, None] = None,
     ) -> None:
         checks.whole("max_workers", max_workers, 1)
         checks.instance("event_stream", event_stream, EventStream, optional=True)
         self.event_stream = event_stream or EventStream()
         self.grace: float = checks.seconds("grace", grace, zero=True)
+        self._checkpoints = as_checkpoints(checkpoints)
+        if self._checkpoints is not None:
+            self.event_stream.store.need_checkpoints()
         self._pool = threads.WorkerPool(max_workers, "run")
-        self._host = RuntimeHost(self._pool)
-        self._runs: Dict[str, SubmittedRun] = {}
+        self._submissions = Submissions(
+            self,
+            self.event_stream,
+            self._pool,
+            checkpoints=self._checkpoints,
+            grace=self.grace,
+        )
+        self._host = self._submissions.host
+        self._runs = self._submissions.runs
+        self._watches: List[Watch] = []
         self._shut = False  # takes no new runs
         self._closed = False  # ... and has nothing left to close
         self._hurry = CancelToken()  # Ctrl-C came again, or grace was given: no more waiting
@@ -123,6 +139,7 @@ class Runtime:
         timeout: Optional[float] = None,
         lock: Optional[str] = None,
         once: bool = False,
+        resume: bool = False,
     ) -> RunHandle:
         """Queue a run; returns its `RunHandle` at once.
 
@@ -142,6 +159,8 @@ class Runtime:
                 is under way in this runtime, the handle is that run's.  One that failed,
                 was stopped or whose process died is made again, its id with "~2"
                 behind it, "~3" and so on.
+            resume: as `once`; and a run that is interrupted or suspended goes on, without
+                a new input, where the runtime keeps checkpoints.
 
         Called by a run, by one of its tools say, it starts a run within a run:
         that one has a thread of its own, beyond `max_workers`, so that the two
@@ -155,89 +174,32 @@ class Runtime:
                 hundreds of runs within runs are under way, or a signal handler
                 that has interrupted this very method calls it.
             ConfigError: an argument cannot be used.
-            Busy: the lock is held, or with `once` another process runs it.
+            Busy: the lock is held, or with `once` or `resume` another process runs it.
             LogError: `workflow_id` has been used, or the log is closed.
         """
-        options = RunOptions(workflow_id, context, conversation, timeout, lock, once).checked()
+        options = RunOptions(
+            workflow_id, context, conversation, timeout, lock, once, resume
+        ).checked()
         workflow = as_workflow(workflow, conversation=conversation is not None)
         parent = current_place()
+        return self._in_turn(lambda: self._submissions.submit(workflow, input, options, parent))
+
+    def _in_turn(self, submit: Callable[[], RunHandle]) -> RunHandle:
+        """Submit a run, one after the other.
+
+        Raises:
+            RuntimeError: the runtime has been shut down, or a signal handler calls it.
+        """
         with self._lock:
             if self._submitting is not None:  # only this thread can come in
                 raise RuntimeError("a signal handler has interrupted submit, and cannot call it")
             try:
                 self._submitting = threading.get_ident()
-                return self._submit_once(workflow, input, options, parent)
+                if self._shut or threads.exiting():
+                    raise RuntimeError("the runtime has been shut down: it takes no new runs")
+                return submit()
             finally:
                 self._submitting = None
-
-    def _submit_once(
-        self, workflow: Workflow, input: Any, options: RunOptions, parent: Optional[Place]
-    ) -> RunHandle:
-        """As `_submit`, unless the run is to be made once and has been, or is under way here."""
-        name = options.workflow_id
-        if not options.once or name is None:
-            return self._submit(workflow, input, options, parent)
-        for handle in self._handles():
-            if is_of(handle.workflow_id, name):
-                return handle
-        earlier = look(self.event_stream.store, name)
-        if earlier.run is not None:
-            return RunHandle.ended(earlier.run)
-        try:
-            named = options._replace(workflow_id=earlier.workflow_id)
-            return self._submit(workflow, input, named, parent)
-        except LogError:
-            look(self.event_stream.store, name)  # another process was first: Busy
-            raise
-
-    def _submit(
-        self, workflow: Workflow, input: Any, options: RunOptions, parent: Optional[Place]
-    ) -> RunHandle:
-        if self._shut or threads.exiting():
-            raise RuntimeError("the runtime has been shut down: it takes no new runs")
-        lock = None if options.lock is None else NamedLock(options.lock)
-        try:
-            log = self._open_log(options.workflow_id, parent)
-            log.note_input(input_as_text(input))
-            run = SubmittedRun(workflow, input, log, options, host=self._host, lock=lock)
-        except BaseException:
-            if lock is not None:
-                lock.release()
-            raise
-        return self._start(run, parent)
-
-    def _open_log(self, workflow_id: Optional[str], parent: Optional[Place]) -> RunLog:
-        log = self.event_stream.open_log(
-            new_id() if workflow_id is None else workflow_id,
-            None if parent is None else parent.workflow_id,
-        )
-        if log.workflow_id in self._runs:
-            raise LogError(f"run {log.workflow_id!r} is under way: choose another id")
-        return log
-
-    def _start(self, run: SubmittedRun, parent: Optional[Place]) -> RunHandle:
-        """Queue a run."""
-        name = run.workflow_id  # not the run, which would hold itself; but the runtime, to its end
-        self._runs[name] = run
-        run.handle.add_done_callback(lambda _: self._runs.pop(name, None))
-        if parent is not None:
-            for token in {parent.token, parent.stop}:
-                _stop_with(token, run.handle)
-        try:
-            run.set_deadline(self.grace)
-            # A run that another one starts, and may wait for, must not wait for its place.
-            self._pool.submit(run.work, run.handle, at_once=parent is not None)
-        except threads.NoThread:
-            run.refuse(
-                ConnectError(
-                    "no thread could be started for the run", phase="connect", retryable=True
-                )
-            )
-        except RuntimeError:
-            del self._runs[name]
-            run.let_go()
-            raise
-        return run.handle
 
     @_takes_options
     def run(
@@ -268,7 +230,7 @@ class Runtime:
     def _end(self, handle: RunHandle, reason: str) -> None:
         """Stop a run and give it time to end, unless that is interrupted as well."""
         try:
-            handle.cancel(reason)
+            handle._interrupt(reason)
             handle.result(self.grace)
         except AgentStreamError:
             pass
@@ -306,16 +268,14 @@ class Runtime:
         def submit() -> RunHandle:
             return variables.run(lambda: self.submit(workflow, input, **options))
 
-        if options.get("once"):
-            return follow_once(self.event_stream, submit, self._handles, raises=raise_on_failure)
+        if options.get("once") or options.get("resume"):
+            return follow_once(
+                self.event_stream, submit, self._submissions.handles, raises=raise_on_failure
+            )
         workflow_id = options.get("workflow_id")
         if workflow_id is None:
             workflow_id = options["workflow_id"] = new_id()
         return follow(self.event_stream, workflow_id, submit, raises=raise_on_failure)
-
-    def _handles(self) -> List[RunHandle]:
-        """The handles of the runs under way."""
-        return [run.handle for run in list(self._runs.values()) if not run.handle.done()]
 
     def stop_generation(self, workflow_id: str, reason: str = "stop_generation()") -> bool:
         """Stop a run, from any thread; returns at once.  True if it was running or queued.
@@ -374,13 +334,17 @@ class Runtime:
         if place is not None and run is not None and run.token is place.stop:
             raise RuntimeError("a run cannot shut down its own runtime: it would wait for itself")
         self._shut = True
+        for watch in list(self._watches):
+            watch.close()
         if cancel:
             # The newest first: those that wait must not get the places of those that go.
             for run in reversed(list(self._runs.values())):
-                run.handle.cancel(_SHUT_DOWN)
+                run.handle._interrupt(_SHUT_DOWN)
         return threads.aside("shutdown", lambda: self._shut_down(cancel, timeout), False)
 
     def _shut_down(self, cancel: bool, timeout: Optional[float]) -> bool:
+        while self._watches:
+            self._watches.pop().join(_HURRY_S if self._hurry.cancelled else self.grace)
         with self._lock:  # a submit under way comes to its end, and is the last
             runs = list(self._runs.values())
         hurried = self._hurry.cancelled
@@ -449,20 +413,13 @@ class Runtime:
     def _after_fork(self) -> None:
         # The runs and their threads are the parent's.
         self._reset_locks()
-        runs, self._runs = self._runs, {}
-        for run in runs.values():
+        runs = list(self._runs.values())
+        self._runs.clear()
+        for run in runs:
             run.after_fork()
 
 
 def _stop(runs: List[SubmittedRun]) -> None:
     for run in reversed(runs):
-        run.handle.cancel(_SHUT_DOWN)
+        run.handle._interrupt(_SHUT_DOWN)
         run.close_queued()
-
-
-def _stop_with(token: CancelToken, child: RunHandle) -> None:
-    """While it lasts, `child` is stopped when `token` says so."""
-    key = token.add_callback(
-        lambda: child.cancel(f"the run that started it was stopped: {token.reason}")
-    )
-    child.add_done_callback(lambda _: token.remove_callback(key))

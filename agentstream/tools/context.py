@@ -7,15 +7,22 @@ whoever runs the run, so that nothing here knows agents or workflows.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from typing import Any, Callable, Dict, Iterator, MutableMapping, NoReturn, Optional
 
 from agentstream.cancel import CancelToken
 
-__all__ = ["RunContext", "RunWithin"]
+__all__ = ["RunContext", "RunWithin", "key_of"]
 
 #: Runs an agent on an input within a run: (agent, input, context) -> its text or value.
 RunWithin = Callable[[Any, Any, "RunContext"], Any]
+
+
+def key_of(*parts: object) -> str:
+    """An idempotency key: 32 hexadecimal digits that these parts always give."""
+    text = "\n".join(map(str, parts))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 class RunContext(MutableMapping[str, Any]):

@@ -10,12 +10,24 @@ import contextlib
 import contextvars
 import queue
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Iterator, Mapping, NamedTuple, Optional, Tuple
+from typing import (
+    Any,
+    Callable,
+    Deque,
+    Dict,
+    Iterator,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Tuple,
+    Union,
+)
 
 from agentstream.cancel import CancelToken
-from agentstream.errors import Cancelled
+from agentstream.errors import Cancelled, Suspended
+from agentstream.results import PendingCall, PendingSignal
 
-__all__ = ["Lend", "Outcome", "first_failure", "linked", "side_by_side"]
+__all__ = ["Lend", "Outcome", "first_failure", "linked", "side_by_side", "suspended"]
 
 #: Runs a function in another thread, and says so; False: there is none to be had.
 Lend = Callable[[Callable[[], object]], bool]
@@ -73,9 +85,14 @@ def first_failure(
     """The branch whose error is the step's; None if the step has not failed.
 
     Of `outcomes` in the order in which they ended: a stop, if it came from
-    outside; else the first failure, or what is no `Exception`, or all failed.
+    outside; else the first failure, or what is no `Exception`, or all failed.  One
+    that is suspended has not failed.
     """
-    failed = [name for name, outcome in outcomes.items() if outcome.error is not None]
+    failed = [
+        name
+        for name, outcome in outcomes.items()
+        if outcome.error is not None and not isinstance(outcome.error, Suspended)
+    ]
     stopped = [name for name in failed if isinstance(outcomes[name].error, Cancelled)]
     if cancel.cancelled and stopped:
         return stopped[0]
@@ -86,6 +103,14 @@ def first_failure(
     if failed and (fail_fast or len(failed) == len(outcomes)):
         return (own or failed)[0]
     return None
+
+
+def suspended(
+    outcomes: Mapping[str, Outcome],
+) -> Tuple[Union[PendingCall, PendingSignal], ...]:
+    """What the branches that are suspended wait for."""
+    errors = (outcome.error for outcome in outcomes.values())
+    return tuple(each for error in errors if isinstance(error, Suspended) for each in error.pending)
 
 
 class _Group:
@@ -112,6 +137,8 @@ class _Group:
             return Outcome(error=Cancelled(f"the run was stopped: {self._token.reason}"))
         try:
             return Outcome(work(self._token))
+        except Suspended as rest:  # the others go on
+            return Outcome(error=rest)
         except BaseException as error:  # noqa: BLE001 - it belongs to the one who waits
             if self._fail_fast:
                 self._token.cancel("another branch failed")

@@ -2,7 +2,8 @@
 
 Runs in the thread that calls it, and in those it is lent, and says what happens
 in the run's log; which threads these are, and who may stop it, is runtime.py's.
-What a step works with is scope.py's, what is done for each kind perform.py's.
+What a step works with is scope.py's, what is done for each kind perform.py's, what is
+kept for another process to go on with checkpoints.py's.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import Any, Dict, Iterable, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Tuple
 
 from agentstream.agent.conversation import Conversation
 from agentstream.cancel import CancelToken
@@ -19,6 +20,7 @@ from agentstream.errors import (
     Cancelled,
     DeadlineExceeded,
     LogError,
+    Suspended,
     WorkflowFailed,
 )
 from agentstream.events import payloads
@@ -27,16 +29,22 @@ from agentstream.events.stream import RunLog
 from agentstream.llm.settings import Retries
 from agentstream.results import Usage, WorkflowRun
 from agentstream.text import safe_str
+from agentstream.workflow.checkpoints import place_of
 from agentstream.workflow.definition import Step, Workflow
 from agentstream.workflow.host import NoHost, RunHost
 from agentstream.workflow.perform import perform
 from agentstream.workflow.progress import (
+    RestoredStep,
     StepState,
     last_finish_reason,
     named_warnings,
     to_json,
 )
+from agentstream.workflow.resting import resumption, suspension
 from agentstream.workflow.scope import Scope
+
+if TYPE_CHECKING:
+    from agentstream.workflow.run_checkpoints import RunCheckpoints
 
 __all__ = ["Execution"]
 
@@ -51,6 +59,9 @@ class Execution:
     """One run of a workflow.  For runtime.py.
 
     Attributes:
+        checkpoints: what is kept of the run and of those within it; None: nothing is.
+        key: what the idempotency keys of its calls are made of.
+        prefix: what the places of its steps begin with; "" but within another run.
         conversation: that of the run's agent.
         late: set by whoever cancels the run because its time is over: why it failed.
     """
@@ -64,7 +75,11 @@ class Execution:
         context: Optional[Dict[str, Any]] = None,
         conversation: Optional[Conversation] = None,
         host: Optional[RunHost] = None,
+        checkpoints: Optional[RunCheckpoints] = None,
     ) -> None:
+        self.checkpoints = checkpoints
+        self.key = log.workflow_id
+        self.prefix = ""
         self.conversation = conversation
         self.late: Optional[DeadlineExceeded] = None
         self.log = log
@@ -75,26 +90,32 @@ class Execution:
         self._workflow = workflow
         self._cancel = cancel
         self._inner: List[Execution] = []
+        self._is_within = False
         self._started = time.monotonic()
 
     def run(self, input: Any) -> WorkflowRun:
         """Run the steps in this thread, writing into the log.
 
+        Of a run that waits for somebody's answer, the `WorkflowRun` says for what.
+
         Raises:
             WorkflowFailed, Cancelled: with `run`.
+            Suspended: somebody must answer; of a run within another.
         """
         self._started = time.monotonic()
         workflow = self._workflow
         try:
-            self.log.append(
-                EventType.WORKFLOW_STARTED,
-                payloads.workflow_started(
-                    workflow.name, ((step.name, step.kind) for step in workflow.steps)
-                ),
-            )
+            self.log.append(*self._beginning())
             steps = ((str(number), step) for number, step in enumerate(workflow.steps))
             output = self.one_after_the_other(steps, input, self._cancel, self.steps)
+        except Suspended as error:
+            run = self._end_resting("suspended", "somebody must answer", error)
+            if self._is_within:
+                raise
+            return run
         except Cancelled as error:
+            if self._is_left():
+                raise self._end_left(error) from error.__cause__
             if self.late is None:
                 raise self._end_cancelled(error) from error.__cause__
             self.late.partial = error.partial
@@ -102,6 +123,14 @@ class Execution:
         except BaseException as error:  # a SystemExit of user code ends a run, and no more
             raise self._end_failed(error) from error
         return self._end_completed(output)
+
+    def _beginning(self) -> Tuple[EventType, Dict[str, Any]]:
+        """The event that the run, or its further part, begins with."""
+        workflow, kept = self._workflow, self.checkpoints
+        if kept is not None and self.log.offset:
+            return EventType.WORKFLOW_RESUMED, resumption(kept, workflow, self.prefix)
+        named = ((step.name, step.kind) for step in workflow.steps)
+        return EventType.WORKFLOW_STARTED, payloads.workflow_started(workflow.name, named)
 
     def give_up(self) -> AgentStreamError:
         """End the run as stopped, in another thread than that of `run`; returns the error.
@@ -111,6 +140,8 @@ class Execution:
         """
         for inner in list(self._inner):
             inner.give_up()
+        if self._is_left():
+            return self._end_left(Cancelled())
         if self.late is not None:
             return self.refuse(self.late)
         return self._end_cancelled(Cancelled())
@@ -144,13 +175,21 @@ class Execution:
 
         What becomes of it is written to a new `StepState` in `into`.
         """
+        place = place_of(self.prefix, label)
+        done = None if self.checkpoints is None else self.checkpoints.done(place)
+        if done is not None:
+            into.append(RestoredStep(step, label, *done))
+            return done[0].output
         state = StepState(step, label)
         into.append(state)
-        attempt = 1
+        attempt = self._earlier_attempts(state, place) + 1
         while True:
             try:
                 output = self._attempt(state, input, cancel, attempt)
                 break
+            except Suspended:
+                state.end("suspended")
+                raise
             except BaseException as error:
                 delay = _delay(step, error, attempt, cancel)
                 self._note_failure(state, error, attempt, delay)
@@ -162,10 +201,20 @@ class Execution:
                 raise stop
             state.begin_again()
             attempt += 1
+            if self.checkpoints is not None:
+                self.checkpoints.keep_attempt(place, attempt, state.usage)
         state.output = output
         state.end("completed")
-        self._note_completed(state)
+        self._note_completed(state, place)
         return output
+
+    def _earlier_attempts(self, state: StepState, place: str) -> int:
+        """How many tries at a step have failed in an earlier process; their usage is its."""
+        if self.checkpoints is None:
+            return 0
+        attempt, usage = self.checkpoints.attempt(place)
+        state.spend(usage)
+        return attempt - 1
 
     def _attempt(self, state: StepState, input: Any, cancel: CancelToken, attempt: int) -> Any:
         step = state.step
@@ -191,8 +240,12 @@ class Execution:
         if not (stopped and self._cancel.cancelled):  # then the run's own end says so
             self._try_append(EventType.WORKFLOW_STEP_FAILED, data)
 
-    def _note_completed(self, state: StepState) -> None:
+    def _note_completed(self, state: StepState, place: str) -> None:
         result = state.result("completed")
+        resumable = True
+        if self.checkpoints is not None:
+            named = list(state.named_warnings())
+            resumable = self.checkpoints.keep_done(place, result, named, used=state.used)
         self.log.append(
             EventType.WORKFLOW_STEP_COMPLETED,
             payloads.workflow_step_completed(
@@ -203,13 +256,22 @@ class Execution:
                 tokens_per_second=result.tokens_per_second,
                 finish_reason=result.finish_reason,
                 warnings=result.warnings,
+                resumable=resumable,
             ),
         )
 
-    def inner(self, workflow: Workflow, log: RunLog, cancel: CancelToken) -> Execution:
+    def inner(self, workflow: Workflow, log: RunLog, cancel: CancelToken, prefix: str) -> Execution:
         """A run within this one, which shares its context."""
-        inner = Execution(workflow, log, cancel, context=self.values, host=self.host)
-        inner.lock = self.lock
+        inner = Execution(
+            workflow,
+            log,
+            cancel,
+            context=self.values,
+            host=self.host,
+            checkpoints=self.checkpoints,
+        )
+        inner.lock, inner.key, inner.prefix = self.lock, self.key, prefix
+        inner._is_within = True
         self._inner.append(inner)
         return inner
 
@@ -229,10 +291,38 @@ class Execution:
             output,
             sum((step.total() for step in steps), Usage()),
             tuple(step.result(status) for step in steps),
-            time.monotonic() - self._started,
+            self._took(),
             last_finish_reason(steps),
             tuple(named_warnings(steps)),
         )
+
+    def _took(self) -> float:
+        """Seconds that processes have worked on the run."""
+        if self.checkpoints is not None and not self._is_within:
+            return self.checkpoints.elapsed
+        return time.monotonic() - self._started
+
+    def _is_left(self) -> bool:
+        """True if the process leaves the run for another one to go on with."""
+        return self.checkpoints is not None and self.checkpoints.leaving and self.late is None
+
+    def _end_left(self, error: Cancelled) -> Cancelled:
+        """End what this process does for the run, which another one may resume."""
+        reason = self._cancel.reason or str(error)
+        run = self._end_resting("interrupted", reason, Suspended())
+        return Cancelled(
+            f"run {run.workflow_id} was interrupted, and can be resumed: {reason}",
+            run=run,
+            partial=error.partial,
+            phase=error.phase,
+        )
+
+    def _end_resting(self, status: str, reason: str, error: Suspended) -> WorkflowRun:
+        """End what this process does for the run, which goes on when it is resumed."""
+        run = self._result(status)._replace(pending=error.pending)
+        data = suspension(self._end_data(run), status, reason, error.pending)
+        self._try_append(EventType.WORKFLOW_SUSPENDED, data)
+        return run
 
     def _end_data(self, run: WorkflowRun) -> Dict[str, Any]:
         return payloads.run_end(

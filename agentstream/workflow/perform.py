@@ -103,7 +103,7 @@ def _value_of(outcome: Outcome) -> Any:
 
 
 def _branch(scope: Scope, step: Branch, input: Any) -> Any:
-    if scope.call(step.predicate, input):
+    if scope.decide("chosen", step.predicate, input):
         return scope.run("then", step.then, input)
     return input if step.otherwise is None else scope.run("otherwise", step.otherwise, input)
 
@@ -111,7 +111,7 @@ def _branch(scope: Scope, step: Branch, input: Any) -> Any:
 def _repeat(scope: Scope, step: Repeat, input: Any) -> Any:
     for number in range(1, step.at_most + 1):
         input = scope.run(str(number), step.step, input)
-        if step.until is not None and scope.call(step.until, input):
+        if step.until is not None and scope.decide(f"until|{number}", step.until, input):
             return input
     if step.until is not None:
         remark = f"step {step.name!r} was not done after {step.at_most} rounds (at_most)"
@@ -122,7 +122,7 @@ def _repeat(scope: Scope, step: Repeat, input: Any) -> Any:
 
 
 def _wait(scope: Scope, step: Wait, input: Any) -> Any:
-    return scope.wait(step, input)  # type: ignore[attr-defined,unused-ignore]
+    return scope.wait(step)
 
 
 _BY_KIND: Dict[str, Callable[[Scope, Any, Any], Any]] = {

@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from agentstream.agent.run import AgentRun
     from agentstream.workflow.definition import Step
 
-__all__ = ["StepState", "input_as_text", "last_finish_reason", "named_warnings", "to_json"]
+__all__ = [
+    "RestoredStep",
+    "StepState",
+    "input_as_text",
+    "last_finish_reason",
+    "named_warnings",
+    "to_json",
+]
 
 #: Characters of a run's input that are kept.
 _MOST_INPUT = 100_000
@@ -25,13 +32,14 @@ class StepState:
     """The state of a step of a run: written by the step's thread, read by any.
 
     Attributes:
-        status: "running" until it has ended.
+        status: "running" until it has ended; "suspended" if it waits for somebody's answer.
         usage: of its own requests.
         within: the steps within it, in the order in which they began.
         places: the order to tell those in; None for that in which they began.
         failed_label: the label of the one whose failure ended it, where others failed too.
         agent_run: of an agent's step: knows what has been said so far.
         remarks: warnings of its own, besides those of its agent.
+        used: the key of the record in the run's checkpoint that it has used up.
     """
 
     __slots__ = (
@@ -47,6 +55,7 @@ class StepState:
         "status",
         "step",
         "usage",
+        "used",
         "within",
     )
 
@@ -62,6 +71,7 @@ class StepState:
         self.places: Optional[Dict[str, str]] = None
         self.failed_label: Optional[str] = None
         self.remarks: List[str] = []
+        self.used: Optional[str] = None
         self._started = time.monotonic()
         self._took: Optional[float] = None
 
@@ -152,6 +162,35 @@ class StepState:
             order = {label: number for number, label in enumerate(self.places)}
             within.sort(key=lambda inner: order[inner.label])
         return within
+
+
+class RestoredStep(StepState):
+    """A step that an earlier process completed: it is what its result says."""
+
+    __slots__ = ("_result", "_said_warnings")
+
+    def __init__(self, step: Step, label: str, result: StepResult, warnings: Sequence[str]) -> None:
+        super().__init__(step, label)
+        self._result = result
+        self._said_warnings = warnings
+        self.output = result.output
+        self.status = "completed"
+
+    def total(self) -> Usage:
+        """See `StepState`."""
+        return self._result.usage
+
+    def result(self, status: str) -> StepResult:
+        """See `StepState`."""
+        return self._result
+
+    def finish_reason(self) -> Optional[str]:
+        """See `StepState`."""
+        return self._result.finish_reason
+
+    def named_warnings(self) -> Iterator[str]:
+        """See `StepState`."""
+        yield from self._said_warnings
 
 
 def last_finish_reason(steps: Sequence[StepState]) -> Optional[str]:

@@ -9,8 +9,20 @@ from __future__ import annotations
 import contextvars
 import logging
 import threading
+import time
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Protocol, Tuple
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    List,
+    Mapping,
+    Optional,
+    Protocol,
+    Tuple,
+)
 
 from agentstream import threads
 from agentstream.agent.agent import Agent
@@ -18,17 +30,34 @@ from agentstream.agent.conversation import Conversation
 from agentstream.agent.journal import AgentLog
 from agentstream.agent.run import AgentRun
 from agentstream.cancel import CancelToken
-from agentstream.errors import AgentStreamError, Cancelled
+from agentstream.errors import (
+    AgentStreamError,
+    Cancelled,
+    ConfigError,
+    DeadlineExceeded,
+    Suspended,
+)
 from agentstream.events import payloads
 from agentstream.events.model import EventType, new_id
 from agentstream.events.stream import RunLog
-from agentstream.results import WorkflowRun
-from agentstream.tools.context import RunContext
-from agentstream.workflow.branches import Outcome, first_failure, linked, side_by_side
+from agentstream.results import PendingSignal, WorkflowRun
+from agentstream.tools.context import RunContext, key_of
+from agentstream.workflow.branches import (
+    Outcome,
+    first_failure,
+    linked,
+    side_by_side,
+    suspended,
+)
+from agentstream.workflow.checkpoints import place_of
 from agentstream.workflow.context import answered, as_content, fill
 from agentstream.workflow.definition import Step, Workflow, takes_two
 from agentstream.workflow.host import RunHost
 from agentstream.workflow.progress import StepState, input_as_text
+from agentstream.workflow.waiting import MISSING, Wait
+
+if TYPE_CHECKING:
+    from agentstream.workflow.run_checkpoints import RunCheckpoints
 
 __all__ = ["Execution", "Scope"]
 
@@ -44,6 +73,7 @@ class Execution(Protocol):
         conversation: that of the run's agent.
         host: lends threads.
         steps: those that have begun.
+        checkpoints, key, prefix: as execution.py has them.
     """
 
     log: RunLog
@@ -52,6 +82,9 @@ class Execution(Protocol):
     conversation: Optional[Conversation]
     host: RunHost
     steps: List[StepState]
+    checkpoints: Optional[RunCheckpoints]
+    key: str
+    prefix: str
 
     def run(self, input: Any) -> WorkflowRun:
         """Run the steps; raises WorkflowFailed or Cancelled, with `run`."""
@@ -70,7 +103,7 @@ class Execution(Protocol):
     ) -> Any:
         """Run steps, each one's output the next one's input."""
 
-    def inner(self, workflow: Workflow, log: RunLog, cancel: CancelToken) -> Execution:
+    def inner(self, workflow: Workflow, log: RunLog, cancel: CancelToken, prefix: str) -> Execution:
         """A run within this one, which shares its values."""
 
     def forget(self, inner: Any) -> None:
@@ -80,12 +113,14 @@ class Execution(Protocol):
 class Scope:
     """One attempt at a step: its place in the run, and what it does there."""
 
-    __slots__ = ("_execution", "_inner_log", "_state", "cancel")
+    __slots__ = ("_agents", "_execution", "_inner_log", "_place", "_state", "cancel")
 
     def __init__(self, execution: Execution, state: StepState, cancel: CancelToken) -> None:
         self._execution = execution
         self._state = state
+        self._place = place_of(execution.prefix, state.label)
         self._inner_log: Optional[RunLog] = None
+        self._agents: Dict[str, int] = {}  # run by a function or a tool, by its key
         self.cancel = cancel
 
     @property
@@ -114,7 +149,15 @@ class Scope:
         if on_cut is not None:
             settings = settings.replace(on_cut=on_cut)
         context = self._context(agent.name)
-        run = AgentRun(settings, content, log, context, self._execution.conversation)
+        kept = self._execution.checkpoints
+        run = AgentRun(
+            settings,
+            content,
+            log,
+            context,
+            self._execution.conversation,
+            checkpoint=None if kept is None else kept.agent(self._place),
+        )
         state.agent_run = run
         try:
             for _ in run.texts():
@@ -137,6 +180,7 @@ class Scope:
             values=execution.values,
             lock=execution.lock,
             within=self._run_agent,
+            idempotency_key=key_of(execution.key, self._place),
         )
 
     def call(self, function: Callable[..., Any], input: Any) -> Any:
@@ -170,6 +214,50 @@ class Scope:
         logger.warning("no thread for a function: it cannot be left behind")
         return work()
 
+    def decide(self, name: str, function: Callable[..., Any], input: Any) -> bool:
+        """Call a predicate; an earlier process's answer holds."""
+        kept = self._execution.checkpoints
+        if kept is None:
+            return bool(self.call(function, input))
+        key = f"{self._place}|{name}"
+        known = kept.get(key)
+        if known is None:
+            known = bool(self.call(function, input))
+            kept.put({key: known})
+        return bool(known)
+
+    def wait(self, step: Wait) -> Any:
+        """Take the value that a step waits for.
+
+        Raises:
+            Suspended: it has not come yet.
+            DeadlineExceeded: it has not come in time, and nothing stands for it.
+            ConfigError: nothing is kept of the run.
+        """
+        kept, label = self._execution.checkpoints, self._state.label
+        if kept is None:
+            raise ConfigError(
+                f"step {self.step.name!r} waits for a value from outside, which only a run with"
+                " checkpoints can: Runtime(checkpoints=True)"
+            )
+        name, seconds = step.name, step.wait_s
+        found = kept.signal(name)
+        if found is not None:
+            self._state.used = f"signal:{name}"
+            return found["value"]
+        key = f"{self._place}|since"
+        since = kept.get(key)
+        if since is None:
+            since = time.time()
+            kept.put({key: since})
+        due = None if seconds is None else since + seconds
+        if due is None or time.time() < due:
+            pending = PendingSignal(name, label, due)
+            raise Suspended(f"the run waits for {name!r}", pending=(pending,))
+        if step.otherwise is not MISSING:
+            return step.otherwise
+        raise DeadlineExceeded(f"step {self.step.name!r}: no {name!r} came within {seconds:g} s")
+
     def run(self, part: str, step: Step, input: Any) -> Any:
         """Run a step within this one; returns its output."""
         return self.one_after_the_other(((part, step),), input)
@@ -196,6 +284,7 @@ class Scope:
         Raises:
             The error that ends this step: with `fail_fast` the first, else one
             if all of them failed.
+            Suspended: some of them wait for somebody's answer, and the others have ended.
         """
         execution, state = self._execution, self._state
         state.places = {f"{state.label}.{name}": name for name in branches}
@@ -211,6 +300,9 @@ class Scope:
         name = first_failure(outcomes, self.cancel, fail_fast=fail_fast)
         error = None if name is None else outcomes[name].error
         if error is None:
+            pending = suspended(outcomes)
+            if pending:
+                raise Suspended("branches wait for answers", pending=pending)
             return outcomes
         state.failed_label = f"{state.label}.{name}"
         try:
@@ -219,20 +311,41 @@ class Scope:
             del outcomes, error  # no cycle through its traceback
 
     def open_inner(self) -> str:
-        """Begin the log of a run within this one; returns its id."""
-        self._inner_log = self._execution.log.open_child(new_id())
+        """Begin the log of a run within this one, or go on with it; returns its id."""
+        self._inner_log = self._child_log(self._place)
         return self._inner_log.workflow_id
+
+    def _child_log(self, place: str) -> RunLog:
+        """The log of a run within this one: an earlier process's, if that has not ended."""
+        log, kept = self._execution.log, self._execution.checkpoints
+        known = None if kept is None else kept.inner(place)
+        if known is not None:
+            return log.reopen_child(*known)
+        child = log.open_child(new_id())
+        if kept is not None:
+            kept.begin_inner(child.workflow_id, place)
+        return child
 
     def run_inner(self, workflow: Workflow, input: Any) -> Any:
         """Run the workflow whose log `open_inner` began; returns its output."""
         log = self._inner_log
         assert log is not None
-        return self._run_within(workflow, log, input, self.cancel, self._state)
+        return self._run_within(
+            workflow, log, input, self.cancel, place=self._place, state=self._state
+        )
 
     def _run_agent(self, agent: Agent, input: Any, context: RunContext) -> Any:
         """Run an agent, which a tool or function asks for, as a workflow within this run."""
-        log = self._execution.log.open_child(new_id())
-        return self._run_within(Workflow(agent.name, [agent]), log, input, context.cancel)
+        caller = context.idempotency_key
+        count = self._agents[caller] = self._agents.get(caller, 0) + 1
+        place = f"{self._place}.{caller}-{count}"
+        kept = self._execution.checkpoints
+        if kept is not None:
+            kept.keep_asked(place, agent.name, input)
+        log = self._child_log(place)
+        return self._run_within(
+            Workflow(agent.name, [agent]), log, input, context.cancel, place=place
+        )
 
     def _run_within(
         self,
@@ -240,12 +353,15 @@ class Scope:
         log: RunLog,
         input: Any,
         cancel: CancelToken,
+        *,
+        place: str,
         state: Optional[StepState] = None,
     ) -> Any:
         """Run a workflow within this run; `state` is told its steps."""
-        log.note_input(input_as_text(input))
+        if not log.offset:
+            log.note_input(input_as_text(input))
         with linked(cancel) as token:
-            inner = self._execution.inner(workflow, log, token)
+            inner = self._execution.inner(workflow, log, token, f"{place}/")
             if state is not None:
                 state.within = inner.steps
             host = self._execution.host

@@ -1,0 +1,129 @@
+"""What people answer to a run that is suspended: to a pending call, once, and to a wait."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any, Dict, Mapping, Optional, Tuple, Union
+
+from agentstream import checks
+from agentstream.agent.approval import as_approval
+from agentstream.errors import ConfigError, LogError
+from agentstream.events.entry import check_id
+from agentstream.events.model import Event, EventType
+from agentstream.events.store import EventStore
+from agentstream.results import PendingCall, PendingSignal
+from agentstream.workflow.checkpoints import Codec
+from agentstream.workflow.resting import pending_of
+from agentstream.workflow.run_checkpoints import pack
+
+__all__ = ["approve", "last_event", "pending", "signal"]
+
+Pending = Union[PendingCall, PendingSignal]
+
+
+def last_event(store: EventStore, workflow_id: str, offset: int) -> Optional[Event]:
+    """A run's event at an offset; None if it is gone."""
+    found = store.read(workflow_id=workflow_id, after=max(0, offset - 1), limit=1)
+    return found[0] if found else None
+
+
+def pending(store: EventStore, workflow_id: str) -> Tuple[Pending, ...]:
+    """What a suspended run waits for; () for a run that is not suspended, or unknown."""
+    state = store.run(check_id("workflow_id", workflow_id))
+    if state is None or state.status != "suspended":
+        return ()
+    event = last_event(store, workflow_id, state.last_offset)
+    if event is None or event.type is not EventType.WORKFLOW_SUSPENDED:
+        return ()
+    return tuple(pending_of(event.data))
+
+
+def approve(
+    store: EventStore,
+    workflow_id: str,
+    call_id: str,
+    answer: object,
+    *,
+    by: str = "",
+    codec: Optional[Codec] = None,
+) -> None:
+    """Answer a pending call, as it was asked, once.
+
+    Raises:
+        ConfigError: the answer is none, the store keeps no checkpoints, or an id is no id.
+        LogError: the run does not wait for that call, it has been answered, or too late.
+    """
+    kept = store.need_checkpoints()
+    given = _as_answer(answer)
+    checks.text("by", by, empty=True)
+    calls = {each.id: each for each in pending(store, workflow_id) if isinstance(each, PendingCall)}
+    call = calls.get(call_id)
+    if call is None:
+        raise LogError(_not_asked(store, workflow_id, f"call {call_id!r}", list(calls)))
+    if call.expires_at is not None and call.expires_at <= time.time():
+        raise LogError(f"call {call_id!r} of run {workflow_id!r} was to be answered earlier")
+    record = {**given, "by": by, "at": time.time()}
+    if not kept.answer(workflow_id, f"answer:{call_id}", pack(record, codec)):
+        raise LogError(f"call {call_id!r} of run {workflow_id!r} has been answered already")
+
+
+def _as_answer(answer: object) -> Dict[str, Any]:
+    try:
+        given = as_approval(answer)
+    except TypeError as error:
+        raise ConfigError(str(error)) from None
+    if given.is_later:
+        raise ConfigError("Approval.later() is an answer of approve=, not to a pending call")
+    if not given.allowed:
+        return {"answer": "no", "reason": given.reason}
+    if given.arguments is None:
+        return {"answer": "yes"}
+    return {"answer": "change", "arguments": _json("arguments", given.arguments)}
+
+
+def _json(name: str, value: Any) -> Any:
+    """The value as JSON has it.
+
+    Raises:
+        ConfigError: it cannot be.
+    """
+    try:
+        return json.loads(json.dumps(value))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError.about(name, f"cannot be written as JSON: {error}") from None
+
+
+def _not_asked(store: EventStore, workflow_id: str, what: str, known: Any) -> str:
+    state = store.run(workflow_id)
+    if state is None:
+        return f"there is no run {workflow_id!r}"
+    if state.status != "suspended":
+        return f"run {workflow_id!r} is {state.status}: it waits for no answer"
+    waits = f"for {', '.join(map(repr, known))}" if known else "for no call"
+    return f"run {workflow_id!r} does not wait for {what}: it waits {waits}"
+
+
+def signal(
+    store: EventStore,
+    workflow_id: str,
+    name: str,
+    value: Any,
+    *,
+    by: str = "",
+    codec: Optional[Codec] = None,
+) -> None:
+    """Send a run the value that a `Wait` of that name waits for, or will.
+
+    Raises:
+        ConfigError: the value is no JSON value, or the store keeps no checkpoints.
+        LogError: there is no such run, it has ended, keeps no checkpoints, or has a value
+            of that name that it has not used yet.
+    """
+    kept = store.need_checkpoints()
+    check_id("workflow_id", workflow_id)
+    checks.text("name", name)
+    checks.text("by", by, empty=True)
+    record: Mapping[str, Any] = {"value": _json("value", value), "by": by, "at": time.time()}
+    if not kept.answer(workflow_id, f"signal:{name}", pack(record, codec)):
+        raise LogError(f"run {workflow_id!r} has a value {name!r} already, which is not used yet")

@@ -1,0 +1,147 @@
+"""Beginning to keep a run's checkpoints, and taking a run that another process has left."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Dict, Mapping, NamedTuple
+
+from agentstream.errors import ConfigError, LogError
+from agentstream.events import payloads
+from agentstream.events.model import EventType
+from agentstream.events.stream import EventStream, RunLog
+from agentstream.runtime.answers import last_event
+from agentstream.runtime.options import RunOptions
+from agentstream.workflow import Workflow
+from agentstream.workflow.checkpoints import Checkpoints
+from agentstream.workflow.resting import pending_of, suspension
+from agentstream.workflow.run_checkpoints import RunCheckpoints, unpack
+from agentstream.workflow.shape import differences, shape_of
+
+__all__ = ["Taken", "begin", "take"]
+
+
+class Taken(NamedTuple):
+    """A run to go on with.
+
+    Attributes:
+        log: its log, which goes on.
+        checkpoints: what is kept of it.
+        input: what it was given.
+        context: what its steps share.
+        key: what the idempotency keys of its calls are made of.
+    """
+
+    log: RunLog
+    checkpoints: RunCheckpoints
+    input: Any
+    context: Dict[str, Any]
+    key: str
+
+
+def begin(
+    stream: EventStream,
+    log: RunLog,
+    settings: Checkpoints,
+    workflow: Workflow,
+    input: Any,
+    *,
+    options: RunOptions,
+    grace: float,
+) -> RunCheckpoints:
+    """Begin to keep a run whose log has been opened; returns what keeps it.
+
+    Raises:
+        LogError: it cannot be.
+    """
+    kept = RunCheckpoints(stream.store.need_checkpoints(), log.workflow_id, settings, grace)
+    kept.values = options.context if options.context is not None else {}
+    kept.begin(
+        input,
+        workflow.name,
+        shape_of(workflow),
+        conversation=options.conversation is not None,
+        key=re.sub(r"~\d+$", "", log.workflow_id) if options.once else log.workflow_id,
+    )
+    return kept
+
+
+def take(
+    stream: EventStream,
+    settings: Checkpoints,
+    workflow: Workflow,
+    workflow_id: str,
+    options: RunOptions,
+    *,
+    grace: float,
+    force: bool,
+) -> Taken:
+    """Take a run that is interrupted or suspended.
+
+    Raises:
+        Busy: a living process has it.
+        LogError: there is no such run, it has ended, or cannot be resumed.
+        ConfigError: it is a run of another workflow, or was given a conversation; it stays
+            as it was.
+    """
+    store, kept_by = stream.store, stream.store.need_checkpoints()
+    _look(kept_by.read(workflow_id), workflow, settings, options, force=force)
+    log, entry = stream.reopen_log(workflow_id)
+    try:
+        event = last_event(store, workflow_id, entry.last)
+        is_rest = event is not None and event.type is EventType.WORKFLOW_SUSPENDED
+        kept = RunCheckpoints(
+            kept_by,
+            workflow_id,
+            settings,
+            grace,
+            entry=entry,
+            asked=pending_of(event.data) if event is not None and is_rest else (),
+        )
+        said, given = kept.get("run"), kept.get("input")
+        if said is None or given is None:
+            raise LogError(f"run {workflow_id!r} cannot be resumed: its checkpoint is not whole")
+    except BaseException:
+        _give_back(log, workflow)
+        raise
+    context = options.context if options.context is not None else {}
+    context.update(kept.get("context") or {})
+    kept.values = context
+    return Taken(log, kept, given[0], context, said["key"])
+
+
+def _look(
+    records: Mapping[str, bytes],
+    workflow: Workflow,
+    settings: Checkpoints,
+    options: RunOptions,
+    *,
+    force: bool,
+) -> None:
+    """Refuse what cannot go on, while nothing has changed yet; an ended run has no records."""
+    known = {key: unpack(data, settings.codec) for key, data in records.items()}
+    if "run" in known:
+        _check(known["run"], workflow, options, force=force)
+
+
+def _give_back(log: RunLog, workflow: Workflow) -> None:
+    """Let go of a run that was taken and cannot go on."""
+    end = payloads.run_end(workflow.name, None, None, 0.0)
+    log.append(
+        EventType.WORKFLOW_SUSPENDED,
+        suspension(end, "interrupted", "it could not be resumed", ()),
+    )
+
+
+def _check(said: Any, workflow: Workflow, options: RunOptions, *, force: bool) -> None:
+    if said["conversation"] and options.conversation is None:
+        raise ConfigError("the run was given a conversation: give it again, conversation=...")
+    if force:
+        return
+    changes = differences(said["shape"], shape_of(workflow))
+    if said["workflow"] != workflow.name:
+        changes.insert(0, f"it is a run of {said['workflow']!r}, not of {workflow.name!r}")
+    if changes:
+        raise ConfigError(
+            "the workflow was changed since the run began (force=True goes on all the same): "
+            + "; ".join(changes)
+        )

@@ -1,0 +1,331 @@
+"""RunCheckpoints: what is kept of a run, so that another process can go on with it.
+
+Records are kept under the run's id, one for each step that is done, each answer of an
+agent and each call of a tool; those of the runs within it too.  A key is the place of
+what it is about, a "|", and the kind of record: "1.facts|done".  The events tell a run,
+for people; the checkpoint is what it goes on from.
+
+A value that cannot be kept makes the run one that cannot be resumed: it goes on, and fails
+if its process dies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+
+from agentstream.agent.approval import Approval
+from agentstream.agent.checkpoints import AgentCheckpoint
+from agentstream.errors import ConfigError, LogError
+from agentstream.events.checkpoints import CheckpointStore, Entry
+from agentstream.results import PendingCall, PendingSignal, StepResult, Usage
+from agentstream.workflow.checkpoints import Checkpoints, Codec
+from agentstream.workflow.codec import NotKept, decode, encode
+
+__all__ = ["RunCheckpoints", "pack", "unpack"]
+
+logger = logging.getLogger("agentstream.workflow")
+
+#: What the bytes of a record begin with: as they are, or encoded by the user's codec.
+_PLAIN, _CODED = b"j", b"c"
+
+
+def pack(value: Any, codec: Optional[Codec]) -> bytes:
+    """A value as it is kept.
+
+    Raises:
+        NotKept: it cannot be.
+    """
+    return _coded(encode(value), codec)
+
+
+def _coded(data: bytes, codec: Optional[Codec]) -> bytes:
+    return _PLAIN + data if codec is None else _CODED + codec.encode(data)
+
+
+def unpack(data: bytes, codec: Optional[Codec]) -> Any:
+    """The value that `pack` was given.
+
+    Raises:
+        ConfigError: it is encoded, and there is no codec.
+        NotKept: it is none, or of a class that is not there any more.
+    """
+    if data[:1] == _CODED:
+        if codec is None:
+            raise ConfigError(
+                "the checkpoints are encoded: Runtime(checkpoints=Checkpoints(codec=...))"
+            )
+        return decode(codec.decode(data[1:]))
+    return decode(data[1:])
+
+
+class RunCheckpoints:
+    """What is kept of one run, and of those within it.  Any number of threads may use one.
+
+    Args:
+        store: where it is kept.
+        workflow_id: the run's id.
+        settings: how.
+        grace: seconds that what is under way may take to end once the process leaves the run.
+        entry: what an earlier process has left; None for a run that begins.
+        asked: what that run waited for.
+
+    Attributes:
+        leaving: the process leaves the run, for another one to go on.
+        values: what the run's steps share; set by whoever runs it.
+    """
+
+    def __init__(
+        self,
+        store: CheckpointStore,
+        workflow_id: str,
+        settings: Checkpoints,
+        grace: float,
+        *,
+        entry: Optional[Entry] = None,
+        asked: Sequence[Union[PendingCall, PendingSignal]] = (),
+    ) -> None:
+        self.workflow_id = workflow_id
+        self.leaving = False
+        self.grace = grace
+        self.entry = entry
+        self.asked = asked
+        self.values: Dict[str, Any] = {}
+        self._store = store
+        self._settings = settings
+        self._kept: Dict[str, bytes] = {} if entry is None else dict(entry.records)
+        self._context: Optional[bytes] = None  # as it was kept last, not encoded
+        self._lock = threading.Lock()  # of the three below
+        self._written = 0  # what was put
+        self._settled = 0  # ... and is known to be kept
+        self._refused = False
+        self._base = max(0.0, self._elapsed_before())
+        self._started = time.monotonic()
+
+    def _elapsed_before(self) -> float:
+        found = self.get("elapsed")
+        return float(found) if isinstance(found, (int, float)) else 0.0
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds that processes have worked on the run."""
+        return self._base + time.monotonic() - self._started
+
+    # --- records ----------------------------------------------------------------------------
+
+    def get(self, key: str) -> Any:
+        """The value that an earlier process kept under a key; None for none.
+
+        Raises:
+            ConfigError, NotKept: as `unpack`.
+        """
+        data = self._kept.get(key)
+        return None if data is None else unpack(data, self._settings.codec)
+
+    def keys(self, ending: str) -> List[str]:
+        """The keys that an earlier process kept and that end so."""
+        return [key for key in self._kept if key.endswith(ending)]
+
+    def put(
+        self,
+        records: Mapping[str, Any],
+        *,
+        wait: bool = False,
+        discard: Sequence[str] = (),
+    ) -> bool:
+        """Keep values, those that are None no longer; with `wait`, until they are kept.
+
+        What the steps share is kept with them, where it has changed.
+
+        Args:
+            discard: first, what is kept of these places.
+
+        Returns:
+            False if the run cannot be resumed any more: one of its values cannot be kept.
+
+        Raises:
+            LogError: they could not be, or another process has the run now.
+        """
+        if self._refused:
+            return False
+        try:
+            packed = {key: self._packed(key, value) for key, value in records.items()}
+            with self._lock:
+                self._add_context(packed)
+        except NotKept as error:
+            self._refuse(str(error))
+            return False
+        packed["elapsed"] = pack(round(self.elapsed, 3), None)
+        gone = [place + sign for place in discard for sign in "|./"]
+        with self._lock:
+            self._written += 1
+            written = self._written
+        self._store.write(self.workflow_id, packed, discard=gone, wait=wait)
+        if wait:
+            self._note_settled(written)
+        return True
+
+    def _packed(self, key: str, value: Any) -> Optional[bytes]:
+        try:
+            return None if value is None else pack(value, self._settings.codec)
+        except NotKept as error:
+            raise NotKept(f"{key.partition('|')[0]}: {error}") from None
+
+    def _add_context(self, packed: Dict[str, Optional[bytes]]) -> None:
+        values = dict(self.values)
+        if not values and self._context is None:
+            return
+        try:
+            data = encode(values, "context")
+        except RuntimeError:  # somebody changes it this moment, and puts it afterwards
+            return
+        if data != self._context:
+            self._context = data
+            packed["context"] = _coded(data, self._settings.codec)
+
+    def settle(self) -> None:
+        """Wait until all that was put is kept.
+
+        Raises:
+            LogError: it could not be, or another process has the run now.
+        """
+        with self._lock:
+            written = self._written
+        if written > self._settled and not self._refused:
+            self._store.write(self.workflow_id, {}, wait=True)
+            self._note_settled(written)
+
+    def _note_settled(self, written: int) -> None:
+        with self._lock:
+            self._settled = max(self._settled, written)
+
+    def _refuse(self, why: str) -> None:
+        """The run cannot be resumed from here on."""
+        self._refused = True
+        logger.warning("run %s cannot be resumed any more: %s", self.workflow_id, why)
+        try:
+            self._store.refuse(self.workflow_id, why)
+        except LogError:
+            logger.exception("run %s could not be marked so", self.workflow_id)
+
+    # --- what is in them --------------------------------------------------------------------
+
+    def begin(self, input: Any, workflow: str, shape: Any, *, conversation: bool, key: str) -> None:
+        """Keep what a run begins with.
+
+        Args:
+            key: what the idempotency keys of the run's calls are made of.
+        """
+        self._store.begin(
+            self.workflow_id, recover=self._settings.recover, keep=self._settings.keep
+        )
+        said = {"workflow": workflow, "shape": shape, "conversation": conversation, "key": key}
+        self.put({"run": said})
+        self.put({"input": [input]})
+
+    def begin_inner(self, workflow_id: str, place: str) -> None:
+        """Keep the id of a run within this one that begins."""
+        if not self._refused:
+            self._store.begin(workflow_id, root=self.workflow_id)
+            self.put({f"{place}|inner": workflow_id})
+
+    def keep_asked(self, place: str, agent: str, input: Any) -> None:
+        """Keep what an agent that a function or tool runs is asked.
+
+        What an earlier process kept there is of no use if that was something else.
+        """
+        try:
+            asked = encode([agent, input])
+        except NotKept:
+            asked = b""
+        key = f"{place}|for"
+        digest = hashlib.sha256(asked).hexdigest()
+        if self.get(key) not in (None, digest):
+            self.forget(place)
+        self.put({key: digest})
+
+    def forget(self, place: str) -> None:
+        """Let go of what an earlier process kept at a place and within it."""
+        for key in list(self._kept):
+            if key.startswith((f"{place}|", f"{place}.", f"{place}/")):
+                del self._kept[key]
+        self.put({}, discard=(place,))
+
+    def inner(self, place: str) -> Optional[Tuple[str, int]]:
+        """The id of the run that an earlier process left at a place, and its last offset."""
+        name = self.get(f"{place}|inner")
+        if name is None or self.entry is None or name not in self.entry.inner:
+            return None
+        return name, self.entry.inner[name]
+
+    def done(self, place: str) -> Optional[Tuple[StepResult, Tuple[str, ...]]]:
+        """What a step came to that is not run again, and its warnings with their steps' names."""
+        found = self.get(f"{place}|done")
+        return None if found is None else (found["result"], tuple(found["warnings"]))
+
+    def keep_done(
+        self,
+        place: str,
+        result: StepResult,
+        warnings: Sequence[str],
+        *,
+        used: Optional[str] = None,
+    ) -> bool:
+        """Keep what a step came to, in place of all that was kept within it.
+
+        Args:
+            used: the key of a record that it has used up.
+
+        Returns:
+            False if it cannot be kept.
+        """
+        records: Dict[str, Any] = {f"{place}|done": {"result": result, "warnings": list(warnings)}}
+        if used is not None:
+            records[used] = None
+            self._kept.pop(used, None)
+        return self.put(records, discard=(place,))
+
+    def attempt(self, place: str) -> Tuple[int, Usage]:
+        """Which try at a step is under way, and what the others have used."""
+        found = self.get(f"{place}|again")
+        return (1, Usage()) if found is None else (found["attempt"], found["usage"])
+
+    def keep_attempt(self, place: str, attempt: int, usage: Usage) -> None:
+        """Keep that a step is tried again, in place of what the last try had kept."""
+        self.forget(place)
+        self.put({f"{place}|again": {"attempt": attempt, "usage": usage}})
+
+    def agent(self, place: str) -> AgentCheckpoint:
+        """The checkpoint of the agent that runs at a place."""
+        return AgentCheckpoint(self, place)
+
+    # --- answers of people ------------------------------------------------------------------
+
+    def decision(self, id: str) -> Optional[Approval]:
+        """What has been answered to a pending call; None for nothing yet."""
+        found = self.get(f"answer:{id}")
+        return None if found is None else approval_of(found)
+
+    def signal(self, name: str) -> Optional[Mapping[str, Any]]:
+        """A value that was sent, {value, by, at}; None for none so far.
+
+        Of a run under way the store is asked: it may have come in this process's time.
+        """
+        key = f"signal:{name}"
+        found: Optional[Mapping[str, Any]] = self.get(key)
+        if found is None:
+            data = self._store.read(self.workflow_id).get(key)
+            found = None if data is None else unpack(data, self._settings.codec)
+        return found
+
+
+def approval_of(answer: Mapping[str, Any]) -> Approval:
+    """The Approval that an answer in a store stands for."""
+    if answer["answer"] == "yes":
+        return Approval.yes()
+    if answer["answer"] == "change":
+        return Approval.change(answer["arguments"])
+    return Approval.no(answer.get("reason") or "")
