@@ -185,6 +185,9 @@ class MemoryStore(EventStore):
             status = status_of_rest(event.data)
             self._rest(event.workflow_id, status)
             self.checkpoints.rest(event.workflow_id, status)
+            state = self._states.get(event.workflow_id)
+            if state is not None:
+                state.usage = accessors.usage_of(event.data)
 
     def _end(self, event: Event) -> None:
         workflow_id = event.workflow_id
@@ -357,7 +360,8 @@ class MemoryStore(EventStore):
             state, last = self._states[workflow_id], self._last_of(workflow_id)
             kept = self._workflows.get(workflow_id)
             newest = kept.events[-1] if kept is not None and kept.events else None
-            data = cancelled(newest, state.name, reason)
+            rested = newest is not None and newest.type is EventType.WORKFLOW_SUSPENDED
+            data = cancelled(newest.data if newest and rested else {}, state.name, reason)
         owner, publish = None, None
         if self._publish is not None:
             reference, publish = self._publish

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, Mapping
 
 from agentstream.events import accessors, payloads
-from agentstream.events.model import Event, EventType
 
-__all__ = ["RESTING", "cancelled", "status_of_rest"]
+__all__ = ["INTERRUPTED", "RESTING", "SUSPENDED", "cancelled", "status_of_rest"]
 
 INTERRUPTED, SUSPENDED = RESTING = ("interrupted", "suspended")
 
@@ -17,23 +16,21 @@ def status_of_rest(data: Mapping[str, Any]) -> str:
     return INTERRUPTED if data.get("status") == INTERRUPTED else SUSPENDED
 
 
-def cancelled(newest: Optional[Event], name: str, reason: str) -> Dict[str, Any]:
+def cancelled(rest: Mapping[str, Any], name: str, reason: str) -> Dict[str, Any]:
     """The data of the workflow_cancelled that ends a run which rests.
 
     Args:
-        newest: the run's newest event; of a workflow_suspended, what the run had come
-            to is taken.
+        rest: the data of the workflow_suspended before, which says what the run had
+            come to; {} where there was none.
         name: the workflow's name.
         reason: what the one who stopped it said.
     """
-    rested = newest is not None and newest.type is EventType.WORKFLOW_SUSPENDED
-    data: Mapping[str, Any] = newest.data if newest is not None and rested else {}
-    finish, warnings = data.get("finish_reason"), data.get("warnings")
+    finish, warnings = rest.get("finish_reason"), rest.get("warnings")
     end = payloads.run_end(
-        accessors.text(data, "workflow") or name,
-        data.get("output"),
-        accessors.usage_of(data),
-        accessors.seconds_of(data),
+        accessors.text(rest, "workflow") or name,
+        rest.get("output"),
+        accessors.usage_of(rest),
+        accessors.seconds_of(rest),
         finish_reason=finish if isinstance(finish, str) else None,
         warnings=warnings if isinstance(warnings, (list, tuple)) else (),
     )

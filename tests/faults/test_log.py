@@ -205,7 +205,7 @@ def test_d03_errors_at_every_nth_write_until_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SQLITE_FULL at the n-th page: LogError at once, what was acknowledged stays, no gap."""
-    monkeypatch.setattr("agentstream.events.sqlite.writer._RETRY_S", 0.02)
+    monkeypatch.setattr("agentstream.events.sqlite.commit_loop._RETRY_S", 0.02)
     for pages in range(14, 26, 3):
         path = tmp_path / f"{pages}.db"
         with SqliteStore(path, durability="full") as store:
@@ -245,7 +245,7 @@ def test_d07_a_reader_left_open_is_told_of(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(module.housekeeping, "_WAL_BYTES", 2_000_000)
-    monkeypatch.setattr("agentstream.events.sqlite.writer._HOUSEKEEPING_S", 0.05)
+    monkeypatch.setattr("agentstream.events.sqlite.commit_loop._HOUSEKEEPING_S", 0.05)
     with EventStream(SqliteStore(path)) as stream:
         warnings = stream.subscribe(types=["system_warning"])
         fill(stream, "first", 10)
@@ -271,7 +271,7 @@ def test_d07_a_reader_left_open_is_told_of(
 
 
 def test_d10_what_was_let_go_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentstream.events.sqlite.writer._HOUSEKEEPING_S", 0.01)
+    monkeypatch.setattr("agentstream.events.sqlite.commit_loop._HOUSEKEEPING_S", 0.01)
     with EventStream(SqliteStore(path, max_events=100)) as stream:
         fill(stream, "old", 150)
         fill(stream, "run", 150)
@@ -296,7 +296,7 @@ def test_d10_what_was_let_go_is_told(path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_d10_old_events_go_by_age(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentstream.events.sqlite.writer._HOUSEKEEPING_S", 0.01)
+    monkeypatch.setattr("agentstream.events.sqlite.commit_loop._HOUSEKEEPING_S", 0.01)
     with SqliteStore(path, max_age=3600) as store:
         store.claim("run")
         for offset in range(1, 11):

@@ -13,9 +13,10 @@ import sqlite3
 from collections import deque
 from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Tuple
 
-from agentstream.errors import LogError
+from agentstream.errors import AgentStreamError, LogError
 from agentstream.events.model import Event
 from agentstream.events.sqlite import statements
+from agentstream.events.sqlite.entries import last_position
 from agentstream.events.sqlite.files import LogFile
 from agentstream.events.sqlite.high_water import HighWaterMark
 from agentstream.events.sqlite.statements import Run
@@ -36,14 +37,17 @@ class Operation:
         result: what the action returned.
         error: why it was not done; None if it was.
         done: True once it is known which.
+        after: of one that has its place among the events: how many come before it, of all
+            that the writer has been given.
     """
 
-    __slots__ = ("_action", "done", "error", "result")
+    __slots__ = ("_action", "after", "done", "error", "result")
 
-    def __init__(self, action: Action) -> None:
+    def __init__(self, action: Action, after: int = 0) -> None:
         self._action = action
+        self.after = after
         self.result: Any = None
-        self.error: Optional[LogError] = None
+        self.error: Optional[AgentStreamError] = None
         self.done = False
 
     def perform(self, connection: sqlite3.Connection) -> None:
@@ -55,7 +59,7 @@ class Operation:
         try:
             with _savepoint(connection):
                 self.result = self._action(connection)
-        except LogError as error:
+        except AgentStreamError as error:
             self.error = error
         except Exception as error:
             if is_of_the_database(error):
@@ -99,12 +103,13 @@ class Committer:
         self,
         runs: Dict[str, Run],
         batch: List[Event],
-        operations: List[Operation],
+        operations: List[Tuple[int, Operation]],
         tidy: Optional[int],
     ) -> bool:
         """Commit events and operations, and do the housekeeping unless `tidy` is None.
 
-        Returns what `housekeeping` returned.
+        Each operation comes with its place, which does not sink: how many of the batch's
+        events come before it.  Returns what `housekeeping` returned.
 
         Raises:
             LogError: nothing of it was committed.
@@ -116,15 +121,12 @@ class Committer:
         more = False
         try:
             connection.execute("BEGIN IMMEDIATE")
-            first = statements.last_position(connection) + 1
-            placed = write_batch(connection, runs, batch)
-            for operation in operations:
-                operation.perform(connection)
+            written = self._write(connection, runs, batch, operations)
             if tidy is not None:
                 more = self._housekeeping(connection, tidy)
             self._file.check()  # what is written into a file that has gone is not kept
-            position = statements.last_position(connection)
-            self.in_flight = placed, len(batch)
+            position = last_position(connection)
+            self.in_flight = written[-1][1], len(batch)
             connection.execute("COMMIT")
         except BaseException as error:
             self.in_flight = None
@@ -133,9 +135,28 @@ class Committer:
                 raise self._file.explain(error) from error
             raise
         self.position = position
-        self._note_written(first, placed)
+        for first, last in written:
+            self._note_written(first, last)
         self._mark.raise_to(position)
         return more
+
+    @staticmethod
+    def _write(
+        connection: sqlite3.Connection,
+        runs: Dict[str, Run],
+        batch: List[Event],
+        operations: List[Tuple[int, Operation]],
+    ) -> List[Tuple[int, int]]:
+        """Write events and do operations, in order; returns the positions given, by stretches."""
+        done, written = 0, []
+        for place, operation in [*operations, (len(batch), None)]:
+            if place > done or operation is None:
+                first = last_position(connection) + 1
+                written.append((first, write_batch(connection, runs, batch[done:place])))
+                done = place
+            if operation is not None:
+                operation.perform(connection)
+        return written
 
     def wrote(self, first: int, last: int) -> bool:
         """True if all of these positions were given to events of this process, of late."""
@@ -201,7 +222,7 @@ def write_batch(connection: sqlite3.Connection, runs: Dict[str, Run], batch: Lis
             if is_of_the_database(error):
                 raise
             _refuse(runs.get(event[4]), event, error)
-    return statements.last_position(connection)
+    return last_position(connection)
 
 
 def _refuse(run: Optional[Run], event: Event, error: Exception) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import List
+from typing import List, Optional
 
 from agentstream.errors import LogError
 from agentstream.events.model import Event
-from agentstream.events.sqlite import statements
+from agentstream.events.resting import RESTING
 from agentstream.events.sqlite.reader import Reader
+from agentstream.events.sqlite.resumable import ACTIVE
+from agentstream.events.sqlite.statements import Run
 from agentstream.events.sqlite.writer import Writer
 from agentstream.events.store import Bounds
 
@@ -53,7 +55,7 @@ class Contents:
 
     def bounds_of(self, workflow_id: str) -> Bounds:
         """First and last readable offset of a workflow, uncommitted events included."""
-        run = self._writer.runs.get(workflow_id)
+        run = self._own(workflow_id)
         last = self._writer.last_of(run) if run is not None else 0
         pending = self._pending_of(workflow_id, 0)
         first, committed = self._reader.bounds_of(workflow_id)
@@ -82,19 +84,24 @@ class Contents:
 
     def has_ended(self, workflow_id: str) -> bool:
         """True if the workflow's log takes no more events."""
-        run = self._writer.runs.get(workflow_id)
+        run = self._own(workflow_id)
         if run is not None:
             return run.ended
-        return self._reader.status_of(workflow_id) not in (None, *statements.ACTIVE)
+        return self._reader.status_of(workflow_id) not in (None, *ACTIVE, *RESTING)
 
     def refresh(self) -> None:
         """Give what was appended a moment to be committed."""
         self._writer.urge(_NEWS_S)
 
+    def _own(self, workflow_id: str) -> Optional[Run]:
+        """A run that this process writes: not one that was taken from it."""
+        run = self._writer.runs.get(workflow_id)
+        return None if run is None or run.refused is not None else run
+
     def _pending_of(self, workflow_id: str, after: int) -> List[Event]:
         writer = self._writer
         with writer.lock:
-            run = writer.runs.get(workflow_id)
+            run = self._own(workflow_id)
             if run is None or run.committed >= run.last:
                 return []
             return [e for e in list(writer.pending) if e[4] == workflow_id and e[1] > after]

@@ -6,7 +6,7 @@ import logging
 import sqlite3
 import time
 
-from agentstream.events.sqlite import statements
+from agentstream.events.sqlite import entries, resumable
 from agentstream.events.sqlite.files import LogFile
 from agentstream.events.sqlite.retention import Retention, forget_runs
 
@@ -46,6 +46,7 @@ class Housekeeping:
             self._looked_at = now
             self._watch_size(connection)
             forget_runs(connection)
+            resumable.forget(connection)
         return self._retention.trim(connection, written)
 
     def _watch_size(self, connection: sqlite3.Connection) -> None:
@@ -57,6 +58,6 @@ class Housekeeping:
                 "somebody has had it open for reading all the while"
             )
             logger.warning("%s", message)
-            statements.warn(connection, self._log_name, message)
+            entries.warn(connection, self._log_name, message)
         elif size < _WAL_BYTES // 2:
             self._warned = False

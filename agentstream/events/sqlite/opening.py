@@ -6,7 +6,7 @@ import logging
 import sqlite3
 from typing import Optional
 
-from agentstream.events.sqlite import interrupted, statements
+from agentstream.events.sqlite import entries, interrupted
 from agentstream.events.sqlite.files import LogFile
 from agentstream.events.sqlite.high_water import HighWaterMark
 from agentstream.events.store import Bounds
@@ -31,14 +31,14 @@ def take_stock(
         sqlite3.Error: what SQLite said.
     """
     had = mark.open(log_id)
-    last = statements.last_position(connection)
+    last = entries.last_position(connection)
     lost = None
     dead = interrupted.find_dead(connection, file.path, None, idle=True)
     if had > last or dead:
         connection.execute("BEGIN IMMEDIATE")
         lost = _report_loss(file, connection, had, log_name)
         interrupted.close_interrupted(connection, dead)
-        last = statements.last_position(connection)
+        last = entries.last_position(connection)
         connection.execute("COMMIT")
     mark.raise_to(last)
     return lost
@@ -47,7 +47,7 @@ def take_stock(
 def _report_loss(
     file: LogFile, connection: sqlite3.Connection, had: int, log_name: str
 ) -> Optional[Bounds]:
-    last = statements.last_position(connection)
+    last = entries.last_position(connection)
     if had <= last:
         return None
     message = (
@@ -56,5 +56,5 @@ def _report_loss(
     logger.warning("%s", message)
     # Positions that readers have seen are not given again.
     connection.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'events'", (had,))
-    statements.warn(connection, log_name, message)
+    entries.warn(connection, log_name, message)
     return Bounds(last + 1, had)

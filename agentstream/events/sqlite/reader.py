@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import sqlite3
 import threading
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from agentstream.errors import LogError
 from agentstream.events.model import Event, FrozenDict
-from agentstream.events.sqlite import rows, statements
+from agentstream.events.sqlite import entries, rows
 from agentstream.events.sqlite.files import LogFile
 from agentstream.events.store import RunState
 
@@ -75,7 +76,7 @@ class Reader:
     def last_position(self) -> int:
         """The position given last."""
         with self.query() as connection:
-            return statements.last_position(connection)
+            return entries.last_position(connection)
 
     def _select(self, sql: str, *values: Any) -> List[Event]:
         with self.query() as connection:
@@ -102,20 +103,28 @@ class Reader:
         )
 
     def of_others(
-        self, owner: Optional[int], after: int, limit: int
+        self, owner: Optional[int], taken: Sequence[Tuple[int, int]], after: int, limit: int
     ) -> Tuple[List[Event], int, int]:
-        """Events above a position that `owner` did not write.
+        """Events above a position of runs that are not `owner`'s, or were not up to a position.
 
         With the position up to which that goes, and the first that is still there.
+
+        Args:
+            owner: this process's lease, None for none.
+            taken: the runs that it has taken, by number, and up to which position they
+                were others'.
+            after: the position.
+            limit: how many events at most.
         """
+        earlier = " OR (run = ? AND position <= ?)" * len(taken)
         with self.query() as connection:
-            last = statements.last_position(connection)
+            last = entries.last_position(connection)
             if last <= after:
                 return [], after, 0
             found = connection.execute(
-                f"SELECT {rows.COLUMNS} FROM events WHERE position > ? AND position <= ? AND run "
-                "NOT IN (SELECT id FROM runs WHERE owner = ?) ORDER BY position LIMIT ?",
-                (after, last, -1 if owner is None else owner, limit),
+                f"SELECT {rows.COLUMNS} FROM events WHERE position > ? AND position <= ? AND (run "
+                f"NOT IN (SELECT id FROM runs WHERE owner = ?){earlier}) ORDER BY position LIMIT ?",
+                (after, last, -1 if owner is None else owner, *itertools.chain(*taken), limit),
             ).fetchall()
             runs = rows.runs_of(connection, found, self._known)
             # Looked at last: what was let go before has left a gap that this shows.
@@ -159,8 +168,13 @@ class Reader:
 
     def _input(self) -> str:
         """What gives a run's input; a log of 0.1 that cannot be written has none."""
-        there = self.one("SELECT 1 FROM sqlite_master WHERE name = ?", "inputs")
-        return "(SELECT text FROM inputs WHERE run = runs.id)" if there else "NULL"
+        return (
+            "(SELECT text FROM inputs WHERE run = runs.id)" if self.has_table("inputs") else "NULL"
+        )
+
+    def has_table(self, name: str) -> bool:
+        """False where an older log, which cannot be written, lacks it."""
+        return self.one("SELECT 1 FROM sqlite_master WHERE name = ?", name) is not None
 
     # --- the end, and fork ------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import sqlite3
 from typing import Optional
 
 from agentstream.events.sqlite.clock import LogClock
-from agentstream.events.sqlite.statements import last_position
+from agentstream.events.sqlite.entries import last_position
 
 __all__ = ["Retention", "forget_runs"]
 
@@ -93,7 +93,8 @@ def _first_of_age(
 def forget_runs(connection: sqlite3.Connection) -> None:
     """Of runs without an event left, the newest 10,000 are remembered."""
     connection.execute(
-        "DELETE FROM runs WHERE status NOT IN ('queued', 'running') AND id <= "
+        "DELETE FROM runs WHERE status NOT IN ('queued', 'running', 'interrupted', 'suspended') "
+        "AND NOT EXISTS (SELECT 1 FROM resumable WHERE run = runs.id) AND id <= "
         "(SELECT max(id) FROM runs) - ? AND NOT EXISTS "
         "(SELECT 1 FROM events WHERE run = runs.id)",
         (_RUNS_KEPT,),

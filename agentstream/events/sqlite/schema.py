@@ -39,7 +39,19 @@ CREATE UNIQUE INDEX events_of_run ON events (run, offset);
 CREATE TABLE stops (workflow_id TEXT PRIMARY KEY, reason TEXT NOT NULL) WITHOUT ROWID;
 """
 #: Beside the others, and no version of theirs: who does not know it misses nothing.
-_INPUTS = "CREATE TABLE IF NOT EXISTS inputs (run INTEGER PRIMARY KEY, text TEXT NOT NULL)"
+_BESIDE = """
+CREATE TABLE IF NOT EXISTS inputs (run INTEGER PRIMARY KEY, text TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS resumable (
+    run INTEGER PRIMARY KEY, root INTEGER, fence INTEGER NOT NULL DEFAULT 1,
+    deaths INTEGER NOT NULL DEFAULT 0, recover INTEGER NOT NULL,
+    keep REAL, ended REAL, refused TEXT
+);
+CREATE INDEX IF NOT EXISTS resumable_inner ON resumable (root) WHERE root IS NOT NULL;
+CREATE INDEX IF NOT EXISTS resumable_ended ON resumable (ended) WHERE ended IS NOT NULL;
+CREATE TABLE IF NOT EXISTS checkpoints (
+    run INTEGER NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (run, key)
+) WITHOUT ROWID;
+"""
 
 #: version -> the script that makes the next one of it.
 _STEPS: Dict[int, str] = {}
@@ -69,7 +81,7 @@ def prepare(file: LogFile, connection: sqlite3.Connection) -> bytes:
                 connection.execute("ROLLBACK")
             raise
     if not file.read_only:
-        connection.execute(_INPUTS)
+        _run(connection, _BESIDE)
     log_id = connection.execute("SELECT value FROM meta WHERE key = 'log_id'").fetchone()
     last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
     if log_id is None or last is None:

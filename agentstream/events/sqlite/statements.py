@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import time
 from typing import Any, Dict, List, Optional, Tuple
 
 from agentstream.errors import LogError
-from agentstream.events import accessors, payloads
-from agentstream.events.model import TERMINAL, Event, EventType
-from agentstream.events.sqlite import rows
+from agentstream.events import accessors
+from agentstream.events.model import RELEASING, TERMINAL, Event, EventType
+from agentstream.events.resting import RESTING, status_of_rest
+from agentstream.events.sqlite import interrupted, resumable, rows
+from agentstream.events.sqlite.entries import INSERT, last_position
 from agentstream.events.sqlite.leases import WriterLease
+from agentstream.events.sqlite.resumable import ACTIVE
 
 __all__ = ["ACTIVE", "Run", "write_events"]
 
 logger = logging.getLogger("agentstream.events.sqlite")
 
-ACTIVE = ("queued", "running")
 _STATUS = {
     EventType.WORKFLOW_COMPLETED: "completed",
     EventType.WORKFLOW_FAILED: "failed",
     EventType.WORKFLOW_CANCELLED: "cancelled",
 }
-_INSERT = (
-    "INSERT INTO events (position, run, offset, type, timestamp, data) VALUES (?, ?, ?, ?, ?, ?)"
-)
 
 
 class Run:
@@ -34,12 +32,17 @@ class Run:
     __slots__ = (
         "committed",
         "ended",
+        "fence",
         "id",
+        "inner",
         "input",
+        "lacks",
         "last",
         "owner",
         "parent",
         "refused",
+        "released",
+        "since",
         "workflow_id",
     )
 
@@ -49,16 +52,15 @@ class Run:
         self.input: Optional[str] = None  # to be written with the first event
         self.id: Optional[int] = None  # None: not in the log's table yet
         self.owner: Optional[int] = None
+        self.fence: Optional[int] = None  # None: it keeps no checkpoint
+        self.inner: Tuple[str, ...] = ()  # the runs within it that were taken with it
+        self.since = 0  # the offset behind which this process writes it
         self.last = 0  # the offset appended last
         self.committed = 0
-        self.ended = False
+        self.ended = False  # its end is among what was appended
+        self.released = False  # ... or what leaves it to others
+        self.lacks: Optional[LogError] = None  # why its checkpoint is not whole
         self.refused: Optional[str] = None  # why nothing more is written
-
-
-def last_position(connection: sqlite3.Connection) -> int:
-    """The position that was given last."""
-    found = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
-    return int(found[0])
 
 
 def write_events(connection: sqlite3.Connection, runs: Dict[str, Run], batch: List[Event]) -> int:
@@ -83,29 +85,34 @@ def write_events(connection: sqlite3.Connection, runs: Dict[str, Run], batch: Li
         values.append(
             (position, run.id, offset, rows.value_of(kind), event[6], rows.encode(event[7]))
         )
-        if offset == 1 or kind in TERMINAL:
+        if offset == 1 or kind in RELEASING:
             notable.append(event)
-    connection.executemany(_INSERT, values)
+    connection.executemany(INSERT, values)
     connection.executemany(
         "UPDATE runs SET last = ? WHERE id = ?",
         [(last, runs[name].id) for name, last in reached.items()],
     )
     for event in notable:
-        _note_state(connection, runs[event[4]], event)
+        _note_state(connection, runs, event)
     return position
 
 
 def _last_of(connection: sqlite3.Connection, run: Run) -> int:
     """How far a run's log has come, if it is still ours."""
     try:
-        return _claimed(connection, run)
+        return check_claimed(connection, run)
     except LogError as error:
         run.refused = str(error)
         logger.error("events of %r are not written: %s", run.workflow_id, error)
         return 0
 
 
-def _claimed(connection: sqlite3.Connection, run: Run) -> int:
+def check_claimed(connection: sqlite3.Connection, run: Run) -> int:
+    """How far the log of a run has come.
+
+    Raises:
+        LogError: it is not, or no longer, this process's.
+    """
     if run.id is None:
         claim(connection, run)
     found = _state_of(connection, run)
@@ -113,17 +120,37 @@ def _claimed(connection: sqlite3.Connection, run: Run) -> int:
         claim(connection, run)
         found = _state_of(connection, run)
     if found is None or found[1] != run.owner or found[2] not in ACTIVE:
-        raise LogError(f"the log of {run.workflow_id!r} was closed by another process")
+        raise _lost(run, found)
+    if len(found) > 3 and found[3] not in (None, run.fence):
+        raise _lost(run, found)
     return int(found[0])
 
 
 def _state_of(connection: sqlite3.Connection, run: Run) -> Any:
-    return connection.execute(
-        "SELECT last, owner, status FROM runs WHERE id = ?", (run.id,)
-    ).fetchone()
+    if run.fence is None:
+        sql = "SELECT last, owner, status FROM runs WHERE id = ?"
+    else:
+        sql = (
+            "SELECT r.last, r.owner, r.status, c.fence FROM runs r "
+            "LEFT JOIN resumable c ON c.run = r.id WHERE r.id = ?"
+        )
+    return connection.execute(sql, (run.id,)).fetchone()
 
 
-def _note_state(connection: sqlite3.Connection, run: Run, event: Event) -> None:
+def _lost(run: Run, found: Any) -> LogError:
+    name = repr(run.workflow_id)
+    if run.fence is None or found is None:
+        return LogError(f"the log of {name} was closed by another process")
+    if found[2] in RESTING:
+        return LogError(f"the run {name} has been left, and is {found[2]}")
+    if found[2] not in ACTIVE:
+        return LogError(f"the run {name} has been ended: {found[2]}")
+    return LogError(f"another process has taken the run {name} over")
+
+
+def _note_state(connection: sqlite3.Connection, runs: Dict[str, Run], event: Event) -> None:
+    run = runs[event.workflow_id]
+    assert run.id is not None
     if event.offset == 1:
         if run.input is not None:
             connection.execute("INSERT OR REPLACE INTO inputs VALUES (?, ?)", (run.id, run.input))
@@ -147,6 +174,18 @@ def _note_state(connection: sqlite3.Connection, run: Run, event: Event) -> None:
             ),
         )
         connection.execute("DELETE FROM stops WHERE workflow_id = ?", (event.workflow_id,))
+        if run.fence is not None:
+            alive = {one.id for one in runs.values() if one.last > one.since and not one.released}
+            resumable.end(connection, run.id, alive)
+    elif event.type in RELEASING:
+        usage = accessors.usage_of(event.data)
+        connection.execute(
+            "UPDATE runs SET usage = ? WHERE id = ?",
+            (None if usage is None else rows.encode(usage), run.id),
+        )
+        status = status_of_rest(event.data)
+        resumable.rest(connection, run.id, status, inner=run.fence is not None)
+        interrupted.stop_if_asked(connection, event.workflow_id)
 
 
 # --- who writes what -----------------------------------------------------------------------
@@ -192,42 +231,18 @@ def claim(connection: sqlite3.Connection, run: Run) -> None:
 
 
 def leave(connection: sqlite3.Connection, owner: int) -> None:
-    """Take a writer's lease out of the log; runs that it did not end become "closed"."""
+    """Take a writer's lease out of the log.
+
+    Runs that it did not end become "interrupted" if they can be resumed, else "closed".
+    """
+    resumable.leave(connection, owner)
+    for kept in resumable.owned_by(connection, owner):
+        resumable.end(connection, kept.id)
     connection.execute(
         "UPDATE runs SET status = 'closed' WHERE owner = ? AND status IN ('queued', 'running')",
         (owner,),
     )
     connection.execute("DELETE FROM owners WHERE id = ?", (owner,))
-
-
-def add_event(
-    connection: sqlite3.Connection, run: int, offset: int, kind: EventType, data: Any
-) -> None:
-    """Append an event that belongs to no process's run."""
-    now = time.time()
-    connection.execute(
-        _INSERT,
-        (last_position(connection) + 1, run, offset, rows.value_of(kind), now, rows.encode(data)),
-    )
-    # Nobody's: whoever follows the log must not take it for an event of its own.
-    connection.execute("UPDATE runs SET last = ?, owner = NULL WHERE id = ?", (offset, run))
-
-
-def warn(connection: sqlite3.Connection, log: str, message: str) -> None:
-    """Append a system_warning to the log's own workflow."""
-    found = connection.execute("SELECT id, last FROM runs WHERE workflow_id = ?", (log,)).fetchone()
-    if found is None:
-        added = connection.execute(
-            "INSERT INTO runs (workflow_id, status) VALUES (?, 'closed')", (log,)
-        )
-        found = added.lastrowid, 0
-    add_event(
-        connection,
-        found[0],
-        found[1] + 1,
-        EventType.SYSTEM_WARNING,
-        payloads.system_warning(message),
-    )
 
 
 # --- stopping ------------------------------------------------------------------------------

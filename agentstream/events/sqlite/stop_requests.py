@@ -44,6 +44,10 @@ class StopRequests:
         method: Any = callback
         self.callbacks.append((weakref.ref(method.__self__), method.__func__))
 
+    def forget(self, workflow_id: str) -> None:
+        """Tell of the next request for a run, whatever was told before."""
+        self._told.discard(workflow_id)
+
     def start(self) -> None:
         """Start the thread, if it is not there; it ends when no run is under way.
 

@@ -16,19 +16,21 @@ from agentstream import checks, threads
 from agentstream.errors import LogError, OffsetGone
 from agentstream.events.entry import check_id, check_reason, check_size
 from agentstream.events.model import Event, make_event
+from agentstream.events.resting import RESTING
 from agentstream.events.sqlite import interrupted, schema, statements
+from agentstream.events.sqlite.checkpoints import SqliteCheckpoints
+from agentstream.events.sqlite.claims import Claims
 from agentstream.events.sqlite.commit import Committer
 from agentstream.events.sqlite.contents import Contents
 from agentstream.events.sqlite.files import LogFile
 from agentstream.events.sqlite.high_water import HighWaterMark
 from agentstream.events.sqlite.housekeeping import Housekeeping
-from agentstream.events.sqlite.leases import WriterLease
 from agentstream.events.sqlite.notices import Notices
 from agentstream.events.sqlite.opening import take_stock
 from agentstream.events.sqlite.paths import checked_path
 from agentstream.events.sqlite.reader import Reader
+from agentstream.events.sqlite.resumable import ACTIVE
 from agentstream.events.sqlite.retention import Retention
-from agentstream.events.sqlite.statements import Run
 from agentstream.events.sqlite.stop_requests import StopRequests
 from agentstream.events.sqlite.writer import Writer
 from agentstream.events.store import Bounds, EventStore, RunState, StopCallback, end_of, first_line
@@ -36,7 +38,6 @@ from agentstream.events.store import Bounds, EventStore, RunState, StopCallback,
 __all__ = ["SqliteStore"]
 
 _POLL_S = 0.025
-_REAP_S = 1.0
 _CLOSE_S = 20.0
 
 
@@ -123,7 +124,12 @@ class SqliteStore(EventStore):
         self._writer.on_commit = self._after_commit
         self._reader = Reader(self._file)
         self._contents = Contents(self._reader, self._writer)
+        self._claims = Claims(self._file, self._writer, self._reader, keep_going=self._keep_going)
         self._reset()
+        self._checkpoints = SqliteCheckpoints(
+            path, self._claims, self._writer, self._reader, on_taken=self._forget_stop
+        )
+        self.checkpoints = self._checkpoints
         self._open()
         threads.after_fork(self)
         threads.at_exit(self)
@@ -140,9 +146,6 @@ class SqliteStore(EventStore):
         return cls(path, read_only=os.path.exists(name) and not writable)
 
     def _reset(self) -> None:
-        self._lease: Optional[WriterLease] = None
-        self._lease_id: Optional[int] = None
-        self._reap_at = 0.0
         self._stop_requests = StopRequests(self._requests, self._is_writing)
 
     def __repr__(self) -> str:
@@ -176,45 +179,17 @@ class SqliteStore(EventStore):
         Raises:
             ConfigError: an id is no text, or none that the log can hold.
         """
-        if self._claimed(workflow_id, parent_workflow_id).last:
-            raise _has_log(workflow_id)
-
-    def _claimed(self, workflow_id: str, parent: Optional[str]) -> Run:
         check_id("workflow_id", workflow_id)
-        if parent is not None:
-            check_id("parent_workflow_id", parent)
-        self._check_writable()
-        known = self._writer.runs.get(workflow_id)
-        if known is not None:
-            return known
-        run = Run(workflow_id, parent)
-        run.owner = self._lease_id
-        # With a disk that takes nothing, it is claimed when its events are written.
-        if run.owner is None or self._writer.failure is None or not self._keep_going:
-            self._writer.do(lambda connection: self._enter(connection, run))
-            self._lease_id = run.owner
-        return self._writer.runs.setdefault(workflow_id, run)
-
-    def _enter(self, connection: sqlite3.Connection, run: Run) -> None:
-        """Claim a run in the name of this process; in the writer's thread."""
-        try:
-            lease = self._lease = self._lease or WriterLease(self._file.path)
-        except OSError as error:
-            raise LogError(
-                f"no lock file beside the log {self._file.path}: {error.strerror}"
-            ) from None
-        run.owner = statements.enter(connection, lease)
-        statements.claim(connection, run)
+        if parent_workflow_id is not None:
+            check_id("parent_workflow_id", parent_workflow_id)
+        if self._claims.claim(workflow_id, parent_workflow_id).last:
+            raise _has_log(workflow_id)
 
     def note_input(self, workflow_id: str, text: str) -> None:
         """See `EventStore.note_input`: it is committed with the run's first event."""
         run = self._writer.runs.get(workflow_id)
         if run is not None:
             run.input = text
-
-    def _check_writable(self) -> None:
-        if self._file.read_only:
-            raise LogError(f"the log {self._file.path} was opened for reading only")
 
     def append(self, fields: Tuple[Any, ...]) -> Event:
         """See `EventStore.append`; the position comes with the commit.
@@ -229,7 +204,9 @@ class SqliteStore(EventStore):
             check_id("workflow_id", event[4])
             if self._has(event):
                 return event
-            run = self._claimed(event[4], event[5])
+            if event[5] is not None:
+                check_id("parent_workflow_id", event[5])
+            run = self._claims.claim(event[4], event[5])
         check_size(event[7])
         self._writer.append(run, event)
         return event
@@ -239,7 +216,7 @@ class SqliteStore(EventStore):
         found = self._reader.one(
             "SELECT 1 FROM runs WHERE workflow_id = ? AND owner = ? AND last >= ?",
             event.workflow_id,
-            self._lease_id,
+            self._claims.owner,
             event.offset,
         )
         return found is not None
@@ -311,7 +288,7 @@ class SqliteStore(EventStore):
             left = end - time.monotonic()
             if left <= 0:
                 return False
-            self._reap()
+            self._claims.reap()
             with self._writer.lock:
                 if self._writer.committer.position <= after and not self._closed:
                     self._writer.news.wait(min(left, _POLL_S))
@@ -319,7 +296,9 @@ class SqliteStore(EventStore):
 
     def read_others(self, after: int, limit: int) -> Tuple[List[Event], int]:
         """See `EventStore.read_others`."""
-        events, last, first = self._reader.of_others(self._lease_id, after, limit)
+        taken = self._writer.hand_overs.taken_after(after)
+        events, last, first = self._reader.of_others(self._claims.owner, taken, after, limit)
+        events = [event for event in events if not self._is_ours(event)]
         if first > after + 1 and not self._is_all_ours(after + 1, first - 1):
             raise OffsetGone(f"the log begins at {first}", first=first, last=last)
         return self._notices.take() + events, last
@@ -330,17 +309,14 @@ class SqliteStore(EventStore):
             self._writer.flush()  # then the writer knows what it has written
         return self._writer.committer.wrote(first, last)
 
-    def _reap(self) -> None:
-        """Close the runs of processes that have died, now and then."""
-        now = time.monotonic()
-        if now < self._reap_at or self._file.read_only:
-            return
-        self._reap_at = now + _REAP_S
-        with self._reader.query() as connection:
-            dead = interrupted.find_dead(connection, self._file.path, self._lease_id)
-        if dead:
-            with contextlib.suppress(LogError):
-                self._writer.do_soon(lambda c: interrupted.close_interrupted(c, dead))
+    def _is_ours(self, event: Event) -> bool:
+        """True for an event that this process wrote, though its run is another's now."""
+        run = self._writer.runs.get(event.workflow_id)
+        if run is not None:
+            upto = run.last if run.refused is None else run.committed
+            if run.since < event.offset <= upto:
+                return True
+        return self._writer.hand_overs.is_ours(event)
 
     # --- stopping ---------------------------------------------------------------------------
 
@@ -353,23 +329,39 @@ class SqliteStore(EventStore):
         """
         check_id("workflow_id", workflow_id)
         check_reason(reason)
-        self._check_writable()
-        if self._reader.status_of(workflow_id) not in statements.ACTIVE:
+        self._claims.check_writable()
+        if self._reader.status_of(workflow_id) not in (*ACTIVE, *RESTING):
             return False
-        return bool(self._writer.do(lambda c: statements.ask_to_stop(c, workflow_id, reason)))
+        return bool(
+            self._writer.do(
+                lambda c: (
+                    statements.ask_to_stop(c, workflow_id, reason)
+                    or interrupted.stop_resting(c, workflow_id, reason)
+                )
+            )
+        )
 
     def watch_stops(self, callback: StopCallback) -> None:
         """See `EventStore.watch_stops`."""
         self._stop_requests.add(callback)
 
     def _requests(self) -> List[Tuple[str, str]]:
-        """The requests there are for runs of this process, (workflow id, reason) each."""
+        """The requests there are for runs of this process, (workflow id, reason) each.
+
+        A run that others have taken is to stop for that reason.
+        """
         found = self._reader.all("SELECT workflow_id, reason FROM stops")
-        return [(name, reason) for name, reason in found if name in self._writer.runs]
+        asked = [(name, reason) for name, reason in found if name in self._writer.runs]
+        runs = list(self._writer.runs.values())
+        return asked + [(run.workflow_id, run.refused) for run in runs if run.refused is not None]
+
+    def _forget_stop(self, workflow_id: str) -> None:
+        self._stop_requests.forget(workflow_id)
 
     def _is_writing(self) -> bool:
         """True while runs of this process are under way."""
-        return not self._closed and any(not run.ended for run in list(self._writer.runs.values()))
+        runs = list(self._writer.runs.values())
+        return not self._closed and any(not run.released and run.refused is None for run in runs)
 
     # --- the writer's side ------------------------------------------------------------------
 
@@ -405,21 +397,16 @@ class SqliteStore(EventStore):
                 self._closer = None  # it was broken off: another call may finish it
 
     def _close(self) -> None:
-        self._writer.close(self._leave)
+        self._writer.close(self._claims.leave)
         # The thread that looks for requests may wait for what a signal handler interrupted.
         self._stop_requests.end(wait=not self._reader.is_busy)
         self._writer.committer.close()
         self._reader.close()
-        if self._lease is not None:
-            self._lease.release()
+        self._claims.release()
         self._mark.close()
         with self._writer.lock:
             self._closed = True
             self._writer.news.notify_all()
-
-    def _leave(self, connection: sqlite3.Connection) -> None:
-        if self._lease_id is not None:
-            statements.leave(connection, self._lease_id)
 
     def __enter__(self) -> SqliteStore:
         return self
@@ -442,8 +429,8 @@ class SqliteStore(EventStore):
 
     def _after_fork(self) -> None:
         self._reader.after_fork_in_child(self._writer.committer.after_fork_in_child())
-        if self._lease is not None:
-            self._lease.forget()
+        self._claims.forget()
+        self._checkpoints.reset()
         callbacks = self._stop_requests.callbacks
         self._writer.after_fork_in_child()
         self._reset()

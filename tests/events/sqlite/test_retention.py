@@ -24,7 +24,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentstream.events.sqlite.writer._HOUSEKEEPING_S", 0.01)
+    monkeypatch.setattr("agentstream.events.sqlite.commit_loop._HOUSEKEEPING_S", 0.01)
 
 
 def write(store: SqliteStore, run: str, ages: Sequence[float]) -> None:

@@ -1,0 +1,309 @@
+"""SqliteCheckpoints: what runs need to go on, beside their log; who has which run."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set
+
+from agentstream import checks
+from agentstream.errors import Busy, LogError
+from agentstream.events.checkpoints import CheckpointStore, Entry, check_records
+from agentstream.events.entry import check_id, check_reason
+from agentstream.events.resting import INTERRUPTED, RESTING
+from agentstream.events.run_state import RunState, first_line
+from agentstream.events.sqlite import interrupted, leases, resumable, statements
+from agentstream.events.sqlite.claims import Claims
+from agentstream.events.sqlite.commit import is_of_the_database
+from agentstream.events.sqlite.entries import last_position
+from agentstream.events.sqlite.reader import Reader
+from agentstream.events.sqlite.resumable import ACTIVE, Kept
+from agentstream.events.sqlite.statements import Run
+from agentstream.events.sqlite.writer import Writer
+
+__all__ = ["SqliteCheckpoints"]
+
+_FIRST_FENCE = 1
+
+
+class _Taken(NamedTuple):
+    """What came of taking a run."""
+
+    entry: Entry
+    root: Kept
+    inner: Sequence[Kept]
+
+
+class SqliteCheckpoints(CheckpointStore):
+    """Checkpoints in the log's file, written within the log's commits.
+
+    Args:
+        path: the log's.
+        claims, writer, reader: of the log.
+        on_taken: called with the id of each run that was taken.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        claims: Claims,
+        writer: Writer,
+        reader: Reader,
+        *,
+        on_taken: Callable[[str], object],
+    ) -> None:
+        self._path = path
+        self._on_taken = on_taken
+        self._claims = claims
+        self._writer = writer
+        self._reader = reader
+        self._hand_overs = writer.hand_overs
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew, in a forked child."""
+        self._lock = threading.Lock()
+        self._taking: Set[str] = set()  # the runs that a thread is about to take
+
+    def __repr__(self) -> str:
+        return f"<SqliteCheckpoints {self._path!r}>"
+
+    # --- the run's own process --------------------------------------------------------------
+
+    def begin(
+        self,
+        workflow_id: str,
+        *,
+        root: Optional[str] = None,
+        recover: int = 3,
+        keep: Optional[float] = None,
+    ) -> None:
+        """See `CheckpointStore.begin`; it is committed with what follows."""
+        check_id("workflow_id", workflow_id)
+        checks.whole("recover", recover)
+        keep = checks.seconds("keep", keep, optional=True)
+        run = self._run(workflow_id)
+        outer = None if root is None else self._run(root)
+
+        def enter(connection: sqlite3.Connection) -> None:
+            statements.check_claimed(connection, run)
+            assert run.id is not None
+            above = None
+            fence = _FIRST_FENCE
+            if outer is not None:
+                if outer.fence is None:
+                    raise resumable.why_not(None, outer.workflow_id)
+                above, fence = outer.id, outer.fence
+            run.fence = resumable.begin(connection, (run.id, above, fence, recover, keep))
+
+        self._put(run, enter, wait=False)
+
+    def write(
+        self,
+        workflow_id: str,
+        records: Mapping[str, Optional[bytes]],
+        *,
+        discard: Sequence[str] = (),
+        wait: bool = True,
+    ) -> None:
+        """See `CheckpointStore.write`."""
+        check_records(records, discard)
+        kept = {key: None if value is None else bytes(value) for key, value in records.items()}
+        run = self._run(workflow_id)
+
+        def write(connection: sqlite3.Connection) -> None:
+            root = self._own_root(connection, run)
+            if root.refused is None:
+                resumable.write(connection, root.id, kept, discard)
+
+        self._put(run, write, wait=wait)
+
+    def refuse(self, workflow_id: str, why: str) -> None:
+        """See `CheckpointStore.refuse`; waits for a commit."""
+        check_reason(why)
+        run = self._run(workflow_id)
+        self._put(
+            run,
+            lambda connection: resumable.refuse(
+                connection, self._own_root(connection, run).id, why
+            ),
+            wait=True,
+        )
+
+    def _run(self, workflow_id: str) -> Run:
+        """A run that this process writes."""
+        self._claims.check_writable()
+        run = self._writer.runs.get(workflow_id)
+        if run is None or run.released:
+            raise LogError(f"workflow {workflow_id!r} is not under way here")
+        if run.refused is not None:
+            raise LogError(run.refused)
+        if run.lacks is not None:
+            raise LogError(f"an earlier part of its checkpoint was not kept: {run.lacks}")
+        return run
+
+    def _own_root(self, connection: sqlite3.Connection, run: Run) -> Kept:
+        try:
+            statements.check_claimed(connection, run)
+        except LogError as error:
+            run.refused = str(error)  # its runtime is told
+            raise
+        kept = resumable.find(connection, run.workflow_id)
+        if kept is None or kept.fence is None or kept.ended is not None:
+            raise resumable.why_not(kept, run.workflow_id)
+        if kept.root is not None:
+            raise LogError(f"workflow {run.workflow_id!r} is within another, which keeps it all")
+        return kept
+
+    def _put(self, run: Run, action: Callable[[sqlite3.Connection], None], *, wait: bool) -> None:
+        """Have `action` done in its place among the events; what it fails with, `run` lacks."""
+
+        def act(connection: sqlite3.Connection) -> None:
+            if run.lacks is not None:
+                raise LogError(f"an earlier part of its checkpoint was not kept: {run.lacks}")
+            try:
+                action(connection)
+            except Exception as error:
+                if not is_of_the_database(error):
+                    run.lacks = LogError(f"{error}")
+                raise
+
+        self._writer.put(act, wait=wait)
+
+    # --- anybody ----------------------------------------------------------------------------
+
+    def read(self, workflow_id: str) -> Dict[str, bytes]:
+        """See `CheckpointStore.read`; all that was written before is among it.
+
+        Raises:
+            LogError: the file cannot be read.
+        """
+        with contextlib.suppress(LogError):
+            self._writer.flush()
+        with self._reader.query() as connection:
+            if not self._reader.has_table("checkpoints"):
+                return {}
+            root = resumable.find_root(connection, workflow_id)
+            return {} if root is None else resumable.records_of(connection, root.id)
+
+    def answer(self, workflow_id: str, key: str, value: bytes) -> bool:
+        """See `CheckpointStore.answer`; waits for a commit."""
+        check_records({key: value})
+        self._claims.check_writable()
+        self._writer.flush()
+        kept = bytes(value)
+
+        def add(connection: sqlite3.Connection) -> bool:
+            root = resumable.find_root(connection, workflow_id)
+            if root is None or not root.can_be_resumed:
+                raise resumable.why_not(root, workflow_id)
+            added = connection.execute(
+                "INSERT OR IGNORE INTO checkpoints VALUES (?, ?, ?)", (root.id, key, kept)
+            )
+            return added.rowcount > 0
+
+        return bool(self._writer.do(add))
+
+    def waiting(self) -> List[RunState]:
+        """See `CheckpointStore.waiting`."""
+        if not self._reader.has_table("resumable"):
+            return []
+        found = self._reader.states(
+            "AND status IN ('interrupted', 'suspended') AND id IN (SELECT run FROM resumable "
+            "WHERE root IS NULL AND refused IS NULL) ORDER BY id LIMIT ?",
+            -1,
+        )
+        return [state._replace(input=first_line(state.input)) for state in found]
+
+    # --- taking a run -----------------------------------------------------------------------
+
+    def resume(self, workflow_id: str) -> Entry:
+        """See `CheckpointStore.resume`; waits for a commit."""
+        check_id("workflow_id", workflow_id)
+        self._claims.check_writable()
+        with self._lock:
+            if workflow_id in self._taking:
+                raise _busy(workflow_id)
+            self._taking.add(workflow_id)
+        try:
+            if workflow_id in self._writer.runs:
+                self._writer.flush()  # it may have been left, and that not committed
+            taken: _Taken = self._claims.do(lambda c, owner: self._take(c, owner, workflow_id))
+            self._install(taken)
+            return taken.entry
+        finally:
+            with self._lock:
+                self._taking.discard(workflow_id)
+
+    def _take(self, connection: sqlite3.Connection, owner: int, workflow_id: str) -> _Taken:
+        """Make this process the owner of a run; in the writer's thread."""
+        root = self._find_free(connection, owner, workflow_id)
+        inner = resumable.inner_of(connection, root.id)
+        for kept in (root, *inner):
+            stale = self._writer.runs.get(kept.workflow_id)
+            if stale is not None:  # its late words are dropped
+                stale.refused = f"the run {kept.workflow_id!r} has been taken again"
+            self._hand_overs.took(kept.id, last_position(connection))
+        fence = resumable.take(connection, root, inner, owner)
+        records = resumable.records_of(connection, root.id)
+        reach = {kept.workflow_id: kept.last for kept in inner}
+        entry = Entry(root.last, fence, root.deaths or 0, root.status, records, reach)
+        return _Taken(entry, root._replace(owner=owner), inner)
+
+    def _find_free(self, connection: sqlite3.Connection, me: int, workflow_id: str) -> Kept:
+        """The run, which nobody has, or whose process has died.
+
+        Raises:
+            Busy: a living process has it.
+            LogError: it cannot be resumed.
+        """
+        kept = resumable.find(connection, workflow_id)
+        if kept is not None and kept.root is not None:
+            raise LogError(f"workflow {workflow_id!r} is within another: resume that one")
+        if kept is not None and kept.status in ACTIVE:
+            self._free(connection, me, kept)
+            kept = resumable.find(connection, workflow_id)
+        if kept is None or not kept.can_be_resumed or kept.status not in RESTING:
+            raise resumable.why_not(kept, workflow_id)
+        return kept
+
+    def _free(self, connection: sqlite3.Connection, me: int, kept: Kept) -> None:
+        """Take a run that is under way from its process, if that has died."""
+        found = connection.execute(
+            "SELECT token, pid, started, boot FROM owners WHERE id IS ?", (kept.owner,)
+        ).fetchone()
+        if kept.owner == me:
+            if kept.workflow_id in self._writer.runs or not kept.can_be_resumed:
+                raise _busy(kept.workflow_id)
+            # An earlier call has taken it, and was broken off before it could say so.
+            resumable.rest(connection, kept.id, INTERRUPTED, inner=True)
+        elif found is not None and leases.is_alive(self._path, *found):
+            raise _busy(kept.workflow_id, found[1])
+        elif kept.owner is not None:
+            interrupted.close_interrupted(connection, [kept.owner])
+
+    def _install(self, taken: _Taken) -> None:
+        """Have the writer take the events of runs that are this process's now."""
+        writer = self._writer
+        every = (taken.root, *taken.inner)
+        stale = [run for run in (writer.runs.get(one.workflow_id) for one in every) if run]
+        if stale:
+            writer.flush()  # what they had queued is passed by: they are refused
+        for run in stale:
+            first, position = run.since + 1, writer.committer.position
+            self._hand_overs.left(run.workflow_id, first, run.committed, position)
+        with writer.lock:
+            for kept in every:
+                run = Run(kept.workflow_id, kept.parent)
+                run.id, run.owner, run.fence = kept.id, taken.root.owner, taken.entry.fence
+                run.last = run.committed = run.since = kept.last
+                writer.runs[kept.workflow_id] = run
+            writer.runs[taken.root.workflow_id].inner = tuple(taken.entry.inner)
+        for kept in every:
+            self._on_taken(kept.workflow_id)
+
+
+def _busy(workflow_id: str, pid: Optional[int] = None) -> Busy:
+    where = "here" if pid is None else f"in process {pid}"
+    return Busy(f"workflow {workflow_id!r} is under way {where}")
