@@ -46,7 +46,7 @@ _LARGE = 1 << 63
 
 
 def encode(value: Any, name: str = "output") -> bytes:
-    """The bytes that `decode` makes an equal value of.
+    """The bytes that `decode` makes an equal value of; in each process the same ones.
 
     Args:
         value: of JSON's types, or a tuple, set, bytes, a date, time, duration, Decimal, UUID,
@@ -157,6 +157,17 @@ def _other_list(name: str, value: Collection[Any], depth: int) -> str:
     return _tagged(name, _list(value, depth))
 
 
+def _set(name: str, value: Collection[Any], depth: int) -> str:
+    """A set, in an order that is the same in each process."""
+    texts = []
+    for one in list(value):
+        try:
+            texts.append(_write(one, depth + 1))
+        except NotKept as problem:
+            raise NotKept(f"a set that holds {problem.what}") from None
+    return _tagged(name, f"[{','.join(sorted(texts))}]")
+
+
 def _int(value: int, depth: int) -> str:
     return str(value) if -_LARGE < value < _LARGE else _tagged("int", _quote(hex(value)))
 
@@ -249,8 +260,8 @@ _WRITE: Dict[type, Callable[[Any, int], str]] = {
     dict: _dict,
     list: _list,
     tuple: functools.partial(_other_list, "tuple"),
-    set: functools.partial(_other_list, "set"),
-    frozenset: functools.partial(_other_list, "frozenset"),
+    set: functools.partial(_set, "set"),
+    frozenset: functools.partial(_set, "frozenset"),
     _Dict: functools.partial(_pairs, "answered dict"),
     _List: functools.partial(_other_list, "answered list"),
     FrozenDict: functools.partial(_pairs, "frozen dict"),

@@ -224,6 +224,11 @@ def test_what_is_kept_comes_back_equal_and_of_its_types(kind: str):
                 assert back == given_
 
 
+def test_equal_sets_are_equal_bytes():
+    words = [str(number) for number in range(100)]
+    assert encode(set(words)) == encode(set(words[::-1]))
+
+
 def test_what_equals_nothing_comes_back_as_it_was():
     assert math.isnan(decode(encode(math.nan)))
     assert str(decode(encode(decimal.Decimal("sNaN12")))) == "sNaN12"
@@ -320,6 +325,7 @@ REFUSED = [
     (lambda: ChatResponse(value=Failing()), "output.value: a Failing"),
     (lambda: Model(Name="x", lock=threading.Lock()), "output.__pydantic_extra__['lock']: a lock"),
     (lambda: MyDict(a=1), "output: a MyDict"),
+    (lambda: [1, {2, Local}], "output[1]: a set that holds a type"),
     (lambda: collections.OrderedDict(a=1), "output: an OrderedDict"),
     (lambda: collections.deque(), "output: a deque"),
     (lambda: Fault(3), "output: a Fault, which is more than its fields"),
