@@ -177,12 +177,12 @@ class Execution:
         """
         place = place_of(self.prefix, label)
         done = None if self.checkpoints is None else self.checkpoints.done(place)
-        if done is not None:
+        if done is not None and (done[0].name, done[0].kind) == (step.name, step.kind):
             into.append(RestoredStep(step, label, *done))
             return done[0].output
         state = StepState(step, label)
         into.append(state)
-        attempt = self._earlier_attempts(state, place) + 1
+        attempt = self._begin(state, place)
         while True:
             try:
                 output = self._attempt(state, input, cancel, attempt)
@@ -208,13 +208,14 @@ class Execution:
         self._note_completed(state, place)
         return output
 
-    def _earlier_attempts(self, state: StepState, place: str) -> int:
-        """How many tries at a step have failed in an earlier process; their usage is its."""
+    def _begin(self, state: StepState, place: str) -> int:
+        """Take over what an earlier process spent on a step; returns which try is due."""
         if self.checkpoints is None:
-            return 0
+            return 1
+        state.worked(self.checkpoints.begun(place))
         attempt, usage = self.checkpoints.attempt(place)
         state.spend(usage)
-        return attempt - 1
+        return attempt
 
     def _attempt(self, state: StepState, input: Any, cancel: CancelToken, attempt: int) -> Any:
         step = state.step

@@ -94,6 +94,10 @@ class StepState:
         self._took = time.monotonic() - self._started
         self.status = status
 
+    def worked(self, seconds: float) -> None:
+        """Add what an earlier process took."""
+        self._started -= seconds
+
     def spend(self, usage: Usage) -> None:
         """Add what requests used."""
         self.usage += usage

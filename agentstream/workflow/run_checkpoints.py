@@ -283,10 +283,20 @@ class RunCheckpoints:
             False if it cannot be kept.
         """
         records: Dict[str, Any] = {f"{place}|done": {"result": result, "warnings": list(warnings)}}
+        records[f"at:{place}"] = None
         if used is not None:
             records[used] = None
             self._kept.pop(used, None)
         return self.put(records, discard=(place,))
+
+    def begun(self, place: str) -> float:
+        """Note that a step begins; returns the seconds that earlier processes worked on it."""
+        key = f"at:{place}"
+        at = self.get(key)
+        if at is None:
+            self.put({key: round(self.elapsed, 3)})
+            return 0.0
+        return max(0.0, self._base - float(at))
 
     def attempt(self, place: str) -> Tuple[int, Usage]:
         """Which try at a step is under way, and what the others have used."""
