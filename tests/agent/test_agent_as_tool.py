@@ -117,7 +117,7 @@ def test_a_stop_reaches_the_agent_within(server):
             handle.cancel("enough")
             with pytest.raises(Cancelled):
                 handle.result(BOUND)
-            assert time.monotonic() - began < 0.25
+            assert time.monotonic() - began < 1.0
             assert server.wait_client_gone()
             wait_until(lambda: lost_threads() == 0)
             events = list(runtime.event_stream.store.read(limit=1000))
@@ -146,7 +146,7 @@ def test_u07_agent_runs_agent_on_a_full_pool(way):
         assert runtime.submit(outer, "x").result(BOUND).output == "all done"
         told = [m.content for m in inner.client.requests[1].messages if m.role == "tool"]  # type: ignore[attr-defined]
     assert told == ["deep"]
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 5.0
 
 
 def _running(runtime: Runtime, agent: Agent) -> Any:

@@ -139,7 +139,7 @@ def test_approve_may_take_its_time_and_no_cancel_waits_for_it():
         began = time.monotonic()
         token.cancel()
         assert isinstance(task.error(), Cancelled)
-        assert task.ended - began < 0.25
+        assert task.ended - began < 1.0
     finally:
         release.set()
     wait_until(lambda: lost_threads() == 0)

@@ -65,18 +65,18 @@ def test_many_calls_share_the_places_and_each_has_its_own_time():
     most: List[int] = []
     lock = threading.Lock()
 
-    @tool(timeout=0.4)
+    @tool(timeout=1.0)
     def nap(n: int, cancel: CancelToken) -> int:
         """Sleep."""
         with lock:
             running.append(n)
             most.append(len(running))
-        cancel.wait(0.1)
+        cancel.wait(0.2)
         with lock:
             running.remove(n)
         return n
 
-    count = SIDE_BY_SIDE * 6  # 0.6 s in all, more than any one of them may take
+    count = SIDE_BY_SIDE * 6  # 1.2 s in all, more than any one of them may take
     watched = Watched([call("nap", n, n=n) for n in range(count)], "done", tools=[nap])
     watched.run()
     assert watched.told() == [str(n) for n in range(count)]
@@ -231,7 +231,7 @@ def test_x04_cancel_during_a_tool(through):
             began = time.monotonic()
             token.cancel("enough")
             error = task.error()
-            assert task.ended - began < 0.25
+            assert task.ended - began < 1.0
             assert error.partial.content == "Wait. "  # type: ignore[attr-defined]
             assert error.phase == "tool"  # type: ignore[attr-defined]
         else:
@@ -241,7 +241,7 @@ def test_x04_cancel_during_a_tool(through):
                 began = time.monotonic()
                 assert runtime.stop_generation(handle.workflow_id, "enough")
                 error = Task(lambda: handle.result(BOUND)).error()
-                assert time.monotonic() - began < 0.25
+                assert time.monotonic() - began < 1.0
                 release.set()
                 wait_until(lambda: lost_threads() == 0)  # what it brings late, nobody hears
                 store = runtime.event_stream.store

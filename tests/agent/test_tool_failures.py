@@ -64,11 +64,11 @@ def test_u05_tool_hangs():
         watched = Watched([call("hang"), call("add", 1, a=1, b=2)], "done", tools=[hang, add])
         began = time.monotonic()
         assert watched.run().response == "done"
-        assert 0.2 <= time.monotonic() - began < 1.0
+        assert 0.2 <= time.monotonic() - began < 3.0
         assert watched.told() == ["Error: the tool did not answer within 0.2 s", "3"]
         (event,) = watched.of(EventType.TOOL_CALL_FAILED)
         assert event.data["error"] == "ToolTimeout"
-        assert 200 <= event.data["duration_ms"] < 1000
+        assert 200 <= event.data["duration_ms"] < 3000
         assert event.data["lost_threads"] == before + 1 == lost_threads()
         (warning,) = watched.of(EventType.SYSTEM_WARNING)
         assert "'hang'" in warning.data["message"]

@@ -207,7 +207,7 @@ def test_a_store_that_does_not_answer_costs_publishers_nothing(
             log.append(CHUNK, {"n": n})
             took.append(time.perf_counter() - began)
         assert sorted(took)[150] < 0.001
-        assert max(took) < 0.25  # another thread may have had the processor
+        assert max(took) < 2.0  # another thread may have had the processor
         store.answers.set()
         subscription = subscribing.result(10)
         log.append(END, {})
@@ -232,7 +232,7 @@ def test_a_store_that_refuses_and_does_not_answer_costs_others_nothing() -> None
         assert store.asked.wait(10)
         began = time.perf_counter()
         other.append(CHUNK, {})
-        assert time.perf_counter() - began < 0.25
+        assert time.perf_counter() - began < 2.0
         store.answers.set()
         assert isinstance(refused.error(), LogError)
         assert odd.append(CHUNK, {}).offset == 1  # type: ignore[union-attr]

@@ -161,7 +161,7 @@ def test_r03_a_killed_owner_is_found_at_the_next_open(owners: List[Owner], path:
     acked = max([acked, *map(int, owner.process.stdout.read().split())])
     began = time.monotonic()
     with SqliteStore(path) as store:
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < 5.0
         assert store.lost is None
         (run,) = store.runs()
         assert run.status == "failed"

@@ -23,6 +23,7 @@ from agentstream.llm.messages import as_request
 from agentstream.llm.transport.link import Link
 from agentstream.testing import Callback, Gate, Hang, Pause, ScriptedServer, text_chunks
 from stress.races import race
+from tests.kit.programs import within
 from tests.kit.reuse import drains
 from tests.kit.support import (
     PROMPT,
@@ -36,8 +37,8 @@ from tests.kit.support import (
 )
 
 #: Seconds; the figures themselves (20 ms, 1 ms) are benchmarks/cancel_latency.py's.
-AT_ONCE = 0.5
-CANCELLER = 0.25
+AT_ONCE = 1.0
+CANCELLER = 0.5
 
 
 def unfinished(*texts):
@@ -384,7 +385,7 @@ def test_x03_shutdown_tells_the_end_of_every_queued_run(server):
         assert runtime.shutdown(cancel=True) is True
         for handle in handles:
             with pytest.raises(Cancelled):
-                handle.result(1)
+                handle.result(0)
             check_events(events[handle.workflow_id])
     assert len(server.requests) == 2
 
@@ -423,7 +424,7 @@ def test_x04_cancel_during_a_tool(server, deaf):
         assert caught.value.phase == "tool"
         assert [call.name for call in caught.value.partial.tool_calls] == ["slow"]
         if not deaf:
-            assert told.wait(1)
+            assert told.wait(5)
         before = events_of(runtime.event_stream, handle.workflow_id)
         assert before[-1].type is EventType.WORKFLOW_CANCELLED
         release.set()
@@ -556,6 +557,12 @@ def test_x06_cancel_races_the_natural_end(tls):
 
 
 def test_x07_cancel_of_16_streams_beside_four_busy_tools(server):
+    # The aim is 250 ms at p99; twice that is what a shared machine is granted.
+    within(0.25, lambda: cancels_beside_busy_tools(server))
+
+
+def cancels_beside_busy_tools(server):
+    """Seconds: the median of the cancels' times, or half of the longest, whichever is more."""
     spinning = threading.Semaphore(0)
 
     @tool
@@ -595,9 +602,7 @@ def test_x07_cancel_of_16_streams_beside_four_busy_tools(server):
         assert type(caught.value) is Cancelled
         events_of(runtime.event_stream, handle.workflow_id)
     took.sort()
-    # The aim is 250 ms at p99; twice that is what a shared machine is granted.
-    assert took[len(took) // 2] < 0.25, took
-    assert took[-1] < 0.5, took
+    return max(took[len(took) // 2], took[-1] / 2)
 
 
 # --- and nothing is left ----------------------------------------------------------------------

@@ -223,14 +223,14 @@ class Task:
             self._error = error
         self.ended = time.monotonic()
 
-    def result(self, timeout: float = 10.0) -> Any:
+    def result(self, timeout: float = 30.0) -> Any:
         self._thread.join(timeout)
         assert not self._thread.is_alive(), f"not done after {timeout} s"
         if self._error is not None:
             raise self._error
         return self._value
 
-    def error(self, timeout: float = 10.0) -> BaseException:
+    def error(self, timeout: float = 30.0) -> BaseException:
         """What it raised; fails the test if it raised nothing."""
         try:
             value = self.result(timeout)
@@ -241,7 +241,7 @@ class Task:
         raise AssertionError(f"nothing was raised; it returned {value!r}")
 
 
-def wait_until(true: Callable[[], Any], timeout: float = 5.0) -> None:
+def wait_until(true: Callable[[], Any], timeout: float = 20.0) -> None:
     """Return once `true()` is; fails the test after `timeout` seconds."""
     end = time.monotonic() + timeout
     while not true():
@@ -314,7 +314,7 @@ class Seen:
             self.events.append(event)
             self._changed.notify_all()
 
-    def wait(self, count: int, timeout: float = 5.0) -> List[Any]:
+    def wait(self, count: int, timeout: float = 20.0) -> List[Any]:
         """What it has, once that is `count` events; fails the test after `timeout` seconds."""
         with self._changed:
             self._changed.wait_for(lambda: len(self.events) >= count, timeout)
@@ -337,7 +337,7 @@ class Gate(Seen):
 
     def entered(self) -> None:
         """Return once it has been called."""
-        assert self._entered.wait(5.0)
+        assert self._entered.wait(20.0)
 
     def __enter__(self) -> Gate:
         return self

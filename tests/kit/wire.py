@@ -97,9 +97,10 @@ class WireServer:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self._threads[0].join(5.0)  # which adds to the others
         for sock in list(self._socks):
             with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(5.0)
             assert not thread.is_alive()
@@ -122,10 +123,14 @@ class WireServer:
             self._start(self._serve, sock, self.connections)
 
     def _serve(self, sock: socket.socket, number: int) -> None:
-        plain = sock
         try:
             if self._context is not None:
-                sock = self._context.wrap_socket(sock, server_side=True)
+                plain = sock
+                sock = self._context.wrap_socket(
+                    plain, server_side=True, do_handshake_on_connect=False
+                )
+                self._socks[self._socks.index(plain)] = sock
+                sock.do_handshake()
             with sock, sock.makefile("rb") as reader:
                 while not self._closing.is_set():
                     head, length = _head(reader)
@@ -143,7 +148,7 @@ class WireServer:
         finally:
             sock.close()
             with contextlib.suppress(ValueError):
-                self._socks.remove(plain)
+                self._socks.remove(sock)
 
     def _send(self, sock: socket.socket, answer: Answer) -> bool:
         """Send an answer; False if it hangs up."""

@@ -177,12 +177,12 @@ def test_usage_estimated(server):
 
 def test_times_and_rate(server):
     pieces = text_chunks("a", "b", "c", "d", usage=False)
-    server.reply(Pause(0.1), *pieces[:3], Pause(0.1), *pieces[3:5], Pause(0.1), *pieces[5:])
+    server.reply(Pause(0.1), *pieces[:3], Pause(0.4), *pieces[3:5], Pause(0.1), *pieces[5:])
     with client_of(server) as client:
         response = client.chat("hi")
     assert 0.1 <= response.first_token_s
-    assert response.first_token_s < 0.3 <= response.duration_s
     took = response.duration_s - response.first_token_s
+    assert took > 0.2  # of half a second, from the server's first word to its last
     assert response.tokens_per_second == pytest.approx(3 / took)
 
 

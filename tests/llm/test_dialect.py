@@ -247,7 +247,7 @@ def test_lines_are_signs_of_life_and_silence_is_a_stall(server: ScriptedServer) 
         answer(Lines, *words, line(done=True)),
         answer(Lines, line(text="a"), Hang()),
     )
-    with ToyClient(server.url, Lines, timeouts=Timeouts(stall=0.3)) as client:
+    with ToyClient(server.url, Lines, timeouts=Timeouts(stall=0.5)) as client:
         assert client.chat("hi").content == "012345"
         with pytest.raises(errors.StallTimeout):
             client.chat("hi")

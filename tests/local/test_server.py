@@ -99,7 +99,7 @@ def test_a_start_that_takes_too_long_is_ended(model_path: pathlib.Path) -> None:
     begun = time.monotonic()
     with pytest.raises(ConfigError, match=r"it did not come up within 0\.01 s"):
         LocalServer(model_path, startup_timeout=0.01)
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 10
 
 
 # --- a server that runs already ------------------------------------------------------------

@@ -127,9 +127,9 @@ def test_progress_is_passed_over_and_a_cancel_stops_the_tool(
         began = time.monotonic()
         with pytest.raises(Cancelled):
             official.call("slow", {"seconds": 30, "steps": steps}, cancel=token)
-        assert time.monotonic() - began < 2.0
+        assert time.monotonic() - began < 10.0
         timer.join()
-        while not noted.read_text() and time.monotonic() - began < 5.0:
+        while not noted.read_text() and time.monotonic() - began < 20.0:
             CancelToken().wait(0.02)
         assert noted.read_text() == "cancelled\n"
     assert official.call("add", {"a": 2, "b": 2}).text == "4"
@@ -138,8 +138,8 @@ def test_progress_is_passed_over_and_a_cancel_stops_the_tool(
 def test_a_call_that_is_out_of_time(official: mcp.Server) -> None:
     began = time.monotonic()
     with pytest.raises(TimeoutError) as caught:
-        official.call("slow", {"seconds": 30}, timeout=0.2)
-    assert time.monotonic() - began < 1.5
+        official.call("slow", {"seconds": 30}, timeout=0.5)
+    assert time.monotonic() - began < 10.0
     assert isinstance(caught.value, AgentStreamError)
     assert caught.value.outcome == "unknown"
 
@@ -212,6 +212,6 @@ def test_everything_stops_and_goes_on(everything: mcp.Server) -> None:
     began = time.monotonic()
     with pytest.raises(Cancelled):
         everything.call(name, {"duration": 30, "steps": 2}, cancel=token)
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 10.0
     timer.join()
     assert everything.call("echo", {"message": "still here"}).text == "Echo: still here"

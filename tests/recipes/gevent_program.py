@@ -59,7 +59,7 @@ def cancel(url):
         assert error.partial.content == "begun"
     else:
         raise AssertionError("the stream was not cancelled")
-    assert time.monotonic() - began[0] < 1.0
+    assert time.monotonic() - began[0] < 5.0
     timer.join(5)
     client.close()
 

@@ -90,8 +90,8 @@ def test_ctrl_c_ends_it_and_the_server_with_it(llama_server):
         children = _children(demo.pid)
         asked = time.monotonic()
         os.killpg(demo.pid, signal.SIGINT)  # as the terminal does it: the whole group
-        assert demo.wait(5) == 130
-        assert time.monotonic() - asked < 1.5  # 0.5 s is the aim; a loaded machine needs more
+        assert demo.wait(20) == 130
+        assert time.monotonic() - asked < 3.0  # 0.5 s is the aim; a loaded machine needs more
         while select.select([master], [], [], 0.2)[0]:
             try:
                 data = os.read(master, 65536)

@@ -492,8 +492,8 @@ def summaries(server):
 def test_executor_brings_what_is_done_in_time(server, summaries):
     texts = {"a": "good", "b": "cut", **dict.fromkeys("cdefg", "slow")}
     before = time.monotonic()
-    results = summaries.summarize(texts, 0.5, max_workers=4)
-    assert time.monotonic() - before < 3.0  # it waited for none of the slow ones
+    results = summaries.summarize(texts, 1.5, max_workers=4)
+    assert time.monotonic() - before < 10.0  # it waited for none of the slow ones
     assert results.pop("a") == "Hello world!"
     (error,) = results.values()
     assert isinstance(error, StreamTruncated)

@@ -53,7 +53,7 @@ def test_u07_a_tool_runs_an_agent_on_a_full_pool(how: str) -> None:
     with Runtime(max_workers=2) as runtime:
         handles = [runtime.submit(outer, f"task {n}") for n in range(2)]  # the pool is full
         outputs = [handle.result(5).output for handle in handles]
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 4
         assert outputs == ["it says: TASK 0", "it says: TASK 1"]
         parents = {
             events_of(runtime.event_stream, child)[0].parent_workflow_id for child in children

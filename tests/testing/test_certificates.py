@@ -110,6 +110,6 @@ def test_tls_close_is_quick_and_removes_the_files():
         read_head(busy)
         start = time.monotonic()
         server.close()
-        assert time.monotonic() - start < 1.0
+        assert time.monotonic() - start < 4.0
     assert not os.path.exists(server.ca_file)
     assert not os.path.exists(os.path.dirname(server.ca_file))

@@ -209,7 +209,7 @@ def test_cancel_frees_a_follower_that_waits_for_events():
         error = reader.error()
         assert isinstance(error, Cancelled)
         assert "enough" in str(error)
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < 5.0
 
 
 def test_cancel_frees_a_follower_that_waits_for_a_server():

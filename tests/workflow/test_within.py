@@ -207,7 +207,7 @@ def test_what_a_function_starts_is_within_its_step(cast: Cast, runtime: Runtime)
     def start(input: Any) -> Any:
         return runtime.run(slow, input, workflow_id="started").output
 
-    inner = Workflow("inner", [Step(start, timeout=0.3)])
+    inner = Workflow("inner", [Step(start, timeout=0.8)])
     with pytest.raises(WorkflowFailed) as caught:
         runtime.run(Workflow("outer", [inner]), "x", workflow_id="w")
     assert cast.server.wait_client_gone()

@@ -251,7 +251,7 @@ def test_no_mutation_of_a_file_does_anything_but_be_refused(write: Any) -> None:
                 data,
             )
         path = write(text)
-        began = time.monotonic()
+        began = time.process_time()
         try:
             file = load_workflow(path)
             file.describe()
@@ -259,5 +259,5 @@ def test_no_mutation_of_a_file_does_anything_but_be_refused(write: Any) -> None:
         except ConfigError as error:
             refused += 1
             assert str(error).startswith(path)
-        assert time.monotonic() - began < 1
+        assert time.process_time() - began < 1
     assert 200 < refused < 400

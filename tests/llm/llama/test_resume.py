@@ -394,7 +394,7 @@ def test_a_break_before_the_first_delta_is_a_retry_as_ever(server: ScriptedServe
 def test_a_stall_is_a_break(server: ScriptedServer) -> None:
     llama = Llama(server)
     llama.breaks = [(4, Hang())]
-    with patient(server, stall=0.1) as client:
+    with patient(server, stall=0.4) as client:
         outcome = Outcome(client)
     assert outcome.text == WHOLE
     assert [(n.error, n.resumed) for n in outcome.notices] == [("StallTimeout", True)]
@@ -626,11 +626,11 @@ def test_a_server_that_loads_its_model_again_is_waited_for(server: ScriptedServe
 def test_the_wait_for_a_loading_server_counts_from_the_break(server: ScriptedServer) -> None:
     loading = {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}
     body = b"".join(text_chunks(*["word "] * 40, finish_reason=None, usage=False, done=False))
-    server.reply(Drip(body, 400, every=0.05), Cut())
+    server.reply(Drip(body, 400, every=0.1), Cut())
     server.reply_json(loading, status=503)
     server.reply_text("word.")
     # The answer takes longer than this before it breaks.
-    with patient(server, first_token=0.6) as client:
+    with patient(server, first_token=1.0) as client:
         outcome = Outcome(client)
     assert outcome.error is None
     assert outcome.text == "word " * 40 + "word."
@@ -676,7 +676,7 @@ def test_an_error_that_the_server_reports_is_no_break(server: ScriptedServer) ->
 def test_the_total_deadline_is_no_break(server: ScriptedServer) -> None:
     body = b"".join(text_chunks(*["word "] * 200))
     server.reply(Drip(body, 200, every=0.02))
-    with patient(server, total=0.3) as client:
+    with patient(server, total=0.6) as client:
         outcome = Outcome(client)
     assert isinstance(outcome.error, DeadlineExceeded)
     assert outcome.text
@@ -712,7 +712,7 @@ def test_a_cancel_during_the_wait_ends_it_at_once(server: ScriptedServer) -> Non
         began = time.monotonic()
         token.cancel("enough")
         outcome = call.result()
-        assert call.ended - began < 1.0
+        assert call.ended - began < 5.0
     assert isinstance(outcome.error, Cancelled)
     assert outcome.text == "".join(WORDS[:3])
     assert len(llama.bodies) == 1

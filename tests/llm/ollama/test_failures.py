@@ -208,8 +208,8 @@ def test_nothing_is_read_after_done(server):
 
 
 def test_loading_a_model_is_no_stall(server):
-    play(server, Pause(0.4), *ollama_chunks("ok"))
-    with ollama_of(server, stall=0.1) as client:
+    play(server, Pause(0.6), *ollama_chunks("ok"))
+    with ollama_of(server, stall=0.3) as client:
         assert ask(client).text == "ok"
 
 

@@ -115,7 +115,7 @@ def test_more_than_one_break(server, whole):
 def test_a_stall_is_a_break_too(server, whole):
     keeping = Keeping(server, [1500])
     keeping.hang = True
-    with client_of(server, timeouts=Timeouts(stall=0.1)) as client:
+    with client_of(server, timeouts=Timeouts(stall=0.4)) as client:
         result = ask(client)
     assert (result.error, told(result.response), len(keeping.gets)) == (None, told(whole), 1)
 
