@@ -230,6 +230,7 @@ broker_transport_options = {
     "polling_interval": 0.02,
 }
 result_backend = "results+file://./results"
+worker_lost_wait = 0.1
 """
 
 # What the document says of tasks that do not complete, and of the one that a shutdown waits for.
@@ -268,15 +269,14 @@ say(sorted(finished.get(timeout=10, interval=0.02).items()))
 
 
 @contextlib.contextmanager
-def celery_worker(folder: pathlib.Path, model: ScriptedServer) -> Iterator[Any]:
-    """A worker with two processes, on a broker of files."""
+def celery_worker(folder: pathlib.Path, tasks: str, processes: int = 2) -> Iterator[Any]:
+    """A worker for the tasks of that source, on a broker of files."""
     for name in ("queue", "unfinished", "control", "results"):
         (folder / name).mkdir()
     for name in ("celery", "celery.pidbox"):  # two at once might make them
         (folder / "control" / f"{name}.exchange").write_text("[]")
     (folder / "celeryconfig.py").write_text(CELERY)
-    write(folder, "tasks.py", ("http://127.0.0.1:8080", model.url))
-    write(folder, "follow.py")
+    (folder / "tasks.py").write_text(tasks, "utf-8")
     command = [
         "-m",
         "celery",
@@ -284,7 +284,7 @@ def celery_worker(folder: pathlib.Path, model: ScriptedServer) -> Iterator[Any]:
         "tasks",
         "worker",
         "--pool=prefork",
-        "--concurrency=2",
+        f"--concurrency={processes}",
         "--without-gossip",
         "--without-mingle",
         "--without-heartbeat",
@@ -328,7 +328,9 @@ def stop_tasks(folder: pathlib.Path, model: ScriptedServer) -> None:
 
 @needs_fork
 def test_celery_tasks_are_followed_and_stopped(server, tmp_path):
-    with celery_worker(tmp_path, server) as worker:
+    write(tmp_path, "follow.py")
+    tasks = source("tasks.py", ("http://127.0.0.1:8080", server.url))
+    with celery_worker(tmp_path, tasks) as worker:
         follow_a_task(tmp_path, server)
         stop_tasks(tmp_path, server)
         assert worker.wait(20) == 0, lines_of(tmp_path)
