@@ -31,6 +31,8 @@ logger = logging.getLogger("agentstream.workflow")
 
 #: What the bytes of a record begin with: as they are, or encoded by the user's codec.
 _PLAIN, _CODED = b"j", b"c"
+#: Seconds by which the time that is kept may lag behind.
+_TIMED_S = 1.0
 
 
 def pack(value: Any, codec: Optional[Codec]) -> bytes:
@@ -104,6 +106,7 @@ class RunCheckpoints:
         self._refused = False
         self._base = max(0.0, self._elapsed_before())
         self._started = time.monotonic()
+        self._timed = self._base  # what was kept last as `elapsed`
 
     def _elapsed_before(self) -> float:
         found = self.get("elapsed")
@@ -158,7 +161,10 @@ class RunCheckpoints:
         except NotKept as error:
             self._refuse(str(error))
             return False
-        packed["elapsed"] = pack(round(self.elapsed, 3), None)
+        elapsed = self.elapsed
+        if elapsed - self._timed > _TIMED_S or wait or discard:
+            self._timed = elapsed
+            packed["elapsed"] = pack(round(elapsed, 3), None)
         gone = [place + sign for place in discard for sign in "|./"]
         with self._lock:
             self._written += 1

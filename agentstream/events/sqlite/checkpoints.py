@@ -113,9 +113,13 @@ class SqliteCheckpoints(CheckpointStore):
         run = self._run(workflow_id)
 
         def write(connection: sqlite3.Connection) -> None:
-            root = self._own_root(connection, run)
-            if root.refused is None:
-                resumable.write(connection, root.id, kept, discard)
+            if run.keeps:  # nobody else changes that while it is ours
+                _check_owner(connection, run)
+            elif self._own_root(connection, run).refused is not None:
+                return
+            run.keeps = True
+            assert run.id is not None
+            resumable.write(connection, run.id, kept, discard)
 
         self._put(run, write, wait=wait)
 
@@ -123,13 +127,12 @@ class SqliteCheckpoints(CheckpointStore):
         """See `CheckpointStore.refuse`; waits for a commit."""
         check_reason(why)
         run = self._run(workflow_id)
-        self._put(
-            run,
-            lambda connection: resumable.refuse(
-                connection, self._own_root(connection, run).id, why
-            ),
-            wait=True,
-        )
+
+        def refuse(connection: sqlite3.Connection) -> None:
+            resumable.refuse(connection, self._own_root(connection, run).id, why)
+            run.keeps = False
+
+        self._put(run, refuse, wait=True)
 
     def _run(self, workflow_id: str) -> Run:
         """A run that this process writes."""
@@ -144,11 +147,7 @@ class SqliteCheckpoints(CheckpointStore):
         return run
 
     def _own_root(self, connection: sqlite3.Connection, run: Run) -> Kept:
-        try:
-            statements.check_claimed(connection, run)
-        except LogError as error:
-            run.refused = str(error)  # its runtime is told
-            raise
+        _check_owner(connection, run)
         kept = resumable.find(connection, run.workflow_id)
         if kept is None or kept.fence is None or kept.ended is not None:
             raise resumable.why_not(kept, run.workflow_id)
@@ -302,6 +301,14 @@ class SqliteCheckpoints(CheckpointStore):
             writer.runs[taken.root.workflow_id].inner = tuple(taken.entry.inner)
         for kept in every:
             self._on_taken(kept.workflow_id)
+
+
+def _check_owner(connection: sqlite3.Connection, run: Run) -> None:
+    try:
+        statements.check_claimed(connection, run)
+    except LogError as error:
+        run.refused = str(error)  # its runtime is told
+        raise
 
 
 def _busy(workflow_id: str, pid: Optional[int] = None) -> Busy:

@@ -103,13 +103,14 @@ class Committer:
         self,
         runs: Dict[str, Run],
         batch: List[Event],
-        operations: List[Tuple[int, Operation]],
+        before: List[Operation],
+        operations: List[Operation],
         tidy: Optional[int],
     ) -> bool:
         """Commit events and operations, and do the housekeeping unless `tidy` is None.
 
-        Each operation comes with its place, which does not sink: how many of the batch's
-        events come before it.  Returns what `housekeeping` returned.
+        What has its place among the events is done before them: within one transaction
+        nobody sees in which order it was.  Returns what `housekeeping` returned.
 
         Raises:
             LogError: nothing of it was committed.
@@ -121,12 +122,17 @@ class Committer:
         more = False
         try:
             connection.execute("BEGIN IMMEDIATE")
-            written = self._write(connection, runs, batch, operations)
+            for operation in before:
+                operation.perform(connection)
+            first = last_position(connection) + 1
+            placed = write_batch(connection, runs, batch)
+            for operation in operations:
+                operation.perform(connection)
             if tidy is not None:
                 more = self._housekeeping(connection, tidy)
             self._file.check()  # what is written into a file that has gone is not kept
             position = last_position(connection)
-            self.in_flight = written[-1][1], len(batch)
+            self.in_flight = placed, len(batch)
             connection.execute("COMMIT")
         except BaseException as error:
             self.in_flight = None
@@ -135,28 +141,9 @@ class Committer:
                 raise self._file.explain(error) from error
             raise
         self.position = position
-        for first, last in written:
-            self._note_written(first, last)
+        self._note_written(first, placed)
         self._mark.raise_to(position)
         return more
-
-    @staticmethod
-    def _write(
-        connection: sqlite3.Connection,
-        runs: Dict[str, Run],
-        batch: List[Event],
-        operations: List[Tuple[int, Operation]],
-    ) -> List[Tuple[int, int]]:
-        """Write events and do operations, in order; returns the positions given, by stretches."""
-        done, written = 0, []
-        for place, operation in [*operations, (len(batch), None)]:
-            if place > done or operation is None:
-                first = last_position(connection) + 1
-                written.append((first, write_batch(connection, runs, batch[done:place])))
-                done = place
-            if operation is not None:
-                operation.perform(connection)
-        return written
 
     def wrote(self, first: int, last: int) -> bool:
         """True if all of these positions were given to events of this process, of late."""

@@ -162,9 +162,7 @@ class CommitLoop:
         tidy = self._untidied if self._is_untidy(len(batch)) else None
         try:
             with self.committing:
-                placed = [(max(0, each.after - self.committed), each) for each in ordered]
-                placed += [(len(batch), each) for each in operations]
-                more = self.committer.commit(self.runs, batch, placed, tidy)
+                more = self.committer.commit(self.runs, batch, ordered, operations, tidy)
         except Exception as error:  # noqa: BLE001 - whatever it is, the log goes on
             self._fail(error, operations)
             return not last_try  # one that was under way as the close came is none

@@ -120,18 +120,17 @@ def write(
     discard: Sequence[str] = (),
 ) -> None:
     """Delete records by the beginning of their keys, then write or (None) delete others."""
-    connection.executemany(
-        "DELETE FROM checkpoints WHERE run = ? AND key >= ? AND key < ?",
-        [(run, start, start + _AFTER_ALL) for start in discard],
-    )
-    connection.executemany(
-        "DELETE FROM checkpoints WHERE run = ? AND key = ?",
-        [(run, key) for key, value in records.items() if value is None],
-    )
-    connection.executemany(
-        "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?)",
-        [(run, key, value) for key, value in records.items() if value is not None],
-    )
+    if discard:
+        connection.executemany(
+            "DELETE FROM checkpoints WHERE run = ? AND key >= ? AND key < ?",
+            [(run, start, start + _AFTER_ALL) for start in discard],
+        )
+    gone = [(run, key) for key, value in records.items() if value is None]
+    if gone:
+        connection.executemany("DELETE FROM checkpoints WHERE run = ? AND key = ?", gone)
+    kept = [(run, key, value) for key, value in records.items() if value is not None]
+    if kept:
+        connection.executemany("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?)", kept)
 
 
 def records_of(connection: sqlite3.Connection, run: int) -> Dict[str, bytes]:

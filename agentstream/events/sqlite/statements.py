@@ -36,6 +36,7 @@ class Run:
         "id",
         "inner",
         "input",
+        "keeps",
         "lacks",
         "last",
         "owner",
@@ -59,6 +60,7 @@ class Run:
         self.committed = 0
         self.ended = False  # its end is among what was appended
         self.released = False  # ... or what leaves it to others
+        self.keeps = False  # it is known to be a root with a checkpoint
         self.lacks: Optional[LogError] = None  # why its checkpoint is not whole
         self.refused: Optional[str] = None  # why nothing more is written
 
