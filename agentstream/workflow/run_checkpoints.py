@@ -41,7 +41,7 @@ def pack(value: Any, codec: Optional[Codec]) -> bytes:
     Raises:
         NotKept: it cannot be.
     """
-    return _coded(encode(value), codec)
+    return _coded(encode(value, "kept"), codec)
 
 
 def _coded(data: bytes, codec: Optional[Codec]) -> bytes:
@@ -53,7 +53,7 @@ def unpack(data: bytes, codec: Optional[Codec]) -> Any:
 
     Raises:
         ConfigError: it is encoded, and there is no codec.
-        NotKept: it is none, or of a class that is not there any more.
+        LogError: it is none, or of a class that is not there any more.
     """
     if data[:1] == _CODED:
         if codec is None:
@@ -123,7 +123,7 @@ class RunCheckpoints:
         """The value that an earlier process kept under a key; None for none.
 
         Raises:
-            ConfigError, NotKept: as `unpack`.
+            ConfigError, LogError: as `unpack`.
         """
         data = self._kept.get(key)
         return None if data is None else unpack(data, self._settings.codec)
@@ -147,13 +147,13 @@ class RunCheckpoints:
             discard: first, what is kept of these places.
 
         Returns:
-            False if the run cannot be resumed any more: one of its values cannot be kept.
+            False if one of the values cannot be kept: the run cannot be resumed any more.
 
         Raises:
             LogError: they could not be, or another process has the run now.
         """
         if self._refused:
-            return False
+            return True
         try:
             packed = {key: self._packed(key, value) for key, value in records.items()}
             with self._lock:
@@ -270,7 +270,9 @@ class RunCheckpoints:
     def done(self, place: str) -> Optional[Tuple[StepResult, Tuple[str, ...]]]:
         """What a step came to that is not run again, and its warnings with their steps' names."""
         found = self.get(f"{place}|done")
-        return None if found is None else (found["result"], tuple(found["warnings"]))
+        if found is None:
+            return None
+        return found["result"]._replace(output=found["output"]), tuple(found["warnings"])
 
     def keep_done(
         self,
@@ -288,7 +290,12 @@ class RunCheckpoints:
         Returns:
             False if it cannot be kept.
         """
-        records: Dict[str, Any] = {f"{place}|done": {"result": result, "warnings": list(warnings)}}
+        done = {
+            "output": result.output,
+            "result": result._replace(output=None),
+            "warnings": list(warnings),
+        }
+        records: Dict[str, Any] = {f"{place}|done": done}
         records[f"at:{place}"] = None
         if used is not None:
             records[used] = None

@@ -186,6 +186,8 @@ class Scope:
     def call(self, function: Callable[..., Any], input: Any) -> Any:
         """Call a function in a thread that a cancel leaves behind; returns what it does."""
         execution = self._execution
+        if execution.checkpoints is not None:
+            execution.checkpoints.settle()  # what is done is known before anything else is
         arguments: Tuple[Any, ...] = (input,)
         if takes_two(function):
             arguments = (input, self._context())

@@ -240,6 +240,7 @@ def test_what_cannot_be_kept_is_said_and_the_run_goes_on(bench: Bench) -> None:
         assert runtime.run(workflow, "in", workflow_id="run").output == "end"
     first, second = bench.events(EventType.WORKFLOW_STEP_COMPLETED)
     assert first.data["resumable"] is False
+    assert "resumable" not in second.data
 
 
 def test_a_step_that_is_tried_again_goes_on_with_its_attempt(bench: Bench) -> None:
