@@ -14,10 +14,11 @@ from agentstream.events.model import Event, EventType
 from agentstream.events.store import EventStore
 from agentstream.results import PendingCall, PendingSignal
 from agentstream.workflow.checkpoints import Codec
+from agentstream.workflow.codec import NotKept
 from agentstream.workflow.resting import pending_of
 from agentstream.workflow.run_checkpoints import pack
 
-__all__ = ["approve", "last_event", "pending", "signal"]
+__all__ = ["approve", "key_of", "last_event", "pending", "signal"]
 
 Pending = Union[PendingCall, PendingSignal]
 
@@ -26,6 +27,11 @@ def last_event(store: EventStore, workflow_id: str, offset: int) -> Optional[Eve
     """A run's event at an offset; None if it is gone."""
     found = store.read(workflow_id=workflow_id, after=max(0, offset - 1), limit=1)
     return found[0] if found else None
+
+
+def key_of(kind: object, id: object) -> str:
+    """The key under which an answer is kept: of a "signal", or of a call."""
+    return f"{'signal' if kind == 'signal' else 'answer'}:{id}"
 
 
 def pending(store: EventStore, workflow_id: str) -> Tuple[Pending, ...]:
@@ -64,7 +70,7 @@ def approve(
     if call.expires_at is not None and call.expires_at <= time.time():
         raise LogError(f"call {call_id!r} of run {workflow_id!r} was to be answered earlier")
     record = {**given, "by": by, "at": time.time()}
-    if not kept.answer(workflow_id, f"answer:{call_id}", pack(record, codec)):
+    if not kept.answer(workflow_id, key_of("approval", call_id), _packed(record, codec)):
         raise LogError(f"call {call_id!r} of run {workflow_id!r} has been answered already")
 
 
@@ -92,6 +98,18 @@ def _json(name: str, value: Any) -> Any:
         return json.loads(json.dumps(value))
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError.about(name, f"cannot be written as JSON: {error}") from None
+
+
+def _packed(record: Mapping[str, Any], codec: Optional[Codec]) -> bytes:
+    """An answer as it is kept.
+
+    Raises:
+        ConfigError: it cannot be: it is nested too deep.
+    """
+    try:
+        return pack(record, codec)
+    except NotKept as error:
+        raise ConfigError(f"the answer cannot be kept: {error}") from None
 
 
 def _not_asked(store: EventStore, workflow_id: str, what: str, known: Any) -> str:
@@ -125,5 +143,5 @@ def signal(
     checks.text("name", name)
     checks.text("by", by, empty=True)
     record: Mapping[str, Any] = {"value": _json("value", value), "by": by, "at": time.time()}
-    if not kept.answer(workflow_id, f"signal:{name}", pack(record, codec)):
+    if not kept.answer(workflow_id, key_of("signal", name), _packed(record, codec)):
         raise LogError(f"run {workflow_id!r} has a value {name!r} already, which is not used yet")

@@ -47,6 +47,11 @@ class DurableRuns:
     _watches: List[Watch]
     _in_turn: Callable[[Callable[[], RunHandle]], RunHandle]
 
+    @property
+    def keeps_checkpoints(self) -> bool:
+        """True if its runs can be resumed, and it resumes others' runs."""
+        return self._checkpoints is not None
+
     def resume(
         self,
         workflow: Union[Workflow, Agent],

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from typing import Callable, Dict, List, Mapping, Optional
 
 from agentstream import threads
 from agentstream.cancel import CancelToken
 from agentstream.errors import AgentStreamError, Busy
 from agentstream.events.store import EventStore, RunState
 from agentstream.results import PendingSignal
-from agentstream.runtime.answers import pending
+from agentstream.runtime.answers import key_of, pending
 from agentstream.runtime.handle import RunHandle
 from agentstream.workflow import Workflow
 
@@ -111,11 +111,7 @@ class Watch:
         asked = pending(self._store, state.workflow_id)
         answered = self._store.need_checkpoints().read(state.workflow_id)
         return any(
-            _key(each) in answered
+            key_of("signal" if isinstance(each, PendingSignal) else each.why, each.id) in answered
             or (each.expires_at is not None and each.expires_at <= time.time())
             for each in asked
         )
-
-
-def _key(each: Any) -> str:
-    return f"{'signal' if isinstance(each, PendingSignal) else 'answer'}:{each.id}"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from agentstream.web.client import follow, runs
 
 if TYPE_CHECKING:
-    from agentstream.web.app import App, Registered, create_app
+    from agentstream.web.app import App, create_app
+    from agentstream.web.registered import Registered
 
 __all__ = ["App", "Registered", "create_app", "follow", "runs"]
 

@@ -1,10 +1,11 @@
-"""The WSGI app: runs, their event streams, stopping and starting them, the page.
+"""The WSGI app: runs, their event streams, starting, answering and stopping them, the page.
 
     from agentstream.web import create_app
     app = create_app(runtime)          # for any WSGI server, or to be mounted in another app
 
 Reading requests and finding routes is werkzeug's; what a stream sends is
-streams.py's; who may ask, auth.py's; what the page is made of, page/'s.
+streams.py's; what is done for runs that rest, resting.py's; who may ask, auth.py's;
+what the page is made of, page/'s.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from typing import (
     Iterable,
     List,
     Mapping,
-    NamedTuple,
     Optional,
     Sequence,
     Union,
@@ -35,15 +35,15 @@ from werkzeug.exceptions import (
 from werkzeug.routing import BaseConverter, Map, Rule
 from werkzeug.wrappers import Request, Response
 
-from agentstream.agent.agent import Agent
 from agentstream.errors import ConfigError, LogError, OffsetGone
 from agentstream.events.store import EventStore, RunState
 from agentstream.events.stream import EventStream
 from agentstream.runtime.runtime import Runtime
 from agentstream.web.auth import Guard, nothing
 from agentstream.web.page import load_page
+from agentstream.web.registered import Registered, Runnable
+from agentstream.web.resting import Resting
 from agentstream.web.streams import Streams
-from agentstream.workflow import Workflow
 
 __all__ = ["App", "Registered", "create_app"]
 
@@ -67,22 +67,6 @@ _STREAM_HEADERS = {
     "X-Accel-Buffering": "no",  # nginx would hold events back
     "X-Content-Type-Options": "nosniff",
 }
-
-Runnable = Union[Workflow, Agent]
-
-
-class Registered(NamedTuple):
-    """A workflow that may be started over HTTP, and what its runs begin with.
-
-    Attributes:
-        workflow: the workflow, or the agent.
-        input: where the one who starts it gives none.
-        context: makes what the steps of a run share, for each run anew.
-    """
-
-    workflow: Runnable
-    input: str = ""
-    context: Callable[[], Dict[str, Any]] = dict
 
 
 class _RunConverter(BaseConverter):
@@ -113,7 +97,8 @@ def create_app(
         source: the `Runtime` whose runs it shows, stops and starts, or an `EventStore`.
         token: what requests must bring (`Authorization: Bearer ...`); None for none.
         workflows: those that `POST /workflows` may start, by name; needs a runtime.  One
-            that needs a context, or has an input of its own, is a `Registered`.
+            that needs a context, or has an input of its own, is a `Registered`.  Where the
+            runtime keeps checkpoints, a run of theirs that is answered goes on here.
         hosts: Host names it answers to besides loopback's; "*" for any, behind
             a proxy that checks them, "0.0.0.0" for any address (but no name).
         cors: origins whose pages may ask; none unless told.
@@ -170,6 +155,7 @@ class App:
             name: one if isinstance(one, Registered) else Registered(one)
             for name, one in workflows.items()
         }
+        self._resting = Resting(self._store, self._runtime, self._workflows)
         self._guard = Guard(token, hosts, cors, origins)
         self._streams = Streams(self._events, max_streams, heartbeat)
         self._routes = Map(
@@ -182,6 +168,17 @@ class App:
                 Rule("/workflows/<run:run>", endpoint=self._show, methods=["GET"]),
                 Rule("/workflows/<run:run>/stream", endpoint=self._stream, methods=["GET"]),
                 Rule("/workflows/<run:run>/stop", endpoint=self._stop, methods=["POST"]),
+                Rule("/workflows/<run:run>/resume", endpoint=self._resume, methods=["POST"]),
+                Rule(
+                    "/workflows/<run:run>/approvals/<call>",
+                    endpoint=self._approve,
+                    methods=["POST"],
+                ),
+                Rule(
+                    "/workflows/<run:run>/signals/<run:name>",
+                    endpoint=self._signal,
+                    methods=["POST"],
+                ),
                 Rule("/events/stream", endpoint=self._stream_all, methods=["GET"]),
             ],
             strict_slashes=False,
@@ -252,12 +249,12 @@ class App:
     def _list(self, request: Request) -> Response:
         limit = _number(request.args.get("limit", "100"), "limit")
         runs: List[RunState] = self._store.runs(limit=min(limit, 1000))
-        return _reply(
-            {"workflows": [run.listed() for run in runs], "registered": sorted(self._workflows)}
-        )
+        listed = [{**run.listed(), "pending": self._resting.pending(run)} for run in runs]
+        return _reply({"workflows": listed, "registered": sorted(self._workflows)})
 
     def _show(self, request: Request, run: str) -> Response:
-        return _reply(self._state(run)._asdict())
+        state = self._state(run)
+        return _reply({**state._asdict(), **self._resting.shown(state)})
 
     def _state(self, run: str) -> RunState:
         state = self._store.run(run)
@@ -292,6 +289,24 @@ class App:
             state = self._state(run)
             raise Conflict(f"run {run[:64]!r} is not running: it is {state.status}")
         return _reply({"workflow_id": run, "stopping": True}, 202)
+
+    # --- runs that rest ---------------------------------------------------------------------
+
+    def _approve(self, request: Request, run: str, call: str) -> Response:
+        body = _json(request)
+        self._resting.approve(self._state(run), call, body)
+        return _reply({"workflow_id": run, "call": call, "resumed": self._resting.go_on(run)}, 202)
+
+    def _signal(self, request: Request, run: str, name: str) -> Response:
+        body = _json(request)
+        self._resting.signal(self._state(run), name, body)
+        resumed = self._resting.go_on(run)
+        return _reply({"workflow_id": run, "signal": name, "resumed": resumed}, 202)
+
+    def _resume(self, request: Request, run: str) -> Response:
+        _json(request)
+        resumed = self._resting.resume(self._state(run))
+        return _reply({"workflow_id": resumed, "resumed": True}, 202)
 
     # --- streams ----------------------------------------------------------------------------
 
@@ -354,12 +369,16 @@ def _json(request: Request) -> Dict[str, Any]:
     if len(data) > _MOST_BODY:
         raise RequestEntityTooLarge(f"a body may have {_MOST_BODY} bytes")
     try:
-        value = json.loads(data or b"{}")
+        value = json.loads(data or b"{}", parse_constant=_no_number)
     except (ValueError, RecursionError):
         raise BadRequest("the body is not JSON") from None
     if not isinstance(value, dict):
         raise BadRequest("the body must be a JSON object")
     return value
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"JSON has no {name}")
 
 
 def _after(request: Request) -> Optional[int]:

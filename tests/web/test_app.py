@@ -47,7 +47,7 @@ def test_a_run_is_started_listed_shown_and_streamed():
         assert state["last_offset"] == len(events)
         assert state["usage"]["completion_tokens"] == 2
         assert (state["output"], state["error"]) == ("Hello world", None)
-        listed = {k: v for k, v in state.items() if k not in ("output", "error")}
+        listed = {k: v for k, v in state.items() if k not in ("output", "error", "can_resume")}
         assert requests.get(it.url + "/workflows?limit=5").json()["workflows"] == [listed]
         with SSE(it.url, "/events/stream", after=0) as stream:
             assert [stream.event().id for _ in events] == [sent.id for sent in events]

@@ -11,14 +11,18 @@ from typing import Any, Callable, Dict, Iterator, Set
 import pytest
 import requests
 
-from agentstream import Agent, MemoryStore, Workflow
+from agentstream import Agent, MemoryStore, Runtime, Wait, Workflow
 from agentstream.errors import Cancelled, LogError
 from agentstream.web import create_app
 from tests.kit.support import saying, wait_until
 from tests.kit.web_support import TOKEN, Site, site
+from tests.web.test_resting import clerk
 
 DOC = (pathlib.Path(__file__).resolve().parents[2] / "docs" / "http.rst").read_text("utf-8")
+WAITS = Workflow("waits", [Wait("later"), Wait("at last")])
 RUN = re.compile(r"^``(\w+ \S+)``\n~+\n(.*?)(?=^``\w+ /|^-{4,}|\Z)", re.MULTILINE | re.DOTALL)
+#: The variables of a rule, and how the page has them.
+NAMED, SHOWN = re.compile(r"<(?:run:)?(\w+)>"), {"run": "ID", "call": "CALL", "name": "NAME"}
 #: What may answer any request.
 ANY, _, ROUTES = DOC.partition("\nRuns\n----")
 
@@ -34,11 +38,15 @@ def listed() -> Dict[str, Set[int]]:
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Site]:
-    """A server with a run that has ended, and one stream of two taken."""
-    known = {"demo": Workflow("demo", [Agent("writer", client=saying("Hello"))])}
-    with site(token=TOKEN, workflows=known, max_streams=2, heartbeat=0.1) as it:
-        it.runtime.run(known["demo"], "Hi\nthere", workflow_id="done/1")
-        yield it
+    """A server with a run that has ended, two that wait, and one stream of two taken."""
+    asks = clerk([])
+    known = {"demo": Workflow("demo", [Agent("writer", client=saying("Hello"))]), "waits": WAITS}
+    with Runtime(checkpoints=True) as runtime:
+        with site(runtime, TOKEN, workflows=known, max_streams=2, heartbeat=0.1) as it:
+            runtime.run(known["demo"], "Hi\nthere", workflow_id="done/1")
+            runtime.run(WAITS, "x", workflow_id="waits")
+            runtime.run(asks, "x", workflow_id="asks")
+            yield it
 
 
 def ask(it: Site, method: str, path: str, body: Any = None, **options: Any) -> requests.Response:
@@ -57,13 +65,16 @@ def ask(it: Site, method: str, path: str, body: Any = None, **options: Any) -> r
 
 def stopping(it: Site, path: str, body: Any = None) -> requests.Response:
     """The answer of a server that stops."""
-    with site(token=TOKEN, workflows={"demo": Agent("a", client=saying("x"))}) as other:
-        other.runtime.run(Agent("a", client=saying("x")), "x", workflow_id="done/1")
-        if body is None:
-            other.app._streams.close()
-            return ask(other, "GET", path)
-        other.runtime.shutdown()
-        return ask(other, "POST", path, body)
+    known = {"demo": Agent("a", client=saying("x")), "waits": WAITS}
+    with Runtime(checkpoints=True) as runtime:
+        with site(runtime, TOKEN, workflows=known) as other:
+            runtime.run(known["demo"], "x", workflow_id="done/1")
+            runtime.run(WAITS, "x", workflow_id="waits")
+            if body is None:
+                other.app._streams.close()
+                return ask(other, "GET", path)
+            runtime.shutdown()
+            return ask(other, "POST", path, body)
 
 
 def stop_running(it: Site) -> requests.Response:
@@ -81,6 +92,9 @@ def _until_stopped(value: Any, context: Any) -> None:
 
 PLAIN = {"Content-Type": "text/plain"}
 START, STOP = "POST /workflows", "POST /workflows/ID/stop"
+APPROVE = "POST /workflows/ID/approvals/CALL"
+SIGNAL, RESUME = "POST /workflows/ID/signals/NAME", "POST /workflows/ID/resume"
+YES = {"answer": "yes"}
 ONE, ALL = "GET /workflows/ID/stream", "GET /events/stream"
 #: How each status of each route comes about.
 CASES: Dict[str, Dict[int, Callable[[Site], requests.Response]]] = {
@@ -107,6 +121,28 @@ CASES: Dict[str, Dict[int, Callable[[Site], requests.Response]]] = {
         409: lambda it: ask(it, "POST", "/workflows/done/1/stop", {}),
         415: lambda it: ask(it, "POST", "/workflows/done/1/stop", {}, headers=PLAIN),
     },
+    APPROVE: {
+        202: lambda it: ask(it, "POST", f"/workflows/asks/approvals/{call_of(it)}", YES),
+        400: lambda it: ask(it, "POST", "/workflows/asks/approvals/x", {"answer": "perhaps"}),
+        404: lambda it: ask(it, "POST", "/workflows/none/approvals/x", YES),
+        409: lambda it: ask(it, "POST", "/workflows/done/1/approvals/x", YES),
+        415: lambda it: ask(it, "POST", "/workflows/asks/approvals/x", {}, headers=PLAIN),
+    },
+    SIGNAL: {
+        202: lambda it: ask(it, "POST", "/workflows/waits/signals/later", {"value": 1}),
+        400: lambda it: ask(it, "POST", "/workflows/waits/signals/later", {}),
+        404: lambda it: ask(it, "POST", "/workflows/none/signals/later", {"value": 1}),
+        409: lambda it: ask(it, "POST", "/workflows/done/1/signals/later", {"value": 1}),
+        415: lambda it: ask(it, "POST", "/workflows/waits/signals/later", {}, headers=PLAIN),
+    },
+    RESUME: {
+        202: lambda it: ask(it, "POST", "/workflows/waits/resume", {}),
+        400: lambda it: ask(it, "POST", "/workflows/waits/resume", [1]),
+        404: lambda it: ask(it, "POST", "/workflows/none/resume", {}),
+        409: lambda it: ask(it, "POST", "/workflows/done/1/resume", {}),
+        415: lambda it: ask(it, "POST", "/workflows/waits/resume", {}, headers=PLAIN),
+        503: lambda it: stopping(it, "/workflows/waits/resume", {}),
+    },
     ONE: {
         200: lambda it: ask(it, "GET", "/workflows/done/1/stream"),
         204: lambda it: ask(it, "GET", f"/workflows/done/1/stream?after={last_of(it)}"),
@@ -130,6 +166,11 @@ CASES: Dict[str, Dict[int, Callable[[Site], requests.Response]]] = {
 }
 
 
+def call_of(it: Site) -> str:
+    (call,) = it.runtime.pending("asks")
+    return str(call.id)
+
+
 def last_of(it: Site) -> int:
     state = it.events.store.run("done/1")
     assert state is not None
@@ -139,7 +180,7 @@ def last_of(it: Site) -> int:
 def test_its_routes_are_those_of_the_app() -> None:
     rules = create_app(MemoryStore())._routes.iter_rules()
     there = {
-        f"{method} {rule.rule.replace('<run:run>', 'ID')}"
+        f"{method} {NAMED.sub(lambda found: SHOWN[found[1]], rule.rule)}"
         for rule in rules
         for method in rule.methods - {"HEAD", "OPTIONS"}
     }
@@ -159,8 +200,12 @@ def test_each_status_comes_and_each_answer_has_its_form(served: Site, route: str
             assert ("Retry-After" in answer.headers) == (status == 503)
         elif answer.headers.get("Content-Type") == "application/json":
             row = text[text.index(f"``{status}``  ") :].split("\n``")[0]
-            keys = set(re.findall(r'"(\w+)": ', row)) or run_keys() | {"output", "error"}
+            keys = set(re.findall(r'"(\w+)": ', row)) or run_keys() | OF_ONE
             assert set(answer.json()) == keys, (route, status)
+
+
+#: The keys that only a single run has.
+OF_ONE = {"output", "error", "can_resume"}
 
 
 def run_keys() -> Set[str]:
