@@ -50,7 +50,7 @@ def _read(handle: RunHandle, events: Iterator[Event], *, stops: bool, raises: bo
     try:
         for event in events:
             yield event
-            if event.type is _RESTS and event.workflow_id == handle.workflow_id:
+            if event.type is _RESTS and event.offset > handle._since:
                 break  # for now: whoever resumes it writes the next one
     except (KeyboardInterrupt, SystemExit) as error:
         if stops:

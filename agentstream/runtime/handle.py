@@ -62,6 +62,7 @@ class RunHandle(Future[WorkflowRun]):
         self.workflow_id = workflow_id
         self._token = token
         self._began = False
+        self._since = 0  # the offset behind which its own events stand
         self._leave: Callable[[], object] = lambda: None
         self._reset()
 
@@ -245,6 +246,7 @@ class SubmittedRun:
         self.workflow_id = log.workflow_id
         self.token = CancelToken()
         self.handle = RunHandle(self.workflow_id, self.token)
+        self.handle._since = log.offset
         self._log = log
         self._execution = Execution(
             workflow,

@@ -630,7 +630,14 @@ def test_a_runtime_without_checkpoints_says_so(bench: Bench) -> None:
 def test_its_events_end_where_it_rests(bench: Bench) -> None:
     with bench.runtime() as runtime:
         kinds = [e.type for e in runtime.stream(Workflow("w", [Wait("x")]), "in")]
-    assert kinds[-1] is EventType.WORKFLOW_SUSPENDED
+        assert kinds[-1] is EventType.WORKFLOW_SUSPENDED
+        (name,) = [state.workflow_id for state in bench.store.runs()]
+        runtime.signal(name, "x", "y")
+        workflow = Workflow("w", [Wait("x")])
+        again = [e.type for e in runtime.stream(workflow, "", workflow_id=name, resume=True)]
+    assert again[: len(kinds)] == kinds  # and what came before
+    assert again[len(kinds)] is EventType.WORKFLOW_RESUMED
+    assert again[-1] is EventType.WORKFLOW_COMPLETED
 
 
 def test_a_watch_resumes_what_becomes_ready(bench: Bench) -> None:
