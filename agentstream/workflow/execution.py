@@ -121,6 +121,8 @@ class Execution:
             self.late.partial = error.partial
             raise self._end_failed(self.late) from self.late
         except BaseException as error:  # a SystemExit of user code ends a run, and no more
+            if self._is_left():  # what fails as a process ends may be right in the next one
+                raise self._end_left(Cancelled()) from error
             raise self._end_failed(error) from error
         return self._end_completed(output)
 
