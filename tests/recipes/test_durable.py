@@ -17,9 +17,10 @@ import pytest
 
 from agentstream import SqliteStore
 from agentstream.testing import Hang, ScriptedServer
+from tests.kit.celery_support import celery_worker
 from tests.kit.programs import PROJECT, environment
+from tests.kit.recipes import started
 from tests.kit.support import wait_until
-from tests.recipes import test_embedding as embedding
 
 MODEL, PAYMENTS = "http://127.0.0.1:8080", "https://payments.example/transfers"
 
@@ -123,14 +124,15 @@ def test_a_celery_task_whose_worker_is_killed_in_step_two_goes_on_with_it(
     server.reply(Hang())
     server.reply_text("A review.", repeat=True)
     source = snippets()["tasks.py"].replace(MODEL, server.url)
-    with embedding.celery_worker(tmp_path, source, processes=1) as worker:
+    (tmp_path / "tasks.py").write_text(source, "utf-8")
+    with celery_worker(tmp_path, "tasks", processes=1) as worker:
         client = (
             "from tasks import work\n"
             "task = work.delay('A text about tea')\n"
             "print(task.id, flush=True)\n"
             "print(task.get(timeout=30, interval=0.02))\n"
         )
-        with embedding.started(tmp_path, "-u", "-c", client, stdout=subprocess.PIPE) as asking:
+        with started(tmp_path, "-u", "-c", client, stdout=subprocess.PIPE) as asking:
             assert asking.stdout is not None
             name = asking.stdout.readline().strip()
             wait_until(lambda: len(server.requests) == 2, timeout=20.0)

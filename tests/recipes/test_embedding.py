@@ -6,12 +6,10 @@ import contextlib
 import json
 import os
 import pathlib
-import re
 import signal
 import socket
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 import types
@@ -20,62 +18,25 @@ from typing import Any, Dict, Iterator, List, Tuple
 import pytest
 import requests
 
-from agentstream import SqliteStore, StreamTruncated
-from agentstream.testing import Cut, Gate, Hang, Reply, ScriptedServer, text_chunks
-from tests.kit.programs import PROJECT, Program, environment
-from tests.kit.support import check_events, free_port, wait_until
+from agentstream import StreamTruncated
+from agentstream.testing import Cut, Gate, Reply, ScriptedServer
+from tests.kit.programs import environment
+from tests.kit.recipes import (
+    BEGUN,
+    DOCUMENT,
+    MODEL,
+    WORDS,
+    lines_of,
+    recipes,
+    source,
+    started,
+    write,
+)
+from tests.kit.support import free_port, wait_until
 
-DOCUMENT = (PROJECT / "docs" / "embedding.rst").read_text("utf-8")
-WORDS = text_chunks("Hello", " world", "!")
-BEGUN = [*WORDS[:2], Hang()]
 NO_SUCH_MODEL: Any = {"status": 404, "content_type": "application/json", "framing": "length"}
 
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="gunicorn and prefork need fork")
-
-
-def recipes() -> Dict[str, str]:
-    """The document's Python blocks by the name in their first line."""
-    blocks = re.findall(
-        r"^\.\. code-block:: python\n\n((?:    .*\n|\n)+)", DOCUMENT + "\n", re.MULTILINE
-    )
-    sources = [textwrap.dedent(block).strip() + "\n" for block in blocks]
-    return {source.partition("\n")[0].replace("# ", "", 1): source for source in sources}
-
-
-def source(name: str, *changes: Tuple[str, str]) -> str:
-    """A recipe with addresses and times of the test's own; each of `changes` must be in it."""
-    text = recipes()[name]
-    for old, new in changes:
-        assert old in text, f"{name} no longer has {old!r}"
-        text = text.replace(old, new)
-    return text
-
-
-def write(folder: pathlib.Path, name: str, *changes: Tuple[str, str]) -> None:
-    (folder / name).write_text(source(name, *changes), "utf-8")
-
-
-@contextlib.contextmanager
-def started(folder: pathlib.Path, *command: str, **popen: Any) -> Iterator[subprocess.Popen[str]]:
-    """A program of the recipe's; its standard error goes to the file `errors`."""
-    with (folder / "errors").open("a") as errors:
-        process = subprocess.Popen(
-            [sys.executable, *command],
-            cwd=folder,
-            stderr=errors,
-            text=True,
-            env={**environment(), "HOME": str(folder)},
-            **popen,
-        )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def lines_of(folder: pathlib.Path) -> List[str]:
-    return (folder / "errors").read_text().splitlines()
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="gunicorn needs fork")
 
 
 def asleep(pid: int) -> None:
@@ -161,7 +122,7 @@ def check_site(url: str, model: ScriptedServer, stop: Any) -> None:
 
 
 def write_runs(folder: pathlib.Path, model: ScriptedServer) -> None:
-    write(folder, "runs.py", ("http://127.0.0.1:8080", model.url), ("timeout=10", "timeout=0.1"))
+    write(folder, "runs.py", (MODEL, model.url), ("timeout=10", "timeout=0.1"))
 
 
 def check_end(process: subprocess.Popen[str], folder: pathlib.Path, status: int = 0) -> None:
@@ -193,160 +154,12 @@ def test_django_streams_a_run(server, tmp_path, options):
         check_end(process, tmp_path)
 
 
-# --- Celery ---------------------------------------------------------------------------------
-
-CELERY = """
-import os, time, uuid
-from celery.app.backends import BACKEND_ALIASES
-from celery.backends.filesystem import FilesystemBackend
-from kombu.transport import TRANSPORT_ALIASES, filesystem
-from kombu.utils.encoding import ensure_bytes
-from kombu.utils.json import dumps
-
-# As they come, others may read a file that has a name but no content yet: these rename.
-
-class Channel(filesystem.Channel):
-    def _put(self, queue, payload, **_):
-        name = f"{time.monotonic_ns():020}_{uuid.uuid4()}.{queue}.msg"
-        with open("unfinished/" + name, "w") as file:
-            file.write(dumps(payload))
-        os.rename("unfinished/" + name, "queue/" + name)
-
-class Transport(filesystem.Transport):
-    Channel = Channel
-
-class Results(FilesystemBackend):
-    def set(self, key, value):
-        unfinished = f"unfinished/{uuid.uuid4()}"
-        with open(unfinished, "wb") as file:
-            file.write(ensure_bytes(value))
-        os.rename(unfinished, self._filename(key))
-
-BACKEND_ALIASES["results"] = "celeryconfig:Results"
-TRANSPORT_ALIASES["files"] = "celeryconfig:Transport"
-broker_url = "files://"
-broker_transport_options = {
-    "data_folder_in": "queue", "data_folder_out": "queue", "control_folder": "control",
-    "polling_interval": 0.02,
-}
-result_backend = "results+file://./results"
-worker_lost_wait = 0.1
-"""
-
-# What the document says of tasks that do not complete, and of the one that a shutdown waits for.
-STOPPED = """
-from celery.exceptions import SoftTimeLimitExceeded
-from tasks import answer, app, runtime
-
-def follow(task, *types):
-    return runtime.event_stream.subscribe(workflow_id=task.id, after=0, types=types or None)
-
-def begun(task):
-    next(follow(task, "agent_llm_stream_chunk"))
-
-limited = answer.apply_async(["limited"], soft_time_limit=1)
-begun(limited)
-stopped = answer.delay("stopped")
-begun(stopped)
-say(runtime.stop_generation(stopped.id))
-say(sorted(stopped.get(timeout=10, interval=0.02).items()))
-try:
-    limited.get(timeout=10, interval=0.02)
-except SoftTimeLimitExceeded:
-    *_, last = follow(limited)
-    say("limited", last.type, last.data["output"])
-failed = answer.delay("failed")
-try:
-    failed.get(timeout=10, interval=0.02)
-except Exception as error:
-    say("failed", type(error).__name__, error)
-finished = answer.delay("finished")
-begun(finished)
-app.control.shutdown()
-say("shutting down")
-say(sorted(finished.get(timeout=10, interval=0.02).items()))
-"""
-
-
-@contextlib.contextmanager
-def celery_worker(folder: pathlib.Path, tasks: str, processes: int = 2) -> Iterator[Any]:
-    """A worker for the tasks of that source, on a broker of files."""
-    for name in ("queue", "unfinished", "control", "results"):
-        (folder / name).mkdir()
-    for name in ("celery", "celery.pidbox"):  # two at once might make them
-        (folder / "control" / f"{name}.exchange").write_text("[]")
-    (folder / "celeryconfig.py").write_text(CELERY)
-    (folder / "tasks.py").write_text(tasks, "utf-8")
-    command = [
-        "-m",
-        "celery",
-        "-A",
-        "tasks",
-        "worker",
-        "--pool=prefork",
-        f"--concurrency={processes}",
-        "--without-gossip",
-        "--without-mingle",
-        "--without-heartbeat",
-    ]
-    with started(folder, *command, stdout=subprocess.DEVNULL) as worker:
-        yield worker
-
-
-def follow_a_task(folder: pathlib.Path, model: ScriptedServer) -> None:
-    gate = Gate()
-    model.reply(*WORDS[:2], gate, *WORDS[2:])
-    with started(folder, "-u", "follow.py", "Hi", stdout=subprocess.PIPE) as follower:
-        assert follower.stdout is not None
-        assert follower.stdout.read(5) == "Hello", lines_of(folder)  # while the task runs
-        gate.open()
-        assert follower.communicate(timeout=10)[0] == " world!\ncompleted\n"
-        assert follower.returncode == 0
-
-
-def stop_tasks(folder: pathlib.Path, model: ScriptedServer) -> None:
-    gate = Gate()
-    for _ in range(2):
-        model.reply(*BEGUN)
-    model.reply(b'{"error": {"message": "no such model"}}', **NO_SUCH_MODEL)
-    model.reply(*WORDS[:2], gate, *WORDS[2:])
-    with Program(STOPPED, cwd=folder) as driver:
-        driver.expect("shutting down")
-        gate.open()
-        assert driver.finish() == 0, driver.errors
-    assert driver.lines[:3] == [
-        "True",
-        "[('output', 'Hello'), ('status', 'cancelled')]",
-        "limited workflow_cancelled Hello",
-    ]
-    assert re.fullmatch(r"failed WorkflowFailed .* HTTP 404: no such model.*", driver.lines[3])
-    assert driver.lines[4:] == [
-        "shutting down",
-        "[('output', 'Hello world!'), ('status', 'completed')]",
-    ]
-
-
-@needs_fork
-def test_celery_tasks_are_followed_and_stopped(server, tmp_path):
-    write(tmp_path, "follow.py")
-    tasks = source("tasks.py", ("http://127.0.0.1:8080", server.url))
-    with celery_worker(tmp_path, tasks) as worker:
-        follow_a_task(tmp_path, server)
-        stop_tasks(tmp_path, server)
-        assert worker.wait(20) == 0, lines_of(tmp_path)
-    with SqliteStore(tmp_path / "runs.db") as log:
-        states = {state.workflow_id: state.status for state in log.runs()}
-        assert sorted(states.values()) == ["cancelled"] * 2 + ["completed"] * 2 + ["failed"]
-        for run in states:
-            check_events(log.read(workflow_id=run, after=0, limit=100))
-
-
 # --- a script -------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def nightly(folder: pathlib.Path, url: str, *changes: Tuple[str, str]) -> Iterator[Any]:
-    write(folder, "nightly.py", ("http://127.0.0.1:8080", url), *changes)
+    write(folder, "nightly.py", (MODEL, url), *changes)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with started(folder, "nightly.py", **pipes) as process:
         assert process.stdin is not None
@@ -455,7 +268,7 @@ def kernel(tmp_path, monkeypatch):
 
 def test_jupyter_cells_stream_and_are_interrupted(server, kernel):
     def cell(number):
-        return source(f"cell {number}").replace("http://127.0.0.1:8080", server.url)
+        return source(f"cell {number}").replace(MODEL, server.url)
 
     is_running = "import asyncio; print(asyncio.get_running_loop().is_running(), end='')"
     assert kernel.run(is_running) == ("True", "")
@@ -485,7 +298,7 @@ def summaries(server):
 
     server.route("/v1/chat/completions", answer)
     module: Dict[str, Any] = {"__name__": "summaries"}
-    code = source("summaries.py", ("http://127.0.0.1:8080", server.url))
+    code = source("summaries.py", (MODEL, server.url))
     exec(compile(code, "embedding.rst", "exec"), module)
     yield types.SimpleNamespace(**module)
     module["client"].close()
@@ -511,7 +324,7 @@ def test_executor_all_in_time(server, summaries):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_executor_interrupted(server, tmp_path):
-    write(tmp_path, "summaries.py", ("http://127.0.0.1:8080", server.url))
+    write(tmp_path, "summaries.py", (MODEL, server.url))
     server.default(*BEGUN)
     script = "import summaries; summaries.summarize(dict.fromkeys('abc', 'slow'), 60, 2)"
     with started(tmp_path, "-c", script) as process:
@@ -606,7 +419,8 @@ def test_conversations_are_kept_in_a_database_of_ones_own(tmp_path, name, setup)
 
 def test_every_recipe_is_run():
     """A block that no test here asks for would be a promise nobody keeps."""
-    ours = pathlib.Path(__file__).read_text("utf-8")
+    here = pathlib.Path(__file__)
+    ours = here.read_text("utf-8") + here.with_name("test_celery.py").read_text("utf-8")
     numbered = {"cell 1", "cell 2"}
     for name in set(recipes()) - numbered:
         assert f'"{name}"' in ours, name
