@@ -243,6 +243,7 @@ class SqliteCheckpoints(CheckpointStore):
             stale = self._writer.runs.get(kept.workflow_id)
             if stale is not None:  # its late words are dropped
                 stale.refused = f"the run {kept.workflow_id!r} has been taken again"
+                stale.lost = True
             self._hand_overs.took(kept.id, last_position(connection))
         fence = resumable.take(connection, root, inner, owner)
         records = resumable.records_of(connection, root.id)
@@ -307,7 +308,7 @@ def _check_owner(connection: sqlite3.Connection, run: Run) -> None:
     try:
         statements.check_claimed(connection, run)
     except LogError as error:
-        run.refused = str(error)  # its runtime is told
+        run.refused, run.lost = str(error), True  # its runtime is told
         raise
 
 

@@ -96,7 +96,7 @@ class Contents:
     def _own(self, workflow_id: str) -> Optional[Run]:
         """A run that this process writes: not one that was taken from it."""
         run = self._writer.runs.get(workflow_id)
-        return None if run is None or run.refused is not None else run
+        return None if run is None or run.lost else run
 
     def _pending_of(self, workflow_id: str, after: int) -> List[Event]:
         writer = self._writer

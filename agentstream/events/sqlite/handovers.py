@@ -20,9 +20,14 @@ _MOST = 1000  # without a reader nothing is ever passed: then the oldest go
 
 
 class HandOvers:
-    """The runs that this process has taken from others, and those that it has left."""
+    """The runs that this process has taken from others, and those that it has left.
+
+    Attributes:
+        count: how many were taken.
+    """
 
     def __init__(self) -> None:
+        self.count = 0
         self._lock = threading.RLock()
         self._taken: List[Tuple[int, int]] = []  # run, and the position up to which it was others'
         self._left: Dict[str, List[Tuple[int, int, int]]] = {}  # first and last offset, position
@@ -31,6 +36,7 @@ class HandOvers:
         """Up to `position`, the events of `run` may be others', though it is ours now."""
         with self._lock:
             self._taken = [*self._taken[-_MOST:], (run, position)]
+            self.count += 1
 
     def left(self, workflow_id: str, first: int, last: int, position: int = sys.maxsize) -> None:
         """Though the run is no longer ours, these offsets are; they end at that position."""

@@ -39,6 +39,7 @@ class Run:
         "keeps",
         "lacks",
         "last",
+        "lost",
         "owner",
         "parent",
         "refused",
@@ -63,6 +64,7 @@ class Run:
         self.keeps = False  # it is known to be a root with a checkpoint
         self.lacks: Optional[LogError] = None  # why its checkpoint is not whole
         self.refused: Optional[str] = None  # why nothing more is written
+        self.lost = False  # ... namely that it is not ours any more
 
 
 def write_events(connection: sqlite3.Connection, runs: Dict[str, Run], batch: List[Event]) -> int:
@@ -92,7 +94,7 @@ def write_events(connection: sqlite3.Connection, runs: Dict[str, Run], batch: Li
     connection.executemany(INSERT, values)
     connection.executemany(
         "UPDATE runs SET last = ? WHERE id = ?",
-        [(last, runs[name].id) for name, last in reached.items()],
+        [(last, runs[name].id) for name, last in reached.items() if runs[name].refused is None],
     )
     for event in notable:
         _note_state(connection, runs, event)
@@ -104,7 +106,7 @@ def _last_of(connection: sqlite3.Connection, run: Run) -> int:
     try:
         return check_claimed(connection, run)
     except LogError as error:
-        run.refused = str(error)
+        run.refused, run.lost = str(error), True
         logger.error("events of %r are not written: %s", run.workflow_id, error)
         return 0
 

@@ -296,8 +296,11 @@ class SqliteStore(EventStore):
 
     def read_others(self, after: int, limit: int) -> Tuple[List[Event], int]:
         """See `EventStore.read_others`."""
-        taken = self._writer.hand_overs.taken_after(after)
-        events, last, first = self._reader.of_others(self._claims.owner, taken, after, limit)
+        count = None
+        while count != self._writer.hand_overs.count:  # else a run was taken just before we looked
+            count = self._writer.hand_overs.count
+            taken = self._writer.hand_overs.taken_after(after)
+            events, last, first = self._reader.of_others(self._claims.owner, taken, after, limit)
         events = [event for event in events if not self._is_ours(event)]
         if first > after + 1 and not self._is_all_ours(after + 1, first - 1):
             raise OffsetGone(f"the log begins at {first}", first=first, last=last)
@@ -313,7 +316,7 @@ class SqliteStore(EventStore):
         """True for an event that this process wrote, though its run is another's now."""
         run = self._writer.runs.get(event.workflow_id)
         if run is not None:
-            upto = run.last if run.refused is None else run.committed
+            upto = run.committed if run.lost else run.last
             if run.since < event.offset <= upto:
                 return True
         return self._writer.hand_overs.is_ours(event)
@@ -353,7 +356,7 @@ class SqliteStore(EventStore):
         found = self._reader.all("SELECT workflow_id, reason FROM stops")
         asked = [(name, reason) for name, reason in found if name in self._writer.runs]
         runs = list(self._writer.runs.values())
-        return asked + [(run.workflow_id, run.refused) for run in runs if run.refused is not None]
+        return asked + [(run.workflow_id, run.refused or "") for run in runs if run.lost]
 
     def _forget_stop(self, workflow_id: str) -> None:
         self._stop_requests.forget(workflow_id)
