@@ -1,9 +1,9 @@
 """Runs the suite, without the llama.cpp and the browser, on the interpreters that this machine has.
 
-    python tests/kit/matrix.py                every one of 3.9 to 3.13
-    python tests/kit/matrix.py lowest newest  those; "lowest" is 3.9 with the lowest versions
+    python -m tests.kit.matrix                every one of 3.9 to 3.13
+    python -m tests.kit.matrix lowest newest  those; "lowest" is 3.9 with the lowest versions
                                               of the dependencies (lowest.txt)
-    python tests/kit/matrix.py --install ...  only makes their environments
+    python -m tests.kit.matrix --install ...  only makes their environments
 
 Each gets a virtual environment of its own under .venvs/ and four processes: they mostly wait.
 Only the standard library: it is started by whatever `python3` is.
@@ -17,6 +17,8 @@ import subprocess
 import sys
 import time
 
+from tests.kit import again
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 WITHOUT = "not real_llama and not browser and not real_mcp"
 #: What looks at the repository, the same on each Python.
@@ -24,6 +26,7 @@ SAME = [
     *("tests/test_benchmarks.py", "tests/test_leak_check.py", "tests/test_mirror.py"),
     *("tests/test_packaging.py", "tests/test_plant.py", "tests/test_rows.py"),
 ]
+SETTINGS = os.path.join(ROOT, "setup.cfg")
 LOWEST = os.path.join(os.path.dirname(os.path.abspath(__file__)), "lowest.txt")
 SUPPORTED = ["3.9", "3.10", "3.11", "3.12", "3.13"]
 
@@ -51,12 +54,22 @@ def install(version, python):
     folder = os.path.join(ROOT, ".venvs", version)
     pinned = ["-c", LOWEST] if version == "lowest" else []
     inside = os.path.join(folder, "bin", "python")
-    if not os.path.exists(inside):
-        subprocess.run([python, "-m", "venv", folder], check=True)
-    subprocess.run(
-        [inside, "-m", "pip", "install", "-q", *pinned, "-e", ".[test]"], check=True, cwd=ROOT
-    )
+    made = os.path.join(folder, "made")  # of what: the files that say what is installed
+    if _read(made) != _read(SETTINGS) + _read(LOWEST):
+        if not os.path.exists(inside):
+            subprocess.run([python, "-m", "venv", folder], check=True)
+        again.run([inside, "-m", "pip", "install", "-q", *pinned, "-e", ".[test]"], cwd=ROOT)
+        with open(made, "w", encoding="utf-8") as file:
+            file.write(_read(SETTINGS) + _read(LOWEST))
     return inside
+
+
+def _read(path):
+    """A file's text; none where there is no such file."""
+    if not os.path.exists(path):
+        return ""
+    with open(path, encoding="utf-8") as file:
+        return file.read()
 
 
 def run(version, inside):

@@ -1,9 +1,6 @@
 """What tests of agentstream.mcp share: servers that do things wrong, and the official ones.
 
-The official servers are fetched once, into .venvs/ (which git ignores):
-
-    python -m tests.kit.mcp_support
-
+The official servers are fetched once, into .venvs/ (which git ignores); tests/kit/fetch.py
 does so beforehand.  A test that asks for one where it cannot be had is skipped, but on
 CI it fails.
 """
@@ -24,6 +21,7 @@ import pytest
 
 from agentstream import CancelToken, mcp
 from agentstream.threads.file_lock import try_lock
+from tests.kit.support import free_port
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 KIT = ROOT / "tests" / "kit"
@@ -116,7 +114,7 @@ def _have(folder: pathlib.Path, make: Any) -> None:
 
 
 def _run(command: List[str]) -> None:
-    subprocess.run(command, check=True, timeout=300, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=True, timeout=180, stdout=subprocess.DEVNULL)
 
 
 def without(reason: str) -> None:
@@ -132,8 +130,7 @@ def over_http(command: List[str], port_variable: str = "PORT") -> Iterator[str]:
 
     "{port}" in the command becomes the port; the variable holds it too.
     """
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     words = [word.format(port=port) for word in command]
     process = subprocess.Popen(
         words,
@@ -158,7 +155,3 @@ def _wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
         except OSError:
             CancelToken().wait(0.05)
     raise AssertionError(f"the server does not listen: {process.args!r}")
-
-
-if __name__ == "__main__":
-    print(*sdk_command(), everything_command(), conformance_command(), sep="\n")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import random
 import socket
 import threading
 import time
@@ -178,11 +179,17 @@ def hunt(text: str) -> None:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 at which nobody listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """A port of 127.0.0.1 at which nobody listens.
+
+    Not one that the system hands out: other processes that test would get it meanwhile.
+    """
+    while True:
+        port = random.SystemRandom().randrange(
+            10_000, 32_000
+        )  # Linux hands out those from 32768 on
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 @contextlib.contextmanager

@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import sys
 
+from tests.kit import again
+
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[2]
 #: The npm package's version for each of Python's.
@@ -25,22 +27,14 @@ def main(wanted):
         return 1
     wheels = ROOT / ".venvs" / "pyodide-wheels"
     pure = ["--no-deps", "--only-binary=:all:", "--platform", "any", "--python-version", "3.13"]
-    _run([sys.executable, "-m", "pip", "download", "-q", *pure, "-d", str(wheels), *WHEELS])
+    _fetch([sys.executable, "-m", "pip", "download", "-q", *pure, "-d", str(wheels), *WHEELS])
     for version in wanted or VERSIONS:
         folder = ROOT / ".venvs" / ("pyodide-" + version)
         package = folder / "node_modules" / "pyodide"
         if not package.is_dir():
             folder.mkdir(parents=True, exist_ok=True)
-            _run(
-                [
-                    npm,
-                    "install",
-                    "--silent",
-                    "--prefix",
-                    str(folder),
-                    f"pyodide@{VERSIONS[version]}",
-                ]
-            )
+            name = f"pyodide@{VERSIONS[version]}"
+            _fetch([npm, "install", "--silent", "--prefix", str(folder), name])
         _run(
             [
                 node,
@@ -52,6 +46,10 @@ def main(wanted):
             ]
         )
     return 0
+
+
+def _fetch(command):
+    again.run(command, cwd=ROOT, timeout=180)
 
 
 def _run(command):
