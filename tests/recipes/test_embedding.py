@@ -20,7 +20,7 @@ import requests
 
 from agentstream import StreamTruncated
 from agentstream.testing import Cut, Gate, Reply, ScriptedServer
-from tests.kit.programs import environment
+from tests.kit.programs import environment, settle
 from tests.kit.recipes import (
     BEGUN,
     DOCUMENT,
@@ -126,7 +126,7 @@ def write_runs(folder: pathlib.Path, model: ScriptedServer) -> None:
 
 
 def check_end(process: subprocess.Popen[str], folder: pathlib.Path, status: int = 0) -> None:
-    assert process.wait(10) == status, (folder / "errors").read_text()
+    assert process.wait(30) == status, (folder / "errors").read_text()
     assert "Traceback" not in (folder / "errors").read_text()
 
 
@@ -172,7 +172,7 @@ def nightly(folder: pathlib.Path, url: str, *changes: Tuple[str, str]) -> Iterat
 def test_script_logs_its_events_and_its_result(server, tmp_path):
     server.reply(*WORDS)
     with nightly(tmp_path, server.url) as process:
-        assert process.communicate(timeout=10)[0] == "Hello world!\n"
+        assert process.communicate(timeout=30)[0] == "Hello world!\n"
         assert process.returncode == 0
     lines = lines_of(tmp_path)
     assert all(line.startswith("INFO nightly: ") for line in lines), lines  # the library is silent
@@ -185,7 +185,7 @@ def test_script_logs_its_events_and_its_result(server, tmp_path):
 def test_script_says_why_it_failed(server, tmp_path):
     server.reply(*WORDS[:2], Cut())
     with nightly(tmp_path, server.url) as process:
-        assert process.communicate(timeout=10)[0] == ""
+        assert process.communicate(timeout=30)[0] == ""
         assert process.returncode == 1
     (line,) = [line for line in lines_of(tmp_path) if line.startswith("ERROR")]
     assert "StreamTruncated" in line
@@ -195,7 +195,7 @@ def test_script_says_why_it_failed(server, tmp_path):
 def test_script_out_of_time(server, tmp_path):
     server.reply(*BEGUN)
     with nightly(tmp_path, server.url, ("total=300", "total=0.3")) as process:
-        assert process.communicate(timeout=10)[0] == ""
+        assert process.communicate(timeout=30)[0] == ""
         assert process.returncode == 124
 
 
@@ -207,8 +207,9 @@ def test_script_stopped_by_a_signal(server, tmp_path, number, status):
     server.reply(*BEGUN)
     with nightly(tmp_path, server.url) as process:
         wait_until(lambda: [line for line in lines_of(tmp_path) if "request_started" in line])
+        settle(process.pid)
         process.send_signal(number)
-        assert process.communicate(timeout=10)[0] == ""
+        assert process.communicate(timeout=30)[0] == ""
         assert process.returncode == status
     events = [line for line in lines_of(tmp_path) if line.startswith("INFO nightly: ")]
     assert events[-1].endswith(" workflow_cancelled")

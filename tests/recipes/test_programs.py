@@ -9,6 +9,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import threading
 from typing import Any, Dict, Iterator, List
 
 import pytest
@@ -169,15 +170,17 @@ class Model:
         self.asked: Dict[str, int] = collections.Counter()
         self.answered: List[str] = []
         self.silent_after = silent_after
+        self._lock = threading.Lock()
         server.route("/v1/chat/completions", self.answer)
 
     def answer(self, request: Request) -> Reply:
         text = request.json["messages"][-1]["content"]
         name = text.split()[-1] if text.startswith("This is") else "digest"
-        self.asked[name] += 1
-        if len(self.answered) >= self.silent_after:
-            return Reply(*text_chunks("Half")[:2], Hang())
-        self.answered.append(name)
+        with self._lock:
+            self.asked[name] += 1
+            if len(self.answered) >= self.silent_after:
+                return Reply(*text_chunks("Half")[:2], Hang())
+            self.answered.append(name)
         return Reply.text(f"Sum of {name}.")
 
 
