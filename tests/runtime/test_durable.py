@@ -77,11 +77,18 @@ class Bench:
 
         return Step(function, name=name)
 
-    def interrupted_in(self, workflow: Any, begun: threading.Event, **options: Any) -> None:
-        """Run a workflow as "run" in a process that is shut down once `begun` is set."""
+    def interrupted_in(
+        self, workflow: Any, begun: threading.Event, done: Sequence[str] = (), **options: Any
+    ) -> None:
+        """Run a workflow as "run" in a process that is shut down once `begun` is set.
+
+        `done` are steps beside the one that has begun, which are completed before.
+        """
         runtime = self.runtime()
         handle = runtime.submit(workflow, "in", workflow_id="run", **options)
         assert begun.wait(5)
+        completed = EventType.WORKFLOW_STEP_COMPLETED
+        wait_until(lambda: set(done) <= {e.data["step"] for e in self.events(completed)})
         runtime.shutdown(cancel=True)
         with pytest.raises(Cancelled) as caught:
             handle.result(5)
@@ -154,7 +161,7 @@ def test_what_is_done_is_not_run_again_at_any_depth(bench: Bench) -> None:
         wanted = runtime.run(everything(alone, hold), "in", workflow_id="run")
     hold = Hold()
     workflow = everything(bench, hold)
-    bench.interrupted_in(workflow, hold.begun)
+    bench.interrupted_in(workflow, hold.begun, done=["2.one", "2.three"])
     before = list(bench.made)
     assert sorted(before) == ["a", "b", "c", "one", "three", "two"]
     run = bench.resumed(workflow)
@@ -289,7 +296,8 @@ def tools_of(bench: Bench, hold: Optional[Hold] = None, **how: Any) -> List[Any]
         bench.made.append(f"pay {amount} {context.idempotency_key}")
         if hold is not None:
             hold.calls += 1
-            if hold.calls == 1:
+            if hold.calls == 1:  # once the call beside it is done
+                wait_until(lambda: len(bench.events(EventType.TOOL_CALL_COMPLETED)) == 2)
                 hold.begun.set()
                 threading.Event().wait(1)  # it does not listen, and is left behind
         return f"paid {amount}"

@@ -168,7 +168,9 @@ def test_a_run_within_another_is_answered_and_resumed_by_either_id(store: Any) -
         (asked,) = state["pending"]
         assert show(it, "outer")["pending"] == [asked]
         assert post(it, f"{inner}/resume") == (202, {"workflow_id": "outer", "resumed": True})
-        wait_until(lambda: show(it, "outer")["status"] == "suspended")  # nobody has answered
+        rests = "workflow_suspended"  # again, as nobody has answered
+        wait_until(lambda: [e.type for e in store.read(workflow_id="outer")].count(rests) == 2)
+        wait_until(lambda: "outer" not in it.runtime._runs)
         status, said = post(it, f"{inner}/approvals/{asked['id']}", {"answer": "yes"})
         assert (status, said["resumed"]) == (202, True)
         ended(it, "outer")
