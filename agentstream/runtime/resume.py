@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Dict, Mapping, NamedTuple
 
 from agentstream.errors import ConfigError, LogError
@@ -45,6 +44,7 @@ def begin(
     workflow: Workflow,
     input: Any,
     *,
+    key: str,
     options: RunOptions,
     grace: float,
 ) -> RunCheckpoints:
@@ -60,7 +60,7 @@ def begin(
         workflow.name,
         shape_of(workflow),
         conversation=options.conversation is not None,
-        key=re.sub(r"~\d+$", "", log.workflow_id) if options.once else log.workflow_id,
+        key=key,
     )
     return kept
 

@@ -12,7 +12,7 @@ from agentstream.events.stream import EventStream, RunLog
 from agentstream.runtime.handle import RunHandle, SubmittedRun
 from agentstream.runtime.host import Place, RuntimeHost
 from agentstream.runtime.lock import NamedLock
-from agentstream.runtime.once import is_of, look
+from agentstream.runtime.once import Earlier, is_of, look
 from agentstream.runtime.options import RunOptions
 from agentstream.workflow import Workflow
 from agentstream.workflow.checkpoints import Checkpoints
@@ -71,17 +71,22 @@ class Submissions:
         for handle in self.handles():
             if is_of(handle.workflow_id, name):
                 return handle
-        earlier = look(self._stream.store, name, resume=options.resume)
-        if earlier.run is not None:
-            return RunHandle.ended(earlier.run)
-        named = options._replace(workflow_id=earlier.workflow_id)
-        if earlier.rests:
-            return self._rested(workflow, named, parent)
-        try:
-            return self._begin(workflow, input, named, parent)
-        except LogError:
-            look(self._stream.store, name)  # another process was first: Busy
-            raise
+        earlier = self._look(name, options)
+        while earlier.run is None:
+            named = options._replace(workflow_id=earlier.workflow_id)
+            try:
+                if earlier.rests:
+                    return self._rested(workflow, named, parent)
+                return self._begin(workflow, input, named, parent, key=name)
+            except LogError:
+                before, earlier = earlier, self._look(name, options)
+                if earlier == before:
+                    raise
+                # Another process was first, and may have come to the run's end since.
+        return RunHandle.ended(earlier.run)
+
+    def _look(self, name: str, options: RunOptions) -> Earlier:
+        return look(self._stream.store, name, resume=options.resume)
 
     def _rested(
         self, workflow: Workflow, options: RunOptions, parent: Optional[Place]
@@ -140,8 +145,15 @@ class Submissions:
         return self._start(run, parent)
 
     def _begin(
-        self, workflow: Workflow, input: Any, options: RunOptions, parent: Optional[Place]
+        self,
+        workflow: Workflow,
+        input: Any,
+        options: RunOptions,
+        parent: Optional[Place],
+        *,
+        key: Optional[str] = None,
     ) -> RunHandle:
+        """Queue a new run; `key` is what the idempotency keys of its calls are made of."""
         lock = None if options.lock is None else NamedLock(options.lock)
         try:
             log = self._open_log(options.workflow_id, parent)
@@ -156,12 +168,13 @@ class Submissions:
                     self._checkpoints,
                     workflow,
                     input,
+                    key=log.workflow_id if key is None else key,
                     options=options,
                     grace=self._grace,
                 )
                 options = options._replace(context=kept.values)
             run = SubmittedRun(
-                workflow, input, log, options, host=self.host, lock=lock, checkpoints=kept
+                workflow, input, log, options, host=self.host, lock=lock, checkpoints=kept, key=key
             )
         except BaseException:
             if lock is not None:
