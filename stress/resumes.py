@@ -118,6 +118,7 @@ def _resume(bench: Bench, run: str, *, by_id: bool) -> str:
             handle = bench.runtime.resume(bench.workflow, run)
         mine = not handle.done()
         done = handle.result(PATIENCE)
+        bench.stream.store.flush()  # or others would not know yet how many events there are
     except Busy:
         return "busy"
     except LogError as error:
@@ -220,7 +221,9 @@ def race(count: int, folder: pathlib.Path) -> Tally:
         for _, orders in children:
             os.close(orders)
         seen = [json.loads(child.hear() or "[]") for child, _ in children]
-        wrong += [f"{child.pid} ended with {s}" for child, _ in children for s in [child.wait()] if s]
+        wrong += [
+            f"{child.pid} ended with {s}" for child, _ in children for s in [child.wait()] if s
+        ]
     wrong += _check(folder, names, seen)
     return Tally(count, said["busy"], said["ended"], time.monotonic() - started, wrong)
 

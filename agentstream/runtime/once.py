@@ -2,7 +2,8 @@
 
 An id names one run for good, and its log ends with one terminal event.  So a run that
 failed, was stopped or whose process died is made again under the id with "~2" behind it,
-then "~3": the log tells of each.
+then "~3": the log tells of each.  But for one that was resumed, and took each of its
+processes with it: what a queue delivers again and again would not end.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def look(store: EventStore, workflow_id: str, *, resume: bool = False) -> Earlie
 
     Raises:
         Busy: it is under way, here or in another process.
-        LogError: it has been completed, and its output is no longer in the log.
+        LogError: it has been completed, and its output is no longer in the log; with
+            `resume`, it has lost more processes than it may.
     """
     attempt, name = 1, workflow_id
     while True:
@@ -59,8 +61,19 @@ def look(store: EventStore, workflow_id: str, *, resume: bool = False) -> Earlie
             return Earlier(name, None, rests=True)
         if state.status in _UNDER_WAY:
             raise Busy(f"run {name!r} is under way", retryable=True)
+        if resume and state.status == "failed":
+            _check_worn_out(name, end_of(store, state))
         attempt += 1
         name = f"{workflow_id}~{attempt}"
+
+
+def _check_worn_out(workflow_id: str, end: Optional[Event]) -> None:
+    """Raise LogError for a run that has lost more processes than it may."""
+    data = {} if end is None else end.data
+    if data.get("error") == "Interrupted" and data.get("retryable") is False:
+        raise LogError(
+            f"run {workflow_id!r} has failed, and is not begun anew: {data.get('message')}"
+        )
 
 
 def is_of(name: str, workflow_id: str) -> bool:

@@ -175,7 +175,8 @@ class Runtime(DurableRuns):
                 that has interrupted this very method calls it.
             ConfigError: an argument cannot be used.
             Busy: the lock is held, or with `once` or `resume` another process runs it.
-            LogError: `workflow_id` has been used, or the log is closed.
+            LogError: `workflow_id` has been used, or the log is closed; with `resume`, the
+                run was resumed as often as it may be (`Checkpoints.recover`), and has failed.
         """
         options = RunOptions(
             workflow_id, context, conversation, timeout, lock, once, resume

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set
+from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set, Union
 
 from agentstream import checks
 from agentstream.errors import Busy, LogError
@@ -228,16 +228,29 @@ class SqliteCheckpoints(CheckpointStore):
         try:
             if workflow_id in self._writer.runs:
                 self._writer.flush()  # it may have been left, and that not committed
-            taken: _Taken = self._claims.do(lambda c, owner: self._take(c, owner, workflow_id))
+            taken: Union[_Taken, LogError] = self._claims.do(
+                lambda c, owner: self._take(c, owner, workflow_id)
+            )
+            if isinstance(taken, LogError):
+                raise taken
             self._install(taken)
             return taken.entry
         finally:
             with self._lock:
                 self._taking.discard(workflow_id)
 
-    def _take(self, connection: sqlite3.Connection, owner: int, workflow_id: str) -> _Taken:
-        """Make this process the owner of a run; in the writer's thread."""
-        root = self._find_free(connection, owner, workflow_id)
+    def _take(
+        self, connection: sqlite3.Connection, owner: int, workflow_id: str
+    ) -> Union[_Taken, LogError]:
+        """Make this process the owner of a run; in the writer's thread.
+
+        Returns the LogError if it cannot be: raised, it would undo that a run of a dead
+        process has been ended.
+        """
+        try:
+            root = self._find_free(connection, owner, workflow_id)
+        except LogError as error:
+            return error
         inner = resumable.inner_of(connection, root.id)
         for kept in (root, *inner):
             stale = self._writer.runs.get(kept.workflow_id)

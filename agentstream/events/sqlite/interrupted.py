@@ -118,13 +118,18 @@ def _end(
 
 
 def _interruption(pid: int, kept: Kept) -> Dict[str, Any]:
-    """`payloads.failure` of a run whose process, number `pid`, died."""
+    """`payloads.failure` of a run whose process, number `pid`, died.
+
+    It may be tried again, unless it was resumed as often as it may be, and each time in vain.
+    """
     message = f"interrupted: the process that ran it, {pid}, died"
+    again = True
     if kept.refused is not None:
         message += f"; it cannot be resumed: {kept.refused}"
     elif kept.deaths is not None and kept.root is None:
         message += f"; so did {kept.deaths} before, and recover is {kept.recover}"
-    error = AgentStreamError(message, retryable=True, outcome="unknown")
+        again = not kept.deaths
+    error = AgentStreamError(message, retryable=again, outcome="unknown")
     return {**payloads.failure(error), "error": "Interrupted"}
 
 
