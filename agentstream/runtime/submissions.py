@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, Dict, List, Optional
 
 from agentstream import threads
 from agentstream.cancel import CancelToken
 from agentstream.errors import Busy, ConnectError, LogError
 from agentstream.events.model import new_id
+from agentstream.events.resting import RESTING
 from agentstream.events.stream import EventStream, RunLog
 from agentstream.runtime.handle import RunHandle, SubmittedRun
 from agentstream.runtime.host import Place, RuntimeHost
@@ -19,6 +21,9 @@ from agentstream.workflow.checkpoints import Checkpoints
 from agentstream.workflow.progress import input_as_text
 
 __all__ = ["Submissions"]
+
+#: Seconds between two looks at a run that its worker is about to leave.
+_LEAVING_S = 0.002
 
 
 class Submissions:
@@ -115,7 +120,7 @@ class Submissions:
 
         assert self._checkpoints is not None
         assert options.workflow_id is not None
-        if options.workflow_id in self.runs:
+        if options.workflow_id in self.runs and not self._comes_to_rest(options.workflow_id):
             raise Busy(f"run {options.workflow_id!r} is under way", retryable=True)
         lock = None if options.lock is None else NamedLock(options.lock)
         try:
@@ -143,6 +148,19 @@ class Submissions:
                 lock.release()
             raise
         return self._start(run, parent)
+
+    def _comes_to_rest(self, name: str) -> bool:
+        """True once a run is not under way any more that says in its log that it rests.
+
+        Who reads so there may be faster than its worker, which is about to leave it.
+        """
+        state = self._stream.store.run(name)
+        if state is None or state.status not in RESTING:
+            return False
+        until, pause = time.monotonic() + self._grace, CancelToken()
+        while name in self.runs and time.monotonic() < until:
+            pause.wait(_LEAVING_S)
+        return name not in self.runs
 
     def _begin(
         self,

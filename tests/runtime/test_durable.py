@@ -30,6 +30,7 @@ from agentstream import (
     PendingSignal,
     Repeat,
     RunContext,
+    RunHandle,
     Runtime,
     Step,
     ToolCall,
@@ -605,6 +606,28 @@ def test_a_run_is_one_s_at_a_time(bench: Bench) -> None:
             runtime.resume(workflow, "run")
         assert runtime.submit(workflow, "in", workflow_id="run", resume=True) is handle
         handle.cancel()
+
+
+def test_a_run_may_be_gone_on_with_as_soon_as_its_log_says_that_it_rests(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before its worker has left it, and told who waits for the handle."""
+    workflow = Workflow("w", [Wait("word"), bench.mark("said")])
+    asked = threading.Event()
+    resolve, look = RunHandle.set_result, bench.store.run
+
+    def late(handle: RunHandle, result: Any) -> None:
+        assert result.status == "completed" or asked.wait(5)
+        resolve(handle, result)
+
+    with bench.runtime(grace=5.0) as runtime:
+        rests = runtime.event_stream.subscribe(types=[EventType.WORKFLOW_SUSPENDED])
+        monkeypatch.setattr(RunHandle, "set_result", late)
+        runtime.submit(workflow, "in", workflow_id="run")
+        assert next(rests).workflow_id == "run"
+        runtime.signal("run", "word", "one")
+        monkeypatch.setattr(bench.store, "run", lambda name: (look(name), asked.set())[0])
+        assert runtime.resume(workflow, "run").result(5).output == "one said"
 
 
 def test_what_is_kept_may_be_encoded() -> None:
