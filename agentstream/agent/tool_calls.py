@@ -350,9 +350,9 @@ class _Batch:
             times = 0 if task.state is None else task.state.times
             task.state = CallState("begun", times=times + 1, arguments=task.changed)
             begun[task.index] = task.state
-        # One that may be made again need not be known of before it begins.
-        unsafe = any(task.tool is not None and task.tool.on_unknown != "rerun" for task in tasks)
-        self._round.note(begun, wait=unsafe)
+        # Also of one that may be made again: the answer that wants it must be kept before it
+        # has an effect.  A model that is asked anew may want another call, of another key.
+        self._round.note(begun, wait=True)
 
     def _may_start(self, task: Task, running: Sequence[Task]) -> bool:
         """True if the next call in order may run beside those that run now."""
