@@ -58,12 +58,11 @@ class SqliteCheckpoints(CheckpointStore):
         self._claims = claims
         self._writer = writer
         self._reader = reader
-        self._hand_overs = writer.hand_overs
         self.reset()
 
     def reset(self) -> None:
         """Begin anew, in a forked child."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._taking: Set[str] = set()  # the runs that a thread is about to take
 
     def __repr__(self) -> str:
@@ -107,7 +106,11 @@ class SqliteCheckpoints(CheckpointStore):
         discard: Sequence[str] = (),
         wait: bool = True,
     ) -> None:
-        """See `CheckpointStore.write`."""
+        """See `CheckpointStore.write`.
+
+        A store with `on_error="memory"` keeps it in memory while the disk takes nothing,
+        as it does events, and waits no longer.
+        """
         check_records(records, discard)
         kept = {key: None if value is None else bytes(value) for key, value in records.items()}
         run = self._run(workflow_id)
@@ -257,7 +260,7 @@ class SqliteCheckpoints(CheckpointStore):
             if stale is not None:  # its late words are dropped
                 stale.refused = f"the run {kept.workflow_id!r} has been taken again"
                 stale.lost = True
-            self._hand_overs.took(kept.id, last_position(connection))
+            self._writer.hand_overs.took(kept.id, last_position(connection))
         fence = resumable.take(connection, root, inner, owner)
         records = resumable.records_of(connection, root.id)
         reach = {kept.workflow_id: kept.last for kept in inner}
@@ -305,7 +308,7 @@ class SqliteCheckpoints(CheckpointStore):
             writer.flush()  # what they had queued is passed by: they are refused
         for run in stale:
             first, position = run.since + 1, writer.committer.position
-            self._hand_overs.left(run.workflow_id, first, run.committed, position)
+            self._writer.hand_overs.left(run.workflow_id, first, run.committed, position)
         with writer.lock:
             for kept in every:
                 run = Run(kept.workflow_id, kept.parent)

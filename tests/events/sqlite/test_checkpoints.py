@@ -476,3 +476,8 @@ def test_a_log_of_0_1_gets_the_tables_and_one_that_is_only_read_has_no_checkpoin
         assert checkpoints.read("new") == {"a": b"1"}
         for file in path.parent.iterdir():
             assert stat.S_IMODE(os.stat(file).st_mode) == 0o600, file
+
+
+def test_processes_that_resume_a_run_at_once_have_one_owner_at_a_time() -> None:
+    said = run("import runpy; runpy.run_module('stress.owners', run_name='__main__')", 12, 4)
+    assert "wrong=[]" in said
