@@ -1,10 +1,10 @@
 """The command line: what is given there, in files and in the environment becomes a call.
 
-An edge.  `parser` says what can be asked for, `arguments` what that must be; a module each
-answers one command.  `settings` says what holds where nothing was asked, by the `table` of
-settings; `command` runs it between `signals` and `exits`: what may end it early, its exit
-code and the line that says why.  `output` writes, `view` shows a run, `execute` runs one
-and shows it.
+An edge.  `commands` says what can be asked for, `arguments` what that must be, `parser` what
+was; a module each answers one command.  `settings` says what holds where nothing was asked,
+by the `table` of settings; `command` runs it between `signals` and `exits`: what may end it
+early, its exit code and the line that says why.  `output` writes, `view` shows a run,
+`execute` runs one and shows it; `durable` and `resting` are about runs that can be resumed.
 """
 
 from __future__ import annotations

@@ -6,13 +6,25 @@ For argparse's `type`: each raises `argparse.ArgumentTypeError`.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
-from typing import Tuple
+from typing import Any, Dict, Tuple
 
 from agentstream import checks
 
-__all__ = ["assignment", "count", "number", "path", "port", "seconds", "temperature", "text"]
+__all__ = [
+    "assignment",
+    "count",
+    "json_object",
+    "json_or_text",
+    "number",
+    "path",
+    "port",
+    "seconds",
+    "temperature",
+    "text",
+]
 
 
 def seconds(given: str) -> float:
@@ -80,3 +92,34 @@ def assignment(given: str) -> Tuple[str, str]:
     if not sign or not key.strip():
         raise argparse.ArgumentTypeError(f"{given!r} must be KEY=VALUE, as agents.writer.seed=1")
     return key.strip(), value
+
+
+def json_object(given: str) -> Dict[str, Any]:
+    """A JSON object."""
+    try:
+        found = _json(text(given))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"what is given is no JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError('what is given is no JSON object, as {"path": "a.txt"}')
+    return found
+
+
+def json_or_text(given: str) -> Any:
+    """What it is as JSON; what is no JSON is itself."""
+    try:
+        return _json(text(given))
+    except ValueError:
+        return text(given)
+
+
+def _json(given: str) -> Any:
+    """A JSON value as RFC 8259 has it: no NaN; raises ValueError if it is none."""
+    try:
+        return json.loads(given, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")

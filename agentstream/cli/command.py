@@ -18,14 +18,17 @@ if TYPE_CHECKING:
 
     # Imported by name below; here for whatever freezes a program by its import statements.
     from agentstream.cli import (  # noqa: F401
+        approve,
         chat,
         check,
         follow,
         model,
         models,
+        resume,
         run,
         runs,
         serve,
+        signal,
         stop,
         tools,
     )

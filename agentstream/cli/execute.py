@@ -5,13 +5,17 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Dict, Optional
 
-from agentstream.cli.exits import DONE
-from agentstream.cli.output import Output, note
+from agentstream.cli.durable import Kept, keep_origin
+from agentstream.cli.exits import DONE, SUSPENDED as WAITS, Interrupted
+from agentstream.cli.output import Output, note, say
+from agentstream.cli.resting import goes_on, lines_of_suspended
 from agentstream.cli.result import as_dict, with_error
 from agentstream.cli.settings import setting
 from agentstream.cli.view import View
 from agentstream.errors import AgentStreamError, Cancelled, WorkflowFailed
 from agentstream.events.model import new_id
+from agentstream.events.resting import RESTING, SUSPENDED
+from agentstream.events.store import EventStore
 from agentstream.events.stream import EventStream
 from agentstream.results import WorkflowRun
 from agentstream.runtime.runtime import RunHandle, Runtime
@@ -21,7 +25,7 @@ from agentstream.workflow.progress import to_json
 if TYPE_CHECKING:
     import argparse
 
-__all__ = ["execute", "write_result"]
+__all__ = ["execute", "open_stream", "write_result"]
 
 #: Seconds that a run may take to end when it is stopped.
 _GRACE_S = 3.0
@@ -36,6 +40,7 @@ def execute(
     plain: bool = False,
     context: Optional[Dict[str, Any]] = None,
     workflow_id: Optional[str] = None,
+    kept: Optional[Kept] = None,
 ) -> int:
     """Run a workflow or an agent and show it; returns the exit code.
 
@@ -47,21 +52,28 @@ def execute(
         plain: one agent's text and nothing around it.
         context: what the steps share.
         workflow_id: the run's id; None for a new one.
+        kept: how it is kept, for who resumes it; None: it is not.
 
     Raises:
         WorkflowFailed, Cancelled, Interrupted: with `run`.
     """
     workflow_id = workflow_id or new_id()
-    with Runtime(event_stream=_stream(log, setting(given, "log_days")), grace=_GRACE_S) as runtime:
+    checkpoints, rest = None if kept is None else kept.checkpoints, ""
+    stream = open_stream(given, log)
+    with Runtime(event_stream=stream, grace=_GRACE_S, checkpoints=checkpoints) as runtime:
         view = View(given, plain)
         # Before its first event comes: that may find nobody reading.
         view.watch(workflow_id, lambda reason: runtime.stop_generation(workflow_id, reason))
         runtime.event_stream.subscribe(view)
-        handle = runtime.submit(what, input, context=context, workflow_id=workflow_id)
+        handle = _begin(
+            runtime, what, input, {"workflow_id": workflow_id, "context": context}, kept
+        )
         if log is not None and (view.on_terminal or given.verbose) and not given.quiet:
             note(f"run {workflow_id}; `agentstream stop {workflow_id} --log {log}` stops it")
         try:
-            run = _result(handle)
+            run = _result(handle, stream.store, None if kept is None else log)
+            if run.status == SUSPENDED and log is not None:
+                rest = "\n".join(lines_of_suspended(stream.store, workflow_id, log))
         except (WorkflowFailed, Cancelled) as error:
             if view.closed:
                 return DONE  # nobody reads it any more: `| head`
@@ -71,30 +83,53 @@ def execute(
         finally:
             runtime.shutdown(cancel=True)  # the view has seen the run's last event then
             view.end()
-    if not view.closed and not view.has_shown(run.output):
+    if not view.closed and not (given.jsonl if rest else view.has_shown(run.output)):
         write_result(given, run, answer=view.answer)
-    return DONE
+    if rest:
+        say(rest)
+    return WAITS if rest else DONE
 
 
-def _stream(log: Optional[str], days: Optional[float]) -> EventStream:
+def open_stream(given: argparse.Namespace, log: Optional[str]) -> EventStream:
+    """A stream that keeps events in that file; None: in memory."""
     if log is None:
         return EventStream()
     from agentstream.events.sqlite import SqliteStore  # noqa: PLC0415
 
+    days = setting(given, "log_days")
     return EventStream(SqliteStore(log, max_age=None if days is None else days * 86_400))
 
 
-def _result(handle: RunHandle) -> WorkflowRun:
+def _begin(
+    runtime: Runtime, what: Any, input: Any, options: Dict[str, Any], kept: Optional[Kept]
+) -> RunHandle:
+    """Begin the run, or go on with it."""
+    if kept is not None and not kept.begins:
+        return runtime.resume(what, force=kept.force, **options)
+    resume = kept is not None and kept.goes_on
+    handle = runtime.submit(what, input, resume=resume, **options)
+    if kept is not None and kept.origin is not None:
+        keep_origin(runtime.event_stream.store, handle.workflow_id, kept.origin)
+    return handle
+
+
+def _result(handle: RunHandle, store: EventStore, log: Optional[str]) -> WorkflowRun:
+    """What the run comes to; one that is interrupted can be resumed, if it is kept in a log."""
     try:
         return handle.result()
     except KeyboardInterrupt as interruption:
-        handle.cancel(str(interruption) or "stopped by Ctrl-C")
+        handle.interrupt(str(interruption) or "stopped by Ctrl-C")
+        run: Optional[WorkflowRun] = None
         try:
-            handle.result(_GRACE_S)
+            run = handle.result(_GRACE_S)
         except (WorkflowFailed, Cancelled) as ended:
-            interruption.run = ended.run  # type: ignore[attr-defined]  # for the line that says why
+            run = ended.run
         except TimeoutError:
             pass
+        if isinstance(interruption, Interrupted):  # for the line that says why
+            interruption.run = run
+            if log is not None and (run is None or run.status in RESTING):
+                interruption.advice = goes_on(store, handle.workflow_id, log)
         raise
 
 

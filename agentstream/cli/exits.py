@@ -3,6 +3,7 @@
 0   done
 1   failed, or was stopped by somebody else
 2   usage error: an argument, a setting, a file
+3   the run is suspended: it waits for somebody's answer
 75  another process holds the lock, or runs what is to be run once (EX_TEMPFAIL of sysexits.h)
 124 the deadline has passed (as timeout(1) says it)
 129, 130, 143: ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM
@@ -22,6 +23,7 @@ __all__ = [
     "FAILED",
     "LATE",
     "LOCKED",
+    "SUSPENDED",
     "UNKNOWN",
     "USAGE",
     "Interrupted",
@@ -29,7 +31,7 @@ __all__ = [
     "line_of",
 ]
 
-DONE, FAILED, USAGE, LOCKED, LATE = 0, 1, 2, 75, 124
+DONE, FAILED, USAGE, SUSPENDED, LOCKED, LATE = 0, 1, 2, 3, 75, 124
 UNKNOWN = -1
 
 #: Characters of what had arrived that the line shows.
@@ -44,6 +46,7 @@ class Interrupted(KeyboardInterrupt):
         self.code = code
         self.run: Optional[WorkflowRun] = None
         self.text: Optional[str] = None  # what had arrived
+        self.advice = ""  # how to go on
 
 
 def code_of(error: BaseException) -> int:
@@ -74,7 +77,8 @@ def _told(error: BaseException) -> str:
         text = str(error) or "stopped by Ctrl-C"
         if run is not None:
             text += f" in run {run.workflow_id}{_where(run)}"
-        return text + _arrived(error, run)
+        advice: str = getattr(error, "advice", "")
+        return text + _arrived(error, run) + (f"; {advice}" if advice else "")
     text = str(error) or type(error).__name__
     plain = isinstance(error, (WorkflowFailed, Cancelled, Busy))
     if not plain and isinstance(error, AgentStreamError):  # its timeouts are OSErrors as well

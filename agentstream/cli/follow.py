@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional
 
 from agentstream.cancel import CancelToken
 from agentstream.cli.exits import DONE, FAILED, Interrupted
+from agentstream.cli.following import Rest, with_inner
 from agentstream.cli.output import Output, note, say
 from agentstream.cli.result import Replay, as_dict, ending_of
 from agentstream.cli.runs import MANY, UNDER_WAY, find
@@ -19,7 +20,7 @@ from agentstream.console.terminal import is_terminal
 from agentstream.errors import AgentStreamError, ConfigError
 from agentstream.events.model import TERMINAL, Event, EventType
 from agentstream.events.store import RunState
-from agentstream.events.stream import EventStream, Subscription
+from agentstream.events.stream import EventStream
 
 if TYPE_CHECKING:
     import argparse
@@ -31,11 +32,7 @@ def follow(given: argparse.Namespace) -> int:
     """Show a run as it goes; returns the exit code: how the run ended."""
     if given.url is not None and given.log is not None:
         raise ConfigError("--log or --url: a run is followed in one place")
-    try:
-        return _follow_log(given) if given.url is None else _follow_url(given)
-    except Interrupted as interruption:
-        interruption.args = (f"{interruption}; the run goes on",)
-        raise
+    return _follow_log(given) if given.url is None else _follow_url(given)
 
 
 def _follow_log(given: argparse.Namespace) -> int:
@@ -48,7 +45,9 @@ def _follow_log(given: argparse.Namespace) -> int:
         view = _view(given, workflow_id)
         with stream.subscribe(workflow_id=workflow_id, after=0) as events:
             view.watch(workflow_id, lambda _: events.close())
-            return _show(given, view, workflow_id, _with_inner(stream, events))
+            rest = Rest(given, view, workflow_id, stream.store, log)
+            every = with_inner(stream, events, workflow_id, rest.look)
+            return _show(given, view, workflow_id, every, rest)
 
 
 def _follow_url(given: argparse.Namespace) -> int:
@@ -68,7 +67,7 @@ def _follow_url(given: argparse.Namespace) -> int:
     view.watch(workflow_id, cancel.cancel)
     events = client.follow(client.run_url(base, workflow_id), secret, cancel=cancel)
     with _told_of_the_connection(_is_watched(given)):
-        return _show(given, view, workflow_id, events)
+        return _show(given, view, workflow_id, events, Rest(given, view, workflow_id))
 
 
 def _states_at(
@@ -123,28 +122,25 @@ def _told_of_the_connection(wanted: bool) -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _with_inner(stream: EventStream, events: Subscription) -> Iterator[Event]:
-    """A run's events, and in their place those of the runs that are steps of it."""
-    for event in events:
-        yield event
-        inner = event.data.get("run") if event.type is EventType.WORKFLOW_STEP_STARTED else None
-        if inner is not None and stream.store.run(inner) is not None:
-            with stream.subscribe(workflow_id=inner, after=0) as further:
-                yield from _with_inner(stream, further)
-
-
-def _show(given: argparse.Namespace, view: View, workflow_id: str, events: Iterator[Event]) -> int:
+def _show(
+    given: argparse.Namespace, view: View, workflow_id: str, events: Iterator[Event], rest: Rest
+) -> int:
     last: Optional[Event] = None
     replay = Replay()
     try:
         for event in events:
             view(event)
+            rest.note(event)
             if given.json:
                 replay.add(event)
             if event.workflow_id == workflow_id and event.type in TERMINAL:
                 last = event
             if view.closed:
                 return DONE
+    except Interrupted as interruption:
+        goes = "rests" if rest.rests else "goes on"
+        interruption.args = (f"{interruption}; the run {goes}",)
+        raise
     finally:
         view.end()
     if last is None:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Set, Tuple
 
 from agentstream.checks import is_number
 from agentstream.errors import AgentStreamError
@@ -13,6 +13,7 @@ from agentstream.events.accessors import seconds_of, status_of, text, usage_of, 
 from agentstream.events.model import TERMINAL, Event, EventType
 from agentstream.results import StepResult, Usage, WorkflowRun
 from agentstream.workflow.progress import to_json
+from agentstream.workflow.resting import entry_of
 
 __all__ = ["Replay", "as_dict", "ending_of", "with_error"]
 
@@ -23,7 +24,8 @@ def as_dict(
     run: WorkflowRun, error: Optional[str] = None, message: Optional[str] = None
 ) -> Dict[str, Any]:
     """All that is known of a run, as JSON values; of one that failed, the error and its words."""
-    data = {**run._asdict(), "text": run.text, **_values(run)}
+    asked = [entry_of(each) for each in run.pending]
+    data = {**run._asdict(), "text": run.text, **_values(run), "pending": asked}
     return data if error is None else {**data, "error": error, "message": message}
 
 
@@ -78,6 +80,7 @@ class Replay:
 
     def __init__(self) -> None:
         self._runs: Dict[str, Dict[str, _Step]] = {}  # by run, by label, as they began
+        self._done: Dict[str, Set[str]] = {}  # by run, the labels of what is not run again
         self._open: List[str] = []  # the runs that are being told
         self._now = 0.0
 
@@ -86,9 +89,12 @@ class Replay:
         data, kind = event.data, event.type
         steps = self._runs.setdefault(event.workflow_id, {})
         self._now = event.timestamp
+        if kind is EventType.WORKFLOW_RESUMED:
+            self._done[event.workflow_id] = set(_texts(data, "completed"))
+            return
         label = text(data, "step")
         if kind is EventType.WORKFLOW_STEP_STARTED and label:
-            self._begin(steps, label, data)
+            self._begin(event.workflow_id, label, data)
         step = steps.get(label)
         if step is None:
             return
@@ -107,17 +113,21 @@ class Replay:
             step.warnings.append(text(data, "message"))
         elif kind is EventType.WORKFLOW_STEP_COMPLETED:
             step.status, step.end, step.took_s = "completed", data, seconds_of(data)
-        elif kind is EventType.WORKFLOW_STEP_FAILED and not will_retry(data):
+        elif kind is EventType.WORKFLOW_STEP_FAILED and will_retry(data):
+            self._done.pop(event.workflow_id, None)
+        elif kind is EventType.WORKFLOW_STEP_FAILED:
             step.status = "cancelled" if data.get("error") == "Cancelled" else "failed"
             step.took_s = event.timestamp - step.started
 
-    def _begin(self, steps: Dict[str, _Step], label: str, data: Mapping[str, Any]) -> None:
+    def _begin(self, run: str, label: str, data: Mapping[str, Any]) -> None:
+        steps, done = self._runs[run], self._done.get(run, ())
         step = steps.get(label)
         if step is None:
             step = steps[label] = _Step(data, self._now)
         else:
             step.begin_again()
-            for inner in [one for one in steps if one.startswith(label + ".")]:
+            within = [one for one in steps if one.startswith(label + ".")]
+            for inner in (one for one in within if one not in done):
                 step.usage += steps.pop(inner).usage
         step.run = text(data, "run") or None
 

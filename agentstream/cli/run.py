@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Optional, Sequence
 
 from agentstream.cli.check import note_warnings
+from agentstream.cli.durable import Kept, checkpoints_of, origin_of
 from agentstream.cli.execute import execute, write_result
 from agentstream.cli.exits import DONE
 from agentstream.cli.lock import hold
@@ -20,10 +21,12 @@ from agentstream.llm.messages import ChatMessage
 if TYPE_CHECKING:
     import argparse
 
+    from agentstream.results import WorkflowRun
+    from agentstream.runtime.once import Earlier
     from agentstream.workflow import Workflow
     from agentstream.workflow_files import WorkflowFile
 
-__all__ = ["build", "check_flags", "run"]
+__all__ = ["build", "check_flags", "perform", "run", "write_earlier"]
 
 
 def run(given: argparse.Namespace) -> int:
@@ -34,13 +37,48 @@ def run(given: argparse.Namespace) -> int:
     if given.verbose or (is_terminal(sys.stderr) and not given.quiet):  # cron would mail it
         note_warnings(file)
     check_flags(given, [file])
-    with hold(given.lock), contextlib.ExitStack() as stack:
-        workflow_id = _once(given) if given.once else given.id
-        if given.once and workflow_id is None:
-            return DONE
-        input: Any = _input(given, file)
-        files = [*file.files, *given.files]
-        if files:
+    checkpoints = checkpoints_of(given, file, needed=given.resume is not None)
+    if checkpoints is None and file.waits:
+        raise ConfigError(
+            f"{file.label}: a step waits for a value, which takes checkpoints: "
+            "--checkpoints --log FILE"
+        )
+    kept = None if checkpoints is None else Kept(checkpoints, origin=origin_of(given))
+    with hold(given.lock):
+        if not (given.once or given.resume is not None):
+            return perform(given, file, _input, workflow_id=given.id, kept=kept)
+        earlier = _earlier(given)
+        if earlier.run is not None:
+            return write_earlier(given, earlier.run)
+        if earlier.rests:
+            checkpoints = checkpoints or checkpoints_of(given, file, needed=True)
+            assert checkpoints is not None
+            kept = Kept(checkpoints, begins=False)
+            return perform(given, file, None, workflow_id=earlier.workflow_id, kept=kept)
+        if kept is not None:
+            kept = kept._replace(goes_on=True)
+        return perform(given, file, _input, workflow_id=earlier.workflow_id, kept=kept)
+
+
+def perform(
+    given: argparse.Namespace,
+    file: WorkflowFile,
+    read_input: Optional[Callable[[argparse.Namespace, WorkflowFile], str]],
+    *,
+    workflow_id: Optional[str],
+    kept: Optional[Kept],
+) -> int:
+    """Build a file's workflow and run it, or go on with a run of it; returns the exit code.
+
+    Args:
+        read_input: what its input is; None: the run has it.
+        workflow_id: the run's id; None for a new one.
+        kept: how it is kept; None: it is not.
+    """
+    with contextlib.ExitStack() as stack:
+        input: Any = None if read_input is None else read_input(given, file)
+        files = [*file.files, *getattr(given, "files", ())]
+        if files and input is not None:
             input = ChatMessage.user(input, files).content
         workflow = build(given, file, stack)
         retries = setting(given, "retries")
@@ -54,6 +92,7 @@ def run(given: argparse.Namespace) -> int:
                 log=setting(given, "log"),
                 context=dict(file.context),
                 workflow_id=workflow_id,
+                kept=kept,
             )
         except AgentStreamError as error:
             if file.needs_client:
@@ -61,26 +100,29 @@ def run(given: argparse.Namespace) -> int:
             raise
 
 
-def _once(given: argparse.Namespace) -> Optional[str]:
-    """The id for a run that is to be made once; None: it has been, and its output is written.
+def _earlier(given: argparse.Namespace) -> Earlier:
+    """What the log knows of the run that is to be made once, or gone on with.
 
     Raises:
         Busy: it is under way.
+        ConfigError: no id is given, or no log.
     """
     from agentstream.events.sqlite import SqliteStore  # noqa: PLC0415
     from agentstream.runtime.once import look  # noqa: PLC0415
 
-    log = setting(given, "log")
-    if given.id is None or log is None:
+    log, workflow_id = setting(given, "log"), given.resume or given.id
+    if workflow_id is None or log is None:
         raise ConfigError("--once needs --id ID, what is made once, and --log FILE, which tells")
     with SqliteStore(log) as store:
-        earlier = look(store, given.id)
-    if earlier.run is None:
-        return earlier.workflow_id
-    for warning in () if given.quiet else earlier.run.warnings:
+        return look(store, workflow_id)
+
+
+def write_earlier(given: argparse.Namespace, run: WorkflowRun) -> int:
+    """Write what a run came to that has been completed; returns the exit code."""
+    for warning in () if given.quiet else run.warnings:
         note(f"agentstream: {warning}")
-    write_result(given, earlier.run)
-    return None
+    write_result(given, run)
+    return DONE
 
 
 def check_flags(given: argparse.Namespace, files: Sequence[WorkflowFile]) -> None:

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, List
 
 from agentstream.cli.exits import DONE
 from agentstream.cli.output import Output
+from agentstream.cli.resting import Pending, asked_of, in_short
 from agentstream.cli.settings import log_of
 from agentstream.errors import ConfigError
+from agentstream.events.resting import RESTING, SUSPENDED
 from agentstream.events.sqlite import SqliteStore
-from agentstream.events.store import RunState
+from agentstream.events.store import EventStore, RunState
 
 if TYPE_CHECKING:
     import argparse
 
-__all__ = ["MANY", "UNDER_WAY", "find", "runs"]
+__all__ = ["MANY", "UNDER_WAY", "find", "named", "runs"]
 
 #: Runs among which an id is looked for by its beginning.
 MANY = 10_000
@@ -28,24 +30,40 @@ _MOST_WHY = 60
 def runs(given: argparse.Namespace) -> int:
     """List the runs; returns the exit code."""
     with SqliteStore.for_reading(log_of(given)) as store:
-        found = store.runs(limit=MANY if given.active else given.limit)
-        if given.active:
-            found = [state for state in found if state.status in UNDER_WAY][: given.limit]
+        wanted = (*(UNDER_WAY * given.active), *(RESTING * given.waiting))
+        found = store.runs(limit=MANY if wanted else given.limit)
+        if wanted:
+            found = [state for state in found if state.status in wanted][: given.limit]
         output = Output(sys.stdout)
         if given.json:
-            all(output.write_json(_as_dict(state)) for state in found)
+            all(output.write_json(_as_dict(state, store)) for state in found)
         else:
             all(output.write(line + "\n") for line in _table(found, store))
     return DONE
 
 
-def _as_dict(state: RunState) -> Dict[str, Any]:
+def _as_dict(state: RunState, store: SqliteStore) -> Dict[str, Any]:
     usage = None if state.usage is None else dict(state.usage)
-    return {**state.listed(), "usage": usage}
+    return {**state.listed(), "usage": usage, "pending": _entries(_asked(state, store))}
+
+
+def _entries(asked: List[Pending]) -> List[Dict[str, Any]]:
+    if not asked:
+        return []
+    from agentstream.workflow.resting import entry_of  # noqa: PLC0415 - few runs are suspended
+
+    return [entry_of(each) for each in asked]
+
+
+def _asked(state: RunState, store: SqliteStore) -> List[Pending]:
+    """What a run waits for."""
+    if state.status != SUSPENDED or state.parent_workflow_id is not None:
+        return []
+    return asked_of(store, state.workflow_id)
 
 
 def _table(states: List[RunState], store: SqliteStore) -> Iterator[str]:
-    yield f"{'ID':<18}{'STATUS':<11}{'STARTED':<21}{'TOOK':>8}  {'TOKENS':>7}  WORKFLOW"
+    yield f"{'ID':<18}{'STATUS':<13}{'STARTED':<21}{'TOOK':>8}  {'TOKENS':>7}  WORKFLOW"
     for state in states:
         started = (
             ""
@@ -55,15 +73,18 @@ def _table(states: List[RunState], store: SqliteStore) -> Iterator[str]:
         within = f" (within {state.parent_workflow_id})" if state.parent_workflow_id else ""
         tokens = (state.usage or {}).get("completion_tokens")
         yield (
-            f"{state.workflow_id:<17} {state.status:<11}{started:<21}{_took(state):>8}  "
+            f"{state.workflow_id:<17} {state.status:<12} {started:<21}{_took(state):>8}  "
             f"{'' if tokens is None else tokens:>7}  {state.name}{within}{_why(state, store)}"
         )
 
 
 def _why(state: RunState, store: SqliteStore) -> str:
-    """Why it did not complete, as its last event has it."""
-    if state.status not in ("failed", "cancelled"):
+    """Why it did not complete, as its last event has it; of a suspended one, what it asks."""
+    if state.status not in ("failed", "cancelled", *RESTING):
         return ""
+    asked = _asked(state, store)
+    if asked:
+        return f": waits for {in_short(asked)}"
     last = store.read(workflow_id=state.workflow_id, after=state.last_offset - 1, limit=1)
     data = last[0].data if last else {}
     why = " ".join(str(data.get("reason") or data.get("message") or "").split())
@@ -77,10 +98,22 @@ def _took(state: RunState) -> str:
     if state.started_at is None:
         return ""
     # Never below zero: the clock may have been set back.
-    seconds = max(0.0, (state.ended_at or time.time()) - state.started_at)
+    ended = state.ended_at
+    if ended is None and state.status in RESTING:
+        return ""  # nobody works on it
+    seconds = max(0.0, (ended or time.time()) - state.started_at)
     if seconds < 100:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def named(store: EventStore, given: str, log: str) -> str:
+    """The id of the run of a log whose id that is, or begins so.
+
+    Raises:
+        ConfigError: none does, or several do.
+    """
+    return given if store.run(given) is not None else find(store.runs(limit=MANY), given, log)
 
 
 def find(states: List[RunState], beginning: str, where: str) -> str:

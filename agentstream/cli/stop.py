@@ -1,4 +1,4 @@
-"""agentstream stop: ends a run that another process runs."""
+"""agentstream stop: ends a run that another process runs, or that rests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from agentstream.cli.exits import DONE, FAILED
 from agentstream.cli.output import note, say
-from agentstream.cli.runs import MANY, find
+from agentstream.cli.runs import named
 from agentstream.cli.settings import log_of
 from agentstream.events.sqlite import SqliteStore
 
@@ -21,8 +21,7 @@ def stop(given: argparse.Namespace) -> int:
     """Stop a run and wait for its end; returns the exit code."""
     log = log_of(given)
     with SqliteStore(log) as store:
-        known = store.run(given.id) is not None
-        workflow_id = given.id if known else find(store.runs(limit=MANY), given.id, log)
+        workflow_id = named(store, given.id, log)
         if not store.request_stop(workflow_id, given.reason):
             state = store.run(workflow_id)
             say(f"run {workflow_id} is not under way: {'' if state is None else state.status}")

@@ -49,6 +49,7 @@ SETTINGS: Tuple[Setting, ...] = (
     Setting("system", str, "instructions of `chat`", "--system"),
     Setting("log", str, "the file of the events", "--log"),
     Setting("log_days", float, "days that it keeps them"),
+    Setting("checkpoints", bool, "`run` can be resumed", "--checkpoints"),
     Setting("deadline", float, "stop after so long: 10m", "--deadline"),
     Setting("retries", int, "further tries", "--retries"),
     Setting("token", str, "of `serve` and `follow`", "--token-file", in_file=False),
@@ -120,7 +121,7 @@ def _columns() -> List[str]:
         (one.flag or "-", one.variable, one.name if one.in_file else "-", one.about)
         for one in SETTINGS
     ]
-    widths = [max(len(row[column]) for row in rows) + 2 for column in range(3)]
+    widths = [max(len(row[column]) for row in rows) + 1 for column in range(3)]
     lines = []
     for flag, variable, key, about in rows:
         line = f"{flag:{widths[0]}}{variable:{widths[1]}}{key:{widths[2]}}{about}"

@@ -11,7 +11,14 @@ import time
 from typing import Any, Callable, Dict, Mapping
 
 from agentstream.cli.output import note
-from agentstream.events.accessors import problems_of, seconds_of, text, tokens_of, will_retry
+from agentstream.events.accessors import (
+    problems_of,
+    resting,
+    seconds_of,
+    text,
+    tokens_of,
+    will_retry,
+)
 from agentstream.events.model import Event, EventType
 
 __all__ = ["narrate", "show_request"]
@@ -74,6 +81,10 @@ def _tool(what: str) -> Callable[[Data], str]:
 
 _WORDS: Dict[EventType, Callable[[Data], str]] = {
     EventType.WORKFLOW_STARTED: lambda data: f"workflow {text(data, 'workflow')!r} begins",
+    EventType.WORKFLOW_SUSPENDED: lambda data: (
+        f"workflow {text(data, 'workflow')!r} {resting(data)}"
+    ),
+    EventType.WORKFLOW_RESUMED: lambda data: f"workflow {text(data, 'workflow')!r} is resumed",
     EventType.WORKFLOW_STEP_STARTED: _begun,
     EventType.WORKFLOW_STEP_COMPLETED: _completed,
     EventType.WORKFLOW_STEP_FAILED: _failed,

@@ -121,8 +121,12 @@ class Outline:
             return self._forget(data)
         if kind in TERMINAL:
             self._end_run(event.workflow_id)
+        elif kind is EventType.WORKFLOW_SUSPENDED:
+            self._rest(event)
         elif kind is EventType.WORKFLOW_STARTED:
             self._run(event)
+        elif kind is EventType.WORKFLOW_RESUMED:
+            self._resume(event)
         elif accessors.label_of(data) is not None:
             run = self._run(event)
             run.top.latest = event.timestamp
@@ -161,6 +165,18 @@ class Outline:
         for inner in run.inner:
             inner.abandoned = not inner.ended
         run.end()
+
+    def _rest(self, event: Event) -> None:
+        """A run that its process has left: what is told of it later has a place of its own."""
+        run = self._runs.get(event.workflow_id)
+        self._end_run(event.workflow_id)
+        if run is not None and run.top is run:
+            run.parts.append(Part("remark", f"({accessors.resting(event.data)})"))
+
+    def _resume(self, event: Event) -> None:
+        run = self._run(event)
+        if run.top is run:
+            run.parts.append(Part("remark", "(resumed)"))
 
     def _pass_on(self, now: float) -> None:
         """A run of which nothing comes, from a process that is gone say, gives up its turn."""

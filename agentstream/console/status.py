@@ -16,7 +16,7 @@ from typing import IO, Any, Dict, Optional, Set, Tuple
 from agentstream import threads
 from agentstream.console.terminal import can_steer, cells, columns_of
 from agentstream.events import accessors
-from agentstream.events.model import TERMINAL, Event, EventType
+from agentstream.events.model import RELEASING, Event, EventType
 
 __all__ = ["StatusLine", "cells"]
 
@@ -29,6 +29,7 @@ _AGAIN_S = 0.01
 _TICK_S = 0.5
 
 _CHUNKS = (EventType.AGENT_LLM_STREAM_CHUNK, EventType.AGENT_LLM_REASONING_CHUNK)
+_BEGINNINGS = (EventType.WORKFLOW_STARTED, EventType.WORKFLOW_RESUMED)
 _STEP_ENDS = (EventType.WORKFLOW_STEP_COMPLETED, EventType.WORKFLOW_STEP_FAILED)
 _AGENT_ENDS = (EventType.AGENT_COMPLETED, EventType.AGENT_FAILED)
 
@@ -202,7 +203,7 @@ class _Tally:
 
     def add(self, event: Event) -> None:
         kind, data, run = event.type, event.data, event.workflow_id
-        if kind in TERMINAL:
+        if kind in RELEASING:
             self.runs.discard(run)
             self._paces = {key: pace for key, pace in self._paces.items() if key[0] != run}
             return
@@ -213,7 +214,7 @@ class _Tally:
         if not self.runs:
             self._started = time.monotonic()
         step = accessors.label_of(data)
-        if kind is EventType.WORKFLOW_STARTED or step is not None:
+        if kind in _BEGINNINGS or step is not None:
             self.runs.add(run)
         if step is None:
             return

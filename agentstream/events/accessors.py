@@ -16,6 +16,7 @@ __all__ = [
     "is_of_agent",
     "label_of",
     "problems_of",
+    "resting",
     "seconds_of",
     "status_of",
     "text",
@@ -86,6 +87,19 @@ def gap_of(data: Mapping[str, Any]) -> Optional[Tuple[int, int]]:
     """The first and last of what `events_missed` tells; None if it says nothing usable."""
     first, last = data.get("first"), data.get("last")
     return (first, last) if isinstance(first, int) and isinstance(last, int) else None
+
+
+def resting(data: Mapping[str, Any]) -> str:
+    """Why a run rests, as `workflow_suspended` tells people: "suspended: it waits for pay"."""
+    found = data.get("pending")
+    asked = [each for each in found or () if isinstance(each, Mapping)] if _is_list(found) else []
+    if not asked:
+        return ": ".join(filter(None, (text(data, "status") or "suspended", text(data, "reason"))))
+    return f"suspended: it waits for {', '.join(text(each, 'name') for each in asked)}"
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple))
 
 
 def why(kind: EventType, data: Mapping[str, Any]) -> Optional[str]:

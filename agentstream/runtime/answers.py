@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any, Dict, Mapping, Optional, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
 from agentstream import checks
 from agentstream.agent.approval import as_approval
@@ -18,7 +18,7 @@ from agentstream.workflow.codec import NotKept
 from agentstream.workflow.resting import pending_of
 from agentstream.workflow.run_checkpoints import pack
 
-__all__ = ["approve", "key_of", "last_event", "pending", "signal"]
+__all__ = ["approve", "key_of", "last_event", "pending", "signal", "unanswered"]
 
 Pending = Union[PendingCall, PendingSignal]
 
@@ -43,6 +43,18 @@ def pending(store: EventStore, workflow_id: str) -> Tuple[Pending, ...]:
     if event is None or event.type is not EventType.WORKFLOW_SUSPENDED:
         return ()
     return tuple(pending_of(event.data))
+
+
+def unanswered(store: EventStore, workflow_id: str) -> List[Pending]:
+    """What a suspended run waits for and nobody has answered yet."""
+    asked = pending(store, workflow_id)
+    answered = store.need_checkpoints().read(workflow_id) if asked else {}
+    return [
+        each
+        for each in asked
+        if key_of("signal" if isinstance(each, PendingSignal) else each.why, each.id)
+        not in answered
+    ]
 
 
 def approve(

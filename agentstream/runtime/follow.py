@@ -54,7 +54,7 @@ def _read(handle: RunHandle, events: Iterator[Event], *, stops: bool, raises: bo
                 break  # for now: whoever resumes it writes the next one
     except (KeyboardInterrupt, SystemExit) as error:
         if stops:
-            handle._interrupt(f"interrupted by {type(error).__name__}")
+            handle.interrupt(f"interrupted by {type(error).__name__}")
         raise
     finally:
         if stops:

@@ -110,11 +110,18 @@ class RunHandle(Future[WorkflowRun]):
         self._token.cancel(reason)
         return True
 
-    def _interrupt(self, reason: str) -> None:
-        """Stop the run; one that keeps checkpoints can be resumed."""
+    def interrupt(self, reason: str = "RunHandle.interrupt()") -> bool:
+        """Leave the run, for another process to resume; one without checkpoints is stopped.
+
+        From any thread; returns at once.  False if it had ended already.
+
+        Raises:
+            ConfigError: as `cancel`.
+        """
+        check_reason(reason)
         if not self._token.cancelled:
             self._leave()
-        self.cancel(reason)
+        return self.cancel(reason)
 
     def result(self, timeout: Optional[float] = None) -> WorkflowRun:
         """Wait for the run; returns its `WorkflowRun`.

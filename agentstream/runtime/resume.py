@@ -142,6 +142,6 @@ def _check(said: Any, workflow: Workflow, options: RunOptions, *, force: bool) -
         changes.insert(0, f"it is a run of {said['workflow']!r}, not of {workflow.name!r}")
     if changes:
         raise ConfigError(
-            "the workflow was changed since the run began (force=True goes on all the same): "
-            + "; ".join(changes)
+            "the workflow was changed since the run began (force=True, or --force, goes on all the"
+            " same): " + "; ".join(changes)
         )

@@ -231,7 +231,7 @@ class Runtime(DurableRuns):
     def _end(self, handle: RunHandle, reason: str) -> None:
         """Stop a run and give it time to end, unless that is interrupted as well."""
         try:
-            handle._interrupt(reason)
+            handle.interrupt(reason)
             handle.result(self.grace)
         except AgentStreamError:
             pass
@@ -340,7 +340,7 @@ class Runtime(DurableRuns):
         if cancel:
             # The newest first: those that wait must not get the places of those that go.
             for run in reversed(list(self._runs.values())):
-                run.handle._interrupt(_SHUT_DOWN)
+                run.handle.interrupt(_SHUT_DOWN)
         return threads.aside("shutdown", lambda: self._shut_down(cancel, timeout), False)
 
     def _shut_down(self, cancel: bool, timeout: Optional[float]) -> bool:
@@ -422,5 +422,5 @@ class Runtime(DurableRuns):
 
 def _stop(runs: List[SubmittedRun]) -> None:
     for run in reversed(runs):
-        run.handle._interrupt(_SHUT_DOWN)
+        run.handle.interrupt(_SHUT_DOWN)
         run.close_queued()

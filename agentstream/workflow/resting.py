@@ -13,7 +13,7 @@ from agentstream.workflow.definition import Workflow
 if TYPE_CHECKING:
     from agentstream.workflow.run_checkpoints import RunCheckpoints
 
-__all__ = ["pending_of", "resumption", "suspension"]
+__all__ = ["entry_of", "pending_of", "resumption", "suspension"]
 
 Pending = Union[PendingCall, PendingSignal]
 
@@ -23,11 +23,12 @@ def suspension(
 ) -> Dict[str, Any]:
     """The data of `workflow_suspended`."""
     return payloads.workflow_suspended(
-        end, status=status, reason=reason, pending=[_entry(each) for each in pending]
+        end, status=status, reason=reason, pending=[entry_of(each) for each in pending]
     )
 
 
-def _entry(each: Pending) -> Dict[str, Any]:
+def entry_of(each: Pending) -> Dict[str, Any]:
+    """What is asked, as `workflow_suspended` tells it."""
     if isinstance(each, PendingSignal):
         return payloads.pending_call(
             id=each.id, kind="signal", name=each.name, step=each.step, expires_at=each.expires_at

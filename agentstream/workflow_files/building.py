@@ -23,6 +23,7 @@ from typing import (
 )
 
 from agentstream.agent.agent import Agent
+from agentstream.agent.approval import Approval
 from agentstream.agent.settings import with_limits
 from agentstream.cancel import CancelToken
 from agentstream.errors import ConfigError
@@ -42,6 +43,7 @@ from agentstream.workflow_files.parts import inert_tool
 from agentstream.workflow_files.problems import Path, Problems
 from agentstream.workflow_files.servers import open_server, tools_of_server
 from agentstream.workflow_files.spec import (
+    LATER,
     AgentSpec,
     ClientSpec,
     FileSpec,
@@ -320,7 +322,7 @@ class _LiveParts(Parts):
                 if spec.client is None
                 else self._clients[spec.client]
             )
-            approve = {} if spec.approve is None else {"approve": self._found[spec.approve]}
+            approve = {} if spec.approve is None else {"approve": self._approve(spec.approve)}
             output = spec.output
             with self._of("agents", name):
                 self._agents[name] = Agent(
@@ -331,6 +333,9 @@ class _LiveParts(Parts):
                     **with_limits(spec.settings),
                     **approve,
                 )
+
+    def _approve(self, said: str) -> Any:
+        return (lambda call: Approval.later()) if said == LATER else self._found[said]
 
     @contextlib.contextmanager
     def _of(self, section: str, name: str) -> Iterator[None]:

@@ -9,6 +9,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 from agentstream.llm.transport import display_url
 from agentstream.providers import EMBEDDED, PROVIDERS
 from agentstream.workflow_files.spec import (
+    LATER,
     AgentSpec,
     ClientSpec,
     FileSpec,
@@ -49,6 +50,8 @@ def _one(file: FileSpec) -> Iterator[str]:
         yield f"  input, unless another is given: {_quoted(file.input)}"
     if file.files:
         yield f"  with {', '.join(map(os.path.basename, file.files))}"
+    if file.checkpoints is not None:
+        yield "  its runs can be resumed"
     for key, value in file.context.items():
         yield f"  context.{key} = {_quoted(value)}"
     if file.clients:
@@ -120,7 +123,8 @@ def _agent(agent: AgentSpec) -> str:
     if tools:
         said.append(f"tools {', '.join(tools)}")
     if agent.approve is not None:
-        said.append(f"asks {agent.approve} before each tool call")
+        whom = "somebody, who answers later," if agent.approve == LATER else agent.approve
+        said.append(f"asks {whom} before each tool call")
     return ", ".join(said)
 
 

@@ -27,7 +27,7 @@ from agentstream.errors import ConfigError
 from agentstream.workflow.definition import Workflow
 from agentstream.workflow_files.building import Builder, DefaultClient, Progress, inert
 from agentstream.workflow_files.describing import describe
-from agentstream.workflow_files.parts import read_agent, read_client, read_tool
+from agentstream.workflow_files.parts import read_agent, read_checkpoints, read_client, read_tool
 from agentstream.workflow_files.problems import TABLE, TEXT, TEXTS, Path, Problems, Table, dotted
 from agentstream.workflow_files.reading import Overrides, override, read_tables
 from agentstream.workflow_files.servers import read_server
@@ -136,7 +136,7 @@ class _Loader:
         if not name:
             table.refuse("name", "must not be empty")
         input, context = table.get("input", TEXT), table.get("context", TABLE, {})
-        files = table.get("files", TEXTS, [])
+        files, checkpoints = table.get("files", TEXTS, []), read_checkpoints(table)
         named = {key: table.table(key) for key in ("clients", "tools", "mcp", "agents")}
         given = {key: inner.values for key, inner in named.items()}
         clients = self._each(named["clients"], read_client)
@@ -172,6 +172,7 @@ class _Loader:
             input=input,
             files=files,
             context=context,
+            checkpoints=checkpoints,
             clients=clients,
             tools=tools,
             servers=servers,

@@ -17,6 +17,7 @@ from agentstream.llm.settings import Limits, Retries, Timeouts
 from agentstream.llm.transport import check_header, check_url, secrets_in
 from agentstream.providers import DEFAULT, EMBEDDED, PROVIDERS
 from agentstream.tools import Tool
+from agentstream.workflow.checkpoints import Checkpoints
 from agentstream.workflow_files.output import read_output
 from agentstream.workflow_files.problems import (
     FLAG,
@@ -32,13 +33,15 @@ from agentstream.workflow_files.problems import (
     Kind,
     Table,
     check_import,
+    told,
 )
-from agentstream.workflow_files.spec import AgentSpec, ClientSpec, ToolSpec
+from agentstream.workflow_files.spec import LATER, AgentSpec, ClientSpec, ToolSpec
 
 __all__ = [
     "TIMEOUTS",
     "inert_tool",
     "read_agent",
+    "read_checkpoints",
     "read_client",
     "read_headers",
     "read_tool",
@@ -247,6 +250,23 @@ def read_tool(table: Table, name: str) -> Optional[ToolSpec]:
     return ToolSpec(name, source, settings)
 
 
+_CHECKPOINTS = {"keep": TIME, "recover": WHOLE}
+
+
+def read_checkpoints(table: Table) -> Optional[Dict[str, Any]]:
+    """What `checkpoints` says: true, false, or a table of settings; None for not kept."""
+    value = table.raw("checkpoints")
+    if value is None or isinstance(value, bool):
+        return {} if value else None
+    if not isinstance(value, dict):
+        table.refuse("checkpoints", f"must be true, false or a table, not {told(value)}")
+        return None
+    inner = table.table("checkpoints")
+    settings = inner.settings(_CHECKPOINTS, Checkpoints)
+    inner.done()
+    return settings
+
+
 def inert_tool(name: str) -> Tool:
     """A tool of that name that does nothing.
 
@@ -312,7 +332,7 @@ def read_agent(
 
     settings = table.settings(_AGENT, check)
     approve = table.get("approve", TEXT)
-    if approve is not None:
+    if approve is not None and approve != LATER:
         check_import(table, "approve", approve)
     output = read_output(table, folder)
     table.done({"prompt": "is a step's: an agent's instructions are its system"})

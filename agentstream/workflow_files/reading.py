@@ -23,7 +23,17 @@ else:
 __all__ = ["SECTIONS", "Overrides", "override", "read_json", "read_tables"]
 
 #: The keys of a file.
-SECTIONS = ("name", "input", "context", "clients", "agents", "tools", "mcp", "steps")
+SECTIONS = (
+    "name",
+    "input",
+    "context",
+    "checkpoints",
+    "clients",
+    "agents",
+    "tools",
+    "mcp",
+    "steps",
+)
 #: What the tables of these are, one by one.
 _KINDS = {"agents": "agent", "clients": "client", "tools": "tool", "mcp": "MCP server"}
 #: "a.b.c" and the text of its value.

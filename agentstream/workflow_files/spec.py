@@ -13,7 +13,15 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 from agentstream.workflow_files.conditions import Condition
 from agentstream.workflow_files.problems import Path
 
-__all__ = ["AgentSpec", "ClientSpec", "FileSpec", "ServerSpec", "StepSpec", "ToolSpec"]
+__all__ = [
+    "LATER",
+    "AgentSpec",
+    "ClientSpec",
+    "FileSpec",
+    "ServerSpec",
+    "StepSpec",
+    "ToolSpec",
+]
 
 
 class ClientSpec(NamedTuple):
@@ -68,10 +76,15 @@ class ServerSpec(NamedTuple):
         return (*self.envs.values(), *self.header_envs.values())
 
 
+#: `approve` of an agent each of whose calls waits for somebody's answer.
+LATER = "later"
+
+
 class AgentSpec(NamedTuple):
     """An agent of a file.
 
     Attributes:
+        approve: where the function that is asked is imported from; `LATER`; or None.
         client: None for that of whoever runs the file.
         output: the JSON schema of its answer, or where its type is imported from; None
             for a text.
@@ -113,6 +126,13 @@ class StepSpec(NamedTuple):
     steps: Tuple[Tuple[str, StepSpec], ...] = ()
     condition: Optional[Condition] = None
 
+    @property
+    def waits(self) -> bool:
+        """True if it waits for a value from outside, or a step within it does."""
+        if self.kind == "workflow":
+            return bool(self.what.waits)
+        return self.kind == "wait" or any(step.waits for _, step in self.steps)
+
     def size(self) -> int:
         """How many steps there are, those of the files within it too."""
         if self.kind == "workflow":
@@ -129,6 +149,7 @@ class FileSpec:
         folder: the absolute path of the folder it is in.
         name, input: its workflow's name; the input it gives, or None.
         files: paths of pictures and PDFs that go with the input, as they can be opened.
+        checkpoints: what `Checkpoints` is given, if its runs can be resumed; else None.
         clients, agents, tools, servers: what it describes, by name.
         steps: its steps.
         used: the agents that steps name.
@@ -148,6 +169,7 @@ class FileSpec:
         input: Optional[str],
         files: Sequence[str] = (),
         context: Dict[str, Any],
+        checkpoints: Optional[Dict[str, Any]] = None,
         clients: Dict[str, ClientSpec],
         tools: Dict[str, ToolSpec],
         servers: Dict[str, ServerSpec],
@@ -164,6 +186,7 @@ class FileSpec:
         self.name = name
         self.input = input
         self.files = tuple(os.path.join(self.folder, path) for path in files)
+        self.checkpoints = checkpoints
         self.clients = clients
         self.tools = tools
         self.servers = servers
@@ -203,6 +226,11 @@ class FileSpec:
         return tuple(found)
 
     @property
+    def waits(self) -> bool:
+        """True if a step of it waits for a value from outside."""
+        return any(step.waits for step in self.steps)
+
+    @property
     def needs_client(self) -> bool:
         """True if an agent of it has no client, so that `build` needs `default_client`."""
         own = any(self.agents[name].client is None for name in self.used)
@@ -213,7 +241,7 @@ class FileSpec:
         found: List[Tuple[Path, str]] = []
         for agent in (self.agents[name] for name in self.used):
             found += [(("tools", t, "import"), self.tools[t].source) for t in agent.tools]
-            if agent.approve is not None:
+            if agent.approve not in (None, LATER):
                 found.append((("agents", agent.name, "approve"), agent.approve))
             if isinstance(agent.output, str):
                 found.append((("agents", agent.name, "output"), agent.output))

@@ -32,6 +32,14 @@ def test_what_is_asked_wrongly_is_one_line_and_2(cli, capsys):
         (["chat", "x", "--temperature", "hot"], "argument --temperature: 'hot' must be a number"),
         (["run", "x.toml", "--set", "a"], "argument --set: 'a' must be KEY=VALUE"),
         (["stop"], "the following arguments are required: ID"),
+        (["run", "x", "--resume", "a", "--once"], "--resume ID stands for --id and --once"),
+        (["run", "x", "--resume", "a", "--id", "a"], "--resume ID stands for --id and --once"),
+        (["resume"], "ID, or --watch FILE: one of them"),
+        (["resume", "a", "--watch", "x"], "ID, or --watch FILE: one of them"),
+        (["approve", "a", "--no", "x", "--arguments", "{}"], "--no or --arguments: one of them"),
+        (["approve", "a", "--arguments", "[1]"], "argument --arguments: what is given is no JSON"),
+        (["approve", "a", "--arguments", "{"], "argument --arguments: what is given is no JSON"),
+        (["signal", "a"], "the following arguments are required: NAME"),
     ):
         with pytest.raises(SystemExit) as left:
             parse(words)
@@ -115,6 +123,9 @@ COMMANDS = [
     "runs",
     "follow",
     "stop",
+    "resume",
+    "approve",
+    "signal",
     "serve",
     "model",
     "models",

@@ -126,7 +126,20 @@ def test_nothing_is_kept_of_what_is_over(feed: Feed) -> None:
 
 @pytest.mark.parametrize("odd", [None, 7, [], {"a": 1}, True, "0"])
 def test_events_of_a_users_own_are_shown_or_left_out(odd: Any) -> None:
-    keys = ("step", "agent", "chunk", "usage", "id", "name", "run", "message", "first", "last")
+    keys = (
+        "step",
+        "agent",
+        "chunk",
+        "usage",
+        "id",
+        "name",
+        "run",
+        "message",
+        "first",
+        "last",
+        "pending",
+        "status",
+    )
     data = dict.fromkeys((*keys, "workflow", "kind", "will_retry"), odd)
     outline, tally = Outline(), _Tally()
     for number, kind in enumerate(EventType, 1):
@@ -143,3 +156,38 @@ def test_an_answer_that_is_asked_for_again_is_remarked_on(feed: Feed) -> None:
     assert "(asking again: items[0].price is missing; the answer no)" in feed.text
     feed(E.AGENT_OUTPUT_INVALID, step="0", agent="a", problems="odd", will_retry=False)
     assert feed.text.count("asking again") == 1
+
+
+def test_a_run_that_rests_holds_nobody_up_and_goes_on_with_what_it_says_then(feed: Feed) -> None:
+    feed.start()
+    feed.step("0", "a")
+    feed.say("0", "a", "half")
+    feed(E.WORKFLOW_SUSPENDED, status="suspended", pending=[{"name": "pay"}, {"name": "goods"}])
+    feed.start("v")
+    feed.step("0", "b", run="v")
+    feed.agent("0", "b", "other", "v")
+    feed(E.WORKFLOW_COMPLETED, "v")
+    feed(E.WORKFLOW_RESUMED, step="0", completed=[], answers=[])
+    feed.step("0", "a")
+    feed.agent("0", "a", "whole")
+    feed(E.WORKFLOW_SUSPENDED, status="interrupted", reason="Ctrl-C", pending=[])
+    assert re.findall(r"🤖 (.*) >|\((.*)\)", feed.text) == [
+        ("a", ""),
+        ("", "suspended: it waits for pay, goods"),
+        ("b", ""),
+        ("", "resumed"),
+        ("a", ""),
+        ("", "interrupted: Ctrl-C"),
+    ]
+
+
+def test_what_rests_is_not_under_way() -> None:
+    tally = _Tally()
+    for kind, data, under_way in (
+        (E.WORKFLOW_STARTED, {}, {"w"}),
+        (E.WORKFLOW_SUSPENDED, {"pending": []}, set()),
+        (E.WORKFLOW_RESUMED, {"step": None}, {"w"}),
+        (E.WORKFLOW_COMPLETED, {}, set()),
+    ):
+        tally.add(Event("w:1", 1, None, kind, "w", None, 1.0, data))
+        assert tally.runs == under_way

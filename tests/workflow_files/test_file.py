@@ -128,6 +128,7 @@ def test_the_documentation_names_every_key() -> None:
         "ca_file",
         "tool_mode",
         "approve",
+        *parts._CHECKPOINTS,
         "import",
         "not",
         "otherwise",

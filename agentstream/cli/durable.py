@@ -1,0 +1,104 @@
+"""How a command keeps runs that can be resumed, and what it notes for `agentstream resume`.
+
+Beside a run's checkpoints stands what it was begun with: the path of its file, and the flags
+that say what it runs with.  Only `resume` without a FILE reads it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any, Dict, Mapping, NamedTuple, Optional
+
+from agentstream.cli.settings import setting
+from agentstream.errors import ConfigError, LogError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from agentstream.events.store import EventStore
+    from agentstream.workflow.checkpoints import Checkpoints
+    from agentstream.workflow_files import WorkflowFile
+
+__all__ = ["Kept", "checkpoints_of", "find_origin", "keep_origin", "origin_of", "take_origin"]
+
+#: The key of the record; the flags that are in it.
+_KEY = "origin"
+_FLAGS = ("provider", "model", "base_url", "api", "think_tags", "insecure", "retries")
+
+
+class Kept(NamedTuple):
+    """How a run is kept.
+
+    Attributes:
+        checkpoints: how its checkpoints are.
+        goes_on: a run of that id that rests is gone on with.
+        begins: one that there is not is begun.
+        force: as `Runtime.resume` has it.
+        origin: what it is begun with; None if that is not to be noted.
+    """
+
+    checkpoints: Checkpoints
+    goes_on: bool = False
+    begins: bool = True
+    force: bool = False
+    origin: Optional[Mapping[str, Any]] = None
+
+
+def checkpoints_of(
+    given: argparse.Namespace, file: WorkflowFile, *, needed: bool = False
+) -> Optional[Checkpoints]:
+    """How the runs of a file are kept; None if they are not.
+
+    Args:
+        needed: keep them, whatever the settings say.
+
+    Raises:
+        ConfigError: there is no log to keep them in.
+    """
+    wanted = setting(given, "checkpoints")
+    if not (needed or wanted or (wanted is None and file.checkpoints is not None)):
+        return None
+    if setting(given, "log") is None:
+        raise ConfigError("checkpoints are kept in a log, for who resumes the run: --log FILE")
+    from agentstream.workflow.checkpoints import Checkpoints  # noqa: PLC0415 - not for all commands
+
+    return Checkpoints(**(file.checkpoints or {}))
+
+
+# --- what a run was begun with ---------------------------------------------------------------
+
+
+def origin_of(given: argparse.Namespace) -> Optional[Dict[str, Any]]:
+    """The file and the flags; None if a flag may hold a secret, which is written nowhere."""
+    flags = {name: getattr(given, name) for name in _FLAGS if getattr(given, name) is not None}
+    if any(sign in flags.get("base_url", "") for sign in "@?"):
+        return None
+    return {"file": os.path.abspath(given.file), "set": [list(one) for one in given.set], **flags}
+
+
+def keep_origin(store: EventStore, workflow_id: str, origin: Mapping[str, Any]) -> None:
+    """Note what a run was begun with, unless that is noted, or the run has ended already."""
+    from agentstream.workflow.run_checkpoints import pack  # noqa: PLC0415 - only who keeps runs
+
+    with contextlib.suppress(LogError):
+        store.need_checkpoints().answer(workflow_id, _KEY, pack(dict(origin), None))
+
+
+def find_origin(store: EventStore, workflow_id: str) -> Optional[Dict[str, Any]]:
+    """What a run was begun with; None if no command has begun it, or it has ended."""
+    from agentstream.workflow.run_checkpoints import unpack  # noqa: PLC0415 - as above
+
+    data = None
+    if store.checkpoints is not None:
+        data = store.checkpoints.read(workflow_id).get(_KEY)
+    return None if data is None else unpack(data, None)
+
+
+def take_origin(given: argparse.Namespace, origin: Mapping[str, Any]) -> None:
+    """Let it stand for what was not given."""
+    given.file = origin["file"]
+    given.set = given.set or [tuple(one) for one in origin["set"]]
+    for name in _FLAGS:
+        if getattr(given, name) is None:
+            setattr(given, name, origin.get(name))
