@@ -9,13 +9,33 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Mapping, Optional
+from typing import TYPE_CHECKING, Any, Mapping, Optional
 
-__all__ = ["SurrogateJoiner", "as_text", "is_encodable", "part_as_text", "replace_surrogates",
-           "safe_repr", "safe_str", "strip_controls"]  # fmt: skip
+__all__ = ["SurrogateJoiner", "as_text", "is_encodable", "part_as_text", "pattern",
+           "replace_surrogates", "safe_repr", "safe_str", "strip_controls"]  # fmt: skip
+
+if TYPE_CHECKING:
+    pattern = re.compile
+else:
+
+    class pattern:
+        """A regular expression that is compiled when it is first used.
+
+        Compiling all of the library's would be a tenth of what importing it costs.
+        """
+
+        def __init__(self, *how: Any) -> None:
+            self._how = how
+
+        def __getattr__(self, name: str) -> Any:
+            compiled = re.compile(*self._how)
+            value = getattr(compiled, name)
+            setattr(self, name, value)  # which is found without this the next time
+            return value
+
 
 #: C0 (but tab, newline), DEL and C1: what a terminal may take for a command.
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROLS = pattern("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def is_encodable(text: str) -> bool:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Sequen
 
 from agentstream import checks
 from agentstream.agent.asked import Asked
-from agentstream.agent.conversation import Conversation
 from agentstream.agent.keywords import HINTS, METHODS, RUN_HINTS
 from agentstream.agent.run import AgentOutput
 from agentstream.agent.settings import (
@@ -35,6 +34,7 @@ from agentstream.tools.context import RunContext
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from agentstream.agent.conversation import Conversation
     from agentstream.agent.settings import RequestFields
     from agentstream.tools import Tool
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, List, Mapping, Sequence, Union
+from typing import TYPE_CHECKING, Any, List, Mapping, Optional, Sequence, Union
 
-from agentstream.agent.conversation import message_of
+from agentstream import checks
 from agentstream.errors import ConfigError
 from agentstream.llm.history import mended
 from agentstream.llm.messages import ChatMessage, Content, MessageLike
@@ -12,7 +12,9 @@ from agentstream.llm.messages import ChatMessage, Content, MessageLike
 if TYPE_CHECKING:
     from typing_extensions import TypeGuard
 
-__all__ = ["Asked", "as_messages", "is_messages"]
+    from agentstream.agent.conversation import Conversation
+
+__all__ = ["Asked", "as_conversation", "as_messages", "is_messages"]
 
 #: A text, a list of a message's parts, a message, or messages as ours or in OpenAI's form.
 Asked = Union[Content, MessageLike, Sequence[MessageLike]]
@@ -39,6 +41,21 @@ def as_messages(input: Any) -> List[ChatMessage]:
     )
 
 
+def as_conversation(given: Any) -> Optional[Conversation]:
+    """The conversation that a run is given; None for none.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if given is None:
+        return None
+    from agentstream.agent.conversation import Conversation  # noqa: PLC0415 - only who has one
+
+    example = "Conversation(); a list of messages is what is asked: agent.run([...])"
+    found: Conversation = checks.instance("conversation", given, Conversation, example=example)
+    return found
+
+
 def is_messages(input: Any) -> TypeGuard[Sequence[MessageLike]]:
     """True for a list of messages, ours or dicts with a role."""
     return (
@@ -62,6 +79,8 @@ def _ours(message: MessageLike, number: int) -> ChatMessage:
     ChatMessage(message["role"])  # or the error says which roles there are
     if message["role"] in ("system", "user") and not message.get("content"):
         raise ConfigError(f"message {number} has no content")
+    from agentstream.agent.conversation import message_of  # noqa: PLC0415 - few ask with dicts
+
     return message_of({"content": None, **message}, number)
 
 

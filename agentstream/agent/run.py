@@ -13,9 +13,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Generator, List, NamedTuple, Optional, Sequence, Tuple
 
-from agentstream import checks
-from agentstream.agent.asked import Asked, as_messages
-from agentstream.agent.conversation import Conversation
+from agentstream.agent.asked import Asked, as_conversation, as_messages
 from agentstream.agent.history import as_message, joined
 from agentstream.agent.journal import AgentLog
 from agentstream.agent.settings import AgentSettings
@@ -37,6 +35,7 @@ from agentstream.tools.context import RunContext
 
 if TYPE_CHECKING:
     from agentstream.agent.checkpoints import AgentCheckpoint
+    from agentstream.agent.conversation import Conversation
     from agentstream.agent.output import TypedAnswers
     from agentstream.agent.tool_rounds import ToolRounds
 
@@ -132,10 +131,7 @@ class AgentRun:
         self._asked = as_messages(input)
         self._log = log
         self._context = context
-        example = "Conversation(); a list of messages is what is asked: agent.run([...])"
-        self._conversation: Optional[Conversation] = checks.instance(
-            "conversation", conversation, Conversation, optional=True, example=example
-        )
+        self._conversation = as_conversation(conversation)
         self._answers: List[Accumulator] = []
         self._earlier: List[ChatResponse] = []  # of an earlier process
         self._checkpoint = checkpoint

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Iterator, Optional
 
 from agentstream.agent.asked import Asked
-from agentstream.agent.conversation import Conversation
 from agentstream.agent.journal import AgentLog
 from agentstream.agent.run import AgentOutput, AgentRun
 from agentstream.agent.settings import AgentSettings
@@ -18,6 +17,7 @@ from agentstream.text import safe_str
 from agentstream.tools.context import RunContext, RunWithin
 
 if TYPE_CHECKING:
+    from agentstream.agent.conversation import Conversation
     from agentstream.schema.output import Output
 
 __all__ = ["AgentStream", "drain"]

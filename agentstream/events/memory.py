@@ -11,13 +11,24 @@ import threading
 import time
 import weakref
 from collections import deque
-from typing import Any, Callable, Container, Deque, Dict, List, Mapping, Optional, Tuple, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Container,
+    Deque,
+    Dict,
+    List,
+    Mapping,
+    Optional,
+    Tuple,
+    TypeVar,
+)
 
 from agentstream import checks, threads
 from agentstream.errors import LogError
 from agentstream.events import accessors
 from agentstream.events.entry import check_id, check_reason, check_size
-from agentstream.events.memory_checkpoints import MemoryCheckpoints
 from agentstream.events.model import (
     RELEASING,
     TERMINAL,
@@ -35,6 +46,9 @@ from agentstream.events.store import (
     end_of,
     first_line,
 )
+
+if TYPE_CHECKING:
+    from agentstream.events.memory_checkpoints import MemoryCheckpoints
 
 __all__ = ["MemoryStore"]
 
@@ -88,8 +102,20 @@ class MemoryStore(EventStore):
         self._closed = False
         self._rests: Dict[str, None] = {}  # the runs that nobody has
         self._publish: Optional[Tuple[weakref.ref[Any], Callable[..., None]]] = None
-        self.checkpoints: MemoryCheckpoints = MemoryCheckpoints(self)
+        self._checkpoints: Optional[MemoryCheckpoints] = None
         self._renew_news()
+
+    @property
+    def checkpoints(self) -> MemoryCheckpoints:  # type: ignore[override]
+        """See `EventStore.checkpoints`; made when they are first asked for."""
+        with self._lock:
+            if self._checkpoints is None:
+                from agentstream.events.memory_checkpoints import (  # noqa: PLC0415
+                    MemoryCheckpoints,
+                )
+
+                self._checkpoints = MemoryCheckpoints(self)
+            return self._checkpoints
 
     def __repr__(self) -> str:
         return f"<MemoryStore {len(self._events)}/{self._capacity}>"
@@ -180,11 +206,13 @@ class MemoryStore(EventStore):
     def _release(self, event: Event) -> None:
         if event.type in TERMINAL:
             self._end(event)
-            self.checkpoints.end(event.workflow_id)
+            if self._checkpoints is not None:
+                self._checkpoints.end(event.workflow_id)
         else:
             status = status_of_rest(event.data)
             self._rest(event.workflow_id, status)
-            self.checkpoints.rest(event.workflow_id, status)
+            if self._checkpoints is not None:
+                self._checkpoints.rest(event.workflow_id, status)
             state = self._states.get(event.workflow_id)
             if state is not None:
                 state.usage = accessors.usage_of(event.data)

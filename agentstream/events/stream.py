@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import functools
 import time
-from typing import Any, Iterable, Mapping, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Any, Iterable, Mapping, Optional, Tuple, Union
 
 from agentstream import checks, threads
 from agentstream.errors import LogError, OffsetGone
@@ -30,7 +30,9 @@ from agentstream.events.publishing import Publishing
 from agentstream.events.run_log import RunLog
 from agentstream.events.store import EventStore
 from agentstream.events.subscription import CLOSE_S, Subscription
-from agentstream.events.tail import StreamTail
+
+if TYPE_CHECKING:
+    from agentstream.events.tail import StreamTail
 
 __all__ = ["EventStream", "RunLog", "Subscription"]
 
@@ -53,6 +55,8 @@ class EventStream(Publishing):
         )
         self._tail: Optional[StreamTail] = None
         if self.store.shared:
+            from agentstream.events.tail import StreamTail  # noqa: PLC0415 - memory has no others
+
             self._tail = StreamTail(
                 self.store,
                 self._lock,

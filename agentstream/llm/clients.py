@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -35,6 +34,7 @@ from agentstream.llm.settings import (
 )
 from agentstream.llm.stream import TextStream
 from agentstream.llm.transport import ApiKey, Cert, Verify, at_path, display_url
+from agentstream.text import pattern
 
 __all__ = [
     "OPENAI_URL",
@@ -53,7 +53,7 @@ APIS = ("auto", "responses", "chat")
 TOOL_MODES = ("native", "schema", "auto")
 
 #: The end of a llama.cpp server's base URL that may be given or left out.
-_V1 = re.compile(r"/v1/*(?=[?#]|$)")
+_V1 = pattern(r"/v1/*(?=[?#]|$)")
 #: Of other hosts than its own, only their users know what key they take.
 _OPENAI = Host("OpenAI", OPENAI_URL, "OPENAI_API_KEY", ("authorization",))
 

@@ -30,7 +30,7 @@ from agentstream.llm.retry_hints import (
 )
 from agentstream.llm.secrets import Redactor
 from agentstream.llm.words import SNIPPET, codes_of, message_of, page_text, parse, snippet
-from agentstream.text import replace_surrogates, strip_controls
+from agentstream.text import pattern, replace_surrogates, strip_controls
 
 __all__ = [
     "is_error",
@@ -59,17 +59,15 @@ _REQUEST_ID_HEADERS = (
 
 #: The two names of one field.
 _BOTH = ("max_tokens", "max_completion_tokens")
-_UNKNOWN = re.compile(
+_UNKNOWN = pattern(
     "unknown|unsupported|not supported|unrecognized|unexpected|extra|not permitted|forbidden"
     "|not allowed",
     re.IGNORECASE,
 )
 #: Where a model is named.
 _ANOTHER = "another is set by model=, --model, AGENTSTREAM_MODEL or a workflow file's model"
-_GONE_CODES = re.compile(
-    "model_?(not_?found|decommissioned|deprecated|retired|gone)", re.IGNORECASE
-)
-_GONE = re.compile(
+_GONE_CODES = pattern("model_?(not_?found|decommissioned|deprecated|retired|gone)", re.IGNORECASE)
+_GONE = pattern(
     r"\bmodel\b.{0,200}\b(does not exist|doesn't exist|not found|no longer|decommissioned"
     r"|been deprecated|been (shut|retired)|not available)\b|model not found|unknown model"
     r"|invalid model name|no such model|^model: [\w.:/-]+$",

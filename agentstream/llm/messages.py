@@ -21,13 +21,14 @@ from typing import (
 
 from agentstream import checks
 from agentstream.errors import ConfigError
-from agentstream.llm.files import FilePath, file_parts
 from agentstream.llm.frozen import Frozen
 from agentstream.llm.keywords import OTHER_FIELD, REQUEST_HINTS
 from agentstream.results import ChatResponse, ToolCall, Usage
 
 if TYPE_CHECKING:
     from typing_extensions import TypedDict, Unpack
+
+    from agentstream.llm.files import FilePath
 
     class RequestFields(TypedDict, total=False):
         """The fields of a `ChatRequest` besides its messages, as `chat` takes them by keyword."""
@@ -122,6 +123,8 @@ class ChatMessage(Frozen):
             raise ConfigError("a user message needs content")
         if not files:
             return cls("user", content)
+        from agentstream.llm.files import file_parts  # noqa: PLC0415 - only who sends files pays
+
         parts = content
         if isinstance(content, str):
             parts = [{"type": "text", "text": content}] if content else []

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 import urllib.parse
 from typing import Dict, Iterable, Iterator, Optional, Tuple
 
-from agentstream.text import replace_surrogates
+from agentstream.text import pattern, replace_surrogates
 
 __all__ = ["NamedKey", "Redactor", "mask"]
 
 #: So much of a secret's beginning gives it away, where a server, or a bound of ours, cut it.
 _TELLTALE = 16
 
-_ESCAPE = re.compile("%[0-9A-F]{2}")
+_ESCAPE = pattern("%[0-9A-F]{2}")
 _ENTITIES = (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;"), ("'", "&#x27;"))
 
 

@@ -20,7 +20,6 @@ from typing import (
 
 from agentstream import checks
 from agentstream.agent.agent import Agent
-from agentstream.agent.conversation import Conversation
 from agentstream.errors import ConfigError
 from agentstream.events.entry import check_id
 from agentstream.events.stream import EventStream
@@ -33,6 +32,7 @@ from agentstream.workflow import Workflow
 from agentstream.workflow.checkpoints import Checkpoints, Codec
 
 if TYPE_CHECKING:
+    from agentstream.agent.conversation import Conversation
     from agentstream.runtime.watch import Watch
 
 __all__ = ["DurableRuns"]

@@ -23,12 +23,12 @@ from agentstream.events.entry import check_reason
 from agentstream.events.stream import RunLog
 from agentstream.results import WorkflowRun
 from agentstream.runtime.host import Place, set_place
-from agentstream.runtime.lock import NamedLock
 from agentstream.runtime.options import RunOptions
 from agentstream.workflow import Execution, Workflow
 from agentstream.workflow.host import RunHost
 
 if TYPE_CHECKING:
+    from agentstream.runtime.lock import NamedLock
     from agentstream.workflow.run_checkpoints import RunCheckpoints
 
 __all__ = ["RunHandle", "SubmittedRun"]

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any, Dict, NamedTuple, Optional
 
 from agentstream import checks
 from agentstream.agent.agent import Agent
-from agentstream.agent.conversation import Conversation
+from agentstream.agent.asked import as_conversation
 from agentstream.errors import ConfigError
 from agentstream.llm.client import ChatClient
 from agentstream.workflow import Workflow
 
 if TYPE_CHECKING:
     from typing_extensions import TypedDict
+
+    from agentstream.agent.conversation import Conversation
 
     class RunKeywords(TypedDict, total=False):
         """The keywords of `Runtime.submit`, for `run` and `stream`, which hand them on."""
@@ -92,7 +94,7 @@ class RunOptions(NamedTuple):
             raise ConfigError("once=True needs a workflow_id: what is to be made once?")
         if checks.flag("resume", self.resume) and self.workflow_id is None:
             raise ConfigError("resume=True needs a workflow_id: what is to be resumed?")
-        checks.instance("conversation", self.conversation, Conversation, optional=True)
+        as_conversation(self.conversation)
         return self._replace(timeout=checks.seconds("timeout", self.timeout, optional=True))
 
 

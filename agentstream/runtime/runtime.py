@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Generator, List, Optional
 
 from agentstream import checks, threads
 from agentstream.agent.agent import Agent
-from agentstream.agent.conversation import Conversation
 from agentstream.cancel import CancelToken
 from agentstream.errors import AgentStreamError
 from agentstream.events.entry import check_id, check_reason
@@ -25,7 +24,6 @@ from agentstream.events.stream import EventStream
 from agentstream.results import WorkflowRun
 from agentstream.runtime.durable import DurableRuns
 from agentstream.runtime.exits import exit_on_sigterm
-from agentstream.runtime.follow import follow, follow_once
 from agentstream.runtime.handle import RunHandle, SubmittedRun
 from agentstream.runtime.host import current_place
 from agentstream.runtime.options import (
@@ -42,6 +40,7 @@ from agentstream.workflow.checkpoints import Checkpoints, as_checkpoints
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from agentstream.agent.conversation import Conversation
     from agentstream.runtime.options import RunKeywords
     from agentstream.runtime.watch import Watch
 
@@ -264,6 +263,8 @@ class Runtime(DurableRuns):
                 `raise_on_failure=False` that event is all that tells of it.
             RuntimeError, ConfigError, LogError: as `submit`.
         """
+        from agentstream.runtime.follow import follow, follow_once  # noqa: PLC0415
+
         variables = contextvars.copy_context()
 
         def submit() -> RunHandle:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 from agentstream import threads
 from agentstream.cancel import CancelToken
@@ -13,12 +13,14 @@ from agentstream.events.resting import RESTING
 from agentstream.events.stream import EventStream, RunLog
 from agentstream.runtime.handle import RunHandle, SubmittedRun
 from agentstream.runtime.host import Place, RuntimeHost
-from agentstream.runtime.lock import NamedLock
-from agentstream.runtime.once import Earlier, is_of, look
 from agentstream.runtime.options import RunOptions
 from agentstream.workflow import Workflow
 from agentstream.workflow.checkpoints import Checkpoints
 from agentstream.workflow.progress import input_as_text
+
+if TYPE_CHECKING:
+    from agentstream.runtime.lock import NamedLock
+    from agentstream.runtime.once import Earlier
 
 __all__ = ["Submissions"]
 
@@ -73,6 +75,8 @@ class Submissions:
         name = options.workflow_id
         if not (options.once or options.resume) or name is None:
             return self._begin(workflow, input, options, parent)
+        from agentstream.runtime.once import is_of  # noqa: PLC0415 - only who asks for it
+
         for handle in self.handles():
             if is_of(handle.workflow_id, name):
                 return handle
@@ -91,6 +95,8 @@ class Submissions:
         return RunHandle.ended(earlier.run)
 
     def _look(self, name: str, options: RunOptions) -> Earlier:
+        from agentstream.runtime.once import look  # noqa: PLC0415 - as above
+
         return look(self._stream.store, name, resume=options.resume)
 
     def _rested(
@@ -122,7 +128,7 @@ class Submissions:
         assert options.workflow_id is not None
         if options.workflow_id in self.runs and not self._comes_to_rest(options.workflow_id):
             raise Busy(f"run {options.workflow_id!r} is under way", retryable=True)
-        lock = None if options.lock is None else NamedLock(options.lock)
+        lock = _lock_of(options)
         try:
             taken = take(
                 self._stream,
@@ -172,7 +178,7 @@ class Submissions:
         key: Optional[str] = None,
     ) -> RunHandle:
         """Queue a new run; `key` is what the idempotency keys of its calls are made of."""
-        lock = None if options.lock is None else NamedLock(options.lock)
+        lock = _lock_of(options)
         try:
             log = self._open_log(options.workflow_id, parent)
             log.note_input(input_as_text(input))
@@ -240,3 +246,12 @@ def _stop_with(token: CancelToken, child: RunHandle) -> None:
         lambda: child.cancel(f"the run that started it was stopped: {token.reason}")
     )
     child.add_done_callback(lambda _: token.remove_callback(key))
+
+
+def _lock_of(options: RunOptions) -> Optional[NamedLock]:
+    """The lock that the run is to hold; raises Busy if another one has it."""
+    if options.lock is None:
+        return None
+    from agentstream.runtime.lock import NamedLock  # noqa: PLC0415 - only who locks pays
+
+    return NamedLock(options.lock)

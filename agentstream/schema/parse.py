@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import sys
 from typing import Any, Dict, List, Optional, Tuple
 
-from agentstream.text import is_encodable, replace_surrogates
+from agentstream.text import is_encodable, pattern, replace_surrogates
 
 __all__ = [
     "MAX_DEPTH",
@@ -33,9 +32,9 @@ MAX_DIGITS = 1000
 
 #: So many brackets of a text are tried for a value.
 MAX_TRIES = 64
-_OPENING = re.compile(r"[{\[]")
+_OPENING = pattern(r"[{\[]")
 #: The escape of a surrogate.
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_SURROGATE = pattern(r"\\u[dD][89a-fA-F]")
 _CONTAINERS = (dict, list)
 
 

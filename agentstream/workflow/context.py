@@ -12,7 +12,7 @@ from agentstream.errors import ConfigError
 from agentstream.events.model import freeze
 from agentstream.llm.messages import ChatMessage, Content
 from agentstream.schema.plain import plain
-from agentstream.text import as_text, part_as_text
+from agentstream.text import as_text, part_as_text, pattern
 from agentstream.tools.context import RunContext
 
 __all__ = ["PLACEHOLDER", "Context", "answered", "as_content", "fill", "has_names"]
@@ -91,7 +91,7 @@ def _text(value: Any) -> str:
 
 _MISSING = object()
 #: What a prompt's template may name.
-PLACEHOLDER = re.compile(r"\{(input|context)(?:\.([^{}\s]+(?: [^{}\s]+)*))?\}")
+PLACEHOLDER = pattern(r"\{(input|context)(?:\.([^{}\s]+(?: [^{}\s]+)*))?\}")
 
 
 def fill(template: str, input: Any, context: Mapping[str, Any], step: str) -> Content:

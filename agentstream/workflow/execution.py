@@ -13,7 +13,6 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Tuple
 
-from agentstream.agent.conversation import Conversation
 from agentstream.cancel import CancelToken
 from agentstream.errors import (
     AgentStreamError,
@@ -40,10 +39,10 @@ from agentstream.workflow.progress import (
     named_warnings,
     to_json,
 )
-from agentstream.workflow.resting import resumption, suspension
 from agentstream.workflow.scope import Scope
 
 if TYPE_CHECKING:
+    from agentstream.agent.conversation import Conversation
     from agentstream.workflow.run_checkpoints import RunCheckpoints
 
 __all__ = ["Execution"]
@@ -130,6 +129,8 @@ class Execution:
         """The event that the run, or its further part, begins with."""
         workflow, kept = self._workflow, self.checkpoints
         if kept is not None and self.log.offset:
+            from agentstream.workflow.resting import resumption  # noqa: PLC0415 - few runs do
+
             return EventType.WORKFLOW_RESUMED, resumption(kept, workflow, self.prefix)
         named = ((step.name, step.kind) for step in workflow.steps)
         return EventType.WORKFLOW_STARTED, payloads.workflow_started(workflow.name, named)
@@ -323,6 +324,8 @@ class Execution:
     def _end_resting(self, status: str, reason: str, error: Suspended) -> WorkflowRun:
         """End what this process does for the run, which goes on when it is resumed."""
         run = self._result(status)._replace(pending=error.pending)
+        from agentstream.workflow.resting import suspension  # noqa: PLC0415 - few runs do
+
         data = suspension(self._end_data(run), status, reason, error.pending)
         self._try_append(EventType.WORKFLOW_SUSPENDED, data)
         return run

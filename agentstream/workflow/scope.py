@@ -26,7 +26,6 @@ from typing import (
 
 from agentstream import threads
 from agentstream.agent.agent import Agent
-from agentstream.agent.conversation import Conversation
 from agentstream.agent.journal import AgentLog
 from agentstream.agent.run import AgentRun
 from agentstream.cancel import CancelToken
@@ -57,6 +56,7 @@ from agentstream.workflow.progress import StepState, input_as_text
 from agentstream.workflow.waiting import MISSING, Wait
 
 if TYPE_CHECKING:
+    from agentstream.agent.conversation import Conversation
     from agentstream.workflow.run_checkpoints import RunCheckpoints
 
 __all__ = ["Execution", "Scope"]

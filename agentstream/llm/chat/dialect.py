@@ -18,11 +18,12 @@ from agentstream.llm.chunk import parse_chunk
 from agentstream.llm.messages import ChatMessage, ChatRequest, Delta
 from agentstream.llm.secrets import Redactor
 from agentstream.llm.server_dialect import EventStreamDialect
+from agentstream.text import pattern
 
 __all__ = ["ChatDialect", "ChatTraits", "to_body"]
 
 #: Events whose names say that they say nothing.
-_HEARTBEAT = re.compile("ping|heart-?beat|keep-?alive", re.IGNORECASE)
+_HEARTBEAT = pattern("ping|heart-?beat|keep-?alive", re.IGNORECASE)
 
 
 class ChatTraits:

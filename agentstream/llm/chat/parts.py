@@ -6,6 +6,7 @@ import re
 from typing import Any, Dict, List, Tuple
 
 from agentstream.llm.chunk import text_of
+from agentstream.text import pattern
 
 __all__ = ["content_of", "reasoning_of"]
 
@@ -35,8 +36,8 @@ _WORDS = (
     "value",
 )
 #: The types and the keys of parts that are reasoning; a "thought_signature" makes none.
-_TYPE = re.compile("reason|think|thought|summary_text", re.IGNORECASE)
-_KEY = re.compile("thinking|thought|reasoning(_?(content|text))?", re.IGNORECASE)
+_TYPE = pattern("reason|think|thought|summary_text", re.IGNORECASE)
+_KEY = pattern("thinking|thought|reasoning(_?(content|text))?", re.IGNORECASE)
 
 
 def reasoning_of(delta: Dict[str, Any]) -> str:

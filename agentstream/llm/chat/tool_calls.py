@@ -8,13 +8,12 @@ out, send arguments in pieces, as growing snapshots, or twice.
 from __future__ import annotations
 
 import json
-import re
 from typing import Any, Dict, List, Optional, Set, Tuple
 
 from agentstream.errors import ProtocolError
 from agentstream.llm.chunk import text_of
 from agentstream.llm.messages import ToolCallDelta
-from agentstream.text import SurrogateJoiner, replace_surrogates
+from agentstream.text import SurrogateJoiner, pattern, replace_surrogates
 
 __all__ = ["ToolCallAssembler"]
 
@@ -85,8 +84,8 @@ class _Slot:
 class _Nesting:
     """How deep a JSON text, fed in pieces, stands in its brackets."""
 
-    _IN_STRING = re.compile(r'["\\]')
-    _OUTSIDE = re.compile(r'["{}\[\]]')
+    _IN_STRING = pattern(r'["\\]')
+    _OUTSIDE = pattern(r'["{}\[\]]')
 
     def __init__(self) -> None:
         self.in_string = False
