@@ -45,6 +45,7 @@ _BACK = "tests/events/test_mailbox.py::test_"
 _VALUE = "tests/events/test_model.py::test_"
 _KEPT = "tests/events/test_memory.py::test_"
 _PROCESS = "tests/events/test_event_process.py::test_"
+_RESTS = "tests/events/sqlite/test_checkpoints.py::test_"
 _TYPED = "tests/schema/test_output.py::test_"
 
 PLANTS: List[Plant] = [
@@ -406,6 +407,34 @@ PLANTS: List[Plant] = [
         "    if True:",
         "tests/events/test_run_state.py::test_a_queued_run_whose_process_died_never_began_and_has_not_"
         "failed",
+    ),
+    Plant(
+        "late words",
+        "agentstream/events/sqlite/statements.py",
+        " for name, last in reached.items() if runs[name].refused is None],",
+        " for name, last in reached.items()],",
+        _RESTS + "a_fence_keeps_out_what_one_process_says_of_an_earlier_stint",
+    ),
+    Plant(
+        "recover",
+        "agentstream/events/sqlite/interrupted.py",
+        "kept.can_be_resumed and (kept.deaths or 0) < (kept.recover or 0):",
+        "kept.can_be_resumed:",
+        _RESTS + "a_run_outlives_as_many_deaths_as_it_may",
+    ),
+    Plant(
+        "stopped at rest",
+        "agentstream/events/sqlite/statements.py",
+        "        interrupted.stop_if_asked(connection, event.workflow_id)\n",
+        "",
+        _RESTS + "a_stop_that_comes_as_a_run_is_left_is_not_lost",
+    ),
+    Plant(
+        "each event once",
+        "agentstream/events/sqlite/store.py",
+        "        events = [event for event in events if not self._is_ours(event)]\n",
+        "",
+        _RESTS + "each_event_is_had_once_and_in_order_when_the_owner_changes",
     ),
     Plant(
         "asked again",
