@@ -161,7 +161,12 @@ class _Batch:
         unanswered = [task for task in self._tasks if task.is_open]
         if self._asking is not None and unanswered:
             self._asking.give_up()
+        keeper = self._round.keeper
+        is_left = keeper is not None and keeper.leaving
         for task in unanswered:
+            if is_left:  # whoever goes on with the run says what becomes of it
+                task.outcome = Outcome("", False)
+                continue
             self._fail(task, ToolError("the run was stopped", tool=task.call.name), keep=False)
 
     # --- before a call ----------------------------------------------------------------------

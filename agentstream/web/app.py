@@ -249,7 +249,7 @@ class App:
     def _list(self, request: Request) -> Response:
         limit = _number(request.args.get("limit", "100"), "limit")
         runs: List[RunState] = self._store.runs(limit=min(limit, 1000))
-        listed = [{**run.listed(), "pending": self._resting.pending(run)} for run in runs]
+        listed = [{**run.listed(), "pending": self._resting.listed(run)} for run in runs]
         return _reply({"workflows": listed, "registered": sorted(self._workflows)})
 
     def _show(self, request: Request, run: str) -> Response:

@@ -24,6 +24,9 @@ from agentstream.web.registered import Registered
 
 __all__ = ["Resting"]
 
+#: Characters of a call's arguments that a list of runs has.
+_MOST_LISTED = 200
+
 logger = logging.getLogger("agentstream.web")
 
 
@@ -56,6 +59,13 @@ class Resting:
         if event is None or event.type is not EventType.WORKFLOW_SUSPENDED:
             return []
         return [dict(thaw(each)) for each in event.data.get("pending") or ()]
+
+    def listed(self, state: RunState) -> List[Dict[str, Any]]:
+        """The same for a list of runs: of long arguments the beginning."""
+        return [
+            {**each, "arguments": str(each.get("arguments", ""))[:_MOST_LISTED]}
+            for each in self.pending(state)
+        ]
 
     def shown(self, state: RunState) -> Dict[str, Any]:
         """What is told of a single run: `pending`, each with `answered`, and `can_resume`."""

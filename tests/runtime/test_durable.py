@@ -378,6 +378,24 @@ def test_calls_may_end_while_the_process_leaves(bench: Bench) -> None:
     assert bench.made == ["slow"]
 
 
+def test_a_call_that_the_process_leaves_has_not_failed(bench: Bench) -> None:
+    begun = threading.Event()
+
+    @tool(on_unknown="rerun")
+    def slow(context: RunContext) -> str:
+        """Take a moment."""
+        if not begun.is_set():
+            begun.set()
+            threading.Event().wait(1)  # longer than the runtime waits
+        return "took a moment"
+
+    agent = Agent("a", ByRound([ToolCall("c", "slow", "{}")], "done"), tools=[slow])
+    bench.interrupted_in(agent, begun)
+    assert bench.resumed(agent).output == "done"
+    kinds = [e.type.value for e in bench.events() if e.type.value.startswith("tool_call")]
+    assert kinds == ["tool_call_started", "tool_call_completed"]
+
+
 def test_a_user_s_stop_is_an_end(bench: Bench) -> None:
     hold = Hold()
     with bench.runtime() as runtime:

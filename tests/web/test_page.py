@@ -404,7 +404,7 @@ def test_the_server_killed_and_started_again_and_the_page_goes_on(
     said, port = words(60), free_port()
     first, second = Gate(), Gate()
     scripted(server, said, first, second)
-    client = client_of(server)
+    client = client_of(server, stall=30.0)  # while a server starts on a busy machine
     store = SqliteStore(tmp_path / "runs.db")
     with client, Runtime(event_stream=EventStream(store)) as runtime:
         handle = runtime.submit(Agent("talker", client=client), "go")
@@ -633,4 +633,4 @@ def test_it_is_one_file_that_its_policy_allows_and_knows_every_event() -> None:
     assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", text)
     (listed,) = re.findall(r"const TYPES = \[(.*?)\]", text, re.DOTALL)
     assert re.findall(r"'(\w+)'", listed) == [kind.value for kind in EventType]
-    assert len(answer.content) < 64_000
+    assert len(answer.content) < 76_000

@@ -3,7 +3,8 @@
 `page.html` holds the elements, `page.css` the style; the scripts share one scope, in the
 order of `_SCRIPTS`: base (small helpers, the server's answers), run (the chosen run and
 its connection), tabs (one connection for all tabs), events (what each event does), cards
-(steps, agents, painting), list (the runs, what the reader does), begin.
+(steps, agents, painting), rest (a run that rests, and the answers it waits for), list (the
+runs, what the reader does), begin.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from agentstream.errors import ConfigError
 
 __all__ = ["load_page"]
 
-_SCRIPTS = ("base", "run", "tabs", "events", "cards", "list", "begin")
+_SCRIPTS = ("base", "run", "tabs", "events", "cards", "rest", "list", "begin")
 
 
 def load_page() -> Tuple[bytes, str, str]:

@@ -1,16 +1,17 @@
   const TYPES = [
     'workflow_started', 'workflow_step_started', 'workflow_step_completed', 'workflow_step_failed',
     'workflow_completed', 'workflow_failed', 'workflow_cancelled', 'workflow_suspended',
-    'workflow_resumed', 'agent_processing', 'agent_completed', 'agent_failed', 'agent_output', 'agent_output_invalid',
-    'agent_llm_request_started', 'agent_llm_stream_chunk', 'agent_llm_reasoning_chunk',
-    'agent_llm_request_retried', 'agent_llm_request_completed', 'agent_llm_request_failed', 'tool_call_started', 'tool_call_completed', 'tool_call_failed',
+    'workflow_resumed', 'agent_processing', 'agent_completed', 'agent_failed', 'agent_output',
+    'agent_output_invalid', 'agent_llm_request_started', 'agent_llm_stream_chunk',
+    'agent_llm_reasoning_chunk', 'agent_llm_request_retried', 'agent_llm_request_completed',
+    'agent_llm_request_failed', 'tool_call_started', 'tool_call_completed', 'tool_call_failed',
     'system_warning', 'system_error', 'events_missed',
   ];
+  const RESTS = ['suspended', 'interrupted'], ACTIVE = ['queued', 'running', ...RESTS];
   const POLL_MS = 2000, MOST_BACKOFF_MS = 15000, NEAR_END = 48, MOST_OUTPUT = 20000, LONG_INPUT = 400;
   // Mounted in another app the page is not at "/".
   const base = location.pathname.replace(/\/?$/, '/');
   const $ = (id) => document.getElementById(id);
-
 
   // --- small things -------------------------------------------------------------------------
 
@@ -74,7 +75,7 @@
     if (body) {
       options.method = 'POST';
       options.headers = { 'Content-Type': 'application/json' };
-      options.body = JSON.stringify(body);
+      options.body = typeof body === 'string' ? body : JSON.stringify(body);
     }
     const answer = await fetch(base + path, options);
     const date = Date.parse(answer.headers.get('Date') || '');

@@ -37,7 +37,9 @@
   /** A step for each of so many items begins, or begins again: its chip counts those done. */
   function countItems(step, items) {
     const known = view.chips.get(step);
-    if (known) showItems(Object.assign(known, { items, done: new Set() }));
+    const isItem = (label) => label.startsWith(`${step}.`) && !label.slice(step.length + 1).includes('.');
+    const done = new Set([...view.done].filter(isItem));  // by an earlier process
+    if (known) showItems(Object.assign(known, { items, done }));
   }
   function showItems(known) {
     if (known.done) put(known.about, ` ${known.done.size} of ${known.items} items`);
@@ -87,6 +89,7 @@
       node, step, agent, body: node.lastChild, status: 'running', doing: '',
       over: false, live: false, part: null, tools: [], asked: null, first: null, begun: null,
       latest: null, count: 0, wait: null, rate: null, about: '', tokens: 0,
+      rounds: new Map(), again: false,
     };
     const before = lastOf(step);
     if (before) before.after(node); else $('cards').append(node);
@@ -164,16 +167,22 @@
       card.doing = `attempt ${data.attempt || 1} failed, tried again`;
       card.changed = true;
     }
+    for (const label of [...view.done]) if (within(label, data.step)) view.done.delete(label);
     announce(`${data.name} is tried again`);
   }
 
-  const enter = (card, doing) => { card.doing = doing; card.changed = true; };
+  function enter(card, doing) {
+    if (RESTS.includes(card.status)) card.status = 'running';
+    card.doing = doing;
+    card.changed = true;
+  }
   function leave(card, status) {
     card.over = true;
     card.live = false;
     card.status = card.doing = status;
     card.changed = true;
-    for (const tool of card.tools) if (!tool.done) closeTool(tool, status, 'not finished');
+    const text = status === 'completed' ? 'done' : 'not finished';  // its process died right after it
+    for (const tool of card.tools) if (!tool.done) closeTool(tool, status, text);
   }
 
   function count(card, event) {
@@ -220,7 +229,8 @@
       make('summary', {}, make('b', {}, data.name), ' ',
         make('code', {}, short(data.arguments)), ' ', about),
       make('h4', {}, 'Arguments'), make('pre', { dir: 'auto' }, pretty(data.arguments)));
-    card.tools.push({ id: data.id, name: data.name, node, about, done: false });
+    const { id, name, arguments: given } = data;
+    card.tools.push({ id, name, given, node, about, done: false });
     card.body.append(node);
     card.part = null;
   }
@@ -231,6 +241,9 @@
     const took = is(data.duration_ms) ? ` in ${span(data.duration_ms / 1000)}` : '';
     const text = good ? data.result : `${data.error}: ${data.message}`;
     closeTool(tool, status, data.repeated ? 'told the earlier result' : (good ? 'done' : 'failed') + took);
+    if (data.arguments !== tool.given) {  // whoever allowed it has changed them
+      tool.node.append(make('h4', {}, 'Called with'), make('pre', { dir: 'auto' }, pretty(data.arguments)));
+    }
     tool.node.append(make('h4', {}, good ? 'Result' : 'Error'),
       make('pre', { dir: 'auto' }, good ? pretty(text) : text));
     announce(`${data.name} ${good ? 'is done' : 'failed'}`);
@@ -241,8 +254,24 @@
     put(tool.about, text);
   }
   const short = (text) => (text.length > 90 ? `${text.slice(0, 90)} …` : text);
+  const TOKENS = /"(?:[^"\\]|\\.)*"|[{}[\],:]|[^\s{}[\],:"]+/g;
+  const TURNS = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;  // would show it in another order
+  /** JSON on lines of its own, each value as it was written: a number keeps all its digits. */
   function pretty(text) {
-    try { return JSON.stringify(JSON.parse(text), null, 2); } catch { return String(text); }
+    try { JSON.parse(text); } catch { return String(text); }
+    let out = '', depth = 0, fresh = false;
+    const line = () => `\n${'  '.repeat(depth)}`;
+    for (const token of String(text).match(TOKENS) || []) {
+      const closes = token === '}' || token === ']';
+      if (closes) depth -= 1;
+      if (closes ? !fresh : fresh) out += line();
+      fresh = token === '{' || token === '[';
+      if (fresh) depth += 1;
+      if (token === ',') out += `,${line()}`;
+      else if (token === ':') out += ': ';
+      else out += token[0] === '"' ? JSON.stringify(JSON.parse(token)) : token;
+    }
+    return out.replace(TURNS, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`);
   }
 
   // --- painting, once a frame ---------------------------------------------------------------
@@ -292,7 +321,7 @@
   function showRun() {
     if (!view) { document.title = 'agentstream'; return show($('latest'), false); }
     const name = view.name || view.id;
-    document.title = `${view.over ? '' : '● '}${name} – agentstream`;
+    document.title = `${view.over ? '' : view.rests ? '‖ ' : '● '}${name} – agentstream`;
     put($('run-name'), name);
     badge($('run-state'), view.status);
     showInput(view.input);
@@ -303,7 +332,9 @@
       ['run', view.id !== name && view.id],
       ['within', view.parent && { run: view.parent, text: names.get(view.parent) || view.parent }],
       ['started', view.started && new Date(view.started * 1000).toLocaleString()],
-      [view.over ? 'took' : 'for', view.started && end && span(Math.max(0, end - view.started))],
+      [view.over ? 'took' : 'for',
+        view.started && end && !view.rests && span(Math.max(0, end - view.started))],
+      ['rests for', view.rests && view.rested && span(Math.max(0, now() - view.rested))],
       ['tokens', view.tokens &&
         `${view.tokens.estimated ? '≈ ' : ''}${number(view.tokens.total_tokens)}`],
     ]);

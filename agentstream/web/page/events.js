@@ -9,6 +9,7 @@
     const handle = HANDLERS[event.type];
     if (handle) handle(data, event);
     else if ('agent' in data) AGENT_HANDLERS[event.type]?.(cardOf(data, event), data, event);
+    settle(mine);
     if (mine.last === mine.known) announce(`${mine.name || 'Run'}: ${mine.status}`);
     wake();
   }
@@ -56,6 +57,13 @@
     workflow_completed(data, event) { finish('completed', event.timestamp, data); },
     workflow_failed(data, event) { finish('failed', event.timestamp, data); },
     workflow_cancelled(data, event) { finish('cancelled', event.timestamp, data); },
+    workflow_suspended(data, event) {
+      const status = data.status === 'interrupted' ? 'interrupted' : 'suspended';
+      if (is(data.usage?.total_tokens)) view.tokens = data.usage;
+      rest({ status, reason: data.reason, pending: data.pending, since: event.timestamp });
+      if (view.live && view.rest?.last_offset !== event.offset) lookAgain(view);
+    },
+    workflow_resumed(data) { goOn(data); },
     system_error(data, event) {
       if ('agent' in data) return remark(cardOf(data, event), data.message, true);
       $('cards').append(make('p', { className: 'remark bad' }, String(data.message || 'error')));
@@ -65,6 +73,7 @@
   const AGENT_HANDLERS = {
     agent_processing(card) { enter(card, 'preparing'); announce(`${card.agent} begins`); },
     agent_llm_request_started(card, data, event) {
+      beginRound(card, data.round);
       card.asked = event.timestamp;
       card.first = card.begun = null;
       card.count = 0;
@@ -132,8 +141,10 @@
     $('run-problem').classList.toggle('mild', status !== 'failed');
     for (const card of view.cards.values()) if (!card.over) leave(card, status);
     for (const { button } of view.chips.values()) {
-      if (button.className === 'running') chipState(button, status);
+      if (button.className === 'running' || RESTS.includes(button.className)) chipState(button, status);
     }
+    view.rest = null;
+    hideAsks();
     view.close();  // or it would come back, to be told 204
     want();
     linkState('connected');

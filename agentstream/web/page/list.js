@@ -1,7 +1,13 @@
   // --- the place in the page ----------------------------------------------------------------
 
-  const atEnd = () =>
-    scrollY + innerHeight >= document.documentElement.scrollHeight - NEAR_END;
+  /** Where one is who follows: at the end, or where that begins what a run waits for. */
+  function goal() {
+    const end = document.documentElement.scrollHeight - innerHeight;
+    if (!view?.rests || $('asks').hidden) return end;
+    const { top } = $('asks').getBoundingClientRect();
+    return Math.min(end, top + scrollY - parseFloat(getComputedStyle($('asks')).scrollMarginTop));
+  }
+  const atEnd = () => scrollY >= goal() - NEAR_END;
   function placeOf(id) {
     try { return JSON.parse(sessionStorage.getItem(`place:${id}`)); } catch { return null; }
   }
@@ -17,12 +23,10 @@
       scrollTo(0, view.restore);
       view.restore = null;
       view.follow = false;
-    } else if (view.follow && !atEndExactly()) {
-      scrollTo(0, document.documentElement.scrollHeight);
+    } else if (view.follow && scrollY < goal() - 1) {
+      scrollTo(0, Math.ceil(goal()));
     }
   }
-  const atEndExactly = () =>
-    scrollY + innerHeight >= document.documentElement.scrollHeight - 1;
 
   history.scrollRestoration = 'manual';
   addEventListener('scroll', () => {
@@ -85,6 +89,8 @@
   function watch(runs) {
     const mine = view && runs.find((run) => run.workflow_id === view.id);
     if (!mine || view.over) return;
+    // A process that died says nothing: the list tells that its run rests.
+    if (RESTS.includes(mine.status) && !view.rests && mine.last_offset === view.last) lookAgain(view);
     if (!ready && view.source?.readyState !== EventSource.OPEN) return;
     const stuck = mine.last_offset > view.last && view.last === view.seen;
     view.behind = stuck ? view.behind + 1 : 0;
@@ -130,7 +136,9 @@
     }
     const took = run.started_at && run.ended_at ? span(run.ended_at - run.started_at) : '';
     const tokens = is(run.usage?.total_tokens) ? `${number(run.usage.total_tokens)} tokens` : '';
-    put(about, [run.status, took, tokens].filter(Boolean).join(' · '));
+    const asked = [...new Set((run.pending || []).map((each) => each.name))];
+    const waits = asked.length ? `waits for ${asked.join(', ')}` : '';
+    put(about, [run.status, waits, took, tokens].filter(Boolean).join(' · '));
   }
   function markChosen() {
     for (const [id, row] of rows) {

@@ -22,6 +22,11 @@
       this.chips = new Map();
       this.kinds = new Map();     // of steps, by their place: "1", "1.facts"
       this.attempts = new Map();  // of steps that were tried again
+      this.done = new Set();      // labels of steps that a run which goes on does not run again
+      this.rest = null;      // what the server says of a run that rests
+      this.rested = null;    // since when, and why
+      this.why = '';
+      this.asks = new Map();  // what it waits for, as it is shown, by kind and id
       this.source = null;
       this.failed = 0;       // connections, in a row
       this.timer = 0;
@@ -31,7 +36,8 @@
       this.follow = place ? place.follow : null;
     }
     get live() { return this.last >= this.known; }
-    get over() { return !['running', 'queued'].includes(this.status); }
+    get over() { return !ACTIVE.includes(this.status); }
+    get rests() { return RESTS.includes(this.status); }
     close() {
       clearTimeout(this.timer);
       if (this.source) this.source.close();
@@ -56,6 +62,7 @@
 
   function clear() {
     pending.clear();
+    hideAsks();
     for (const id of ['cards', 'steps', 'run-facts', 'run-problem']) $(id).replaceChildren();
     show($('run'), false);
     letStop();
@@ -104,7 +111,8 @@
     if (mine.follow === null) mine.follow = state.ended_at === null;
     if (state.status === 'queued') mine.status = 'queued';
     show($('note'), false); show($('run'), true); show($('login'), false);
-    const ended = !['running', 'queued'].includes(state.status);
+    const ended = !ACTIVE.includes(state.status);
+    learnRest(mine, state);
     want();
     if (ended && mine.last && state.last_offset <= mine.last) {
       finish(state.status, state.ended_at);
