@@ -85,8 +85,8 @@ class MemoryCheckpoints(CheckpointStore):
             if root is None:
                 self._kept.setdefault(workflow_id, _Checkpoint(keep))
                 return
-            self._roots[workflow_id] = root
             self._of(root).inner[workflow_id] = None
+            self._roots[workflow_id] = root
 
     def write(
         self,
@@ -122,8 +122,7 @@ class MemoryCheckpoints(CheckpointStore):
             checkpoint.records.clear()
 
     def _check_active(self, workflow_id: str) -> None:
-        status = self._runs._status_of(workflow_id)
-        if status is None or status in RESTING or status not in ("queued", "running"):
+        if self._runs._status_of(workflow_id) not in ("queued", "running"):
             raise LogError(f"workflow {workflow_id!r} is not under way here")
 
     def _of(self, workflow_id: str) -> _Checkpoint:

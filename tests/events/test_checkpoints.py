@@ -58,9 +58,7 @@ def test_a_rest_that_was_broken_off_behind_its_keeping_is_one() -> None:
 
 def test_without_checkpoints_no_run_is_resumed() -> None:
     class Bare(MemoryStore):
-        def __init__(self) -> None:
-            super().__init__()
-            self.checkpoints = None  # type: ignore[assignment]
+        checkpoints = None  # type: ignore[assignment]
 
     with EventStream(Bare()) as stream:
         with pytest.raises(LogError, match="keeps no checkpoints"):

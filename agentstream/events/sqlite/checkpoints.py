@@ -92,7 +92,7 @@ class SqliteCheckpoints(CheckpointStore):
             fence = _FIRST_FENCE
             if outer is not None:
                 if outer.fence is None:
-                    raise resumable.why_not(None, outer.workflow_id)
+                    raise LogError(f"workflow {outer.workflow_id!r} keeps no checkpoint")
                 above, fence = outer.id, outer.fence
             run.fence = resumable.begin(connection, (run.id, above, fence, recover, keep))
 
@@ -290,7 +290,8 @@ class SqliteCheckpoints(CheckpointStore):
             "SELECT token, pid, started, boot FROM owners WHERE id IS ?", (kept.owner,)
         ).fetchone()
         if kept.owner == me:
-            if kept.workflow_id in self._writer.runs or not kept.can_be_resumed:
+            run = self._writer.runs.get(kept.workflow_id)
+            if (run is not None and not run.lost) or not kept.can_be_resumed:
                 raise _busy(kept.workflow_id)
             # An earlier call has taken it, and was broken off before it could say so.
             resumable.rest(connection, kept.id, INTERRUPTED, inner=True)

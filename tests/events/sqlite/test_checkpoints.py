@@ -482,3 +482,27 @@ def test_a_log_of_0_1_gets_the_tables_and_one_that_is_only_read_has_no_checkpoin
 def test_processes_that_resume_a_run_at_once_have_one_owner_at_a_time() -> None:
     said = run("import runpy; runpy.run_module('stress.owners', run_name='__main__')", 12, 4)
     assert "wrong=[]" in said
+
+
+def test_a_run_that_was_taken_and_not_gone_on_with_can_be_taken_again(path: Path) -> None:
+    with opened(path) as (stream, checkpoints):
+        begin(stream).append(SUSPENDED, {"status": "suspended"})
+        install = checkpoints._install
+        checkpoints._install = lambda _: (_ for _ in ()).throw(KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            stream.reopen_log("run")
+        checkpoints._install = install
+        log, entry = stream.reopen_log("run")
+        assert (entry.last, entry.fence, entry.deaths, entry.reason) == (2, 3, 0, "interrupted")
+        log.append(COMPLETED, {})
+
+
+def test_only_within_a_run_that_keeps_a_checkpoint_another_does(path: Path) -> None:
+    with opened(path) as (stream, checkpoints):
+        log = stream.open_log("plain")
+        log.open_child("inner")
+        checkpoints.begin("inner", root="plain", recover=0)
+        with pytest.raises(LogError, match="'plain' keeps no checkpoint"):
+            checkpoints.write("inner", {"a": b"1"})
+        with pytest.raises(LogError, match="not under way here"):
+            checkpoints.begin("plain", root="unknown")
