@@ -38,7 +38,7 @@ FLAGS = [
     "--window-size=1200,800",
 ]
 _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the standard's own key
-_PATIENCE = 15.0  # seconds
+_PATIENCE = 30.0  # seconds
 _STARTS = 3  # it chooses a port, and ends if another process takes that meanwhile
 
 

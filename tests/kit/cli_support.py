@@ -27,7 +27,7 @@ from tests.kit.support import KEY, hunt
 PROJECT = pathlib.Path(__file__).resolve().parents[2]
 #: What a shell calls it.
 NAME = f"{sys.executable} -m agentstream"
-PATIENCE = 30.0
+PATIENCE = 60.0
 OPEN = object()  # standard input: a pipe that somebody holds open, and writes nothing to
 
 
@@ -112,7 +112,7 @@ class Command:
                 del self._files[key.fd]
         return bool(self._files)
 
-    def expect(self, text: str, timeout: float = 15.0) -> None:
+    def expect(self, text: str, timeout: float = 30.0) -> None:
         """Read until `text` has been written, to wherever."""
         end = time.monotonic() + timeout
         while text not in self.shown:

@@ -79,7 +79,7 @@ class Program:
         )
         self.lines: List[str] = []
         self.errors = ""
-        self._bark = threading.Timer(30, self.process.kill)
+        self._bark = threading.Timer(60, self.process.kill)
         self._bark.start()
 
     def expect(self, text: str) -> None:
@@ -104,7 +104,7 @@ class Program:
 
     def finish(self) -> int:
         """Wait for the end; returns the exit status."""
-        self.process.wait(30)  # first, so that what follows does not count
+        self.process.wait(60)  # first, so that what follows does not count
         self.ended = time.monotonic()
         self._bark.cancel()
         self._bark.join()

@@ -32,7 +32,7 @@ from agentstream.web import create_app
 from agentstream.web.server import Server, listen
 from tests.kit.browser import Browser, browser  # noqa: F401
 from tests.kit.programs import Program
-from tests.kit.support import client_of, free_port, saying
+from tests.kit.support import client_of, free_port, saying, wait_until
 
 pytestmark = pytest.mark.browser
 
@@ -421,7 +421,7 @@ def test_the_server_killed_and_started_again_and_the_page_goes_on(
             page.click("#stop")  # asked of another process than the one that runs it
             state(page, "cancelled")
             assert page.texts(TEXT) == ["".join(said[:40])]
-            assert handle.done()
+            wait_until(handle.done)
             page.leave()
     second.open()
     store.close()
