@@ -25,7 +25,7 @@ PROMPT = "MARKEDPROMPT: what is the secret of the sea?"
 MARKS = ("MARKEDKEY", "MARKEDPROMPT")
 
 #: No test hangs: what a row does not set is this.
-PATIENT = Timeouts(connect=5.0, first_token=5.0, stall=5.0)
+PATIENT = Timeouts(connect=20.0, first_token=20.0, stall=20.0)
 NO_RETRIES = Retries(0)
 
 PHASES = ("connect", "tls", "headers", "stream", "tool", "log")
