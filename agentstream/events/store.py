@@ -59,6 +59,8 @@ class EventStore(ABC):
     defaults that suit a store in one process's memory: override `settle` and
     `flush` if events are kept later than they are taken, and `claim`,
     `read_others`, `request_stop` and `watch_stops` if processes share the log.
+    With `checkpoints`, runs in it can go on after their process
+    (`agentstream.testing.CheckpointConformance`).
     """
 
     #: True if other processes may append to the log as well.
