@@ -29,7 +29,7 @@ def approve(given: argparse.Namespace) -> int:
     """Answer a pending call; returns the exit code."""
     log = log_of(given)
     with SqliteStore(log) as store:
-        workflow_id = named(store, given.id, log)
+        workflow_id = named(store, given.id, log, outermost=True)
         call = _chosen(store, workflow_id, given.call, log)
         answer, said = Approval.yes(), "yes"
         if given.no is not None:

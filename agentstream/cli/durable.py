@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING, Any, Dict, Mapping, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Dict, Mapping, NamedTuple, Optional, Sequence
 
 from agentstream.cli.settings import setting
 from agentstream.errors import ConfigError, LogError
@@ -46,24 +46,25 @@ class Kept(NamedTuple):
 
 
 def checkpoints_of(
-    given: argparse.Namespace, file: WorkflowFile, *, needed: bool = False
+    given: argparse.Namespace, files: Sequence[WorkflowFile], *, needed: bool = False
 ) -> Optional[Checkpoints]:
-    """How the runs of a file are kept; None if they are not.
+    """How the runs of these files are kept, by one process; None if they are not.
 
     Args:
         needed: keep them, whatever the settings say.
 
     Raises:
-        ConfigError: there is no log to keep them in.
+        ConfigError: the files say different things.
     """
+    said = [file.checkpoints for file in files if file.checkpoints is not None]
     wanted = setting(given, "checkpoints")
-    if not (needed or wanted or (wanted is None and file.checkpoints is not None)):
+    if not (needed or wanted or (wanted is None and said)):
         return None
-    if setting(given, "log") is None:
-        raise ConfigError("checkpoints are kept in a log, for who resumes the run: --log FILE")
+    if any(one != said[0] for one in said):
+        raise ConfigError("[checkpoints] must say the same in all files that one process runs")
     from agentstream.workflow.checkpoints import Checkpoints  # noqa: PLC0415 - not for all commands
 
-    return Checkpoints(**(file.checkpoints or {}))
+    return Checkpoints(**(said[0] if said else {}))
 
 
 # --- what a run was begun with ---------------------------------------------------------------

@@ -83,7 +83,7 @@ def execute(
         finally:
             runtime.shutdown(cancel=True)  # the view has seen the run's last event then
             view.end()
-    if not view.closed and not (given.jsonl if rest else view.has_shown(run.output)):
+    if not view.closed and (given.json if rest else not view.has_shown(run.output)):
         write_result(given, run, answer=view.answer)
     if rest:
         say(rest)

@@ -25,7 +25,6 @@ from agentstream.events.store import EventStore
 from agentstream.runtime.once import look
 from agentstream.runtime.runtime import Runtime
 from agentstream.workflow import Workflow
-from agentstream.workflow.checkpoints import Checkpoints
 from agentstream.workflow_files import WorkflowFile, load_workflow
 
 __all__ = ["resume"]
@@ -40,7 +39,7 @@ def resume(given: argparse.Namespace) -> int:
     if given.watch:
         return _watch(given, log)
     with SqliteStore(log) as store:
-        workflow_id = named(store, given.id, log)
+        workflow_id = named(store, given.id, log, outermost=True)
         state = store.run(workflow_id)
         earlier = look(store, workflow_id).run if state and state.status == "completed" else None
         if earlier is not None:
@@ -52,7 +51,7 @@ def resume(given: argparse.Namespace) -> int:
             _take_file(given, store, workflow_id)
     file = load_workflow(given.file, set=given.set)
     check_flags(given, [file])
-    checkpoints = checkpoints_of(given, file, needed=True)
+    checkpoints = checkpoints_of(given, [file], needed=True)
     assert checkpoints is not None
     kept = Kept(checkpoints, goes_on=True, begins=False, force=given.force)
     with hold(given.lock):
@@ -81,15 +80,11 @@ def _watch(given: argparse.Namespace, log: str) -> int:
     """Resume runs until a signal ends it."""
     files = [load_workflow(path, set=given.set) for path in given.watch]
     check_flags(given, files)
-    checkpoints = [checkpoints_of(given, file, needed=True) for file in files]
+    checkpoints = checkpoints_of(given, files, needed=True)
     with hold(given.lock), contextlib.ExitStack() as stack:
         workflows = _built(given, files, stack)
         runtime = stack.enter_context(
-            Runtime(
-                event_stream=open_stream(given, log),
-                grace=_GRACE_S,
-                checkpoints=checkpoints[0] if len(files) == 1 else Checkpoints(),
-            )
+            Runtime(event_stream=open_stream(given, log), grace=_GRACE_S, checkpoints=checkpoints)
         )
         stack.callback(runtime.shutdown, cancel=True)
         if not given.quiet:

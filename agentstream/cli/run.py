@@ -37,7 +37,9 @@ def run(given: argparse.Namespace) -> int:
     if given.verbose or (is_terminal(sys.stderr) and not given.quiet):  # cron would mail it
         note_warnings(file)
     check_flags(given, [file])
-    checkpoints = checkpoints_of(given, file, needed=given.resume is not None)
+    checkpoints = checkpoints_of(given, [file], needed=given.resume is not None)
+    if checkpoints is not None and setting(given, "log") is None:
+        raise ConfigError("checkpoints are kept in a log, for who resumes the run: --log FILE")
     if checkpoints is None and file.waits:
         raise ConfigError(
             f"{file.label}: a step waits for a value, which takes checkpoints: "
@@ -51,7 +53,7 @@ def run(given: argparse.Namespace) -> int:
         if earlier.run is not None:
             return write_earlier(given, earlier.run)
         if earlier.rests:
-            checkpoints = checkpoints or checkpoints_of(given, file, needed=True)
+            checkpoints = checkpoints or checkpoints_of(given, [file], needed=True)
             assert checkpoints is not None
             kept = Kept(checkpoints, begins=False)
             return perform(given, file, None, workflow_id=earlier.workflow_id, kept=kept)

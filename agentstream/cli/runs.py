@@ -107,13 +107,21 @@ def _took(state: RunState) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def named(store: EventStore, given: str, log: str) -> str:
+def named(store: EventStore, given: str, log: str, *, outermost: bool = False) -> str:
     """The id of the run of a log whose id that is, or begins so.
+
+    Args:
+        outermost: of a run within another that of the outermost one.
 
     Raises:
         ConfigError: none does, or several do.
     """
-    return given if store.run(given) is not None else find(store.runs(limit=MANY), given, log)
+    found = given if store.run(given) is not None else find(store.runs(limit=MANY), given, log)
+    state = store.run(found)
+    while outermost and state is not None and state.parent_workflow_id is not None:
+        found = state.parent_workflow_id
+        state = store.run(found)
+    return found
 
 
 def find(states: List[RunState], beginning: str, where: str) -> str:

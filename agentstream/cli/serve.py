@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
 
 from agentstream.cli.check import note_warnings
+from agentstream.cli.durable import checkpoints_of
 from agentstream.cli.exits import DONE, FAILED
 from agentstream.cli.output import Output, say
 from agentstream.cli.run import build, check_flags
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import argparse
 
     from agentstream.web import App, Registered
+    from agentstream.workflow.checkpoints import Checkpoints
     from agentstream.workflow_files import WorkflowFile
 
 __all__ = ["serve"]
@@ -52,7 +54,9 @@ def serve(given: argparse.Namespace) -> int:
         "origins": [origin_of(text) for text in given.origin],
     }
     with contextlib.ExitStack() as stack:
-        workflows = _workflows(given, stack)
+        files = _files(given)
+        checkpoints = checkpoints_of(given, files) if files else None
+        workflows = _workflows(given, files, stack)
         in_memory = bool(workflows) and setting(given, "log") is None
         log = None if in_memory else log_of(given, new=True)
         is_new = log is not None and not os.path.exists(log)
@@ -61,7 +65,7 @@ def serve(given: argparse.Namespace) -> int:
         except OSError as error:
             raise OSError(f"cannot listen at {given.host}:{given.port}: {error.strerror}") from None
         try:
-            app = _app(log, workflows, access, stack)
+            app = _app(log, workflows, checkpoints, access, stack)
         except BaseException:
             sock.close()
             raise
@@ -79,6 +83,7 @@ def serve(given: argparse.Namespace) -> int:
 def _app(
     log: Optional[str],
     workflows: Dict[str, Registered],
+    checkpoints: Optional[Checkpoints],
     access: Dict[str, Any],
     stack: contextlib.ExitStack,
 ) -> App:
@@ -92,22 +97,33 @@ def _app(
     from agentstream.runtime.runtime import Runtime  # noqa: PLC0415
 
     events = EventStream() if log is None else EventStream(SqliteStore(log))
-    runtime = stack.enter_context(Runtime(event_stream=events, grace=_GRACE_S))
+    runtime = stack.enter_context(
+        Runtime(event_stream=events, grace=_GRACE_S, checkpoints=checkpoints)
+    )
     stack.callback(runtime.shutdown, cancel=True)  # nobody is there any more to wait for them
+    if checkpoints is not None:  # answered elsewhere, or left by an earlier server
+        stack.enter_context(runtime.watch([one.workflow for one in workflows.values()]))
     return create_app(runtime, workflows=workflows, **access)
 
 
-def _workflows(given: argparse.Namespace, stack: contextlib.ExitStack) -> Dict[str, Registered]:
-    """The workflows of the files, by name, ready to run; `stack` closes what they hold."""
+def _files(given: argparse.Namespace) -> List[WorkflowFile]:
     if not given.files:
         check_flags(given, [])
-        return {}
-    from agentstream.web import Registered  # noqa: PLC0415
+        return []
     from agentstream.workflow_files import load_workflow  # noqa: PLC0415
 
     files = [load_workflow(path) for path in given.files]
-    found: Dict[str, Registered] = {}
     check_flags(given, files)
+    return files
+
+
+def _workflows(
+    given: argparse.Namespace, files: List[WorkflowFile], stack: contextlib.ExitStack
+) -> Dict[str, Registered]:
+    """The workflows of the files, by name, ready to run; `stack` closes what they hold."""
+    from agentstream.web import Registered  # noqa: PLC0415
+
+    found: Dict[str, Registered] = {}
     for file in files:
         if file.name in found:
             raise ConfigError(f"two of the workflows are named {file.name!r}: give one a name")

@@ -23,7 +23,7 @@ def signal(given: argparse.Namespace) -> int:
     """Send a value; returns the exit code."""
     log = log_of(given)
     with SqliteStore(log) as store:
-        workflow_id = named(store, given.id, log)
+        workflow_id = named(store, given.id, log, outermost=True)
         asked = answers.unanswered(store, workflow_id)
         answers.signal(store, workflow_id, given.name, given.value, by=author(given))
         if given.quiet:

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from agentstream import SqliteStore
-from tests.kit.cli_resting import ASKS_AND_WAITS, clerk, paid, write
-from tests.kit.cli_runs import listed
+from tests.kit.cli_resting import ASKS_AND_WAITS, ORDER, clerk, paid, write
+from tests.kit.cli_runs import listed, steps
 from tests.kit.cli_support import last_events
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes and signals of POSIX")
@@ -58,6 +58,34 @@ def test_suspended_in_one_process_answered_in_others_and_watched_by_one_that_sta
     assert follower.out == "Shipped: 7 boxes\n"
     assert last_events(cli.log)["r 1"]["type"] == "workflow_completed"
     assert (len(server.requests), paid(cli)) == (3, ["17 900"])
+
+
+def test_a_workflow_within_rests_with_the_outer_one_and_is_followed_in_its_place(cli, here, server):
+    clerk(server, "17")
+    log = ("--log", cli.log)
+    sides = 'parallel = {a = {agent = "clerk"}, b = {agent = "shipper"}, w = {wait = "goods"}}'
+    write(cli, f"{ORDER}[[steps]]\n{sides}\n", "inner.toml")
+    outer = cli.write(
+        "outer.toml", "checkpoints = true\n" + steps('workflow = "inner.toml"', 'agent = "one"')
+    )
+    asked = here("run", outer, "--input", "x", "--id", "o", *log, code=3)
+    assert (asked.out, asked.err.count("agentstream approve o --log")) == ("", 1)
+    follower = cli.start("follow", "o", *log, "--json")
+    follower.expect("it waits for 2 answers")
+    (inner,) = (one for one in listed(here, cli) if one["parent_workflow_id"] is not None)
+    here("approve", inner["workflow_id"], *log)  # the outermost one is meant
+    assert "signal o goods" in here("resume", inner["workflow_id"], *log, code=3).err
+    here("signal", "o", "goods", "5", *log)
+    (run,) = here("resume", "o", *log, "--json").events
+    assert follower.finish() == 0
+    (told,) = follower.events
+    assert shape(told) == shape(run)
+    (within,) = run["steps"][0]["steps"]
+    assert [each["output"] for each in within["steps"]] == ["900 are paid", "Shipped: x", 5]
+
+
+def shape(run):
+    return run["output"], run["usage"], [(s["step"], s["status"], shape(s)) for s in run["steps"]]
 
 
 def test_other_answers_than_yes(cli, here, server):

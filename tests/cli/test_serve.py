@@ -15,7 +15,9 @@ from agentstream.cli import main
 from agentstream.events.sqlite import SqliteStore
 from agentstream.testing import Hang, text_chunks
 from agentstream.web.server import listen
+from tests.kit.cli_resting import clerk, paid, write
 from tests.kit.serve import Serve
+from tests.kit.support import wait_until
 from tests.kit.web_support import SSE, TOKEN, chunks
 
 
@@ -133,6 +135,27 @@ def test_runs_of_a_served_file_are_in_the_log_and_stopped_with_it(cli, server):
     assert served.finish() == 0, served.err
     states = [state.status for state in runs_of(cli.log)]
     assert states == ["cancelled", "completed"]
+
+
+def test_a_server_that_keeps_runs_goes_on_with_those_of_an_earlier_one(cli, here, server):
+    clerk(server, "17")
+    words = ("serve", write(cli), "--port", "0", "--log", cli.log)
+    first = cli.start(*words)
+    first.expect("workflows to start there: order")
+    url = re.search(r"http://\S+", first.out)[0]
+    begun = requests.post(url + "/workflows", json={"workflow": "order", "input": "x"}).json()
+    run = begun["workflow_id"]
+    with SqliteStore(cli.log) as store:
+        wait_until(lambda: store.runs()[0].status == "suspended")
+    first.send(signal.SIGTERM)
+    assert first.finish() == 0
+    here("approve", run, "--log", cli.log)
+    second = cli.start(*words)
+    with SqliteStore(cli.log) as store:
+        wait_until(lambda: store.runs()[0].status == "completed")
+    second.send(signal.SIGTERM)
+    assert second.finish() == 0
+    assert (paid(cli), len(server.requests)) == (["17 900"], 2)
 
 
 def runs_of(log):
