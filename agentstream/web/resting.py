@@ -136,15 +136,15 @@ class Resting:
     # --- going on ---------------------------------------------------------------------------
 
     def go_on(self, run: str) -> bool:
-        """Go on with a run that has got an answer, if this server can; True if it does."""
+        """Go on with a run that has got an answer, if this server can; True if it goes on."""
         state = self._store.run(run)
         root = None if state is None else self._root(state)
         if root is None or root.name not in self._workflows:
             return False
         try:
             self._resume(root)
-        except Busy:  # whoever watches the log was faster
-            return False
+        except Busy:
+            return True  # whoever watches the log was faster
         except (AgentStreamError, RuntimeError) as error:
             logger.warning("run %s has been answered, and cannot be resumed: %s", run, error)
             return False

@@ -175,6 +175,7 @@ def test_by_keyboard_with_names_and_nothing_of_it_is_html(page: Browser) -> None
         page.wait("document.querySelectorAll('.ask').length === 1")
         assert page.run("return document.activeElement.id") in ("main", "asks-title")
         page.wait("document.querySelector('#say').textContent.includes('waits for pay')")
+        page.wait("!document.querySelector('.ask button.main').disabled")  # no double click's
         page.run("document.querySelector('.ask button.main').focus()")
         page.press(ENTER)
         state(page, "completed")

@@ -25,7 +25,7 @@ from agentstream import (
 from agentstream.errors import LogError
 from agentstream.results import ToolCall
 from agentstream.testing import ScriptedClient
-from agentstream.web import Registered
+from agentstream.web import Registered, follow
 from tests.kit.support import FunctionClient, wait_until
 from tests.kit.web_support import SSE, TOKEN, Site, site
 
@@ -298,6 +298,34 @@ def test_one_that_rests_can_be_stopped_and_its_streams_end(store: Any) -> None:
             assert stream.events()[-1].event == "workflow_cancelled"
         assert post(it, f"run/approvals/{asked.id}", {"answer": "yes"})[0] == 409
         assert show(it, "run")["pending"] == []
+
+
+def test_streams_of_one_that_rests_end_with_the_server_and_followers_go_on(store: Any) -> None:
+    paid: List[Any] = []
+    agent = clerk(paid)
+    got: List[str] = []
+    with serving(store, agent) as it:
+        (asked,) = it.runtime.run(agent, "in", workflow_id="run").pending
+
+        def read() -> None:
+            got.extend(event.type.value for event in follow(f"{it.url}/workflows/run"))
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        last = show(it, "run")["last_offset"]
+        with SSE(it.url, "/workflows/run/stream", after=last) as stream:
+            assert stream.status == 200
+            wait_until(lambda: it.app.open_streams == 2)
+            assert post(it, f"run/approvals/{asked.id}", {"answer": "yes"})[0] == 202
+            assert stream.event().event == "workflow_resumed"
+        reader.join(10)
+        assert got[-1] == "workflow_completed" and "workflow_suspended" in got
+        it.runtime.run(clerk(paid), "in", workflow_id="other")
+        with SSE(it.url, "/workflows/other/stream") as stream:
+            while stream.event().event != "workflow_suspended":
+                pass
+            assert it.app.close(wait=5.0)
+            assert list(stream.blocks())[-1].retry == "1000"
 
 
 def test_an_interrupted_run_is_resumed_by_the_next_server(tmp_path: Any) -> None:

@@ -102,7 +102,8 @@
 
   // --- what it waits for --------------------------------------------------------------------
 
-  let asksMade = 0;
+  const PAUSE_MS = 500, SOON_MS = 3000;
+  let asksMade = 0, sentAt = -SOON_MS;
 
   function showAsks(asked, able) {
     const keys = asked.map((each) => `${each.kind}\n${each.id}`);
@@ -112,7 +113,8 @@
     asked.forEach((each, i) => {
       const item = view.asks.get(keys[i]) || makeAsk(each);
       view.asks.set(keys[i], item);
-      if ($('asked').children[i] !== item.node) $('asked').insertBefore(item.node, $('asked').children[i] || null);
+      const there = $('asked').children[i];
+      if (there !== item.node) $('asked').insertBefore(item.node, there || null);
       if (each.answered) closeAsk(item, 'Answered.');
       else if (isLate(item)) closeAsk(item, 'Too late to answer.');
     });
@@ -121,7 +123,7 @@
     put($('asks-about'), items.length ? 'No process works on it meanwhile.'
       : `It can go on where it was.${view.why ? ` Why it rests: ${view.why}` : ''}`);
     put($('asks-next'), isReady && able === false
-      ? 'This server cannot go on with it: a process that has its workflow does, one that watches or agentstream resume.'
+      ? 'This server has not its workflow: a process that watches goes on with it, or agentstream resume.'
       : '');
     show($('asked'), items.length > 0);
     show($('asks-by'), items.some((item) => !item.closed));
@@ -157,7 +159,7 @@
     const node = make('li', { className: 'ask' }, make('div', { role: 'group', 'aria-labelledby': id },
       make('h4', { id }, ...title), make('p', { className: 'about' }, facts.filter(Boolean).join(' · '))));
     const group = node.firstChild;
-    const item = { id, node, buttons, problem, field, due: each.expires_at, closed: false };
+    const item = { id, node, buttons, problem, field, due: each.expires_at, closed: false, paused: false };
     if (isUnknown) {
       group.append(make('p', { className: 'remark' },
         'It was begun when its process died; nobody knows whether it was done.'));
@@ -169,9 +171,16 @@
     const label = isSignal ? 'Value, as JSON; what is none is sent as a text, nothing as null'
       : `Reason, for the model, if you ${isUnknown ? 'treat it as not done' : 'refuse'}`;
     group.append(make('label', { htmlFor: field.id }, label), field, problem, buttons);
+    if (performance.now() - sentAt < SOON_MS) {  // a double click on the last one must not answer this
+      item.paused = true;
+      setTimeout(() => {
+        for (const button of buttons.children) button.disabled = false;
+      }, PAUSE_MS);
+    }
     const call = `approvals/${encodeURIComponent(each.id)}`;
     if (isSignal) {
-      addButton(item, 'Send', 'main', `signals/${encodeURIComponent(each.name)}`, () => valueBody(field.value));
+      const path = `signals/${encodeURIComponent(each.name)}`;
+      addButton(item, 'Send', 'main', path, () => valueBody(field.value));
     } else {
       addButton(item, isUnknown ? 'Make it again' : 'Allow', 'main', call, () => ({ answer: 'yes' }));
       addButton(item, isUnknown ? 'Treat as not done' : 'Refuse', 'stop', call,
@@ -181,6 +190,7 @@
   }
   function addButton(item, text, className, path, body) {
     const button = make('button', { type: 'button', className, 'aria-describedby': item.id }, text);
+    button.disabled = item.paused;
     button.addEventListener('click', () => send(item, path, body()));
     item.buttons.append(button);
   }
@@ -203,6 +213,7 @@
     const mine = view, by = $('by').value.trim(), buttons = [...item.buttons.children];
     if (typeof body !== 'string' && by) body.by = by;
     const pressed = document.activeElement;
+    sentAt = performance.now();
     put(item.problem, '');
     $('asks-title').focus({ preventScroll: true });  // what is disabled keeps no focus
     for (const button of buttons) button.disabled = true;
