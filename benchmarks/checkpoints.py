@@ -3,7 +3,8 @@
     python -m benchmarks.checkpoints [runs]
 
 An agent of 20 rounds, each with a call whose result is 1,000 characters long, so that the
-history grows to some 20 kB, over a SQLite log; the model is a function of this process.
+history grows to some 20 kB, over a SQLite log; the model is a function of this process that
+takes 20 ms to answer, in which the log commits what it has, as it does beside a real one.
 Runs with checkpoints and without take turns, and the smallest of each counts.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import threading
 import time
 from typing import Any, Dict, Iterator, Optional
 
@@ -28,7 +30,7 @@ from agentstream import (
 )
 from agentstream.testing import ScriptedClient
 
-ROUNDS, CHUNKS = 20, 2000
+ROUNDS, CHUNKS, THINKS_S = 20, 2000, 0.02
 
 
 class Model(ChatClient):
@@ -41,6 +43,7 @@ class Model(ChatClient):
         self.chunks = chunks
 
     def stream_deltas(self, request: Any, *, cancel: Any = None) -> Iterator[Delta]:
+        threading.Event().wait(THINKS_S)
         number = sum(message.role == "assistant" for message in request.messages)
         if number < self.rounds:
             call = ToolCall(f"call-{number}", "look", f'{{"what": "{number}"}}')

@@ -699,3 +699,63 @@ def test_a_watch_resumes_what_becomes_ready(bench: Bench) -> None:
         watch.close()
     with bench.runtime() as runtime, pytest.raises(ConfigError, match="names of their own"):
         runtime.watch([agent, agent])
+
+
+def test_an_answer_is_not_used_for_a_second_time_of_the_call(bench: Bench) -> None:
+    hold = Hold()
+    agent = Agent(
+        "payer",
+        ByRound(*ROUNDS),
+        tools=tools_of(bench, hold),
+        approve=lambda call: call.name != "pay" or Approval.later(),
+    )
+    (asked,) = bench.suspended(agent).pending
+    with bench.runtime() as runtime:
+        runtime.approve("run", asked.id, Approval.change({"amount": 9}))
+        runtime.resume(agent, "run")
+        assert hold.begun.wait(5)
+        runtime.shutdown(cancel=True)
+    assert bench.status() == "interrupted"
+    run = bench.resumed(agent)  # the yes was for the call that nobody knows about
+    (unknown,) = run.pending
+    assert (unknown.why, unknown.arguments) == ("unknown", '{"amount": 9}')
+    assert unknown.id != asked.id
+    assert bench.resumed(agent, {unknown.id: "it was paid, I looked"}).output == "all done"
+    assert names(bench.made).count("pay 9") == 1
+    told = agent.client.requests[-1].messages[-1].content  # type: ignore[attr-defined]
+    assert told == "Error: the call was not allowed: it was paid, I looked"
+
+
+def test_a_thousand_items_go_on(bench: Bench) -> None:
+    hold = Hold()
+    ran: List[int] = []
+
+    def item(number: int, context: RunContext) -> int:
+        ran.append(number)
+        if number == 500:
+            hold(number, context)
+        return number * 2
+
+    workflow = Workflow("w", [Step(lambda _: list(range(1000)), name="list"), Map(item, at_most=4)])
+    bench.interrupted_in(workflow, hold.begun)
+    first = len(ran)
+    assert bench.resumed(workflow).output == [number * 2 for number in range(1000)]
+    assert len(ran) - 1000 <= 4 and first < 1000  # those under way, and no other
+
+
+def test_a_branch_that_fails_ends_the_run_though_another_waits(bench: Bench) -> None:
+    def fail(_: Any) -> None:
+        raise ValueError("no")
+
+    workflow = Workflow("w", [Parallel(wait=Wait("x"), fail=fail)])
+    with bench.runtime() as runtime, pytest.raises(WorkflowFailed):
+        runtime.run(workflow, "in", workflow_id="run")
+    assert bench.status() == "failed"
+    patient = Workflow("p", [Parallel(wait=Wait("x"), fail=fail, fail_fast=False)])
+    with bench.runtime() as runtime:
+        run = runtime.run(patient, "in", workflow_id="two")
+        assert run.pending == (PendingSignal("x", "0.wait"),)
+        runtime.signal("two", "x", 1)
+        run = runtime.resume(patient, "two").result(5)
+    assert run.output["wait"] == 1
+    assert run.output["fail"]["error"] == "ValueError"
