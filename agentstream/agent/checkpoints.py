@@ -56,15 +56,14 @@ class CallState(NamedTuple):
         state: "begun", "done", "asked" (somebody decides), or "resting" (what it runs is
             suspended).
         text, ok: the outcome of one that is done.
-        times: how often it has been begun.
-        why, expires_at: of one that is asked, as `PendingCall` has them.
+        id, why, expires_at: of one that is asked, as `PendingCall` has them.
         arguments: what an approval has changed them to; None for the model's.
     """
 
     state: str
     text: str = ""
     ok: bool = False
-    times: int = 0
+    id: str = ""
     why: str = ""
     expires_at: Optional[float] = None
     arguments: Optional[str] = None
@@ -101,9 +100,9 @@ class RoundCheckpoint:
             records = {f"{self._prefix}{at}": _short(state) for at, state in states.items()}
             self.keeper.put(records, wait=wait)
 
-    def decision(self, id: str, state: CallState) -> Optional[Approval]:
+    def decision(self, state: CallState) -> Optional[Approval]:
         """What has been answered to a call that was asked about; None for nothing yet."""
-        answer = None if self.keeper is None else self.keeper.decision(id)
+        answer = None if self.keeper is None else self.keeper.decision(state.id)
         if answer is None and state.expires_at is not None and state.expires_at <= time.time():
             return Approval.no("nobody answered in time")
         return answer

@@ -282,8 +282,7 @@ class AgentRun:
             kept.keeper.settle()
             return None
         self._earlier.append(response)
-        self.finish_reason = response.finish_reason
-        self.warnings += response.warnings
+        self._take_in(response)
         return response
 
     def _ask(
@@ -327,9 +326,18 @@ class AgentRun:
         Raises:
             LimitExceeded: it was cut, and the agent is to fail then.
         """
+        _note_answer(response, number, self._log)
+        self._take_in(response)
+        return response
+
+    def _take_in(self, response: ChatResponse) -> None:
+        """Take note of how an answer ended.
+
+        Raises:
+            LimitExceeded: it was cut, and the agent is to fail then.
+        """
         self.finish_reason = response.finish_reason
         self.warnings += response.warnings
-        _note_answer(response, number, self._log)
         remark = remark_on(response.finish_reason, self._agent.request.get("max_tokens"))
         if remark and self._agent.on_cut == "fail":
             raise LimitExceeded(
@@ -338,7 +346,6 @@ class AgentRun:
                 phase="stream",
                 partial=response,
             )
-        return response
 
     def _ended(self, response: ChatResponse, said: str) -> ChatResponse:
         """Take the last answer in; returns it whole, with a warning if nobody will remember it.

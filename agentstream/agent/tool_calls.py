@@ -34,7 +34,7 @@ from agentstream.agent.tool_task import (
 )
 from agentstream.errors import Suspended, ToolError, ToolTimeout
 from agentstream.events import payloads
-from agentstream.events.model import EventType
+from agentstream.events.model import EventType, new_id
 from agentstream.results import PendingCall, ToolCall
 from agentstream.schema.parse import as_object, shown
 from agentstream.tools import Tool
@@ -216,21 +216,25 @@ class _Batch:
                     tool=task.call.name,
                     outcome="unknown",
                 )
-            state = task.state = state._replace(state="asked", why="unknown")
-            self._round.note({task.index: state})
-        asked = self._pending(task, state)
-        answer = self._round.decision(asked.id, state)
+            state = self._asked_about(task, "unknown")
+        answer = self._round.decision(state)
         if answer is None:
-            task.pending = (asked,)
+            task.pending = (self._pending(task, state),)
         else:
             self._answered(task, answer)
 
+    def _asked_about(self, task: Task, why: str, expires_at: Optional[float] = None) -> CallState:
+        """Keep that somebody is asked, once under each id: an answer is for no later question."""
+        state = task.state = CallState(
+            "asked", id=new_id(), why=why, expires_at=expires_at, arguments=task.changed
+        )
+        self._round.note({task.index: state})
+        return state
+
     def _pending(self, task: Task, state: CallState) -> PendingCall:
-        """What is asked about a call; after each time it was begun under another id."""
-        id = task.key[:16] + (f"-{state.times}" if state.times else "")
         call, log = task.call, self._calls.log
         return PendingCall(
-            id, call.name, call.arguments, log.step, log.agent, state.why, state.expires_at
+            state.id, call.name, call.arguments, log.step, log.agent, state.why, state.expires_at
         )
 
     def _bound(self, call: ToolCall) -> Tuple[Tool, Dict[str, Any]]:
@@ -311,10 +315,7 @@ class _Batch:
             )
             raise ToolError("the call was not allowed: nobody can answer", tool=task.call.name)
         expires_at = None if answer.expires is None else time.time() + answer.expires
-        times = 0 if task.state is None else task.state.times
-        task.state = CallState("asked", times=times, why="approval", expires_at=expires_at)
-        self._round.note({task.index: task.state})
-        task.pending = (self._pending(task, task.state),)
+        task.pending = (self._pending(task, self._asked_about(task, "approval", expires_at)),)
 
     def _change(self, task: Task, answer: Approval) -> None:
         try:
@@ -352,9 +353,7 @@ class _Batch:
             return
         begun: Dict[int, CallState] = {}
         for task in tasks:
-            times = 0 if task.state is None else task.state.times
-            task.state = CallState("begun", times=times + 1, arguments=task.changed)
-            begun[task.index] = task.state
+            task.state = begun[task.index] = CallState("begun", arguments=task.changed)
         # Also of one that may be made again: the answer that wants it must be kept before it
         # has an effect.  A model that is asked anew may want another call, of another key.
         self._round.note(begun, wait=True)

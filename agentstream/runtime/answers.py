@@ -11,19 +11,19 @@ from agentstream.agent.approval import as_approval
 from agentstream.errors import ConfigError, LogError
 from agentstream.events.entry import check_id
 from agentstream.events.model import Event, EventType
-from agentstream.events.store import EventStore
+from agentstream.events.store import EventStore, RunState
 from agentstream.results import PendingCall, PendingSignal
 from agentstream.workflow.checkpoints import Codec
 from agentstream.workflow.codec import NotKept
 from agentstream.workflow.resting import pending_of
-from agentstream.workflow.run_checkpoints import pack
+from agentstream.workflow.run_checkpoints import pack, unpack
 
-__all__ = ["approve", "key_of", "last_event", "pending", "signal", "unanswered"]
+__all__ = ["approve", "asked_for", "key_of", "pending", "signal", "unanswered"]
 
 Pending = Union[PendingCall, PendingSignal]
 
 
-def last_event(store: EventStore, workflow_id: str, offset: int) -> Optional[Event]:
+def _last_event(store: EventStore, workflow_id: str, offset: int) -> Optional[Event]:
     """A run's event at an offset; None if it is gone."""
     found = store.read(workflow_id=workflow_id, after=max(0, offset - 1), limit=1)
     return found[0] if found else None
@@ -34,15 +34,22 @@ def key_of(kind: object, id: object) -> str:
     return f"{'signal' if kind == 'signal' else 'answer'}:{id}"
 
 
+def asked_for(store: EventStore, state: RunState) -> List[Mapping[str, Any]]:
+    """What a suspended run waits for, as its workflow_suspended has it; [] for another run."""
+    if state.status != "suspended" or not state.last_offset:
+        return []
+    event = _last_event(store, state.workflow_id, state.last_offset)
+    if event is not None and event.type is EventType.WORKFLOW_SUSPENDED:
+        return list(event.data.get("pending") or ())
+    kept = None if store.checkpoints is None else store.checkpoints.read(state.workflow_id)
+    data = (kept or {}).get("pending")  # the log has let go of the event meanwhile
+    return [] if data is None else list(unpack(data, None))
+
+
 def pending(store: EventStore, workflow_id: str) -> Tuple[Pending, ...]:
     """What a suspended run waits for; () for a run that is not suspended, or unknown."""
     state = store.run(check_id("workflow_id", workflow_id))
-    if state is None or state.status != "suspended":
-        return ()
-    event = last_event(store, workflow_id, state.last_offset)
-    if event is None or event.type is not EventType.WORKFLOW_SUSPENDED:
-        return ()
-    return tuple(pending_of(event.data))
+    return () if state is None else tuple(pending_of({"pending": asked_for(store, state)}))
 
 
 def unanswered(store: EventStore, workflow_id: str) -> List[Pending]:

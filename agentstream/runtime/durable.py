@@ -141,7 +141,7 @@ class DurableRuns:
     def signal(self, workflow_id: str, name: str, value: Any = None, *, by: str = "") -> None:
         """Send a run the value that its `Wait` of that name waits for, from any process.
 
-        It may come before the run is there.
+        It may come before the run has come to that step.
 
         Args:
             value: a JSON value.

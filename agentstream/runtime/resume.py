@@ -7,8 +7,8 @@ from typing import Any, Dict, Mapping, NamedTuple
 from agentstream.errors import ConfigError, LogError
 from agentstream.events import payloads
 from agentstream.events.model import EventType
+from agentstream.events.resting import SUSPENDED
 from agentstream.events.stream import EventStream, RunLog
-from agentstream.runtime.answers import last_event
 from agentstream.runtime.options import RunOptions
 from agentstream.workflow import Workflow
 from agentstream.workflow.checkpoints import Checkpoints
@@ -83,26 +83,19 @@ def take(
         ConfigError: it is a run of another workflow, or was given a conversation; it stays
             as it was.
     """
-    store, kept_by = stream.store, stream.store.need_checkpoints()
+    kept_by = stream.store.need_checkpoints()
     _look(kept_by.read(workflow_id), workflow, settings, options, force=force)
     log, entry = stream.reopen_log(workflow_id)
     try:
-        event = last_event(store, workflow_id, entry.last)
-        is_rest = event is not None and event.type is EventType.WORKFLOW_SUSPENDED
-        kept = RunCheckpoints(
-            kept_by,
-            workflow_id,
-            settings,
-            grace,
-            entry=entry,
-            asked=pending_of(event.data) if event is not None and is_rest else (),
-        )
+        kept = RunCheckpoints(kept_by, workflow_id, settings, grace, entry=entry)
+        if entry.reason == SUSPENDED:
+            kept.asked = pending_of({"pending": kept.get("pending") or ()})
         said, given = kept.get("run"), kept.get("input")
-        if said is None or given is None:
-            raise LogError(f"run {workflow_id!r} cannot be resumed: its checkpoint is not whole")
     except BaseException:
         _give_back(log, workflow)
         raise
+    if said is None or given is None:
+        raise _end_unbegun(log, workflow)
     context = options.context if options.context is not None else {}
     context.update(kept.get("context") or {})
     kept.values = context
@@ -130,6 +123,17 @@ def _give_back(log: RunLog, workflow: Workflow) -> None:
         EventType.WORKFLOW_SUSPENDED,
         suspension(end, "interrupted", "it could not be resumed", ()),
     )
+
+
+def _end_unbegun(log: RunLog, workflow: Workflow) -> LogError:
+    """End a run whose process died before it had kept the input: nothing was done for it."""
+    error = LogError(f"run {log.workflow_id!r} cannot be resumed: it had hardly begun")
+    end = payloads.run_end(workflow.name, None, None, 0.0)
+    failed = payloads.workflow_failed(
+        end, payloads.failure(error), failed_step=None, failed_at=None
+    )
+    log.append(EventType.WORKFLOW_FAILED, failed)
+    return error
 
 
 def _check(said: Any, workflow: Workflow, options: RunOptions, *, force: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Callable, Dict, List, Mapping, Optional
 
 from agentstream import threads
 from agentstream.cancel import CancelToken
-from agentstream.errors import AgentStreamError, Busy
+from agentstream.errors import Busy
 from agentstream.events.store import EventStore, RunState
 from agentstream.results import PendingSignal
 from agentstream.runtime.answers import key_of, pending
@@ -100,7 +100,7 @@ class Watch:
             self._handles.append(self._resume(workflow, workflow_id))
         except Busy:
             pass  # another one was faster
-        except (AgentStreamError, RuntimeError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next run may go on
             if not self._stop.cancelled:
                 self._left_alone[workflow_id] = _LOOKS
                 logger.warning("run %s cannot be resumed: %s", workflow_id, error)

@@ -14,7 +14,7 @@ from werkzeug.exceptions import BadRequest, Conflict, NotFound, ServiceUnavailab
 from agentstream.agent.approval import Approval
 from agentstream.errors import AgentStreamError, Busy, ConfigError, LogError
 from agentstream.events.checkpoints import CheckpointStore
-from agentstream.events.model import EventType, thaw
+from agentstream.events.model import thaw
 from agentstream.events.resting import RESTING
 from agentstream.events.store import EventStore, RunState
 from agentstream.results import PendingCall
@@ -53,12 +53,7 @@ class Resting:
 
     def pending(self, state: RunState) -> List[Dict[str, Any]]:
         """What a run waits for, as its workflow_suspended has it; [] unless it is suspended."""
-        if state.status != "suspended" or not state.last_offset:
-            return []
-        event = answers.last_event(self._store, state.workflow_id, state.last_offset)
-        if event is None or event.type is not EventType.WORKFLOW_SUSPENDED:
-            return []
-        return [dict(thaw(each)) for each in event.data.get("pending") or ()]
+        return [dict(thaw(each)) for each in answers.asked_for(self._store, state)]
 
     def listed(self, state: RunState) -> List[Dict[str, Any]]:
         """The same for a list of runs: of long arguments the beginning."""

@@ -8,6 +8,7 @@ kept for another process to go on with checkpoints.py's.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -327,6 +328,9 @@ class Execution:
         from agentstream.workflow.resting import suspension  # noqa: PLC0415 - few runs do
 
         data = suspension(self._end_data(run), status, reason, error.pending)
+        if self.checkpoints is not None and error.pending and not self._is_within:
+            with contextlib.suppress(LogError):  # then its last event cannot be written either
+                self.checkpoints.keep_pending(data["pending"])
         self._try_append(EventType.WORKFLOW_SUSPENDED, data)
         return run
 

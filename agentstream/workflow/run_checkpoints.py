@@ -12,10 +12,11 @@ if its process dies.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import threading
 import time
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Container, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from agentstream.agent.approval import Approval
 from agentstream.agent.checkpoints import AgentCheckpoint
@@ -52,7 +53,7 @@ def unpack(data: bytes, codec: Optional[Codec]) -> Any:
     """The value that `pack` was given.
 
     Raises:
-        ConfigError: it is encoded, and there is no codec.
+        ConfigError: it is encoded, and there is no codec, or one that cannot decode it.
         LogError: it is none, or of a class that is not there any more.
     """
     if data[:1] == _CODED:
@@ -60,7 +61,12 @@ def unpack(data: bytes, codec: Optional[Codec]) -> Any:
             raise ConfigError(
                 "the checkpoints are encoded: Runtime(checkpoints=Checkpoints(codec=...))"
             )
-        return decode(codec.decode(data[1:]))
+        try:
+            plain = codec.decode(data[1:])
+        except Exception as error:
+            problem = type(error).__name__
+            raise ConfigError(f"the codec cannot decode the checkpoints: {problem}") from error
+        return decode(plain)
     return decode(data[1:])
 
 
@@ -73,9 +79,9 @@ class RunCheckpoints:
         settings: how.
         grace: seconds that what is under way may take to end once the process leaves the run.
         entry: what an earlier process has left; None for a run that begins.
-        asked: what that run waited for.
 
     Attributes:
+        asked: what the run waited for that is taken again; set by who takes it.
         leaving: the process leaves the run, for another one to go on.
         values: what the run's steps share; set by whoever runs it.
     """
@@ -88,22 +94,22 @@ class RunCheckpoints:
         grace: float,
         *,
         entry: Optional[Entry] = None,
-        asked: Sequence[Union[PendingCall, PendingSignal]] = (),
     ) -> None:
         self.workflow_id = workflow_id
         self.leaving = False
         self.grace = grace
         self.entry = entry
-        self.asked = asked
+        self.asked: Sequence[Union[PendingCall, PendingSignal]] = ()
         self.values: Dict[str, Any] = {}
         self._store = store
         self._settings = settings
         self._kept: Dict[str, bytes] = {} if entry is None else dict(entry.records)
         self._context: Optional[bytes] = None  # as it was kept last, not encoded
-        self._lock = threading.Lock()  # of the three below
+        self._lock = threading.Lock()  # of what follows
         self._written = 0  # what was put
         self._settled = 0  # ... and is known to be kept
         self._refused = False
+        self._used: Dict[str, str] = {}  # the values from outside that steps use now
         self._base = max(0.0, self._elapsed_before())
         self._started = time.monotonic()
         self._timed = self._base  # what was kept last as `elapsed`
@@ -154,24 +160,23 @@ class RunCheckpoints:
         """
         if self._refused:
             return True
+        gone = [place + sign for place in discard for sign in "|./"]
         try:
             packed = {key: self._packed(key, value) for key, value in records.items()}
-            with self._lock:
-                self._add_context(packed)
+            elapsed = self.elapsed
+            if elapsed - self._timed > _TIMED_S or wait or discard:
+                self._timed = elapsed
+                packed["elapsed"] = pack(round(elapsed, 3), None)
+            with self._lock:  # an older state of what is shared must not come behind a newer one
+                context = self._add_context(packed)
+                self._store.write(self.workflow_id, packed, discard=gone, wait=False)
+                self._context = context
+                self._written += 1
         except NotKept as error:
             self._refuse(str(error))
             return False
-        elapsed = self.elapsed
-        if elapsed - self._timed > _TIMED_S or wait or discard:
-            self._timed = elapsed
-            packed["elapsed"] = pack(round(elapsed, 3), None)
-        gone = [place + sign for place in discard for sign in "|./"]
-        with self._lock:
-            self._written += 1
-            written = self._written
-        self._store.write(self.workflow_id, packed, discard=gone, wait=wait)
         if wait:
-            self._note_settled(written)
+            self.settle()
         return True
 
     def _packed(self, key: str, value: Any) -> Optional[bytes]:
@@ -180,17 +185,18 @@ class RunCheckpoints:
         except NotKept as error:
             raise NotKept(f"{key.partition('|')[0]}: {error}") from None
 
-    def _add_context(self, packed: Dict[str, Optional[bytes]]) -> None:
+    def _add_context(self, packed: Dict[str, Optional[bytes]]) -> Optional[bytes]:
+        """Add what the steps share, if it has changed; returns it as it is kept then."""
         values = dict(self.values)
         if not values and self._context is None:
-            return
+            return None
         try:
             data = encode(values, "context")
         except RuntimeError:  # somebody changes it this moment, and puts it afterwards
-            return
+            return self._context
         if data != self._context:
-            self._context = data
             packed["context"] = _coded(data, self._settings.codec)
+        return data
 
     def settle(self) -> None:
         """Wait until all that was put is kept.
@@ -238,27 +244,44 @@ class RunCheckpoints:
             self._store.begin(workflow_id, root=self.workflow_id)
             self.put({f"{place}|inner": workflow_id})
 
-    def keep_asked(self, place: str, agent: str, input: Any) -> None:
-        """Keep what an agent that a function or tool runs is asked.
+    def number_of(self, place: str, agent: str, input: Any, taken: Container[int]) -> int:
+        """The number of an agent that a function or tool runs, of those that it runs, from 1.
 
-        What an earlier process kept there is of no use if that was something else.
+        One that an earlier process ran with that input has the number that it had, in
+        whichever order they come now; another one has the next, and what was kept there is
+        of no use.
+
+        Args:
+            place: of the function or tool.
+            agent: the agent's name.
+            input: what it is asked.
+            taken: numbers that others have by now.
         """
         try:
             asked = encode([agent, input])
         except NotKept:
             asked = b""
-        key = f"{place}|for"
         digest = hashlib.sha256(asked).hexdigest()
-        if self.get(key) not in (None, digest):
-            self.forget(place)
-        self.put({key: digest})
+        free = (n for n in itertools.count(1) if n not in taken)
+        number = first = next(free)
+        while True:
+            known = self.get(f"{place}-{number}|for")
+            if known == digest:
+                return number
+            if known is None:
+                break
+            number = next(free)
+        if self.get(f"{place}-{first}|for") is not None:
+            self.forget(f"{place}-{first}")
+        self.put({f"{place}-{first}|for": digest})
+        return first
 
-    def forget(self, place: str) -> None:
-        """Let go of what an earlier process kept at a place and within it."""
+    def forget(self, place: str, instead: Optional[Mapping[str, Any]] = None) -> None:
+        """Let go of what was kept at a place and within it; keep `instead`."""
         for key in list(self._kept):
             if key.startswith((f"{place}|", f"{place}.", f"{place}/")):
                 del self._kept[key]
-        self.put({}, discard=(place,))
+        self.put(instead or {}, discard=(place,))
 
     def inner(self, place: str) -> Optional[Tuple[str, int]]:
         """The id of the run that an earlier process left at a place, and its last offset."""
@@ -300,7 +323,10 @@ class RunCheckpoints:
         if used is not None:
             records[used] = None
             self._kept.pop(used, None)
-        return self.put(records, discard=(place,))
+        kept = self.put(records, discard=(place,))
+        if used is not None:
+            self._used.pop(used, None)
+        return kept
 
     def begun(self, place: str) -> float:
         """Note that a step begins; returns the seconds that earlier processes worked on it."""
@@ -318,8 +344,7 @@ class RunCheckpoints:
 
     def keep_attempt(self, place: str, attempt: int, usage: Usage) -> None:
         """Keep that a step is tried again, in place of what the last try had kept."""
-        self.forget(place)
-        self.put({f"{place}|again": {"attempt": attempt, "usage": usage}})
+        self.forget(place, {f"{place}|again": {"attempt": attempt, "usage": usage}})
 
     def agent(self, place: str) -> AgentCheckpoint:
         """The checkpoint of the agent that runs at a place."""
@@ -332,17 +357,28 @@ class RunCheckpoints:
         found = self.get(f"answer:{id}")
         return None if found is None else approval_of(found)
 
-    def signal(self, name: str) -> Optional[Mapping[str, Any]]:
-        """A value that was sent, {value, by, at}; None for none so far.
+    def signal(self, name: str, place: str) -> Optional[Mapping[str, Any]]:
+        """A value that was sent, {value, by, at}, for one place; None for none so far.
 
         Of a run under way the store is asked: it may have come in this process's time.
         """
         key = f"signal:{name}"
-        found: Optional[Mapping[str, Any]] = self.get(key)
-        if found is None:
-            data = self._store.read(self.workflow_id).get(key)
-            found = None if data is None else unpack(data, self._settings.codec)
+        with self._lock:
+            found: Optional[Mapping[str, Any]] = self.get(key)
+            if found is None:
+                data = self._store.read(self.workflow_id).get(key)
+                found = None if data is None else unpack(data, self._settings.codec)
+            if found is None or self._used.setdefault(key, place) != place:
+                return None
         return found
+
+    def keep_pending(self, pending: Sequence[Mapping[str, Any]]) -> None:
+        """Keep what the run waits for, as its last event has it, which may be gone by then.
+
+        Raises:
+            LogError: it could not be.
+        """
+        self._store.write(self.workflow_id, {"pending": pack(list(pending), None)}, wait=False)
 
 
 def approval_of(answer: Mapping[str, Any]) -> Approval:

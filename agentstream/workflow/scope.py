@@ -21,6 +21,7 @@ from typing import (
     Mapping,
     Optional,
     Protocol,
+    Set,
     Tuple,
 )
 
@@ -120,7 +121,7 @@ class Scope:
         self._state = state
         self._place = place_of(execution.prefix, state.label)
         self._inner_log: Optional[RunLog] = None
-        self._agents: Dict[str, int] = {}  # run by a function or a tool, by its key
+        self._agents: Dict[str, Set[int]] = {}  # run by a function or a tool, by its key
         self.cancel = cancel
 
     @property
@@ -243,7 +244,7 @@ class Scope:
                 " checkpoints can: Runtime(checkpoints=True)"
             )
         name, seconds = step.name, step.wait_s
-        found = kept.signal(name)
+        found = kept.signal(name, self._place)
         if found is not None:
             self._state.used = f"signal:{name}"
             return found["value"]
@@ -338,12 +339,15 @@ class Scope:
 
     def _run_agent(self, agent: Agent, input: Any, context: RunContext) -> Any:
         """Run an agent, which a tool or function asks for, as a workflow within this run."""
-        caller = context.idempotency_key
-        count = self._agents[caller] = self._agents.get(caller, 0) + 1
-        place = f"{self._place}.{caller}-{count}"
-        kept = self._execution.checkpoints
-        if kept is not None:
-            kept.keep_asked(place, agent.name, input)
+        caller, kept = context.idempotency_key, self._execution.checkpoints
+        place = f"{self._place}.{caller}"
+        with self._execution.lock:  # a function may run several at once
+            taken = self._agents.setdefault(caller, set())
+            number = len(taken) + 1
+            if kept is not None:
+                number = kept.number_of(place, agent.name, input, taken)
+            taken.add(number)
+        place += f"-{number}"
         log = self._child_log(place)
         return self._run_within(
             Workflow(agent.name, [agent]), log, input, context.cancel, place=place
