@@ -9,7 +9,7 @@ the outermost one, the root.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set
 
 from agentstream import checks
 from agentstream.errors import ConfigError, LogError
@@ -125,6 +125,10 @@ class CheckpointStore(ABC):
     @abstractmethod
     def read(self, workflow_id: str) -> Dict[str, bytes]:
         """All records of a run, or of the root that it is within; {} for none."""
+
+    def keys(self, workflow_id: str, starts: Sequence[str]) -> Set[str]:
+        """The keys of a run's records, as `read` has them, that begin with one of `starts`."""
+        return {key for key in self.read(workflow_id) if key.startswith(tuple(starts))}
 
     @abstractmethod
     def answer(self, workflow_id: str, key: str, value: bytes) -> bool:

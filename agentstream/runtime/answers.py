@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Set, Tuple, Union
 
 from agentstream import checks
 from agentstream.agent.approval import as_approval
@@ -18,7 +18,7 @@ from agentstream.workflow.codec import NotKept
 from agentstream.workflow.resting import pending_of
 from agentstream.workflow.run_checkpoints import pack, unpack
 
-__all__ = ["approve", "asked_for", "key_of", "pending", "signal", "unanswered"]
+__all__ = ["answered", "approve", "asked_for", "key_of", "pending", "signal", "unanswered"]
 
 Pending = Union[PendingCall, PendingSignal]
 
@@ -46,6 +46,11 @@ def asked_for(store: EventStore, state: RunState) -> List[Mapping[str, Any]]:
     return [] if data is None else list(unpack(data, None))
 
 
+def answered(store: EventStore, workflow_id: str) -> Set[str]:
+    """The keys under which a run has answers that it has not used yet."""
+    return store.need_checkpoints().keys(workflow_id, ("answer:", "signal:"))
+
+
 def pending(store: EventStore, workflow_id: str) -> Tuple[Pending, ...]:
     """What a suspended run waits for; () for a run that is not suspended, or unknown."""
     state = store.run(check_id("workflow_id", workflow_id))
@@ -55,12 +60,11 @@ def pending(store: EventStore, workflow_id: str) -> Tuple[Pending, ...]:
 def unanswered(store: EventStore, workflow_id: str) -> List[Pending]:
     """What a suspended run waits for and nobody has answered yet."""
     asked = pending(store, workflow_id)
-    answered = store.need_checkpoints().read(workflow_id) if asked else {}
+    known = answered(store, workflow_id) if asked else set()
     return [
         each
         for each in asked
-        if key_of("signal" if isinstance(each, PendingSignal) else each.why, each.id)
-        not in answered
+        if key_of("signal" if isinstance(each, PendingSignal) else each.why, each.id) not in known
     ]
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import Callable, Dict, List, Mapping, Optional
+from typing import Callable, Dict, List, Mapping, Optional, Tuple
 
 from agentstream import threads
 from agentstream.cancel import CancelToken
 from agentstream.errors import Busy
 from agentstream.events.store import EventStore, RunState
 from agentstream.results import PendingSignal
-from agentstream.runtime.answers import key_of, pending
+from agentstream.runtime.answers import Pending, answered, key_of, pending
 from agentstream.runtime.handle import RunHandle
 from agentstream.workflow import Workflow
 
@@ -52,6 +52,8 @@ class Watch:
         self._stop = CancelToken()
         self._handles: List[RunHandle] = []
         self._left_alone: Dict[str, int] = {}  # looks to go, by the run's id
+        # What suspended runs wait for, by their ids and last offsets: it is read once.
+        self._asked: Dict[Tuple[str, int], Tuple[Pending, ...]] = {}
         self._thread: Optional[threading.Thread] = None
 
     def start(self) -> None:
@@ -86,7 +88,10 @@ class Watch:
     def _look(self) -> None:
         self._handles = [handle for handle in self._handles if not handle.done()]
         self._left_alone = {name: n - 1 for name, n in self._left_alone.items() if n > 1}
-        for state in self._store.need_checkpoints().waiting():
+        waiting = self._store.need_checkpoints().waiting()
+        places = {(state.workflow_id, state.last_offset) for state in waiting}
+        self._asked = {place: asked for place, asked in self._asked.items() if place in places}
+        for state in waiting:
             if len(self._handles) >= self._at_most or self._stop.cancelled:
                 return
             workflow = self._workflows.get(state.name)
@@ -108,10 +113,13 @@ class Watch:
     def _is_ready(self, state: RunState) -> bool:
         if state.status == "interrupted":
             return True
-        asked = pending(self._store, state.workflow_id)
-        answered = self._store.need_checkpoints().read(state.workflow_id)
+        place = (state.workflow_id, state.last_offset)
+        asked = self._asked.get(place)
+        if asked is None:
+            asked = self._asked[place] = pending(self._store, state.workflow_id)
+        known = answered(self._store, state.workflow_id)
         return any(
-            key_of("signal" if isinstance(each, PendingSignal) else each.why, each.id) in answered
+            key_of("signal" if isinstance(each, PendingSignal) else each.why, each.id) in known
             or (each.expires_at is not None and each.expires_at <= time.time())
             for each in asked
         )

@@ -171,6 +171,9 @@ class CheckpointConformance:
             assert checkpoints.answer("run", "answer/2", b"no")
             expected = {"answer/1": b"yes", "answer/2": b"no"}
             assert checkpoints.read("run") == expected
+            assert checkpoints.keys("run", ["answer/1", "none"]) == {"answer/1"}
+            assert checkpoints.keys("run", ["answer", "ans"]) == set(expected)
+            assert checkpoints.keys("none", ["answer"]) == checkpoints.keys("run", []) == set()
             assert stream.reopen_log("run")[1].records == expected
 
     def test_a_run_that_was_refused_cannot_be_resumed(self) -> None:

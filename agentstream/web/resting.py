@@ -65,9 +65,9 @@ class Resting:
     def shown(self, state: RunState) -> Dict[str, Any]:
         """What is told of a single run: `pending`, each with `answered`, and `can_resume`."""
         pending = self.pending(state)
-        records = self._store.need_checkpoints().read(state.workflow_id) if pending else {}
+        known = answers.answered(self._store, state.workflow_id) if pending else set()
         for each in pending:
-            each["answered"] = answers.key_of(each.get("kind"), each.get("id")) in records
+            each["answered"] = answers.key_of(each.get("kind"), each.get("id")) in known
         root = self._root(state)
         return {"pending": pending, "can_resume": root is not None and root.name in self._workflows}
 

@@ -189,6 +189,20 @@ class SqliteCheckpoints(CheckpointStore):
             root = resumable.find_root(connection, workflow_id)
             return {} if root is None else resumable.records_of(connection, root.id)
 
+    def keys(self, workflow_id: str, starts: Sequence[str]) -> Set[str]:
+        """See `CheckpointStore.keys`; it reads no values.
+
+        Raises:
+            LogError: the file cannot be read.
+        """
+        with contextlib.suppress(LogError):
+            self._writer.flush()
+        with self._reader.query() as connection:
+            if not self._reader.has_table("checkpoints"):
+                return set()
+            root = resumable.find_root(connection, workflow_id)
+            return set() if root is None else resumable.keys_of(connection, root.id, starts)
+
     def answer(self, workflow_id: str, key: str, value: bytes) -> bool:
         """See `CheckpointStore.answer`; waits for a commit."""
         check_records({key: value})

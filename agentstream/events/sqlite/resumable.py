@@ -19,13 +19,25 @@ from typing import (
     NamedTuple,
     Optional,
     Sequence,
+    Set,
     Tuple,
 )
 
 from agentstream.errors import LogError
 from agentstream.events.resting import RESTING
 
-__all__ = ["ACTIVE", "Kept", "end", "find", "forget", "inner_of", "records_of", "rest", "write"]
+__all__ = [
+    "ACTIVE",
+    "Kept",
+    "end",
+    "find",
+    "forget",
+    "inner_of",
+    "keys_of",
+    "records_of",
+    "rest",
+    "write",
+]
 
 ACTIVE = ("queued", "running")
 _ACTIVE = "status IN ('queued', 'running')"
@@ -137,6 +149,18 @@ def records_of(connection: sqlite3.Connection, run: int) -> Dict[str, bytes]:
     """All records of a root."""
     found = connection.execute("SELECT key, value FROM checkpoints WHERE run = ?", (run,))
     return dict(found.fetchall())
+
+
+def keys_of(connection: sqlite3.Connection, run: int, starts: Sequence[str]) -> Set[str]:
+    """The keys of a root's records that begin with one of `starts`."""
+    found: Set[str] = set()
+    for start in starts:
+        rows = connection.execute(
+            "SELECT key FROM checkpoints WHERE run = ? AND key >= ? AND key < ?",
+            (run, start, start + _AFTER_ALL),
+        )
+        found.update(key for (key,) in rows)
+    return found
 
 
 def refuse(connection: sqlite3.Connection, run: int, why: str) -> None:

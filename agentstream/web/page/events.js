@@ -45,7 +45,7 @@
     workflow_step_completed(data) {
       chip(data.step, data.name, 'completed');
       endRun(data, 'completed');
-      if (data.kind === 'Function') endFunction(data);
+      if (data.kind === 'Function' || data.kind === 'Wait') endFunction(data);
     },
     workflow_step_failed(data) {
       const stopped = data.error === 'Cancelled' ? 'cancelled' : 'failed';
