@@ -40,7 +40,7 @@ def test_serve_shows_a_log_and_stops_on_sigterm(tmp_path):
                 served.process.send_signal(signal.SIGTERM)
                 assert [block.retry for block in stream.blocks()] == ["1000"]
             assert served.process.wait(20) == 0
-            _, errors = served.process.communicate(timeout=5)
+            _, errors = served.process.communicate(timeout=60)
             assert "Traceback" not in errors
             assert "MARKEDKEY" not in errors
     finally:

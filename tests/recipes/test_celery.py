@@ -49,22 +49,22 @@ begun(limited)
 stopped = answer.delay("stopped")
 begun(stopped)
 say(runtime.stop_generation(stopped.id))
-say(sorted(stopped.get(timeout=10, interval=0.02).items()))
+say(sorted(stopped.get(timeout=60, interval=0.02).items()))
 try:
-    limited.get(timeout=10, interval=0.02)
+    limited.get(timeout=60, interval=0.02)
 except SoftTimeLimitExceeded:
     *_, last = follow(limited)
     say("limited", last.type, last.data["output"])
 failed = answer.delay("failed")
 try:
-    failed.get(timeout=10, interval=0.02)
+    failed.get(timeout=60, interval=0.02)
 except Exception as error:
     say("failed", type(error).__name__, error)
 finished = answer.delay("finished")
 begun(finished)
 app.control.shutdown()
 say("shutting down")
-say(sorted(finished.get(timeout=10, interval=0.02).items()))
+say(sorted(finished.get(timeout=60, interval=0.02).items()))
 """
 
 
@@ -75,7 +75,7 @@ def follow_a_task(folder: pathlib.Path, model: ScriptedServer) -> None:
         assert follower.stdout is not None
         assert follower.stdout.read(5) == "Hello", lines_of(folder)  # while the task runs
         gate.open()
-        assert follower.communicate(timeout=10)[0] == " world!\ncompleted\n"
+        assert follower.communicate(timeout=60)[0] == " world!\ncompleted\n"
         assert follower.returncode == 0
 
 
@@ -108,7 +108,7 @@ def test_celery_tasks_are_followed_and_stopped(server, tmp_path):
     with celery_worker(tmp_path, "tasks") as worker:
         follow_a_task(tmp_path, server)
         stop_tasks(tmp_path, server)
-        assert worker.wait(20) == 0, lines_of(tmp_path)
+        assert worker.wait(60) == 0, lines_of(tmp_path)
     with SqliteStore(tmp_path / "runs.db") as log:
         states = {state.workflow_id: state.status for state in log.runs()}
         assert sorted(states.values()) == ["cancelled"] * 2 + ["completed"] * 2 + ["failed"]
@@ -126,7 +126,7 @@ task = work.delay("tea")
 while task.state != "SUSPENDED":
     threading.Event().wait(0.02)
 say("suspended")
-say(task.get(timeout=20, interval=0.02))
+say(task.get(timeout=60, interval=0.02))
 """
 
 
@@ -203,7 +203,7 @@ def test_celery_task_goes_on_where_a_killed_worker_was(server, tmp_path, broker)
         settings = stack.enter_context(redis(tmp_path)) if broker == "redis" else FILES
         stack.enter_context(celery_worker(tmp_path, "reviews", settings))
         driver = stack.enter_context(Program(RESUMED, cwd=tmp_path))
-        assert server.wait_requests(3, timeout=20), lines_of(tmp_path)
+        assert server.wait_requests(3, timeout=60), lines_of(tmp_path)
         with SqliteStore(tmp_path / "runs.db") as log:
             (run,) = [state.workflow_id for state in log.runs()]
             first = worker_of(tmp_path, run)
@@ -213,7 +213,7 @@ def test_celery_task_goes_on_where_a_killed_worker_was(server, tmp_path, broker)
         assert len(server.requests) == 5  # the first step's two were not made again
         assert (tmp_path / "saved.txt").read_text() == "a draft\n"
         with started(tmp_path, "approve.py", run) as approved:
-            assert approved.wait(20) == 0, lines_of(tmp_path)
+            assert approved.wait(60) == 0, lines_of(tmp_path)
         assert driver.finish() == 0, (driver.errors, lines_of(tmp_path))
     assert driver.lines == ["suspended", "Saved."]
     assert (tmp_path / "saved.txt").read_text() == "a draft\nthe end\n"

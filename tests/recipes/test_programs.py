@@ -53,7 +53,7 @@ class Site:
         self.cookies: Any = None
 
     def get(self) -> str:
-        answer = requests.get(self.url, cookies=self.cookies, timeout=10)
+        answer = requests.get(self.url, cookies=self.cookies, timeout=60)
         assert answer.status_code == 200, answer.text
         self.cookies = self.cookies or answer.cookies
         found = re.search(r'<pre id="said">(.*?)</pre>', answer.text, re.DOTALL)
@@ -63,12 +63,12 @@ class Site:
     def ask(self, text: str, run: str) -> requests.Response:
         form = {"text": text, "run": run}
         return requests.post(
-            self.url + "ask", data=form, cookies=self.cookies, stream=True, timeout=10
+            self.url + "ask", data=form, cookies=self.cookies, stream=True, timeout=60
         )
 
     def stop(self, run: str) -> str:
         return requests.post(
-            self.url + "stop", data={"run": run}, cookies=self.cookies, timeout=10
+            self.url + "stop", data={"run": run}, cookies=self.cookies, timeout=60
         ).text
 
     def workers(self) -> List[int]:
@@ -96,7 +96,7 @@ def site(server: ScriptedServer, tmp_path: pathlib.Path) -> Iterator[Site]:
             text=True,
         )
     try:
-        wait_until(lambda: listens(port), timeout=20.0)
+        wait_until(lambda: listens(port), timeout=60.0)
         yield Site(process, f"http://127.0.0.1:{port}/")
         process.terminate()
         assert process.wait(20) == 0, (tmp_path / "errors").read_text()
@@ -140,7 +140,7 @@ def test_the_chat_remembers_and_stops_whichever_worker_is_asked_and_outlives_the
     before = site.workers()
     for pid in before:
         os.kill(pid, 9)
-    wait_until(lambda: len(set(site.workers()) - set(before)) == 3, timeout=20.0)
+    wait_until(lambda: len(set(site.workers()) - set(before)) == 3, timeout=60.0)
     assert site.get() == said
     server.reply_text("Still here.")
     assert site.ask("And you?", "2").text == "Still here."
@@ -216,16 +216,16 @@ def test_the_digest_asks_for_no_file_twice_after_a_kill(
     model = Model(server, silent_after=14)
     with digest(tmp_path) as process:
         # All workers wait for an answer, and what was finished before is in the file.
-        wait_until(lambda: sum(model.asked.values()) == 22, timeout=20.0)
+        wait_until(lambda: sum(model.asked.values()) == 22, timeout=60.0)
         with SqliteStore(tmp_path / "digest.db", read_only=True) as store:
-            wait_until(lambda: completed(store) == len(model.answered), timeout=20.0)
+            wait_until(lambda: completed(store) == len(model.answered), timeout=60.0)
         process.kill()
         process.wait()
     finished = set(model.answered)
     model.silent_after = 1000
     for _ in range(2):
         with digest(tmp_path) as process:
-            out, errors = process.communicate(timeout=30)
+            out, errors = process.communicate(timeout=60)
         assert (out, errors) == ("Sum of digest.\n", "")
     assert {model.asked[name] for name in finished} == {1}
     assert {model.asked[name] for name in set(names) - finished} <= {1, 2}

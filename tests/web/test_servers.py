@@ -196,7 +196,7 @@ def test_h09_h10_gunicorn_gthread(tmp_path):
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        wait_until(lambda: _answers(url), timeout=20.0)
+        wait_until(lambda: _answers(url), timeout=60.0)
         check(url, events)
         chunks(events, "run", 1)
         events.store.flush()
@@ -204,7 +204,7 @@ def test_h09_h10_gunicorn_gthread(tmp_path):
             assert stream.event().id == "1"
             process.send_signal(signal.SIGTERM)
             assert [block.retry for block in stream.blocks()] == ["1000"]
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=60)
         assert process.returncode == 0
         assert "Traceback" not in errors, errors
     finally:
