@@ -40,6 +40,7 @@ def execute(
     plain: bool = False,
     context: Optional[Dict[str, Any]] = None,
     workflow_id: Optional[str] = None,
+    once: Optional[str] = None,
     kept: Optional[Kept] = None,
 ) -> int:
     """Run a workflow or an agent and show it; returns the exit code.
@@ -52,28 +53,29 @@ def execute(
         plain: one agent's text and nothing around it.
         context: what the steps share.
         workflow_id: the run's id; None for a new one.
+        once: of a run that is made once, the id that was given for it; `workflow_id` is
+            that of this try.
         kept: how it is kept, for who resumes it; None: it is not.
 
     Raises:
         WorkflowFailed, Cancelled, Interrupted: with `run`.
     """
     workflow_id = workflow_id or new_id()
-    checkpoints, rest = None if kept is None else kept.checkpoints, ""
+    checkpoints = None if kept is None else kept.checkpoints
     stream = open_stream(given, log)
     with Runtime(event_stream=stream, grace=_GRACE_S, checkpoints=checkpoints) as runtime:
         view = View(given, plain)
         # Before its first event comes: that may find nobody reading.
         view.watch(workflow_id, lambda reason: runtime.stop_generation(workflow_id, reason))
         runtime.event_stream.subscribe(view)
-        handle = _begin(
-            runtime, what, input, {"workflow_id": workflow_id, "context": context}, kept
-        )
+        # Whichever try at it this is, the calls of a run that is made once have the same keys.
+        options = {"workflow_id": once or workflow_id, "context": context}
+        handle = _begin(runtime, what, input, {**options, "once": once is not None}, kept)
         if log is not None and (view.on_terminal or given.verbose) and not given.quiet:
             note(f"run {workflow_id}; `agentstream stop {workflow_id} --log {log}` stops it")
         try:
             run = _result(handle, stream.store, None if kept is None else log)
-            if run.status == SUSPENDED and log is not None:
-                rest = "\n".join(lines_of_suspended(stream.store, workflow_id, log))
+            rest = _rest(run, stream.store, log)
         except (WorkflowFailed, Cancelled) as error:
             if view.closed:
                 return DONE  # nobody reads it any more: `| head`
@@ -85,9 +87,17 @@ def execute(
             view.end()
     if not view.closed and (given.json if rest else not view.has_shown(run.output)):
         write_result(given, run, answer=view.answer)
-    if rest:
-        say(rest)
-    return WAITS if rest else DONE
+    if not rest:
+        return DONE
+    say(rest)
+    return WAITS
+
+
+def _rest(run: WorkflowRun, store: EventStore, log: Optional[str]) -> str:
+    """What there is to say of a run that is suspended; "" for one that is not."""
+    if run.status != SUSPENDED or log is None:
+        return ""
+    return "\n".join(lines_of_suspended(store, run.workflow_id, log))
 
 
 def open_stream(given: argparse.Namespace, log: Optional[str]) -> EventStream:
@@ -105,6 +115,7 @@ def _begin(
 ) -> RunHandle:
     """Begin the run, or go on with it."""
     if kept is not None and not kept.begins:
+        options = {name: options[name] for name in ("workflow_id", "context")}
         return runtime.resume(what, force=kept.force, **options)
     resume = kept is not None and kept.goes_on
     handle = runtime.submit(what, input, resume=resume, **options)

@@ -99,6 +99,10 @@ def _check_resumption(given: argparse.Namespace, command: _Parser) -> None:
         command.error("--resume ID stands for --id and --once: it begins that run, or goes on")
     if given.command == "resume" and (given.id is None) == (not given.watch):
         command.error("ID, or --watch FILE: one of them")
+    if given.command == "resume" and given.watch:
+        for name in ("json", "jsonl", "force"):
+            if getattr(given, name):
+                command.error(f"--{name} is for one run, not for --watch")
     if given.command == "approve" and given.no is not None and given.arguments is not None:
         command.error("--no or --arguments: one of them")
 

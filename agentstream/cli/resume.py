@@ -13,7 +13,7 @@ from agentstream.cli.exits import DONE, FAILED
 from agentstream.cli.lock import hold
 from agentstream.cli.output import note, say
 from agentstream.cli.resting import answers_told, lines_of_suspended
-from agentstream.cli.run import build, check_flags, perform, write_earlier
+from agentstream.cli.run import build, check_flags, perform, with_retries, write_earlier
 from agentstream.cli.runs import named
 from agentstream.cli.settings import log_of
 from agentstream.cli.signals import next_stop, stops
@@ -93,7 +93,7 @@ def _watch(given: argparse.Namespace, log: str) -> int:
         with stops() as signals, runtime.watch(list(workflows.values())):
             if not given.quiet:
                 note(f"runs of {', '.join(workflows)} in {log} are resumed; Ctrl-C ends it")
-            next_stop(signals, given.deadline)
+            next_stop(signals)
     return DONE
 
 
@@ -104,7 +104,7 @@ def _built(
     for file in files:
         if file.name in found:
             raise ConfigError(f"two of the workflows are named {file.name!r}: give one a name")
-        found[file.name] = build(given, file, stack)
+        found[file.name] = with_retries(given, build(given, file, stack))
     return found
 
 

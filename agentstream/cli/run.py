@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from agentstream.workflow import Workflow
     from agentstream.workflow_files import WorkflowFile
 
-__all__ = ["build", "check_flags", "perform", "run", "write_earlier"]
+__all__ = ["build", "check_flags", "perform", "run", "with_retries", "write_earlier"]
 
 
 def run(given: argparse.Namespace) -> int:
@@ -42,7 +42,7 @@ def run(given: argparse.Namespace) -> int:
         raise ConfigError("checkpoints are kept in a log, for who resumes the run: --log FILE")
     if checkpoints is None and file.waits:
         raise ConfigError(
-            f"{file.label}: a step waits for a value, which takes checkpoints: "
+            f"{file.label}: its runs wait for somebody's answer, which takes checkpoints: "
             "--checkpoints --log FILE"
         )
     kept = None if checkpoints is None else Kept(checkpoints, origin=origin_of(given))
@@ -59,7 +59,8 @@ def run(given: argparse.Namespace) -> int:
             return perform(given, file, None, workflow_id=earlier.workflow_id, kept=kept)
         if kept is not None:
             kept = kept._replace(goes_on=True)
-        return perform(given, file, _input, workflow_id=earlier.workflow_id, kept=kept)
+        once = given.resume or given.id
+        return perform(given, file, _input, workflow_id=earlier.workflow_id, once=once, kept=kept)
 
 
 def perform(
@@ -68,24 +69,21 @@ def perform(
     read_input: Optional[Callable[[argparse.Namespace, WorkflowFile], str]],
     *,
     workflow_id: Optional[str],
-    kept: Optional[Kept],
+    once: Optional[str] = None,
+    kept: Optional[Kept] = None,
 ) -> int:
     """Build a file's workflow and run it, or go on with a run of it; returns the exit code.
 
     Args:
         read_input: what its input is; None: the run has it.
-        workflow_id: the run's id; None for a new one.
-        kept: how it is kept; None: it is not.
+        workflow_id, once, kept: as `execute` has them.
     """
     with contextlib.ExitStack() as stack:
         input: Any = None if read_input is None else read_input(given, file)
         files = [*file.files, *getattr(given, "files", ())]
         if files and input is not None:
             input = ChatMessage.user(input, files).content
-        workflow = build(given, file, stack)
-        retries = setting(given, "retries")
-        for step in workflow.steps if retries else ():
-            step.retries = step.retries or retries
+        workflow = with_retries(given, build(given, file, stack))
         try:
             return execute(
                 given,
@@ -94,12 +92,21 @@ def perform(
                 log=setting(given, "log"),
                 context=dict(file.context),
                 workflow_id=workflow_id,
+                once=once,
                 kept=kept,
             )
         except AgentStreamError as error:
             if file.needs_client:
                 advise(error, given)
             raise
+
+
+def with_retries(given: argparse.Namespace, workflow: Workflow) -> Workflow:
+    """The workflow, whose steps are tried again as `--retries` says, unless they say it."""
+    retries = setting(given, "retries")
+    for step in workflow.steps if retries else ():
+        step.retries = step.retries or retries
+    return workflow
 
 
 def _earlier(given: argparse.Namespace) -> Earlier:

@@ -11,7 +11,8 @@ from agentstream.cli.output import Output
 from agentstream.cli.resting import Pending, asked_of, in_short
 from agentstream.cli.settings import log_of
 from agentstream.errors import ConfigError
-from agentstream.events.resting import RESTING, SUSPENDED
+from agentstream.events.model import EventType
+from agentstream.events.resting import INTERRUPTED, RESTING, SUSPENDED
 from agentstream.events.sqlite import SqliteStore
 from agentstream.events.store import EventStore, RunState
 
@@ -88,6 +89,8 @@ def _why(state: RunState, store: SqliteStore) -> str:
     last = store.read(workflow_id=state.workflow_id, after=state.last_offset - 1, limit=1)
     data = last[0].data if last else {}
     why = " ".join(str(data.get("reason") or data.get("message") or "").split())
+    if state.status == INTERRUPTED and last and last[0].type is not EventType.WORKFLOW_SUSPENDED:
+        why = "its process died"
     if not why:
         return ""
     shown = why if len(why) <= _MOST_WHY else why[: _MOST_WHY - 3] + "..."

@@ -128,7 +128,7 @@ class StepSpec(NamedTuple):
 
     @property
     def waits(self) -> bool:
-        """True if it waits for a value from outside, or a step within it does."""
+        """True if it, or what is within it, waits for somebody."""
         if self.kind == "workflow":
             return bool(self.what.waits)
         return self.kind == "wait" or any(step.waits for _, step in self.steps)
@@ -227,8 +227,9 @@ class FileSpec:
 
     @property
     def waits(self) -> bool:
-        """True if a step of it waits for a value from outside."""
-        return any(step.waits for step in self.steps)
+        """True if its runs wait for somebody: for a value, or for an answer to a tool call."""
+        asks = any(self.agents[name].approve == LATER for name in self.used)
+        return asks or any(step.waits for step in self.steps)
 
     @property
     def needs_client(self) -> bool:

@@ -36,6 +36,7 @@ def test_what_is_asked_wrongly_is_one_line_and_2(cli, capsys):
         (["run", "x", "--resume", "a", "--id", "a"], "--resume ID stands for --id and --once"),
         (["resume"], "ID, or --watch FILE: one of them"),
         (["resume", "a", "--watch", "x"], "ID, or --watch FILE: one of them"),
+        (["resume", "--watch", "x", "--force"], "--force is for one run, not for --watch"),
         (["approve", "a", "--no", "x", "--arguments", "{}"], "--no or --arguments: one of them"),
         (["approve", "a", "--arguments", "[1]"], "argument --arguments: what is given is no JSON"),
         (["approve", "a", "--arguments", "{"], "argument --arguments: what is given is no JSON"),

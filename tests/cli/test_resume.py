@@ -31,6 +31,7 @@ def test_killed_in_the_middle_it_goes_on_after_what_is_done(cli, here, server):
     follower.expect("run k is interrupted: its process died; `agentstream resume k --log")
     (state,) = listed(here, cli)
     assert (state["status"], state["pending"]) == ("interrupted", [])
+    assert here("runs", "--log", cli.log).out.endswith("flow: its process died\n")
     cast(server, one="No.", two="Second.")
     done = cli("resume", "k", "--log", cli.log)
     assert (done.out, done.err) == ("Second.\n", "")
@@ -107,6 +108,10 @@ def test_checkpoints_are_asked_for_by_flag_environment_file_and_settings(
     said = cli.write("said.toml", "checkpoints = true\n" + wait)
     table = cli.write("table.toml", wait + '[checkpoints]\nkeep = "10m"\nrecover = 1\n')
     bare = cli.write("bare.toml", wait)
+    later = cli.write(
+        "later.toml", '[agents.a]\napprove = "later"\n[[steps]]\nagent = "a"\n[agents.b]\n'
+    )
+    nested = cli.write("nested.toml", steps('workflow = "later.toml"'))
     off = cli.write("off.toml", "checkpoints = false\n" + wait)
     words = ("--input", "x", *log)
     for flow in (said, table):
@@ -117,6 +122,8 @@ def test_checkpoints_are_asked_for_by_flag_environment_file_and_settings(
             "takes checkpoints: --checkpoints --log FILE" in here("run", flow, *words, code=2).line
         )
         here("run", flow, "--checkpoints", *words, code=3)
+    for flow in (later, nested):
+        assert "takes checkpoints" in here("run", flow, *words, code=2).line
     monkeypatch.setenv("AGENTSTREAM_CHECKPOINTS", "0")
     here("run", said, *words, code=2)
     monkeypatch.setenv("AGENTSTREAM_CHECKPOINTS", "1")
@@ -149,6 +156,31 @@ def test_what_cannot_be_resumed(cli, here, server, monkeypatch):
     here("run", flow, "--input", "x", "--id", "t", "--base-url", server.url, *log, code=3)
     here("approve", "t", *log)
     assert here("resume", "t", *log).out == "900 are paid\n"  # at that server
+
+
+def test_a_further_try_has_the_keys_of_the_first(cli, here, server):
+    module = f"steps_of_{cli.folder.name}"
+    cli.write(f"{module}.py", FAILS_ONCE)
+    flow = cli.write("once.toml", f'input = "x"\n[[steps]]\nfunction = "{module}:work"\n')
+    for number, words in enumerate((["--id", "a", "--once"], ["--resume", "b"])):
+        here("run", flow, *words, "--log", cli.log, code=1)
+        assert here("run", flow, *words, "--log", cli.log).out == "done\n"
+        keys = (cli.folder / "keys.txt").read_text().split()[2 * number :]
+        assert keys[0] == keys[1]
+    assert {one["workflow_id"] for one in listed(here, cli)} == {"a", "a~2", "b", "b~2"}
+
+
+FAILS_ONCE = """
+from agentstream import RunContext
+
+def work(text, context: RunContext):
+    with open("keys.txt", "a+") as file:
+        file.write(context.idempotency_key + "\\n")
+        file.seek(0)
+        if len(file.readlines()) % 2:
+            raise RuntimeError("not yet")
+    return "done"
+"""
 
 
 def test_a_run_under_way_is_busy(cli, here, server):
