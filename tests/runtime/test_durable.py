@@ -65,6 +65,7 @@ class Bench:
         self.store = MemoryStore()
         self.settings = {"checkpoints": True, "grace": 0.3, **settings}
         self.made: List[str] = []
+        self.left = threading.Event()  # its first process is gone
 
     def runtime(self, **settings: Any) -> Runtime:
         return Runtime(event_stream=EventStream(self.store), **{**self.settings, **settings})
@@ -93,6 +94,7 @@ class Bench:
         runtime.shutdown(cancel=True)
         with pytest.raises(Cancelled) as caught:
             handle.result(5)
+        self.left.set()
         assert caught.value.run is not None and caught.value.run.status == "interrupted"
         assert self.status() == "interrupted"
 
@@ -300,7 +302,7 @@ def tools_of(bench: Bench, hold: Optional[Hold] = None, **how: Any) -> List[Any]
             if hold.calls == 1:  # once the call beside it is done
                 wait_until(lambda: len(bench.events(EventType.TOOL_CALL_COMPLETED)) == 2)
                 hold.begun.set()
-                threading.Event().wait(1)  # it does not listen, and is left behind
+                bench.left.wait(20)  # it does not listen, and is left behind
         return f"paid {amount}"
 
     return [look, pay]
@@ -386,7 +388,7 @@ def test_a_call_that_the_process_leaves_has_not_failed(bench: Bench) -> None:
         """Take a moment."""
         if not begun.is_set():
             begun.set()
-            threading.Event().wait(1)  # longer than the runtime waits
+            bench.left.wait(20)  # longer than the runtime waits
         return "took a moment"
 
     agent = Agent("a", ByRound([ToolCall("c", "slow", "{}")], "done"), tools=[slow])
@@ -715,6 +717,7 @@ def test_an_answer_is_not_used_for_a_second_time_of_the_call(bench: Bench) -> No
         runtime.resume(agent, "run")
         assert hold.begun.wait(5)
         runtime.shutdown(cancel=True)
+    bench.left.set()
     assert bench.status() == "interrupted"
     run = bench.resumed(agent)  # the yes was for the call that nobody knows about
     (unknown,) = run.pending

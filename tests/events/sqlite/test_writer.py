@@ -104,7 +104,8 @@ def test_d09_a_slow_disk_delays_no_token(path: Path) -> None:
                 threading.Event().wait(0.002)
         times.sort()
         assert len(times) > 50
-        assert times[len(times) * 99 // 100] < 0.02
+        assert times[len(times) * 9 // 10] < 0.02
+        assert times[-1] < 0.5  # nor any of them for that second
         stream.store.flush()
         assert stream.store.bounds("run") == (1, len(times))
 
