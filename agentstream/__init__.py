@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     )
     from agentstream.events.memory import MemoryStore as MemoryStore
     from agentstream.events.model import Event as Event, EventType as EventType
+    from agentstream.events.redis import RedisStore as RedisStore
     from agentstream.events.sqlite import SqliteStore as SqliteStore
     from agentstream.events.store import (
         EventStore as EventStore,
@@ -155,6 +156,7 @@ _HOMES = {
         "WorkflowFailed",
     ),
     "agentstream.events.model": ("Event", "EventType"),
+    "agentstream.events.redis": ("RedisStore",),
     "agentstream.events.sqlite": ("SqliteStore",),
     "agentstream.events.memory": ("MemoryStore",),
     "agentstream.events.store": ("EventStore", "RunState"),

@@ -1,0 +1,7 @@
+"""Events in Redis, which any number of processes on any number of machines share."""
+
+from __future__ import annotations
+
+from agentstream.events.redis.store import RedisStore
+
+__all__ = ["RedisStore"]

@@ -1,0 +1,127 @@
+"""The scripts by which a run changes hands: taken, left, stopped, answered."""
+
+from __future__ import annotations
+
+from agentstream.events.redis.scripts import Script
+
+__all__ = ["ANSWER", "CLOSE", "SEIZE", "STOP", "TAKE"]
+
+#: id, owner, beat, run, whether the run is under way here -> how far it is, or why not.
+TAKE = Script("""
+if is_gone() then return {'gone'} end
+local me, w = ARGV[2], ARGV[4]
+local f = call('HMGET', S(w), 'status', 'owner', 'fence', 'root', 'refused', 'over', 'last',
+               'deaths', 'recover')
+local status, deaths = f[1], tonumber(f[8] or 0)
+if not status then return {'unknown'} end
+if f[4] then return {'within', f[4]} end
+if is_active(status) then
+  if f[2] == me then
+    if ARGV[5] == '1' or not f[3] then return {'busy', 'here'} end
+    rest_all(w, 'interrupted')  -- an earlier call took it, and was broken off
+  elseif f[2] ~= '' and call('HEXISTS', P .. ':owners', f[2]) == 1 then
+    return {'busy', 'in another process'}
+  elseif f[3] and not f[5] and deaths < tonumber(f[9] or 0) then
+    deaths = deaths + 1
+    call('HSET', S(w), 'deaths', deaths)
+    rest_all(w, 'interrupted')
+  else
+    return {'busy', 'of a process that has died'}  -- it is ended by whoever reaps
+  end
+  status = 'interrupted'
+end
+if not is_resting(status) then return {'ended', status} end
+if not f[3] then return {'none'} end
+if f[5] then return {'refused', f[5]} end
+beat_once(me, ARGV[3])
+local inner = take(w, me)
+local fence = call('HINCRBY', S(w), 'fence', 1)
+for i = 1, #inner, 2 do call('HSET', S(inner[i]), 'fence', fence) end
+return {'ok', f[7], fence, deaths, status, call('HGETALL', P .. ':keep:' .. w), inner}
+""")
+
+#: id, owner, beat, who died, its last beat -> the runs to end, each with the reason of a
+#: request to stop it ("" for none), and those that others may resume, likewise.
+SEIZE = Script(
+    """
+if is_gone() then return {'gone'} end
+local me, dead = ARGV[2], ARGV[4]
+if call('HGET', P .. ':owners', dead) ~= ARGV[5] then return {{}, {}} end
+beat_once(me, ARGV[3])
+local ends, rests = {}, {}
+local function mine(w) return call('HGET', S(w), 'owner') == dead end
+local active = call('ZRANGE', P .. ':active', 0, -1)
+for _, w in ipairs(active) do
+  local f = call('HMGET', S(w), 'owner', 'fence', 'root', 'refused', 'deaths', 'recover', 'stop')
+  if f[1] == dead and f[2] and not f[3] and not f[4] and tonumber(f[5]) < tonumber(f[6]) then
+    call('HINCRBY', S(w), 'deaths', 1)
+    rest_all(w, 'interrupted')
+    if f[7] then rests[#rests + 1] = w; rests[#rests + 1] = f[7] end
+  end
+end
+local roots = {}
+for _, w in ipairs(active) do
+  if mine(w) then
+    local f = call('HMGET', S(w), 'last', 'root', 'stop')
+    call('HSET', S(w), 'owner', me, 'prev', dead, 'prevlast', f[1])
+    local found = f[2] and ends or roots
+    found[#found + 1] = w
+    found[#found + 1] = f[3] or ''
+  end
+end
+for _, one in ipairs(roots) do ends[#ends + 1] = one end
+call('HDEL', P .. ':owners', dead)
+return {ends, rests}
+""",
+    oom=True,
+)
+
+#: id, owner, beat, run, reason -> "no", "asked", or "mine" and the runs to end as cancelled.
+STOP = Script(
+    """
+if is_gone() then return {'gone'} end
+local me, w = ARGV[2], ARGV[4]
+local f = call('HMGET', S(w), 'status', 'owner', 'root')
+if not f[1] then return {'no'} end
+if is_active(f[1]) and f[2] ~= '' then
+  call('HSET', S(w), 'stop', ARGV[5])
+  call('XADD', P .. ':stops', 'MAXLEN', '~', 1000, '*', 'w', w, 'r', ARGV[5])
+  return {'asked'}
+end
+if not (is_active(f[1]) or is_resting(f[1])) then return {'no'} end
+local root = f[3] or w
+local g = call('HMGET', S(root), 'status', 'owner')
+if not is_resting(g[1]) and not (is_active(g[1]) and g[2] == '') then return {'no'} end
+beat_once(me, ARGV[3])
+local inner = take(root, me)
+call('HSET', S(root), 'stop', ARGV[5])
+local names = {'mine'}
+for i = 1, #inner, 2 do names[#names + 1] = inner[i] end
+names[#names + 1] = root
+return names
+""",
+    oom=True,
+)
+
+#: id, owner, run: nothing more will come of it.
+CLOSE = Script(
+    """
+if is_gone() then return {'gone'} end
+if call('HGET', S(ARGV[3]), 'owner') == ARGV[2] then close_run(ARGV[3]) end
+return {'ok'}
+""",
+    oom=True,
+)
+
+#: id, run, key, value -> "ok", "again", or why not.
+ANSWER = Script("""
+if is_gone() then return {'gone'} end
+local w = call('HGET', S(ARGV[2]), 'root') or ARGV[2]
+local f = call('HMGET', S(w), 'status', 'fence', 'over', 'refused')
+if not f[1] then return {'unknown'} end
+if f[3] or not (is_active(f[1]) or is_resting(f[1])) then return {'ended', f[1]} end
+if not f[2] then return {'none'} end
+if f[4] then return {'refused', f[4]} end
+if call('HSETNX', P .. ':keep:' .. w, ARGV[3], ARGV[4]) == 0 then return {'again'} end
+return {'ok'}
+""")

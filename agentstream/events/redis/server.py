@@ -1,0 +1,324 @@
+"""The Redis server of a log: its address, connections to it, and what its errors mean.
+
+The only importer of the module `redis`, and not before a store is made.  Of that module
+only connections are used: no pool, no retries (a command that is sent again blindly is
+done twice), no decoding of replies into dicts (which lose repeated fields).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import ssl
+import threading
+import urllib.parse
+from collections import deque
+from typing import Any, Deque, Dict, Iterator, List, Optional, Sequence, Union
+
+from agentstream.errors import ConfigError, LogError
+from agentstream.events.redis.scripts import Script
+
+__all__ = ["Link", "Server", "pack"]
+
+_MOST_LINKS = 16  # of a process, but for those that its threads have for themselves
+_CONNECT_S = 5.0
+
+Argument = Union[bytes, str, int, float]
+
+
+class Server:
+    """A Redis server, and connections to it that threads take in turn.
+
+    Args:
+        url: redis://, rediss:// or unix://, as redis-py takes it.
+        log: the log's name.
+        timeout: seconds that the server may take for an answer.
+
+    Attributes:
+        name: the server and the log as errors name them, without credentials.
+        key: the first key of the log; all others begin alike.
+
+    Raises:
+        ConfigError: the URL is none, or the module `redis` is missing.
+    """
+
+    def __init__(self, url: str, log: str, timeout: float) -> None:
+        try:
+            import redis  # noqa: PLC0415 - who uses it pays for it
+            import redis.backoff  # noqa: PLC0415
+            import redis.connection  # noqa: PLC0415
+            import redis.retry  # noqa: PLC0415
+        except ImportError:
+            raise ConfigError(
+                "RedisStore needs the module redis: pip install 'agentstream[redis]'"
+            ) from None
+        self._redis: Any = redis
+        self.timeout = timeout
+        self.key = f"agentstream:{{{log}}}:log".encode()
+        self.prefix = self.key[: -len(b"log")]
+        self.name = f"the log {log!r} at {_shown(url)}"
+        options = self._options(url)
+        self._kind: Any = options.pop("connection_class", redis.connection.Connection)
+        never = redis.retry.Retry(redis.backoff.NoBackoff(), 0)
+        self._options_of = {
+            **options,
+            "decode_responses": False,
+            "health_check_interval": 0,
+            "protocol": 2,
+            "retry": never,
+            "retry_on_error": [],
+            "retry_on_timeout": False,
+            "socket_connect_timeout": min(timeout, _CONNECT_S),
+        }
+        self.reset()
+        self.new_link()  # that the settings of the URL are some
+
+    def reset(self) -> None:
+        """Begin anew, in a forked child: the parent's connections are left alone."""
+        self._idle: Deque[Link] = deque()
+        self._places = threading.BoundedSemaphore(_MOST_LINKS)
+        self._closed = False
+
+    def _options(self, url: str) -> Dict[str, Any]:
+        try:
+            options: Dict[str, Any] = self._redis.connection.parse_url(url)
+        except (ValueError, TypeError):  # its text may hold the URL
+            raise ConfigError.about(
+                "url",
+                "must be redis://[user:password@]host[:port][/database], rediss:// or unix://",
+            ) from None
+        return options
+
+    def new_link(self, patience: float = 0.0) -> Link:
+        """A connection of one's own, not open yet.
+
+        Args:
+            patience: seconds that a command may block, beside the time for an answer.
+        """
+        options = {**self._options_of, "socket_timeout": self.timeout + patience}
+        try:
+            return Link(self, self._kind(**options))
+        except TypeError:
+            raise ConfigError.about("url", "has a setting that no connection takes") from None
+
+    @contextlib.contextmanager
+    def link(self) -> Iterator[Link]:
+        """A connection for a moment; each thread has one of its own, signal handlers too."""
+        # A signal handler that waits for the thread it interrupted goes on without a place.
+        placed = self._places.acquire(timeout=self.timeout)
+        try:
+            link = self._idle.pop()
+        except IndexError:
+            link = self.new_link()
+        try:
+            yield link
+        finally:
+            if self._closed or len(self._idle) >= _MOST_LINKS:
+                link.close()
+            else:
+                self._idle.append(link)
+            if placed:
+                self._places.release()
+
+    def call(self, *commands: Sequence[Argument]) -> List[Any]:
+        """What the server answers to each command; they go out together.
+
+        Raises:
+            LogError: what was wrong.
+        """
+        with self.link() as link:
+            return link.call(*commands)
+
+    def run(self, script: Script, *arguments: Argument) -> Any:
+        """What a script answers, given the log's first key.
+
+        Raises:
+            LogError: what was wrong.
+        """
+        with self.link() as link:
+            return link.run(script, *arguments)
+
+    def close(self) -> None:
+        """Close what is idle; later calls have connections for their own time."""
+        self._closed = True
+        while self._idle:
+            self._idle.pop().close()
+
+    # --- errors -----------------------------------------------------------------------------
+
+    def explain(self, error: BaseException) -> LogError:
+        """What an error of the module `redis` means; its text may hold what was sent."""
+        kinds = self._redis.exceptions
+        code = str(error).split(" ")[0]
+        if isinstance(error, kinds.AuthenticationError) or code in ("NOAUTH", "WRONGPASS"):
+            return self._error("refused the user or the password")
+        if isinstance(error, kinds.NoPermissionError):
+            return self._error("does not let this user do that: see its ACL (permission)")
+        if isinstance(error, kinds.BusyLoadingError):
+            return self._error("is loading its data", retryable=True)
+        if isinstance(error, (kinds.ConnectionError, kinds.TimeoutError, OSError)):
+            cause = error.__context__ or error.__cause__ or error
+            if isinstance(cause, ssl.SSLError):
+                return self._error("has no certificate that is trusted here")
+            late = isinstance(error, (kinds.TimeoutError, socket.timeout))
+            return self._error(
+                "does not answer" if late else "cannot be reached", retryable=True, unknown=True
+            )
+        if isinstance(error, kinds.ReadOnlyError) or code in ("READONLY", "MASTERDOWN"):
+            return self._error("is a replica, and takes no writes", retryable=True)
+        if isinstance(error, kinds.OutOfMemoryError) or code == "OOM" or "OOM" in str(error)[:200]:
+            return self._error("is out of memory (maxmemory)", retryable=True)
+        if isinstance(error, kinds.ResponseError):
+            shown = code if code.isupper() and code.isalpha() else "an error"
+            retryable = code in ("MISCONF", "NOREPLICAS", "TRYAGAIN", "CLUSTERDOWN", "MOVED")
+            return self._error(f"answered {shown}", retryable=retryable)
+        return self._error(f"failed: {type(error).__name__}", retryable=True, unknown=True)
+
+    def _error(self, trouble: str, *, retryable: bool = False, unknown: bool = False) -> LogError:
+        return LogError(
+            f"the server of {self.name} {trouble}",
+            retryable=retryable,
+            outcome="unknown" if unknown else "failed",
+        )
+
+    def gone(self) -> LogError:
+        """What to say where the log is not there any more, or another is."""
+        return LogError(f"{self.name} is gone: it was flushed, or another has its place")
+
+
+class Link:
+    """One connection, used by one thread at a time.
+
+    Attributes:
+        count: how often it has been opened.
+    """
+
+    def __init__(self, server: Server, connection: Any) -> None:
+        self._server = server
+        self._connection = connection
+        self._pid = os.getpid()
+        self.count = 0
+
+    def open(self) -> None:
+        """Connect, unless it is.
+
+        Raises:
+            LogError: it cannot be.
+        """
+        if self._connection._sock is not None:
+            return
+        try:
+            self._connection.connect()
+        except Exception as error:  # noqa: BLE001 - some of redis-py's are no RedisError
+            self._connection.disconnect()
+            raise self._server.explain(error) from None
+        self.count += 1
+
+    def call(self, *commands: Sequence[Argument]) -> List[Any]:
+        """See `Server.call`."""
+        return self.exchange(b"".join(pack(command) for command in commands), len(commands))
+
+    def run(self, script: Script, *arguments: Argument) -> Any:
+        """See `Server.run`."""
+        (answer,) = self.send_script(script, arguments)
+        return self.checked(answer)
+
+    def send_script(
+        self, script: Script, arguments: Sequence[Argument], *after: Sequence[Argument]
+    ) -> List[Any]:
+        """What a script answers, and commands behind it."""
+        rest = b"".join(pack(command) for command in after)
+        for head in ((b"EVALSHA", script.sha), (b"EVAL", script.text)):
+            command = (*head, 1, self._server.key, *arguments)
+            try:
+                return self.exchange(pack(command) + rest, 1 + len(after))
+            except _NoScript:
+                continue
+        raise AssertionError("a script that is sent whole is known")
+
+    def checked(self, answer: Any) -> Any:
+        """A script's answer.
+
+        Raises:
+            LogError: the log is gone.
+        """
+        if answer == [b"gone"]:
+            raise self._server.gone()
+        return answer
+
+    def exchange(self, sent: bytes, count: int) -> List[Any]:
+        """Send bytes, and read so many answers.
+
+        Raises:
+            LogError: what was wrong; of several answers with an error, the first.
+        """
+        self.open()
+        connection = self._connection
+        answers: List[Any] = []
+        wrong: Optional[BaseException] = None
+        kinds = self._server._redis.exceptions
+        try:
+            connection.send_packed_command([sent], check_health=False)
+            for _ in range(count):
+                try:
+                    answers.append(connection.read_response())
+                except kinds.ResponseError as error:
+                    wrong = wrong or error
+        except BaseException as error:
+            self.close()  # what is under way has no end that anybody could find
+            if isinstance(error, Exception):
+                raise self._server.explain(error) from None
+            raise
+        if isinstance(wrong, kinds.NoScriptError):
+            raise _NoScript
+        if wrong is not None:
+            if isinstance(wrong, kinds.ReadOnlyError):
+                self.close()  # the next one may be to the new master
+            raise self._server.explain(wrong) from None
+        return answers
+
+    def shut(self) -> None:
+        """Have whoever waits for an answer wait no longer; from any thread."""
+        sock = self._connection._sock
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close it; it can be opened again.  Idempotent."""
+        with contextlib.suppress(Exception):
+            self._connection.disconnect()
+
+
+class _NoScript(Exception):
+    """The server does not know a script by its name."""
+
+
+def pack(command: Sequence[Argument]) -> bytes:
+    """A command as the server reads it (RESP 2)."""
+    parts = [b"*%d\r\n" % len(command)]
+    add = parts.append
+    for value in command:
+        data = value if value.__class__ is bytes else _encoded(value)
+        add(b"$%d\r\n" % len(data))
+        add(data)
+        add(b"\r\n")
+    return b"".join(parts)
+
+
+def _encoded(value: Argument) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
+
+
+def _shown(url: str) -> str:
+    """The address of a URL, without credentials and settings."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme == "unix":
+            return f"unix://{parts.path}"
+        host = parts.hostname or "localhost"
+        host = f"[{host}]" if ":" in host else host
+        return f"{parts.scheme}://{host}:{parts.port or 6379}{parts.path}"
+    except ValueError:
+        return "a URL that is none"

@@ -1,0 +1,207 @@
+"""Watches: threads that wait for what other processes write, one connection each."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import weakref
+from typing import Any, Callable, List, Optional, Set, Tuple
+
+from agentstream import threads
+from agentstream.errors import LogError
+from agentstream.events.redis.server import Link, Server
+from agentstream.events.store import StopCallback
+from agentstream.threads.wakeup import Wakeup
+
+__all__ = ["News", "StopWatch", "Watch"]
+
+logger = logging.getLogger("agentstream.events.redis")
+
+_BLOCK_S = 5.0
+_RETRY_S = 0.1
+
+
+class Watch:
+    """Waits for entries of one stream, in a thread; goes on when the server comes back.
+
+    Args:
+        server: the log's.
+        stream: the stream's name, behind what all keys of the log begin with.
+        thread: the thread's name.
+    """
+
+    def __init__(self, server: Server, stream: bytes, thread: str) -> None:
+        self._server = server
+        self._key = server.prefix + stream
+        self._name = thread
+        self._lock = threading.Lock()
+        self._thread: Optional[threading.Thread] = None
+        self._link: Optional[Link] = None
+        self._ended = False
+        self._pause = Wakeup()
+
+    def start(self) -> None:
+        """Start the thread, if it is not there."""
+        if self._thread is not None or self._ended:
+            return
+        with self._lock:
+            if self._thread is None and not self._ended:
+                try:
+                    self._thread = threads.start_thread(self._name, self._main)
+                except RuntimeError:
+                    raise LogError("no thread could be started to watch the log") from None
+
+    def end(self) -> None:
+        """End the thread, and wait for that unless it is the caller."""
+        self._ended = True
+        self._pause.set()
+        thread, end = self._thread, time.monotonic() + 5.0
+        while thread is not None and thread is not threading.current_thread():
+            link = self._link
+            if link is not None:
+                link.shut()  # what blocks there does not see that we end
+            thread.join(0.02)
+            if not thread.is_alive() or time.monotonic() > end:
+                break
+
+    def _main(self) -> None:
+        link = self._link = self._server.new_link(_BLOCK_S)
+        try:
+            while not self._ended:
+                try:
+                    self._follow(link)
+                except LogError:
+                    logger.debug("the log cannot be watched", exc_info=True)
+                except Exception:
+                    logger.exception("watching the log")
+                link.close()
+                if not self._ended:
+                    self._pause.wait(_RETRY_S)
+        finally:
+            link.close()
+
+    def _follow(self, link: Link) -> None:
+        """Tell of all that comes, until the connection breaks."""
+        last = self._begin(link)
+        block = int(_BLOCK_S * 1000)
+        while not self._ended:
+            command = (b"XREAD", b"BLOCK", block, b"STREAMS", self._key, last)
+            (answer,) = link.call(command)
+            if answer:
+                entries = answer[0][1]
+                last = entries[-1][0]
+                self._tell(entries)
+
+    def _begin(self, link: Link) -> bytes:
+        """Look at what came before; returns the stream's newest id."""
+        (found,) = link.call((b"XREVRANGE", self._key, b"+", b"-", b"COUNT", 1))
+        return found[0][0] if found else b"0-0"
+
+    def _tell(self, entries: List[Any]) -> None:
+        """Entries have come."""
+
+
+class News(Watch):
+    """Knows how far the log has come.
+
+    Attributes:
+        position: the newest that is known; 0 until the server has answered.
+    """
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server, b"all", "log-news")
+        self.news = threading.Condition(threading.RLock())
+        self.position = 0
+
+    def wait(self, after: int, timeout: float) -> bool:
+        """Wait for a position above `after`; False if there is none in time."""
+        self.start()
+        end = time.monotonic() + threads.bounded(timeout)
+        with self.news:
+            while self.position <= after and not self._ended:
+                left = end - time.monotonic()
+                if left <= 0:
+                    break
+                self.news.wait(min(left, 0.5))
+            return self.position > after
+
+    def reach(self, position: int) -> None:
+        """The log has come to this position."""
+        if position > self.position:
+            with self.news:
+                self.position = max(self.position, position)
+                self.news.notify_all()
+
+    def end(self) -> None:
+        self._ended = True
+        with self.news:
+            self.news.notify_all()
+        super().end()
+
+    def _begin(self, link: Link) -> bytes:
+        last = super()._begin(link)
+        self.reach(int(last.partition(b"-")[0]))
+        return last
+
+    def _tell(self, entries: List[Any]) -> None:
+        self.reach(int(entries[-1][0].partition(b"-")[0]))
+
+
+class StopWatch(Watch):
+    """Tells of requests to stop runs of this process.
+
+    Args:
+        server: the log's.
+        look: returns the requests there are for runs of this process, (workflow id,
+            reason) each; asked whenever some may have been missed.
+        is_ours: whether a run is under way here.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        look: Callable[[], List[Tuple[str, str]]],
+        is_ours: Callable[[str], bool],
+    ) -> None:
+        super().__init__(server, b"stops", "log-watch")
+        self._look = look
+        self._is_ours = is_ours
+        self.callbacks: List[Tuple[weakref.ref[Any], Callable[..., bool]]] = []
+        self._told: Set[str] = set()
+
+    def add(self, callback: StopCallback) -> None:
+        """Call that bound method, for as long as its object lives."""
+        # Not a WeakMethod, which runs Python as its object goes: see threads/weak.py.
+        method: Any = callback
+        self.callbacks.append((weakref.ref(method.__self__), method.__func__))
+
+    def forget(self, workflow_id: str) -> None:
+        """Tell of the next request for a run, whatever was told before."""
+        self._told.discard(workflow_id)
+
+    def _begin(self, link: Link) -> bytes:
+        last = super()._begin(link)
+        for workflow_id, reason in self._look():
+            self.tell(workflow_id, reason)
+        return last
+
+    def _tell(self, entries: List[Any]) -> None:
+        for _, (_, name, _, reason) in entries:
+            workflow_id = name.decode()
+            if self._is_ours(workflow_id):
+                self.tell(workflow_id, reason.decode())
+
+    def tell(self, workflow_id: str, reason: str) -> None:
+        """Have a run stopped, unless it is being stopped."""
+        if workflow_id in self._told:
+            return
+        if len(self._told) > 10_000:
+            self._told.clear()
+        for reference, function in self.callbacks:
+            owner = reference()
+            try:
+                if owner is not None and function(owner, workflow_id, reason):
+                    self._told.add(workflow_id)
+            except Exception:
+                logger.exception("a run could not be stopped")
