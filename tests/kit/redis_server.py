@@ -59,7 +59,7 @@ class RedisServer:
         self._command: List[str] = [
             program,
             *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", self._folder),
-            *("--save", "", "--daemonize", "no"),
+            *("--save", "", "--daemonize", "no", "--repl-diskless-sync-delay", "0"),
             *(f"--{word}" if at % 2 == 0 else word for at, word in enumerate(settings)),
         ]
         self._process: Any = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Set
 
@@ -130,7 +131,8 @@ class RedisCheckpoints(CheckpointStore):
         check_records({key: value})
         self._writer.flush()
         log_id = self._writer.committer.log_id
-        answer = self._server.run(ANSWER, log_id, workflow_id, key, bytes(value))
+        call = os.urandom(8).hex()
+        answer = self._server.run(ANSWER, log_id, workflow_id, key, bytes(value), call)
         if answer[0] not in (b"ok", b"again"):
             raise LogError(refusal(workflow_id, answer))
         return bool(answer[0] == b"ok")

@@ -69,10 +69,10 @@ class Endings:
         Raises:
             LogError: it could not be.
         """
-        left = self._find(workflow_id)
         if reason:
             self.cancel(workflow_id, reason)
             return
+        left = self._find(workflow_id)
         if not left.name and left.newest is not None and left.newest.type in _WHOLE:
             args = (self._committer.log_id, self._committer.owner, workflow_id)
             self._server.run(CLOSE, *args)  # a workflow has a name

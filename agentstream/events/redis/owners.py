@@ -17,6 +17,7 @@ from agentstream import threads
 from agentstream.errors import LogError
 from agentstream.events.redis.commit import Committer
 from agentstream.events.redis.endings import Endings
+from agentstream.events.redis.run import refusal
 from agentstream.events.redis.run_scripts import SEIZE
 from agentstream.events.redis.scripts import BEAT
 from agentstream.events.redis.server import Server
@@ -80,6 +81,7 @@ class Owners:
 
     Attributes:
         has_entered: this process has a place among the owners.
+        has_left: it may have taken runs to end them, and not have ended them.
     """
 
     def __init__(
@@ -104,7 +106,7 @@ class Owners:
         self._thread: Optional[threading.Thread] = None
         self._wakeup = Wakeup()
         self._ended = False
-        self.has_entered = False
+        self.has_entered = self.has_left = False
         self._count = 0
         self._seen = Seen(lease)
         self._tasks: Deque[Callable[[], object]] = deque()
@@ -166,26 +168,40 @@ class Owners:
         me = self._committer.owner if self.has_entered else ""
         self._count += 1
         names = [run.workflow_id for run in list(self._committer.runs.values())]
-        found, stops = self._server.run(BEAT, self._committer.log_id, me, self.beat, *names)
+        answer = self._server.run(BEAT, self._committer.log_id, me, self.beat, *names)
+        found, stops, lost = answer
         beats = {owner.decode(): beat for owner, beat in zip(found[::2], found[1::2])}
         beats.pop(self._committer.owner, None)
         for name, reason in zip(stops[::2], stops[1::2]):
             self._stop(name.decode(), reason.decode())
+        for name in lost:
+            run = self._committer.runs.get(name.decode())
+            if run is not None and not run.released and run.refused is None:
+                run.refused = refusal(run.workflow_id, [b"taken"])
         for run in list(self._committer.runs.values()):
             if run.refused is not None:
                 self._stop(run.workflow_id, run.refused)
         for owner, beat in self._seen.look(beats, time.monotonic()):
             self._reap(owner, beat)
+        if self.has_left:
+            self._reap("", b"")
         if me:
             self._tidy()
 
     def _reap(self, dead: str, beat: bytes) -> None:
-        """Leave a dead process's runs to others, or end them."""
-        logger.warning("a process that wrote to %s has died", self._server.name)
-        self.has_entered = True  # of what it ends, until then
+        """Leave a dead process's runs to others, or end them; also what is left of an earlier time.
+
+        Raises:
+            LogError: not all of it could be done; it is tried again.
+        """
+        if dead:
+            logger.warning("a process that wrote to %s has died", self._server.name)
+        self.has_entered = True  # as the owner of what it ends, until then
+        self.has_left = True
         ids = (self._committer.log_id, self._committer.owner, self.beat)
         ends, rests = self._server.run(SEIZE, *ids, dead, beat)
         for name, reason in zip(ends[::2], ends[1::2]):
             self._endings.interrupt(name.decode(), reason.decode())
         for name, reason in zip(rests[::2], rests[1::2]):
             self._finish(name.decode(), reason.decode())
+        self.has_left = False

@@ -40,16 +40,17 @@ for i = 1, #inner, 2 do call('HSET', S(inner[i]), 'fence', fence) end
 return {'ok', f[7], fence, deaths, status, call('HGETALL', P .. ':keep:' .. w), inner}
 """)
 
-#: id, owner, beat, who died, its last beat -> the runs to end, each with the reason of a
-#: request to stop it ("" for none), and those that others may resume, likewise.
+#: id, owner, beat, who died ("" for nobody), its last beat -> the runs that this owner is to
+#: end, each with the reason of a request to stop it ("" for none), and those that rest by now
+#: though they were to stop, likewise.
 SEIZE = Script(
     """
 if is_gone() then return {'gone'} end
-local me, dead = ARGV[2], ARGV[4]
-if call('HGET', P .. ':owners', dead) ~= ARGV[5] then return {{}, {}} end
+local me, dead, mine, rests = ARGV[2], ARGV[4], P .. ':ends:' .. ARGV[2], {}
+if dead == '' or call('HGET', P .. ':owners', dead) ~= ARGV[5] then
+  return {call('HGETALL', mine), {}}
+end
 beat_once(me, ARGV[3])
-local ends, rests = {}, {}
-local function mine(w) return call('HGET', S(w), 'owner') == dead end
 local active = call('ZRANGE', P .. ':active', 0, -1)
 for _, w in ipairs(active) do
   local f = call('HMGET', S(w), 'owner', 'fence', 'root', 'refused', 'deaths', 'recover', 'stop')
@@ -59,19 +60,16 @@ for _, w in ipairs(active) do
     if f[7] then rests[#rests + 1] = w; rests[#rests + 1] = f[7] end
   end
 end
-local roots = {}
 for _, w in ipairs(active) do
-  if mine(w) then
-    local f = call('HMGET', S(w), 'last', 'root', 'stop')
-    call('HSET', S(w), 'owner', me, 'prev', dead, 'prevlast', f[1])
-    local found = f[2] and ends or roots
-    found[#found + 1] = w
-    found[#found + 1] = f[3] or ''
+  local f = call('HMGET', S(w), 'owner', 'last', 'stop')
+  if f[1] == dead then
+    call('HSET', S(w), 'owner', me, 'prev', dead, 'prevlast', f[2])
+    call('HSET', mine, w, f[3] or '')
   end
 end
-for _, one in ipairs(roots) do ends[#ends + 1] = one end
+call('DEL', P .. ':ends:' .. dead)
 call('HDEL', P .. ':owners', dead)
-return {ends, rests}
+return {call('HGETALL', mine), rests}
 """,
     oom=True,
 )
@@ -94,10 +92,13 @@ local g = call('HMGET', S(root), 'status', 'owner')
 if not is_resting(g[1]) and not (is_active(g[1]) and g[2] == '') then return {'no'} end
 beat_once(me, ARGV[3])
 local inner = take(root, me)
-call('HSET', S(root), 'stop', ARGV[5])
 local names = {'mine'}
 for i = 1, #inner, 2 do names[#names + 1] = inner[i] end
 names[#names + 1] = root
+for i = 2, #names do
+  call('HSET', S(names[i]), 'stop', ARGV[5])
+  call('HSET', P .. ':ends:' .. me, names[i], ARGV[5])
+end
 return names
 """,
     oom=True,
@@ -113,7 +114,7 @@ return {'ok'}
     oom=True,
 )
 
-#: id, run, key, value -> "ok", "again", or why not.
+#: id, run, key, value, the call's own name -> "ok", "again", or why not.
 ANSWER = Script("""
 if is_gone() then return {'gone'} end
 local w = call('HGET', S(ARGV[2]), 'root') or ARGV[2]
@@ -122,6 +123,11 @@ if not f[1] then return {'unknown'} end
 if f[3] or not (is_active(f[1]) or is_resting(f[1])) then return {'ended', f[1]} end
 if not f[2] then return {'none'} end
 if f[4] then return {'refused', f[4]} end
-if call('HSETNX', P .. ':keep:' .. w, ARGV[3], ARGV[4]) == 0 then return {'again'} end
-return {'ok'}
+if call('HSETNX', P .. ':keep:' .. w, ARGV[3], ARGV[4]) == 1 then
+  call('HSET', S(w), 'answered', ARGV[5])
+  return {'ok'}
+end
+-- The same call, sent again as the answer to it was lost.
+if call('HGET', S(w), 'answered') == ARGV[5] then return {'ok'} end
+return {'again'}
 """)

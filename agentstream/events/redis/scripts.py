@@ -13,6 +13,7 @@ The keys of a log L, of which the braces make one slot of a cluster; W is a run'
     agentstream:{L}:runs, :active, :resting, :ended      zsets of runs, by their number
     agentstream:{L}:over     zset    roots whose records go at that time
     agentstream:{L}:owners   hash    owner -> "<beat> <lease>"
+    agentstream:{L}:ends:O   hash    runs that owner O has taken to end them -> why they stop
     agentstream:{L}:stops    stream  w, r: requests to stop a run, the newest thousand or so
 
 A script gets the first key and the log's id; where the id is another, it answers "gone".
@@ -42,6 +43,9 @@ class Script:
 prelude = """
 local L, P = KEYS[1], string.sub(KEYS[1], 1, -5)
 local call = redis.call
+-- First of all: a script that fails half-way, for want of a permission, has done the first half.
+local T = call('TIME')
+local NOW = T[1] .. '.' .. string.format('%06d', T[2])
 local function S(w) return P .. ':state:' .. w end
 local function is_active(st) return st == 'queued' or st == 'running' end
 local function is_resting(st) return st == 'interrupted' or st == 'suspended' end
@@ -68,8 +72,9 @@ end
 
 -- A run has ended: its records go, and the runs within it are closed but for those of `alive`.
 local function finish(w, alive)
-  local f = call('HMGET', S(w), 'root', 'fence', 'keep', 'no')
+  local f = call('HMGET', S(w), 'root', 'fence', 'keep', 'no', 'owner')
   call('HDEL', S(w), 'stop')
+  if f[5] and f[5] ~= '' then call('HDEL', P .. ':ends:' .. f[5], w) end
   call('ZREM', P .. ':active', w)
   call('ZREM', P .. ':resting', w)
   call('ZADD', P .. ':ended', f[4] or 0, w)
@@ -88,10 +93,9 @@ local function finish(w, alive)
     end
   end
   call('DEL', P .. ':inner:' .. w)
-  local now = call('TIME')[1]
-  call('HSET', S(w), 'over', now)
+  call('HSET', S(w), 'over', NOW)
   if f[3] and f[3] ~= '' then
-    call('ZADD', P .. ':over', now + f[3], w)
+    call('ZADD', P .. ':over', NOW + f[3], w)
   else
     call('DEL', P .. ':keep:' .. w)
   end
@@ -346,8 +350,7 @@ for w, r in pairs(runs) do save(w, r) end
 if pos > start then
   call('HSET', L, 'position', pos)
   call('HINCRBY', L, 'bytes', bytes + 80 * (pos - start))
-  local t = call('TIME')
-  local fields = {'@', t[1] .. '.' .. string.format('%06d', t[2]), '#', bytes + 80 * (pos - start)}
+  local fields = {'@', NOW, '#', bytes + 80 * (pos - start)}
   for n, ref in ipairs(refs) do
     fields[#fields + 1] = n
     fields[#fields + 1] = ref
@@ -357,17 +360,23 @@ end
 return {start, pos, results, stops}
 """)
 
-#: id, owner, beat, runs ... -> the owners and their beats, requests to stop these runs.
+#: id, owner, beat, runs ... -> the owners and their beats, requests to stop these runs, and
+#: those of them that are another's by now.
 BEAT = Script(
     """
 if is_gone() then return {'gone'} end
 if ARGV[2] ~= '' then call('HSET', P .. ':owners', ARGV[2], ARGV[3]) end
-local stops = {}
+local stops, lost = {}, {}
 for i = 4, #ARGV do
-  local f = call('HMGET', S(ARGV[i]), 'stop', 'owner')
-  if f[1] and f[2] == ARGV[2] then stops[#stops + 1] = ARGV[i]; stops[#stops + 1] = f[1] end
+  local f = call('HMGET', S(ARGV[i]), 'stop', 'owner', 'status')
+  if f[2] ~= ARGV[2] or not is_active(f[3]) then
+    lost[#lost + 1] = ARGV[i]
+  elseif f[1] then
+    stops[#stops + 1] = ARGV[i]
+    stops[#stops + 1] = f[1]
+  end
 end
-return {call('HGETALL', P .. ':owners'), stops}
+return {call('HGETALL', P .. ':owners'), stops, lost}
 """,
     oom=True,
 )
@@ -397,8 +406,7 @@ if is_gone() then return {'gone'} end
 local f = call('HMGET', L, 'first', 'position', 'bytes')
 local first, last, bytes = tonumber(f[1]), tonumber(f[2]), tonumber(f[3] or 0)
 local most, age, room = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local t = call('TIME')
-local now = tonumber(t[1] .. '.' .. string.format('%06d', t[2]))
+local now = tonumber(NOW)
 local cut, ends, more, events = {}, nil, false, 0
 for _, entry in ipairs(call('XRANGE', P .. ':all', '-', '+', 'COUNT', 500)) do
   local at = tonumber(string.match(entry[1], '^%d+'))

@@ -14,7 +14,18 @@ import ssl
 import threading
 import urllib.parse
 from collections import deque
-from typing import Any, Deque, Dict, Iterator, List, Optional, Sequence, Union
+from typing import (
+    Any,
+    Callable,
+    Deque,
+    Dict,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    TypeVar,
+    Union,
+)
 
 from agentstream.errors import ConfigError, LogError
 from agentstream.events.redis.scripts import Script
@@ -23,7 +34,9 @@ __all__ = ["Link", "Server", "pack"]
 
 _MOST_LINKS = 16  # of a process, but for those that its threads have for themselves
 _CONNECT_S = 5.0
+_DENIED = "user executing the script can't run this command"  # of Redis 7, under no code
 
+T = TypeVar("T")
 Argument = Union[bytes, str, int, float]
 
 
@@ -127,8 +140,7 @@ class Server:
         Raises:
             LogError: what was wrong.
         """
-        with self.link() as link:
-            return link.call(*commands)
+        return self._attempt(lambda link: link.call(*commands))
 
     def run(self, script: Script, *arguments: Argument) -> Any:
         """What a script answers, given the log's first key.
@@ -136,8 +148,18 @@ class Server:
         Raises:
             LogError: what was wrong.
         """
+        return self._attempt(lambda link: link.run(script, *arguments))
+
+    def _attempt(self, act: Callable[[Link], T]) -> T:
+        """Do something that may be done twice; again where a connection had been idle for long."""
         with self.link() as link:
-            return link.run(script, *arguments)
+            opened = link.count
+            try:
+                return act(link)
+            except LogError as error:
+                if opened != link.count or not opened or error.outcome != "unknown" or link.is_late:
+                    raise
+            return act(link)
 
     def close(self) -> None:
         """Close what is idle; later calls have connections for their own time."""
@@ -153,7 +175,7 @@ class Server:
         code = str(error).split(" ")[0]
         if isinstance(error, kinds.AuthenticationError) or code in ("NOAUTH", "WRONGPASS"):
             return self._error("refused the user or the password")
-        if isinstance(error, kinds.NoPermissionError):
+        if isinstance(error, kinds.NoPermissionError) or _DENIED in str(error):
             return self._error("does not let this user do that: see its ACL (permission)")
         if isinstance(error, kinds.BusyLoadingError):
             return self._error("is loading its data", retryable=True)
@@ -192,6 +214,7 @@ class Link:
 
     Attributes:
         count: how often it has been opened.
+        is_late: the server did not answer in time the last time.
     """
 
     def __init__(self, server: Server, connection: Any) -> None:
@@ -199,6 +222,7 @@ class Link:
         self._connection = connection
         self._pid = os.getpid()
         self.count = 0
+        self.is_late = False
 
     def open(self) -> None:
         """Connect, unless it is.
@@ -267,6 +291,7 @@ class Link:
                     wrong = wrong or error
         except BaseException as error:
             self.close()  # what is under way has no end that anybody could find
+            self.is_late = isinstance(error, (kinds.TimeoutError, socket.timeout))
             if isinstance(error, Exception):
                 raise self._server.explain(error) from None
             raise

@@ -309,6 +309,7 @@ class RedisStore(EventStore):
         answer = self._server.run(STOP, *ids, workflow_id, reason)
         if answer[0] == b"mine":
             self._owners.enter()
+            self._owners.has_left = True
             for name in answer[1:]:
                 self._endings.cancel(name.decode(), reason)
         return bool(answer[0] != b"no")
