@@ -50,6 +50,27 @@ _TYPED = "tests/schema/test_output.py::test_"
 
 PLANTS: List[Plant] = [
     Plant(
+        "an approval is of the call as it was asked",
+        "agentstream/web/resting.py",
+        '    if answer == "yes" and arguments is None and not reason:',
+        '    if answer == "yes":',
+        "tests/web/test_resting.py::test_what_is_no_answer_is_refused_and_changes_nothing",
+    ),
+    Plant(
+        "an answered run goes on at once",
+        "agentstream/web/resting.py",
+        "            self._resume(root)\n        except Busy:",
+        "            pass\n        except Busy:",
+        "tests/web/test_resting.py::test_a_value_is_sent_and_the_run_goes_on",
+    ),
+    Plant(
+        "a call that its process leaves has not failed",
+        "agentstream/agent/tool_calls.py",
+        "        is_left = keeper is not None and keeper.leaving",
+        "        is_left = False",
+        "tests/runtime/test_durable.py::test_a_call_that_the_process_leaves_has_not_failed",
+    ),
+    Plant(
         "one traceback for a kind of error",
         RAISED,
         "        if times == 1:",

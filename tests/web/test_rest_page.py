@@ -190,6 +190,43 @@ def test_by_keyboard_with_names_and_nothing_of_it_is_html(page: Browser) -> None
         assert page.run("return window.hacked") is None
 
 
+def test_a_call_that_is_said_to_start_again_has_one_place(page: Browser) -> None:  # noqa: F811
+    author, calls = {"agent": "a", "step": "0"}, [{"id": n, "name": "pay"} for n in "01"]
+    first, other = ({**author, **call, "arguments": "{}"} for call in calls)
+    steps = [{"name": "a", "kind": "Agent"}]
+    rest = {"workflow": "w", "status": "interrupted", "reason": "a deploy", "pending": []}
+    resumed = {"workflow": "w", "reason": "interrupted", "completed": [], "answers": []}
+    with Runtime() as runtime:
+        events = runtime.event_stream
+        for kind, data in (
+            ("workflow_started", {"workflow": "w", "steps": steps}),
+            ("agent_processing", author),
+            ("tool_call_started", first),
+            ("tool_call_started", other),
+            ("tool_call_completed", {**first, "result": "x", "duration_ms": 1}),
+            ("workflow_suspended", rest),
+        ):
+            events.append(EventType(kind), "run", data)
+            if kind == "workflow_started":
+                events.store.need_checkpoints().begin("run")
+        with serving(runtime) as url:
+            page.open(url + "#run")
+            state(page, "interrupted")
+            assert "Why it rests: a deploy" in page.text("#asks-about")
+            assert page.texts(".tool .about") == ["done in 1 ms", "interrupted"]
+            log, _ = events.reopen_log("run")
+            for kind, data in (
+                ("workflow_resumed", resumed),
+                ("agent_processing", author),
+                ("tool_call_started", other),
+                ("tool_call_completed", {**other, "result": "y", "duration_ms": 1}),
+            ):
+                log.append(EventType(kind), data)
+            page.wait("document.querySelectorAll('.tool.completed').length === 2")
+            assert page.texts(".tool .about") == ["done in 1 ms", "done in 1 ms"]
+            assert page.text("#run-state") == "running"
+
+
 def nameless(page: Browser) -> Any:  # noqa: F811
     """What a screen reader would have no name for."""
     return page.run(

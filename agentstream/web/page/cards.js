@@ -224,6 +224,8 @@
   }
 
   function startTool(card, data) {
+    // One that an earlier process had not begun is said to start again.
+    if (card.again && card.tools.some((one) => !one.done && one.id === data.id)) return;
     const about = make('span', { className: 'about' }, 'running');
     const node = make('details', { className: 'tool running' },
       make('summary', {}, make('b', {}, data.name), ' ',
