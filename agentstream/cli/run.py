@@ -115,6 +115,7 @@ def _earlier(given: argparse.Namespace) -> Earlier:
     Raises:
         Busy: it is under way.
         ConfigError: no id is given, or no log.
+        LogError: as `agentstream.runtime.once.look`.
     """
     from agentstream.events.sqlite import SqliteStore  # noqa: PLC0415
     from agentstream.runtime.once import look  # noqa: PLC0415
@@ -123,7 +124,10 @@ def _earlier(given: argparse.Namespace) -> Earlier:
     if workflow_id is None or log is None:
         raise ConfigError("--once needs --id ID, what is made once, and --log FILE, which tells")
     with SqliteStore(log) as store:
-        return look(store, workflow_id)
+        earlier = look(store, workflow_id)
+        if given.resume is None:
+            return earlier
+        return look(store, workflow_id, resume=True)  # what kills its processes is not begun anew
 
 
 def write_earlier(given: argparse.Namespace, run: WorkflowRun) -> int:

@@ -44,6 +44,20 @@ def test_killed_in_the_middle_it_goes_on_after_what_is_done(cli, here, server):
     assert len(server.requests) == 3
 
 
+def test_what_kills_more_processes_than_it_may_is_not_begun_anew(cli, here, server):
+    flow, _ = two(cli, server, halted("Sec"))
+    cli.write("flow.toml", (cli.folder / "flow.toml").read_text() + "[checkpoints]\n")
+    words = ("run", flow, "--set", "checkpoints.recover=1", "--resume", "k", "--log", cli.log)
+    for _ in range(2):
+        run = cli.start(*words, "--jsonl")
+        run.expect("Sec")
+        run.process.send_signal(signal.SIGKILL)
+        run.finish()
+    assert "run 'k' has failed, and is not begun anew: " in here(*words, code=1).line
+    assert here("resume", "k", "--log", cli.log, code=1).line.endswith("it is failed")
+    assert [one["status"] for one in listed(here, cli)] == ["failed"]
+
+
 def test_interrupted_by_signals_and_deadlines_it_says_what_goes_on(cli, here, server):
     flow, _ = two(cli, server, halted("Sec"))
     ends = (
