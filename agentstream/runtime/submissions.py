@@ -183,7 +183,10 @@ class Submissions:
             log = self._open_log(options.workflow_id, parent)
             log.note_input(input_as_text(input))
             kept = None
-            if self._checkpoints is not None:
+            # One that a run has started, without an id that it could find it by again, would
+            # rest with nobody: whoever resumes that run starts another one.
+            can_be_found = parent is None or options.workflow_id is not None
+            if self._checkpoints is not None and can_be_found:
                 from agentstream.runtime.resume import begin  # noqa: PLC0415 - as above
 
                 kept = begin(

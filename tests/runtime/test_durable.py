@@ -68,7 +68,9 @@ class Bench:
         self.left = threading.Event()  # its first process is gone
 
     def runtime(self, **settings: Any) -> Runtime:
-        return Runtime(event_stream=EventStream(self.store), **{**self.settings, **settings})
+        settings = {**self.settings, **settings}
+        self.now = Runtime(event_stream=EventStream(self.store), **settings)
+        return self.now
 
     def mark(self, name: str, then: Optional[Callable[[Any], Any]] = None) -> Step:
         """A step that notes that it ran."""

@@ -186,6 +186,27 @@ def test_an_older_state_of_what_is_shared_does_not_come_behind_a_newer_one() -> 
     assert written[-1].endswith(b'{"n":2}')
 
 
+def test_a_run_that_a_function_starts_without_an_id_rests_with_nobody(bench: Bench) -> None:
+    begun, started = threading.Event(), []
+
+    def inner(input: str, context: RunContext) -> str:
+        if not begun.is_set():
+            begun.set()
+            context.cancel.wait(10)
+        return f"{input} done"
+
+    def outer(input: str) -> Any:
+        started.append(bench.now)
+        return started[-1].run(Workflow("inner", [inner]), input).output
+
+    workflow = Workflow("w", [outer])
+    bench.interrupted_in(workflow, begun)
+    assert [state.workflow_id for state in bench.store.checkpoints.waiting()] == ["run"]
+    assert bench.resumed(workflow).output == "in done"
+    assert bench.store.checkpoints.waiting() == []
+    assert len(started) == 2
+
+
 # --- runs that cannot go on -----------------------------------------------------------------
 
 
