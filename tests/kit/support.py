@@ -18,6 +18,7 @@ from agentstream.cancel import CancelToken
 from agentstream.llm.clients import ChatClient, LlamaClient
 from agentstream.llm.messages import Delta, RetryNotice, as_request
 from agentstream.llm.settings import Retries, Timeouts
+from agentstream.testing import ScriptedClient
 
 #: Marks that no error, repr, log line or event may show.
 KEY = "sk-test-MARKEDKEY-0123456789-wxyz"
@@ -359,3 +360,18 @@ def publish(stream: Any, workflow_id: str, count: int, *, end: bool = False) -> 
         stream.append("agent_llm_stream_chunk", workflow_id, {"n": str(n)})
     if end:
         stream.append("workflow_completed", workflow_id)
+
+
+class ByRound(ChatClient):
+    """Answers by how many answers the request holds, whoever asks and however often."""
+
+    provider = model = "by-round"
+
+    def __init__(self, *replies: Any) -> None:
+        self.replies = replies
+        self.requests: List[Any] = []
+
+    def stream_deltas(self, request: Any, *, cancel: Any = None) -> Iterator[Delta]:
+        self.requests.append(request)
+        number = sum(message.role == "assistant" for message in request.messages)
+        yield from ScriptedClient(self.replies[number]).stream_deltas(request, cancel=cancel)

@@ -7,15 +7,30 @@ what any other one returns.
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from hypothesis import strategies as st
 
-from agentstream import Agent, Branch, EventType, Map, Parallel, Repeat, Runtime, Step, Workflow
+from agentstream import (
+    Agent,
+    Branch,
+    EventStore,
+    EventType,
+    Map,
+    Parallel,
+    Repeat,
+    RunContext,
+    RunHandle,
+    Runtime,
+    Step,
+    ToolCall,
+    Workflow,
+    tool,
+)
 from agentstream.errors import WorkflowFailed
-from tests.kit.support import saying
+from tests.kit.support import ByRound, saying
 
-__all__ = ["check", "plans"]
+__all__ = ["build", "check", "check_log", "check_result", "plans"]
 
 TERMINAL = {"workflow_completed", "workflow_failed", "workflow_cancelled"}
 Plan = Tuple[Any, ...]
@@ -59,28 +74,53 @@ def _fail(_: Any) -> None:
     raise ValueError("as planned")
 
 
-def build(plan: Plan) -> Any:
-    """The step that a plan stands for."""
+def build(plan: Plan, note: Optional[Callable[[RunContext], object]] = None) -> Any:
+    """The step that a plan stands for; its functions and its agents' tools call `note`."""
     kind, *rest = plan
     if kind == "add":
-        return Step(lambda value: size(value) + rest[0], name="add")
+        return Step(_adding(rest[0], note), name="add")
     if kind == "agent":
-        return Step(Agent("agent", client=saying(rest[0])))
+        return Step(_saying(rest[0], note))
     if kind == "fail":
         return Step(_fail)
     if kind in ("sequence", "workflow"):
-        steps = [build(step) for step in rest[0]]
+        steps = [build(step, note) for step in rest[0]]
         return Workflow("inner", steps) if kind == "workflow" else Step(steps)
     if kind == "parallel":
-        return Parallel({str(n): build(step) for n, step in enumerate(rest[0])}, fail_fast=rest[1])
+        branches = {str(n): build(step, note) for n, step in enumerate(rest[0])}
+        return Parallel(branches, fail_fast=rest[1])
     if kind == "map":
         items = Step(lambda value: [size(value) + n for n in range(rest[1])], name="items")
-        return Step([items, Map(build(rest[0]), at_most=2, fail_fast=rest[2])])
+        return Step([items, Map(build(rest[0], note), at_most=2, fail_fast=rest[2])])
     if kind == "branch":
-        otherwise = None if rest[1] is None else build(rest[1])
-        return Branch(lambda value: size(value) % 2, build(rest[0]), otherwise)
+        otherwise = None if rest[1] is None else build(rest[1], note)
+        return Branch(lambda value: size(value) % 2, build(rest[0], note), otherwise)
     until = None if rest[1] is None else lambda value: size(value) > rest[1]
-    return Repeat(build(rest[0]), until, at_most=rest[2])
+    return Repeat(build(rest[0], note), until, at_most=rest[2])
+
+
+def _adding(number: int, note: Optional[Callable[[RunContext], object]]) -> Any:
+    if note is None:
+        return lambda value: size(value) + number
+
+    def add(value: Any, context: RunContext) -> int:
+        note(context)
+        return size(value) + number
+
+    return add
+
+
+def _saying(text: str, note: Optional[Callable[[RunContext], object]]) -> Agent:
+    if note is None:
+        return Agent("agent", client=saying(text))
+
+    @tool(on_unknown="rerun")
+    def look(context: RunContext) -> str:
+        """Look."""
+        note(context)
+        return "seen"
+
+    return Agent("agent", client=ByRound([ToolCall("c", "look", "{}")], text), tools=[look])
 
 
 def interpret(plan: Plan, value: Any) -> Any:
@@ -146,6 +186,12 @@ def _without_messages(value: Any) -> Any:
 def check(runtime: Runtime, plan: List[Plan], input: int) -> None:
     """Run a plan and hold its result and its events against the interpreter."""
     handle = runtime.submit(Workflow("random", [build(step) for step in plan]), input)
+    check_result(handle, plan, input)
+    check_log(runtime.event_stream.store, handle.workflow_id)
+
+
+def check_result(handle: RunHandle, plan: List[Plan], input: int) -> None:
+    """Hold what a run comes to against the interpreter."""
     try:
         expected = _in_turn(plan, input)
     except Failed:
@@ -158,8 +204,11 @@ def check(runtime: Runtime, plan: List[Plan], input: int) -> None:
         assert expected is Failed, error
         run = error.run  # type: ignore[assignment]
     _check_steps(run.steps, run.status)
-    ids = [handle.workflow_id]
-    store = runtime.event_stream.store
+
+
+def check_log(store: EventStore, name: str) -> None:
+    """Hold the events of a run, and of those within it, against what any log has."""
+    ids = [name]
     for workflow_id in ids:  # grows by the runs within
         events = store.read(workflow_id=workflow_id, after=0, limit=10_000)
         assert [event.offset for event in events] == list(range(1, len(events) + 1))
@@ -172,8 +221,10 @@ def check(runtime: Runtime, plan: List[Plan], input: int) -> None:
             for event in events
             if event.type is EventType.WORKFLOW_STEP_STARTED and "run" in event.data
         ]
-    last = store.read(workflow_id=handle.workflow_id, after=0, limit=10_000)[-1]
-    assert last.type.value == f"workflow_{run.status}"
+    state = store.run(name)
+    assert state is not None
+    last = store.read(workflow_id=name, after=0, limit=10_000)[-1]
+    assert last.type.value == f"workflow_{state.status}"
 
 
 def _check_steps(steps: Any, status: str) -> None:

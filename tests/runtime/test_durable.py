@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import pytest
 
@@ -13,13 +13,11 @@ from agentstream import (
     Approval,
     Busy,
     Cancelled,
-    ChatClient,
     ChatMessage,
     Checkpoints,
     ConfigError,
     Conversation,
     DeadlineExceeded,
-    Delta,
     EventStream,
     EventType,
     LogError,
@@ -39,23 +37,7 @@ from agentstream import (
     WorkflowFailed,
     tool,
 )
-from agentstream.testing import ScriptedClient
-from tests.kit.support import wait_until
-
-
-class ByRound(ChatClient):
-    """Answers by how many answers the request holds, whoever asks and however often."""
-
-    provider = model = "by-round"
-
-    def __init__(self, *replies: Any) -> None:
-        self.replies = replies
-        self.requests: List[Any] = []
-
-    def stream_deltas(self, request: Any, *, cancel: Any = None) -> Iterator[Delta]:
-        self.requests.append(request)
-        number = sum(message.role == "assistant" for message in request.messages)
-        yield from ScriptedClient(self.replies[number]).stream_deltas(request, cancel=cancel)
+from tests.kit.support import ByRound, wait_until
 
 
 class Bench:

@@ -29,8 +29,8 @@ from agentstream import (
     Workflow,
 )
 from agentstream.workflow.run_checkpoints import RunCheckpoints
-from tests.kit.support import wait_until
-from tests.runtime.test_durable import Bench, ByRound
+from tests.kit.support import ByRound, wait_until
+from tests.runtime.test_durable import Bench
 
 
 @pytest.fixture
