@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import pathlib
 import re
-import shutil
 import signal
 import sqlite3
 import subprocess
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, List, Optional
 
 import pytest
 
@@ -21,7 +19,8 @@ from agentstream.testing import Gate, ScriptedServer, text_chunks, tool_call_chu
 from tests.kit.celery_support import FILES, celery_worker
 from tests.kit.programs import Program
 from tests.kit.recipes import BEGUN, MODEL, WORDS, lines_of, started, write
-from tests.kit.support import check_events, free_port
+from tests.kit.redis_server import RedisServer
+from tests.kit.support import check_events
 
 NO_SUCH_MODEL: Any = {"status": 404, "content_type": "application/json", "framing": "length"}
 
@@ -29,7 +28,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="prefork needs f
 
 #: A worker on a Redis of the test's own.
 REDIS = """
-broker_url = result_backend = "redis://127.0.0.1:PORT/0"
+broker_url = result_backend = "URL"
 worker_lost_wait = 0.2
 """
 
@@ -130,19 +129,6 @@ say(task.get(timeout=60, interval=0.02))
 """
 
 
-@contextlib.contextmanager
-def redis(folder: pathlib.Path) -> Iterator[str]:
-    """A Redis server of the test's own; the configuration of a worker that uses it."""
-    port = free_port()
-    command = ["redis-server", "--port", str(port), "--save", "", "--dir", str(folder)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        yield REDIS.replace("PORT", str(port))
-    finally:
-        server.kill()
-        server.wait()
-
-
 def worker_of(folder: pathlib.Path, run: str) -> Optional[int]:
     """The process that has a run."""
     with contextlib.closing(sqlite3.connect(folder / "runs.db")) as log:
@@ -176,20 +162,8 @@ def check_log(folder: pathlib.Path, run: str) -> None:
     assert made == ['{"text":"a draft"}', '{"text":"the end"}']
 
 
-HAS_REDIS = (
-    shutil.which("redis-server") is not None and importlib.util.find_spec("redis") is not None
-)
-BROKERS = [
-    "files",
-    pytest.param(
-        "redis",
-        marks=pytest.mark.skipif(not HAS_REDIS, reason="no redis-server, or no client for it"),
-    ),
-]
-
-
 @needs_fork
-@pytest.mark.parametrize("broker", BROKERS)
+@pytest.mark.parametrize("broker", ["files", "redis"])
 def test_celery_task_goes_on_where_a_killed_worker_was(server, tmp_path, broker):
     write(tmp_path, "reviews.py", (MODEL, server.url))
     write(tmp_path, "approve.py")
@@ -200,7 +174,9 @@ def test_celery_task_goes_on_where_a_killed_worker_was(server, tmp_path, broker)
     server.reply(*tool_call_chunks(("save", {"text": "the end"})))
     server.reply(*text_chunks("Saved."))
     with contextlib.ExitStack() as stack:
-        settings = stack.enter_context(redis(tmp_path)) if broker == "redis" else FILES
+        settings = FILES
+        if broker == "redis":
+            settings = REDIS.replace("URL", stack.enter_context(RedisServer()).url)
         stack.enter_context(celery_worker(tmp_path, "reviews", settings))
         driver = stack.enter_context(Program(RESUMED, cwd=tmp_path))
         assert server.wait_requests(3, timeout=60), lines_of(tmp_path)

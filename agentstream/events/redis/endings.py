@@ -166,11 +166,16 @@ class Endings:
 
 
 def _interruption(left: _Left) -> Dict[str, Any]:
-    """`payloads.failure` of a run whose process died."""
+    """`payloads.failure` of a run whose process died.
+
+    It may be tried again, unless it was resumed as often as it may be, and each time in vain.
+    """
     message = "interrupted: the process that ran it died"
+    again = True
     if left.refused is not None:
         message += f"; it cannot be resumed: {left.refused}"
     elif left.fence is not None and left.root is None:
         message += f"; so did {left.deaths} before, and recover is {left.recover}"
-    error = AgentStreamError(message, retryable=True, outcome="unknown")
+        again = not left.deaths
+    error = AgentStreamError(message, retryable=again, outcome="unknown")
     return {**payloads.failure(error), "error": "Interrupted"}
