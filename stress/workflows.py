@@ -1,10 +1,12 @@
 """Random workflows against a reference interpreter: `python -m stress.workflows [N]` (5,000).
 
-Half of them over a MemoryStore, half over a SqliteStore.  The suite runs 120 of each.
+Half of them over a MemoryStore, half over a SqliteStore; the suite runs 120 of each.  And as many
+that lose their processes, up to four times each, at any operation of the log.
 """
 
 from __future__ import annotations
 
+import logging
 import pathlib
 import sys
 import tempfile
@@ -15,6 +17,7 @@ from hypothesis import given, settings, strategies as st
 from agentstream import EventStream, MemoryStore, Runtime, SqliteStore
 from tests.kit.profiles import LONG
 from tests.kit.workflow_model import check, plans
+from tests.workflow.test_random_resumed import live
 
 
 def run(runtime: Runtime, count: int) -> None:
@@ -28,6 +31,21 @@ def run(runtime: Runtime, count: int) -> None:
     each()
 
 
+def run_dying(count: int) -> None:
+    """As `run`, in processes that die."""
+
+    @settings(LONG, max_examples=count)
+    @given(
+        plan=plans(),
+        input=st.integers(-5, 20),
+        lives=st.lists(st.integers(0, 60), min_size=1, max_size=4),
+    )
+    def each(plan: List[Any], input: int, lives: List[int]) -> None:
+        live(plan, input, lives)
+
+    each()
+
+
 def main() -> int:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 5_000
     with tempfile.TemporaryDirectory() as folder:
@@ -35,6 +53,9 @@ def main() -> int:
             with Runtime(max_workers=8, event_stream=EventStream(store)) as runtime:
                 run(runtime, count // 2)
             print(f"{count // 2} workflows over {type(store).__name__}: as planned", flush=True)
+    logging.disable(logging.CRITICAL)  # of each death
+    run_dying(count)
+    print(f"{count} workflows that lost their processes: as planned", flush=True)
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, List, Tuple
+from typing import Any, List, Set, Tuple
 
 from agentstream import LogError, MemoryStore
 from agentstream.events.memory_checkpoints import MemoryCheckpoints
@@ -16,12 +16,14 @@ class Dying(MemoryStore):
 
     Attributes:
         left: operations to go.
+        done: the keys of the records that said so of a step or a tool's call.
     """
 
     def __init__(self) -> None:
         super().__init__(10**6)
-        self._checkpoints = _Checkpoints(self, self.count)
+        self._checkpoints = _Checkpoints(self)
         self.left = 10**9
+        self.done: Set[str] = set()
 
     @property
     def dead(self) -> bool:
@@ -57,15 +59,18 @@ class Dying(MemoryStore):
 
 
 class _Checkpoints(MemoryCheckpoints):
-    def __init__(self, runs: Any, count: Callable[[], None]) -> None:
-        super().__init__(runs)
-        self._count = count
+    def __init__(self, store: Dying) -> None:
+        super().__init__(store)
+        self._store = store
 
     def begin(self, workflow_id: str, **options: Any) -> None:
-        self._count()
+        self._store.count()
         super().begin(workflow_id, **options)
 
     def write(self, workflow_id: str, records: Any, **options: Any) -> None:
         if records or options.get("discard"):
-            self._count()
+            self._store.count()
         super().write(workflow_id, records, **options)
+        for key, value in records.items():
+            if key.endswith("|done") or ("|call|" in key and b'"done"' in (value or b"")):
+                self._store.done.add(key)
