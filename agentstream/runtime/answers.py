@@ -40,10 +40,20 @@ def asked_for(store: EventStore, state: RunState) -> List[Mapping[str, Any]]:
         return []
     event = _last_event(store, state.workflow_id, state.last_offset)
     if event is not None and event.type is EventType.WORKFLOW_SUSPENDED:
-        return list(event.data.get("pending") or ())
+        found = event.data.get("pending")
+        return [each for each in found if _is_entry(each)] if isinstance(found, tuple) else []
     kept = None if store.checkpoints is None else store.checkpoints.read(state.workflow_id)
     data = (kept or {}).get("pending")  # the log has let go of the event meanwhile
     return [] if data is None else list(unpack(data, None))
+
+
+def _is_entry(each: Any) -> bool:
+    """True if an event's entry is one of ours: programs append events of their own."""
+    if not isinstance(each, Mapping):
+        return False
+    due = each.get("expires_at")
+    texts = (each.get(name) for name in ("id", "kind", "name", "arguments", "agent", "step"))
+    return all(isinstance(text, str) for text in texts) and (due is None or checks.is_number(due))
 
 
 def answered(store: EventStore, workflow_id: str) -> Set[str]:

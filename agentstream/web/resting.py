@@ -58,16 +58,16 @@ class Resting:
     def listed(self, state: RunState) -> List[Dict[str, Any]]:
         """The same for a list of runs: of long arguments the beginning."""
         return [
-            {**each, "arguments": str(each.get("arguments", ""))[:_MOST_LISTED]}
-            for each in self.pending(state)
+            {**each, "arguments": each["arguments"][:_MOST_LISTED]} for each in self.pending(state)
         ]
 
     def shown(self, state: RunState) -> Dict[str, Any]:
         """What is told of a single run: `pending`, each with `answered`, and `can_resume`."""
         pending = self.pending(state)
-        known = answers.answered(self._store, state.workflow_id) if pending else set()
+        keeps = bool(pending) and self._store.checkpoints is not None
+        known = answers.answered(self._store, state.workflow_id) if keeps else set()
         for each in pending:
-            each["answered"] = answers.key_of(each.get("kind"), each.get("id")) in known
+            each["answered"] = answers.key_of(each["kind"], each["id"]) in known
         root = self._root(state)
         return {"pending": pending, "can_resume": root is not None and root.name in self._workflows}
 

@@ -375,6 +375,33 @@ def test_a_log_that_fails_is_no_refusal(monkeypatch: Any) -> None:
         ended(it, "run")
 
 
+def test_events_that_programs_append_harm_no_list() -> None:
+    class Old(MemoryStore):
+        """A store that keeps no checkpoints, as one of somebody's may."""
+
+        checkpoints = None
+
+    entry = {"kind": "approval", "name": "pay", "arguments": "x" * 500, "agent": "", "step": ""}
+    good = {**entry, "id": "1", "expires_at": None}
+    for store in (Old(), MemoryStore()):
+        with site(store) as it:
+            for n, odd in enumerate(
+                [5, "x", ["x", 5, None], [entry], [{**good, "expires_at": "x"}]]
+            ):
+                data = {"status": "suspended", "pending": odd}
+                it.events.append("workflow_suspended", f"odd{n}", data)
+                assert show(it, f"odd{n}")["pending"] == []
+                assert post(it, f"odd{n}/approvals/1", {"answer": "yes"})[0] == 404
+            it.events.append("workflow_suspended", "good", {"pending": [good]})
+            assert show(it, "good")["pending"] == [{**good, "answered": False}]
+            assert show(it, "good")["can_resume"] is False
+            assert 400 <= post(it, "good/approvals/1", {"answer": "yes"})[0] < 500
+            assert post(it, "good/resume")[0] == 409
+            runs = requests.get(it.url + "/workflows").json()["workflows"]
+            assert [len(run["pending"]) for run in runs] == [1, 0, 0, 0, 0, 0]
+            assert runs[0]["pending"][0]["arguments"] == "x" * 200
+
+
 def test_who_may_not_ask_may_not_answer() -> None:
     agent = clerk([])
     with serving(MemoryStore(), agent, token=TOKEN) as it:

@@ -1,5 +1,8 @@
   // --- a run that rests: what it waits for, and the answers ---------------------------------
 
+  /** The objects of a list: programs append events of their own. */
+  const objects = (list) => (Array.isArray(list) ? list.filter((each) => each && typeof each === 'object') : []);
+
   /** What the server says of a run; kept if it rests, until the events have come so far. */
   function learnRest(mine, state) {
     mine.rest = RESTS.includes(state.status) ? state : null;
@@ -21,12 +24,13 @@
     view.status = status;
     view.rested = since ?? view.rested;
     view.why = reason ?? view.why;
-    const names = new Set((asked || []).map((each) => each.name));
+    asked = objects(asked);
+    const names = new Set(asked.map((each) => each.name));
     for (const card of view.cards.values()) if (!card.over) restCard(card, status, names);
     for (const { button } of view.chips.values()) {
       if (button.className === 'running') chipState(button, status);
     }
-    showAsks(asked || [], able);
+    showAsks(asked, able);
     if (isNew && view.live) {
       say(names.size ? `Suspended: it waits for ${[...names].join(', ')}` : `The run is ${status}`);
       refresh();
@@ -48,7 +52,7 @@
     view.status = 'running';
     view.rest = view.rested = null;
     view.why = '';
-    view.done = new Set(data.completed || []);
+    view.done = new Set((Array.isArray(data.completed) ? data.completed : []).map(String));
     const isDone = (step) => [...view.done].some((label) => within(step, label));
     for (const [step, { button }] of view.chips) {
       if (isDone(step)) chipState(button, 'completed');
@@ -69,7 +73,7 @@
       card.node.remove();
       view.cards.delete(key);
     }
-    const told = (data.answers || []).map(answerText);
+    const told = objects(data.answers).map(answerText);
     const text = told.length ? told.join('; ') : `It was ${data.reason || 'interrupted'}`;
     $('cards').append(make('p', { className: 'remark' }, `${text}. The run goes on.`));
     hideAsks();
@@ -133,7 +137,7 @@
   const isLate = (item) => is(item.due) && item.due <= now();
   setInterval(() => {
     if (!view?.rest || ![...view.asks.values()].some((item) => !item.closed && isLate(item))) return;
-    showAsks(view.rest.pending, view.rest.can_resume);
+    showAsks(objects(view.rest.pending), view.rest.can_resume);
   }, 1000);
   function hideAsks() {
     if ($('asks').contains(document.activeElement)) $('main').focus({ preventScroll: true });
