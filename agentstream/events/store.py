@@ -155,7 +155,9 @@ class EventStore(ABC):
         """
         if self.checkpoints is None:
             kind = type(self).__name__
-            raise ConfigError(f"{kind} keeps no checkpoints: SqliteStore and MemoryStore do")
+            raise ConfigError(
+                f"{kind} keeps no checkpoints: SqliteStore, RedisStore and MemoryStore do"
+            )
         return self.checkpoints
 
     # For stores that several processes share.

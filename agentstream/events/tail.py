@@ -92,9 +92,9 @@ class Tail(ABC):
                 self.store.wait(self.position, _WAIT_S)
                 moved = self._read()
                 failures = 0
-            except LogError:
+            except LogError as error:
                 moved = False
-                failures += 1
+                failures += not error.retryable  # a server that is away comes back
                 if failures > _RETRIES:
                     logger.exception("the log can no longer be followed")
                     break

@@ -6,13 +6,24 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any, Iterator, List
 
 import pytest
 
-from agentstream import EventStream, LogError, OffsetGone, Runtime, SqliteStore
+from agentstream import (
+    Event,
+    EventStream,
+    LogError,
+    MemoryStore,
+    OffsetGone,
+    Runtime,
+    SqliteStore,
+)
+from agentstream.events import tail
+from agentstream.testing.stores import event
 from tests.kit.support import check_events, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -316,3 +327,32 @@ def test_a_stopped_process_is_not_taken_for_a_dead_one(owners: List[Owner], path
             assert not store.has_ended("run")
     finally:
         owner.process.send_signal(signal.SIGCONT)
+
+
+def test_a_store_that_is_away_for_long_is_followed_when_it_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Away(MemoryStore):
+        failures = 0
+        away = True
+
+        def read(self, **where: Any) -> List[Event]:
+            if self.away:
+                self.failures += 1
+                raise LogError("the server cannot be reached", retryable=True)
+            return super().read(**where)
+
+    monkeypatch.setattr(tail, "_WAIT_S", 0.002)
+    store, closed = Away(), threading.Event()
+    store.append(event("w", 1))
+    reader = tail.LogTail(store, closed.is_set).open(None)
+    try:
+        store.append(event("w", 2))
+        wait_until(lambda: store.failures > 2 * tail._RETRIES)
+        store.away = False
+        found = reader.get(10)
+        assert found is not None
+        assert found.offset == 2
+    finally:
+        reader.close()
+        closed.set()

@@ -44,6 +44,7 @@ class Committer:
         position: the highest that is known.
         runs: those that this process writes.
         stops: (workflow id, reason) of runs that are to stop, as the answers told.
+        gaps: runs of this process that the log has lost events of, for good.
     """
 
     def __init__(self, server: Server, owner: str, *, max_event_bytes: int) -> None:
@@ -59,6 +60,7 @@ class Committer:
         self.runs: Dict[str, Run] = {}
         self.position = 0
         self.stops: List[Tuple[str, str]] = []
+        self.gaps: List[str] = []
         self.link = self.server.new_link()
         self._seen = 0  # the link's count at the last look at what the server has
         self._tails: Dict[str, Run] = {}  # runs of which something was committed of late
@@ -117,21 +119,28 @@ class Committer:
                     run.committed = max(run.committed, part.items[-1][1])  # type: ignore[index]
                 run.tail.append((now, part.items))
                 run.kept += len(part.items)
-                self._tails[run.workflow_id] = run
+                earlier = self._tails.get(run.workflow_id)
+                if earlier is not run:
+                    self._tails[run.workflow_id] = run
+                    if earlier is not None:
+                        run.inherit(earlier)
             else:
-                self._refuse(part, refusal(run.workflow_id, answer))
+                self._refuse(part, answer)
         if now >= self._forget_at:
             self._forget(now)
 
-    def _refuse(self, part: Part, why: str) -> None:
+    def _refuse(self, part: Part, answer: Sequence[bytes]) -> None:
         run, first = part.run, part.items[0]
+        why = refusal(run.workflow_id, answer)
         if isinstance(first, Operation):
             first.error = run.lacks = LogError(why)
-            if "taken" not in why:
+            if answer[0] in (b"none", b"within"):
                 return
         if run.refused is None:
             run.refused = why
             self.stops.append((run.workflow_id, why))
+            if answer[0] == b"gap":
+                self.gaps.append(run.workflow_id)
             if not run.released:
                 logger.error("what follows of %r is not written: %s", run.workflow_id, why)
 
@@ -175,7 +184,7 @@ class Committer:
             count = batch.fill(lacking)
             for part, answer in zip(batch.parts, self._send(batch)):
                 if not isinstance(answer, int):
-                    self._refuse(part, refusal(run.workflow_id, answer))
+                    self._refuse(part, answer)
                     return
             lacking = lacking[count:]
 

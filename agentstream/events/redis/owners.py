@@ -18,7 +18,7 @@ from agentstream.errors import LogError
 from agentstream.events.redis.commit import Committer
 from agentstream.events.redis.endings import Endings
 from agentstream.events.redis.run import refusal
-from agentstream.events.redis.run_scripts import SEIZE
+from agentstream.events.redis.run_scripts import ABANDON, SEIZE
 from agentstream.events.redis.scripts import BEAT
 from agentstream.events.redis.server import Server
 from agentstream.threads.wakeup import Wakeup
@@ -187,6 +187,16 @@ class Owners:
             self._reap("", b"")
         if me:
             self._tidy()
+
+    def abandon(self, workflow_id: str) -> None:
+        """Leave a run of this process to others, or end it, as if the process had died.
+
+        Raises:
+            LogError: the server could not be asked.
+        """
+        committer = self._committer
+        self._server.run(ABANDON, committer.log_id, committer.owner, workflow_id)
+        self._reap("", b"")
 
     def _reap(self, dead: str, beat: bytes) -> None:
         """Leave a dead process's runs to others, or end them; also what is left of an earlier time.

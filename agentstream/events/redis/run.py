@@ -68,6 +68,13 @@ class Run:
         self.tail: Deque[Tuple[float, List[Item]]] = deque()
         self.kept = 0
 
+    def inherit(self, earlier: Run) -> None:
+        """The events, but no operations, of this process's earlier stint may be sent again, too."""
+        for when, items in reversed(earlier.tail):
+            events = [item for item in items if not isinstance(item, Operation)]
+            self.tail.appendleft((when, list(events)))
+            self.kept += len(events)
+
 
 class Operation:
     """Something to be done to a run's checkpoint, behind the events before it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agentstream.events.redis.scripts import Script
 
-__all__ = ["ANSWER", "CLOSE", "SEIZE", "STOP", "TAKE"]
+__all__ = ["ABANDON", "ANSWER", "CLOSE", "SEIZE", "STOP", "TAKE"]
 
 #: id, owner, beat, run, whether the run is under way here -> how far it is, or why not.
 TAKE = Script("""
@@ -109,6 +109,24 @@ CLOSE = Script(
     """
 if is_gone() then return {'gone'} end
 if call('HGET', S(ARGV[3]), 'owner') == ARGV[2] then close_run(ARGV[3]) end
+return {'ok'}
+""",
+    oom=True,
+)
+
+#: id, owner, run: its owner lives and cannot go on with it: it is left as if that had died.
+ABANDON = Script(
+    """
+if is_gone() then return {'gone'} end
+local me, w = ARGV[2], ARGV[3]
+local f = call('HMGET', S(w), 'owner', 'status', 'fence', 'root', 'refused', 'deaths', 'recover')
+if f[1] ~= me or not is_active(f[2]) then return {'no'} end
+if f[3] and not f[4] and not f[5] and tonumber(f[6]) < tonumber(f[7]) then
+  call('HINCRBY', S(w), 'deaths', 1)
+  rest_all(w, 'interrupted')
+else
+  call('HSET', P .. ':ends:' .. me, w, call('HGET', S(w), 'stop') or '')
+end
 return {'ok'}
 """,
     oom=True,

@@ -191,11 +191,16 @@ local function save(w, r)
 end
 
 -- Why this process may not write a run; nil if it may.
-local function barred(r, fence)
+local function barred(w, r, fence)
   if not r.owner then return {'lost'} end
   if is_resting(r.status) then return {'left', r.status} end
   if not is_active(r.status) then return {'ended', r.status} end
-  if r.owner ~= me or (fence ~= '' and r.fence and r.fence ~= fence) then return {'taken'} end
+  if r.owner ~= me then return {'taken'} end
+  if fence ~= '' and r.fence and r.fence ~= fence then
+    if tonumber(fence) < tonumber(r.fence) then return {'taken'} end
+    r.fence = fence  -- it was taken by this process, which a failover has lost
+    call('HSET', S(w), 'fence', fence)
+  end
   return nil
 end
 
@@ -246,7 +251,7 @@ local function events(i)
   local r = load(w)
   if not r.owner and first == 1 then r = make(w, parent) end  -- a failover has lost the claim
   if is_done(r, last) then return after, r.last end
-  local why = barred(r, fence)
+  local why = barred(w, r, fence)
   if why then return after, why end
   if first > r.last + 1 then return after, {'gap', r.last} end
   local from, key = r.last + 1, P .. ':run:' .. w
@@ -264,8 +269,8 @@ local function events(i)
 end
 
 -- The root whose records an operation changes, or why it may not.
-local function own_root(r, fence)
-  local why = barred(r, fence)
+local function own_root(w, r, fence)
+  local why = barred(w, r, fence)
   if why then return why end
   if not r.fence then return {'none'} end
   if r.root then return {'within'} end
@@ -275,10 +280,10 @@ end
 local function begin(i)
   local w, fence, seq, root = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local r = load(w)
-  local why = barred(r, fence)
+  local why = barred(w, r, fence)
   if not why and root ~= '' then
     local outer = load(root)
-    why = barred(outer, fence)
+    why = barred(root, outer, fence)
     if not why and not outer.fence then why = {'none'} end
   end
   if why then return i + 6, why end
@@ -313,7 +318,7 @@ local function write(i)
   local count = tonumber(ARGV[at])
   local after = at + 1 + 3 * count
   if r.owner == me and seq <= r.seq then return after, r.last end
-  local why = own_root(r, fence)
+  local why = own_root(w, r, fence)
   if why then return after, why end
   r.seq = seq
   call('HSET', S(w), 'seq', seq)
@@ -333,7 +338,7 @@ end
 local function refuse(i)
   local w, fence, seq = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
   local r = load(w)
-  local why = own_root(r, fence)
+  local why = own_root(w, r, fence)
   if why then return i + 4, why end
   r.seq, r.refused = seq, ARGV[i + 3]
   call('HSET', S(w), 'seq', seq, 'refused', ARGV[i + 3])

@@ -8,7 +8,7 @@ done twice), no decoding of replies into dicts (which lose repeated fields).
 from __future__ import annotations
 
 import contextlib
-import os
+import logging
 import socket
 import ssl
 import threading
@@ -32,6 +32,8 @@ from agentstream.events.redis.scripts import Script
 
 __all__ = ["Link", "Server", "pack"]
 
+logger = logging.getLogger("agentstream.events.redis")
+
 _MOST_LINKS = 16  # of a process, but for those that its threads have for themselves
 _CONNECT_S = 5.0
 _DENIED = "user executing the script can't run this command"  # of Redis 7, under no code
@@ -50,7 +52,8 @@ class Server:
 
     Attributes:
         name: the server and the log as errors name them, without credentials.
-        key: the first key of the log; all others begin alike.
+        key: the first key of the log; all others begin with `prefix`.
+        keys: what a script is given as its keys.
 
     Raises:
         ConfigError: the URL is none, or the module `redis` is missing.
@@ -70,6 +73,9 @@ class Server:
         self.timeout = timeout
         self.key = f"agentstream:{{{log}}}:log".encode()
         self.prefix = self.key[: -len(b"log")]
+        # The second one never exists.  While a cluster moves the log to another node it refuses
+        # scripts of which it lacks a key: each is refused then, and none is done by half.
+        self.keys = (self.key, self.prefix + b"none")
         self.name = f"the log {log!r} at {_shown(url)}"
         options = self._options(url)
         self._kind: Any = options.pop("connection_class", redis.connection.Connection)
@@ -84,6 +90,7 @@ class Server:
             "retry_on_timeout": False,
             "socket_connect_timeout": min(timeout, _CONNECT_S),
         }
+        self._moved: Dict[str, Any] = {}
         self.reset()
         self.new_link()  # that the settings of the URL are some
 
@@ -103,15 +110,41 @@ class Server:
             ) from None
         return options
 
+    def has_moved(self, error: BaseException) -> bool:
+        """True for a cluster's word that another node has the log: connections go there now.
+
+        All of a log is in one slot, and so on one node.
+        """
+        if isinstance(error, self._redis.exceptions.MovedError):
+            host, port = error.host, error.port
+        elif str(error).startswith("MOVED "):
+            host, _, port = str(error).split()[-1].rpartition(":")
+        else:
+            return False
+        # Without a host, it is another port of the same.
+        self._moved = {"port": int(port), **({"host": host} if host else {})}
+        logger.info("%s is at another node, port %d", self.name, int(port))
+        while self._idle:
+            self._idle.pop().close()
+        return True
+
+    def stay(self) -> None:
+        """Have connections go where the URL says, should the node that had the log be away."""
+        self._moved = {}
+
+    def connect(self, patience: float) -> Any:
+        """A connection of the module `redis`, not open yet."""
+        patience += self.timeout
+        return self._kind(**{**self._options_of, **self._moved, "socket_timeout": patience})
+
     def new_link(self, patience: float = 0.0) -> Link:
         """A connection of one's own, not open yet.
 
         Args:
             patience: seconds that a command may block, beside the time for an answer.
         """
-        options = {**self._options_of, "socket_timeout": self.timeout + patience}
         try:
-            return Link(self, self._kind(**options))
+            return Link(self, patience)
         except TypeError:
             raise ConfigError.about("url", "has a setting that no connection takes") from None
 
@@ -151,13 +184,12 @@ class Server:
         return self._attempt(lambda link: link.run(script, *arguments))
 
     def _attempt(self, act: Callable[[Link], T]) -> T:
-        """Do something that may be done twice; again where a connection had been idle for long."""
+        """Do something that may be done twice; again if it is the connection that was at fault."""
         with self.link() as link:
-            opened = link.count
             try:
                 return act(link)
-            except LogError as error:
-                if opened != link.count or not opened or error.outcome != "unknown" or link.is_late:
+            except LogError:
+                if not link.is_stale:
                     raise
             return act(link)
 
@@ -191,10 +223,13 @@ class Server:
             return self._error("is a replica, and takes no writes", retryable=True)
         if isinstance(error, kinds.OutOfMemoryError) or code == "OOM" or "OOM" in str(error)[:200]:
             return self._error("is out of memory (maxmemory)", retryable=True)
+        if isinstance(error, (kinds.ClusterDownError, kinds.TryAgainError, kinds.AskError)):
+            return self._error("is a cluster that changes", retryable=True)
         if isinstance(error, kinds.ResponseError):
             shown = code if code.isupper() and code.isalpha() else "an error"
-            retryable = code in ("MISCONF", "NOREPLICAS", "TRYAGAIN", "CLUSTERDOWN", "MOVED")
-            return self._error(f"answered {shown}", retryable=retryable)
+            passing = ("MISCONF", "NOREPLICAS", "TRYAGAIN", "CLUSTERDOWN", "MOVED", "ASK")
+            moved = isinstance(error, kinds.MovedError)
+            return self._error(f"answered {shown}", retryable=moved or code in passing)
         return self._error(f"failed: {type(error).__name__}", retryable=True, unknown=True)
 
     def _error(self, trouble: str, *, retryable: bool = False, unknown: bool = False) -> LogError:
@@ -214,15 +249,16 @@ class Link:
 
     Attributes:
         count: how often it has been opened.
-        is_late: the server did not answer in time the last time.
+        is_stale: what failed last failed as the connection had been cut since it was used
+            before, or led to a node that has the log no longer.
     """
 
-    def __init__(self, server: Server, connection: Any) -> None:
+    def __init__(self, server: Server, patience: float) -> None:
         self._server = server
-        self._connection = connection
-        self._pid = os.getpid()
+        self._patience = patience
+        self._connection = server.connect(patience)
         self.count = 0
-        self.is_late = False
+        self.is_stale = False
 
     def open(self) -> None:
         """Connect, unless it is.
@@ -232,10 +268,12 @@ class Link:
         """
         if self._connection._sock is not None:
             return
+        self._connection = self._server.connect(self._patience)
         try:
             self._connection.connect()
         except Exception as error:  # noqa: BLE001 - some of redis-py's are no RedisError
             self._connection.disconnect()
+            self._server.stay()
             raise self._server.explain(error) from None
         self.count += 1
 
@@ -254,7 +292,7 @@ class Link:
         """What a script answers, and commands behind it."""
         rest = b"".join(pack(command) for command in after)
         for head in ((b"EVALSHA", script.sha), (b"EVAL", script.text)):
-            command = (*head, 1, self._server.key, *arguments)
+            command = (*head, 2, *self._server.keys, *arguments)
             try:
                 return self.exchange(pack(command) + rest, 1 + len(after))
             except _NoScript:
@@ -277,6 +315,7 @@ class Link:
         Raises:
             LogError: what was wrong; of several answers with an error, the first.
         """
+        opened, self.is_stale = self.count, False
         self.open()
         connection = self._connection
         answers: List[Any] = []
@@ -291,14 +330,18 @@ class Link:
                     wrong = wrong or error
         except BaseException as error:
             self.close()  # what is under way has no end that anybody could find
-            self.is_late = isinstance(error, (kinds.TimeoutError, socket.timeout))
+            late = isinstance(error, (kinds.TimeoutError, socket.timeout))
+            self.is_stale = self.count == opened and not late
             if isinstance(error, Exception):
                 raise self._server.explain(error) from None
             raise
         if isinstance(wrong, kinds.NoScriptError):
             raise _NoScript
         if wrong is not None:
-            if isinstance(wrong, kinds.ReadOnlyError):
+            if self._server.has_moved(wrong):
+                self.is_stale = True
+                self.close()
+            elif isinstance(wrong, kinds.ReadOnlyError):
                 self.close()  # the next one may be to the new master
             raise self._server.explain(wrong) from None
         return answers

@@ -108,10 +108,7 @@ class RedisStore(EventStore):
         self._closer: Optional[int] = None  # the thread that closes it
         self._server = Server(url, log, timeout)
         self._committer = Committer(self._server, _new_owner(), max_event_bytes=max_event_bytes)
-        self._committer.log_id, self._committer.position = open_log(self._server)
-        if not checks.flag("accept_eviction", accept_eviction):
-            check_policy(self._server)
-        self._committer.confirm = confirmation(self._server, durability)
+        self._open(durability, checks.flag("accept_eviction", accept_eviction))
         self._writer = Writer(
             self._committer,
             linger=0.0 if self._settles else checks.seconds("linger", linger),
@@ -132,6 +129,17 @@ class RedisStore(EventStore):
         self.checkpoints = self._checkpoints
         threads.after_fork(self)
         threads.at_exit(self)
+
+    def _open(self, durability: str, accept_eviction: bool) -> None:
+        committer = self._committer
+        try:
+            committer.log_id, committer.position = open_log(self._server)
+            if not accept_eviction:
+                check_policy(self._server)
+            committer.confirm = confirmation(self._server, durability)
+        except BaseException:
+            self._server.close()
+            raise
 
     def _reset(self) -> None:
         self._news = News(self._server)
@@ -356,6 +364,9 @@ class RedisStore(EventStore):
         asked, committer.stops = committer.stops, []
         for workflow_id, reason in asked:
             self._owners.soon(functools.partial(self._tell, workflow_id, reason))
+        lost, committer.gaps = committer.gaps, []
+        for workflow_id in lost:
+            self._owners.soon(functools.partial(self._owners.abandon, workflow_id))
         if self._retention.is_due(committer.position):
             self._owners.soon(self._tidy)
 

@@ -18,7 +18,7 @@ __all__ = ["News", "StopWatch", "Watch"]
 
 logger = logging.getLogger("agentstream.events.redis")
 
-_BLOCK_S = 5.0
+_BLOCK_S = 2.0
 _RETRY_S = 0.1
 
 

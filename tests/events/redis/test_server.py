@@ -11,9 +11,10 @@ from typing import Any, Callable, List
 import pytest
 
 import agentstream
-from agentstream import ConfigError, LogError, RedisStore
+from agentstream import ConfigError, EventStream, EventType, LogError, RedisStore
 from agentstream.testing.stores import event
 from tests.kit.redis_server import RedisServer, free_port, log_name
+from tests.kit.support import wait_until
 
 SECRET = "hunter2-is-no-word"
 
@@ -161,6 +162,39 @@ def test_k32_a_log_of_another_version_is_refused(
     with pytest.raises(LogError) as caught:
         RedisStore(redis.url, name)
     assert not caught.value.retryable
+
+
+def test_k27_in_a_cluster_the_log_is_followed_to_its_node() -> None:
+    bus = [str(free_port()) for _ in range(2)]
+    settings = ("cluster-enabled", "yes", "cluster-port")
+    with RedisServer(*settings, bus[0]) as one, RedisServer(*settings, bus[1]) as other:
+        one.say("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+        other.say("CLUSTER", "MEET", "127.0.0.1", str(one.port), bus[0])
+        for server in (one, other):
+            wait_until(lambda s=server: b"cluster_state:ok" in s.say("CLUSTER", "INFO"))
+        ids = [server.say("CLUSTER", "MYID").split()[1].decode() for server in (one, other)]
+        with RedisStore(other.url, "shop", linger=0.001) as store, EventStream(store) as stream:
+            live = stream.subscribe(workflow_id="w", after=0)
+            with RedisStore(one.url, "shop") as writer:
+                writer.claim("w")
+                for n in range(1, 101):
+                    writer.append(event("w", n))
+                writer.flush()
+                key = "agentstream:{shop}:log"
+                slot = one.say("CLUSTER", "KEYSLOT", key).strip(b":\r\n").decode()
+                other.say("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0])
+                one.say("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1])
+                writer.append(event("w", 101))
+                keys = one.say("CLUSTER", "GETKEYSINSLOT", slot, "1000").split(b"\r\n")[2::2]
+                for name in keys:
+                    arguments = ("127.0.0.1", str(other.port), name.decode(), "0", "5000")
+                    one.say("MIGRATE", *arguments)
+                for server in (other, one):
+                    server.say("CLUSTER", "SETSLOT", slot, "NODE", ids[1])
+                writer.append(event("w", 102, EventType.WORKFLOW_COMPLETED))
+                writer.flush()
+                assert [e.offset for e in live] == list(range(1, 103))
+                assert [e.offset for e in writer.read(limit=1000)] == list(range(1, 103))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")

@@ -173,6 +173,47 @@ def test_k05_k06_what_a_promoted_replica_lacks_is_sent_again() -> None:
                 writer.close()
 
 
+def test_k05_a_taking_that_a_promoted_replica_lacks_has_not_been() -> None:
+    with RedisServer() as master, RedisServer() as replica, TcpProxy(master.port) as way:
+        with TcpProxy(master.port) as replication, RedisStore(url_of(way)) as store:
+            replica.say("REPLICAOF", "127.0.0.1", str(replication.port))
+            wait_until(lambda: b"master_link_status:up" in replica.say("INFO", "replication"))
+            checkpoints = store.checkpoints
+            assert checkpoints is not None
+            store.claim("lost")
+            append_all(store, "lost", 1, 3)
+            store.claim("w")
+            checkpoints.begin("w")
+            checkpoints.write("w", {"a": b"1"}, wait=False)
+            store.append(event("w", 1, EventType.WORKFLOW_SUSPENDED, {"status": "suspended"}))
+            store.flush()
+            assert master.say("WAIT", "1", "5000") == b":1\r\n"
+            replication.hold()
+            assert checkpoints.resume("w").fence == 2
+            store.append(event("w", 2))
+            append_all(store, "lost", 4, 6)
+            store.flush()
+            del store._committer._tails["lost"]  # as if it were half a minute ago
+            replication.cut()
+            replica.say("REPLICAOF", "NO", "ONE")
+            way.upstream = replica.port
+            way.cut()
+            store.append(event("w", 3))
+            store.append(event("lost", 7))
+            store.flush()
+            with pytest.raises(LogError, match="suspended"):
+                store.append(event("w", 4))
+            with pytest.raises(LogError, match="lost events"):
+                store.append(event("lost", 8))
+            wait_until(lambda: store.has_ended("lost"))
+            assert offsets(store, "lost") == [1, 2, 3, 4]
+            entry = checkpoints.resume("w")
+            assert (entry.last, entry.fence, entry.records) == (1, 2, {"a": b"1"})
+            store.append(event("w", 2))
+            store.flush()
+            assert offsets(store, "w") == [1, 2]
+
+
 def test_k07_what_no_replica_has_is_not_said_to_be_kept(
     open_store: Callable[..., RedisStore],
 ) -> None:
