@@ -1,13 +1,14 @@
 """How a command keeps runs that can be resumed, and what it notes for `agentstream resume`.
 
-Beside a run's checkpoints stands what it was begun with: the path of its file, and the flags
-that say what it runs with.  Only `resume` without a FILE reads it.
+Beside a run's checkpoints stands what it was begun, or last gone on, with: the path of its
+file, and the flags that say what it runs with.  Only `resume` without a FILE reads it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import time
 from typing import TYPE_CHECKING, Any, Dict, Mapping, NamedTuple, Optional, Sequence
 
 from agentstream.cli.settings import setting
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Kept", "checkpoints_of", "find_origin", "keep_origin", "origin_of", "take_origin"]
 
-#: The key of the record; the flags that are in it.
-_KEY = "origin"
+#: What the keys of the records begin with, before the time; the flags that are in one.
+_KEY = "origin:"
 _FLAGS = ("provider", "model", "base_url", "api", "think_tags", "insecure", "retries")
 
 
@@ -35,7 +36,7 @@ class Kept(NamedTuple):
         goes_on: a run of that id that rests is gone on with.
         begins: one that there is not is begun.
         force: as `Runtime.resume` has it.
-        origin: what it is begun with; None if that is not to be noted.
+        origin: what it is begun, or gone on, with; None if that is not to be noted.
     """
 
     checkpoints: Checkpoints
@@ -78,22 +79,26 @@ def origin_of(given: argparse.Namespace) -> Optional[Dict[str, Any]]:
     return {"file": os.path.abspath(given.file), "set": [list(one) for one in given.set], **flags}
 
 
-def keep_origin(store: EventStore, workflow_id: str, origin: Mapping[str, Any]) -> None:
-    """Note what a run was begun with, unless that is noted, or the run has ended already."""
+def keep_origin(store: EventStore, workflow_id: str, origin: Optional[Mapping[str, Any]]) -> None:
+    """Note what a run is begun, or gone on, with; the last note counts.
+
+    Of a run that has ended already there is nothing to note.
+    """
     from agentstream.workflow.run_checkpoints import pack  # noqa: PLC0415 - only who keeps runs
 
+    said = None if origin is None else dict(origin)
     with contextlib.suppress(LogError):
-        store.need_checkpoints().answer(workflow_id, _KEY, pack(dict(origin), None))
+        key = f"{_KEY}{time.time_ns():020d}"
+        store.need_checkpoints().answer(workflow_id, key, pack(said, None))
 
 
 def find_origin(store: EventStore, workflow_id: str) -> Optional[Dict[str, Any]]:
-    """What a run was begun with; None if no command has begun it, or it has ended."""
+    """What a run was last begun, or gone on, with; None if that is not known, or it has ended."""
     from agentstream.workflow.run_checkpoints import unpack  # noqa: PLC0415 - as above
 
-    data = None
-    if store.checkpoints is not None:
-        data = store.checkpoints.read(workflow_id).get(_KEY)
-    return None if data is None else unpack(data, None)
+    records = {} if store.checkpoints is None else store.checkpoints.read(workflow_id)
+    noted = sorted(key for key in records if key.startswith(_KEY))
+    return unpack(records[noted[-1]], None) if noted else None
 
 
 def take_origin(given: argparse.Namespace, origin: Mapping[str, Any]) -> None:

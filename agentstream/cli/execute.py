@@ -114,12 +114,13 @@ def _begin(
     runtime: Runtime, what: Any, input: Any, options: Dict[str, Any], kept: Optional[Kept]
 ) -> RunHandle:
     """Begin the run, or go on with it."""
-    if kept is not None and not kept.begins:
+    if kept is None or kept.begins:
+        resume = kept is not None and kept.goes_on
+        handle = runtime.submit(what, input, resume=resume, **options)
+    else:
         options = {name: options[name] for name in ("workflow_id", "context")}
-        return runtime.resume(what, force=kept.force, **options)
-    resume = kept is not None and kept.goes_on
-    handle = runtime.submit(what, input, resume=resume, **options)
-    if kept is not None and kept.origin is not None:
+        handle = runtime.resume(what, force=kept.force, **options)
+    if kept is not None:
         keep_origin(runtime.event_stream.store, handle.workflow_id, kept.origin)
     return handle
 

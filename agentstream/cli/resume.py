@@ -7,7 +7,7 @@ import contextlib
 import functools
 from typing import Dict, List
 
-from agentstream.cli.durable import Kept, checkpoints_of, find_origin, take_origin
+from agentstream.cli.durable import Kept, checkpoints_of, find_origin, origin_of, take_origin
 from agentstream.cli.execute import open_stream
 from agentstream.cli.exits import DONE, FAILED
 from agentstream.cli.lock import hold
@@ -53,7 +53,7 @@ def resume(given: argparse.Namespace) -> int:
     check_flags(given, [file])
     checkpoints = checkpoints_of(given, [file], needed=True)
     assert checkpoints is not None
-    kept = Kept(checkpoints, goes_on=True, begins=False, force=given.force)
+    kept = Kept(checkpoints, begins=False, force=given.force, origin=origin_of(given))
     with hold(given.lock):
         return perform(given, file, None, workflow_id=workflow_id, kept=kept)
 

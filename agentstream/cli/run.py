@@ -55,7 +55,7 @@ def run(given: argparse.Namespace) -> int:
         if earlier.rests:
             checkpoints = checkpoints or checkpoints_of(given, [file], needed=True)
             assert checkpoints is not None
-            kept = Kept(checkpoints, begins=False)
+            kept = Kept(checkpoints, begins=False, origin=origin_of(given))
             return perform(given, file, None, workflow_id=earlier.workflow_id, kept=kept)
         if kept is not None:
             kept = kept._replace(goes_on=True)

@@ -91,6 +91,8 @@ def take(
         if entry.reason == SUSPENDED:
             kept.asked = pending_of({"pending": kept.get("pending") or ()})
         said, given = kept.get("run"), kept.get("input")
+        if force and said is not None:  # from here on it is a run of this workflow
+            kept.put({"run": {**said, "workflow": workflow.name, "shape": shape_of(workflow)}})
     except BaseException:
         _give_back(log, workflow)
         raise

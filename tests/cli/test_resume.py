@@ -155,11 +155,13 @@ def test_what_cannot_be_resumed(cli, here, server, monkeypatch):
     clerk(server, "17")
     flow, log = write(cli), ("--log", cli.log)
     here("run", flow, "--input", "x", "--id", "a", *log, code=3)
-    changed = write(cli, ASKS + '[[steps]]\nagent = "shipper"\n', "changed.toml")
+    changed = write(cli, ASKS + '[[steps]]\nwait = "goods"\n', "changed.toml")
     refused = here("resume", "a", changed, *log, code=2)
     assert "--force" in refused.line
     here("approve", "a", *log)
-    assert here("resume", "a", changed, "--force", *log).out == "Shipped: 900 are paid\n"
+    assert "signal a goods" in here("resume", "a", changed, "--force", *log, code=3).err
+    here("signal", "a", "goods", "box", *log)
+    assert here("resume", "a", *log).out == "box\n"  # with the file it was last gone on with
     monkeypatch.setenv("AGENTSTREAM_BASE_URL", "")
     secret = server.url.replace("//", "//ann:word@")
     failed = here("run", flow, "--input", "x", "--id", "s", "--base-url", secret, *log, code=3)

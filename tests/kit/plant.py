@@ -46,6 +46,8 @@ _VALUE = "tests/events/test_model.py::test_"
 _KEPT = "tests/events/test_memory.py::test_"
 _PROCESS = "tests/events/test_event_process.py::test_"
 _RESTS = "tests/events/sqlite/test_checkpoints.py::test_"
+_RESUMED = "tests/cli/test_resume.py::test_"
+_APPROVED = "tests/cli/test_approve.py::test_"
 _TYPED = "tests/schema/test_output.py::test_"
 
 PLANTS: List[Plant] = [
@@ -55,6 +57,34 @@ PLANTS: List[Plant] = [
         '    if answer == "yes" and arguments is None and not reason:',
         '    if answer == "yes":',
         "tests/web/test_resting.py::test_what_is_no_answer_is_refused_and_changes_nothing",
+    ),
+    Plant(
+        "Ctrl-C leaves a kept run to be resumed",
+        "agentstream/cli/execute.py",
+        "        handle.interrupt(str(interruption)",
+        "        handle.cancel(str(interruption)",
+        f"{_RESUMED}interrupted_by_signals_and_deadlines_it_says_what_goes_on",
+    ),
+    Plant(
+        "a further try has the keys of the first",
+        "agentstream/cli/execute.py",
+        '"once": once is not None}',
+        '"once": False, "workflow_id": workflow_id}',
+        f"{_RESUMED}a_further_try_has_the_keys_of_the_first",
+    ),
+    Plant(
+        "a suspended run writes no result",
+        "agentstream/cli/execute.py",
+        "(given.json if rest else not view.has_shown(run.output))",
+        "not view.has_shown(run.output)",
+        f"{_APPROVED}a_workflow_within_rests_with_the_outer_one_and_is_followed_in_its_place",
+    ),
+    Plant(
+        "steps that are not run again are told by who follows",
+        "agentstream/cli/result.py",
+        "(one for one in within if one not in done)",
+        "(one for one in within)",
+        f"{_APPROVED}a_workflow_within_rests_with_the_outer_one_and_is_followed_in_its_place",
     ),
     Plant(
         "an answered run goes on at once",

@@ -597,6 +597,16 @@ def test_a_changed_workflow_is_refused_unless_forced(bench: Bench) -> None:
     assert bench.made == ["a", "b"]
 
 
+def test_a_run_that_was_forced_is_one_of_the_changed_workflow(bench: Bench) -> None:
+    hold = Hold()
+    bench.interrupted_in(Workflow("w", [bench.mark("a"), hold]), hold.begun)
+    changed = Workflow("w", [bench.mark("a"), Wait("goods")])
+    assert bench.resumed(changed, force=True).status == "suspended"
+    with bench.runtime() as runtime:
+        runtime.signal("run", "goods", "box")
+    assert bench.resumed(changed).output == "box"
+
+
 def test_submit_with_resume_begins_goes_on_and_gives_the_result(bench: Bench) -> None:
     hold = Hold()
     workflow = Workflow("w", [bench.mark("a"), hold])
