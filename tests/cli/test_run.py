@@ -184,10 +184,10 @@ def test_functions_of_a_module_beside_the_file(cli, here, server):
     assert "step 'boom'" in failed.line
     assert "ValueError: no such thing" in failed.line
     assert "mine has no 'nothing'" in here("run", flows["nothing"], "--input", "x", code=2).line
-    late = cli.start("run", flows["block"], "--input", "x", "--deadline", "1", "--log", cli.log)
+    late = cli.start("run", flows["block"], "--input", "x", "--deadline", "2.5", "--log", cli.log)
     assert late.finish() == 124
     assert "step 'block'" in late.line
-    assert time.monotonic() - late.began < 6.0
+    assert time.monotonic() - late.began < 10.0
     (end,) = last_events(cli.log).values()
     assert end["type"] == "workflow_cancelled"
 

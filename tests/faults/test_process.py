@@ -182,8 +182,10 @@ def test_r01_without_a_second_one_the_grace_is_a_bound(tmp_path: pathlib.Path) -
             sent = program.send(signal.SIGINT)
             assert program.finish() == 130
         assert program.ended - sent >= 0.5
-        assert len(program.errors.splitlines()) == 1
-        assert "left behind" in program.errors
+        # A line for the run; another where a busy machine's subscriber is late, too.
+        lines = program.errors.splitlines()
+        assert lines[0] == "a run that did not stop in time is left behind"
+        assert all(line.endswith("left behind") for line in lines)
         assert noted(log)[-1] == "w workflow_cancelled"
         return program.ended - sent
 

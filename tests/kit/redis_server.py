@@ -21,6 +21,8 @@ from typing import Any, List, NoReturn
 
 import pytest
 
+from tests.kit.support import free_port
+
 _names = itertools.count(1)
 
 
@@ -29,12 +31,6 @@ def missing(reason: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(f"no Redis on CI: {reason}", pytrace=False)
     pytest.skip(f"no Redis here: {reason}")
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 class RedisServer:
@@ -70,7 +66,7 @@ class RedisServer:
         log = pathlib.Path(self._folder, "log")
         with log.open("ab") as file:
             self._process = subprocess.Popen(self._command, stdout=file, stderr=file)
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while time.monotonic() < end:
             if self._answers():
                 return

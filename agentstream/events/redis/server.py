@@ -160,10 +160,12 @@ class Server:
         try:
             yield link
         finally:
-            if self._closed or len(self._idle) >= _MOST_LINKS:
+            if len(self._idle) >= _MOST_LINKS:
                 link.close()
             else:
                 self._idle.append(link)
+            if self._closed:  # looked at behind it: whoever closes may come in between
+                self._close_idle()
             if placed:
                 self._places.release()
 
@@ -196,8 +198,12 @@ class Server:
     def close(self) -> None:
         """Close what is idle; later calls have connections for their own time."""
         self._closed = True
-        while self._idle:
-            self._idle.pop().close()
+        self._close_idle()
+
+    def _close_idle(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                self._idle.pop().close()
 
     # --- errors -----------------------------------------------------------------------------
 

@@ -71,7 +71,7 @@ def test_k26_whoever_is_overtaken_by_retention_is_told(
 
     def slow(one: Any) -> None:
         found.append(one)
-        gate.wait(10)
+        gate.wait(60)
 
     try:
         store.claim("w")

@@ -94,7 +94,7 @@ def test_k23_a_run_is_followed_and_stopped_from_another_process(
         check_events(events)
         assert events[-1].type is EventType.WORKFLOW_CANCELLED
         assert events[-1].data["reason"] == "the user"
-        assert took < 2.0, took  # 20 ms on a machine of one's own
+        assert took < 5.0, took  # 20 ms on a machine of one's own
         assert worker.last_words() == "Cancelled"
         assert not stream.store.request_stop("run", "again")
 
@@ -125,7 +125,7 @@ def test_k23_a_request_is_heard_of_though_the_watch_was_cut(
 
 def test_k25_subscribing_while_the_server_does_not_answer_holds_up_no_publisher() -> None:
     with RedisServer() as server:
-        stream = EventStream(RedisStore(server.url, timeout=0.6))
+        stream = EventStream(RedisStore(server.url, timeout=1.5))
         log = stream.open_log("w")
         server.freeze()
         failed: List[BaseException] = []
@@ -145,7 +145,7 @@ def test_k25_subscribing_while_the_server_does_not_answer_holds_up_no_publisher(
             slowest = max(slowest, time.monotonic() - began)
             threading.Event().wait(0.005)
         thread.join()
-        assert slowest < 0.2, slowest
+        assert slowest < 0.7, slowest
         server.thaw()
         last = log.append(EventType.WORKFLOW_COMPLETED, {})
         assert last is not None

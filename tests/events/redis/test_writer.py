@@ -51,8 +51,8 @@ def follow(store: RedisStore, **where: Any) -> Tuple[EventStream, Any]:
 def test_k01_k02_a_server_that_is_killed_has_all_when_it_is_back() -> None:
     with RedisServer("appendonly", "yes", "appendfsync", "everysec") as server:
         name = log_name()
-        writer = RedisStore(server.url, name, lease=0.3)
-        stream, every = follow(RedisStore(server.url, name, lease=0.3))
+        writer = RedisStore(server.url, name, lease=1.0)
+        stream, every = follow(RedisStore(server.url, name, lease=1.0))
         one = stream.subscribe(workflow_id="w", after=0)
         try:
             writer.claim("w")
@@ -62,8 +62,8 @@ def test_k01_k02_a_server_that_is_killed_has_all_when_it_is_back() -> None:
                     writer.flush()
                 server.kill()
                 slowest = append_all(writer, "w", turn * 300 + 101, turn * 300 + 300)
-                assert slowest < 0.5, slowest
-                threading.Event().wait(0.4 if turn == 1 else 0.0)  # longer than the lease
+                assert slowest < 2.0, slowest
+                threading.Event().wait(1.2 if turn == 1 else 0.0)  # longer than the lease
                 server.start()
             writer.append(event("w", 901, EventType.WORKFLOW_COMPLETED))
             writer.flush()
@@ -113,13 +113,13 @@ def test_k04_a_network_that_swallows_all_holds_up_nobody(
             return True
 
     watcher = Watcher()
-    store = open_store(url=url_of(proxy), timeout=0.4)
+    store = open_store(url=url_of(proxy), timeout=1.0)
     store.watch_stops(watcher.stop)
     other = open_store()
     store.claim("w")
     append_all(store, "w", 1, 10)
     proxy.hold(replies=replies)
-    assert append_all(store, "w", 11, 500) < 0.2
+    assert append_all(store, "w", 11, 500) < 0.5
     assert other.request_stop("w", "enough")  # the watch does not hear of it now
     with pytest.raises(LogError) as caught:
         store.flush()
