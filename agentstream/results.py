@@ -171,7 +171,8 @@ class StepResult(NamedTuple):
         usage: its tokens, those of the steps within it and of its retries
             among them; what a failed request used may not be known.
         tokens_per_second: of its last answer; None when it cannot be known.
-        status: "completed", "failed" or "cancelled".
+        status: "completed", "failed" or "cancelled"; of a run that can be resumed also
+            "suspended" or "interrupted".
         step: its place, as the events write it: "0", or "1.facts" for the
             branch "facts" of the second step.
         steps: one `StepResult` for each step within it that began.

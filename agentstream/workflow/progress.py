@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from agentstream.events.model import freeze
+from agentstream.events.resting import RESTING
 from agentstream.llm.messages import ChatMessage
 from agentstream.results import StepResult, Usage
 from agentstream.schema.plain import plain
@@ -137,12 +138,18 @@ class StepState:
             self.said(),
             self.total(),
             self.rate,
-            status if self.status == "running" else self.status,
+            self._status_in(status),
             self.label,
             tuple(inner.result(status) for inner in self._in_order()),
             self.finish_reason(),
             (*self._own_warnings(), *named_warnings(self._in_order())),
         )
+
+    def _status_in(self, status: str) -> str:
+        """The step's status as a run of that status has it."""
+        if self.status == "suspended" and status not in RESTING:
+            return "cancelled"  # what failed or was stopped waits for nobody
+        return status if self.status == "running" else self.status
 
     def finish_reason(self) -> Optional[str]:
         """How the last answer ended, of its agent's or of those within it; None for none."""
