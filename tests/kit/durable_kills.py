@@ -209,6 +209,7 @@ class Trial:
         for of, count in collections.Counter(call.of for call in calls).items():
             assert count <= 1 + self._allowed[of], f"{of} was made {count} times"
             self.reruns += count - 1
+        assert self._finished() == {call.of for call in calls}, "an end is not in the log"
         keys = {(call.of, call.key) for call in calls}
         assert len({key for _, key in keys}) == len({of for of, _ in keys}) == len(keys), keys
         with SqliteStore(self.log) as store:
