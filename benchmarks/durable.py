@@ -72,7 +72,8 @@ class Killed(NamedTuple):
         asked: calls that a person was asked about.
         lost: calls that were never made.
         same: the last answer is that of a run that was not killed.
-        first_s: seconds from the second process's start to its first request; None for none.
+        new_s, first_s: seconds from the first process's start to its first request, and from
+            the second's; None for none.
         kept, file: bytes of what is kept at the kill: in its rows, on the disk.
     """
 
@@ -82,6 +83,7 @@ class Killed(NamedTuple):
     asked: int
     lost: int
     same: bool
+    new_s: Optional[float]
     first_s: Optional[float]
     kept: int
     file: int
@@ -170,7 +172,8 @@ def kill(library: str, place: str, model: Model) -> Killed:
             len(output) - 1,
             len(CALLS) - len(set(made)),
             json.loads(output[-1]) == ANSWERS[ASKS[-1]],
-            after[0] if after else None,
+            min(before, default=None),
+            min(after, default=None),
             kept,
             size,
         )
@@ -200,17 +203,19 @@ def content(connection: sqlite3.Connection, name: str) -> int:
     return total
 
 
-def measured(library: str, model: Model) -> Dict[str, Any]:
-    """All kills of one library, and a run that nobody kills."""
-    with tempfile.TemporaryDirectory(prefix="durable-") as name:
-        folder = pathlib.Path(name)
-        times, _ = run_once(library, folder, model)
-        fresh = {"first_s": times[0], "sizes": sizes(folder)}
-    kills = []
+def measured(libraries: List[str], model: Model) -> Tuple[Dict[str, List[Killed]], Any]:
+    """All kills of each library, and the sizes that a run which nobody kills ends with."""
+    ends = {}
+    for library in libraries:
+        with tempfile.TemporaryDirectory(prefix="durable-") as name:
+            run_once(library, pathlib.Path(name), model)
+            ends[library] = sizes(pathlib.Path(name))
+    kills: Dict[str, List[Killed]] = {library: [] for library in libraries}
     for place in (place for places in PLACES.values() for place in places):
-        say(f"{library}: {place}")
-        kills.append(kill(library, place, model))
-    return {"fresh": fresh, "kills": kills}
+        say(place)
+        for library in libraries:  # in turn: whatever else the machine does is the same for all
+            kills[library].append(kill(library, place, model))
+    return kills, ends
 
 
 def cell(kills: List[Killed]) -> str:
@@ -228,29 +233,30 @@ def cell(kills: List[Killed]) -> str:
     return ", ".join(words) or "nothing"
 
 
-def tables(found: Dict[str, Dict[str, Any]]) -> Iterator[str]:
+def tables(kills: Dict[str, List[Killed]], ends: Any) -> Iterator[str]:
     """The two tables, in reStructuredText."""
     rows = []
     for what, places in PLACES.items():
-        cells = [cell([it for it in one["kills"] if it.place in places]) for one in found.values()]
+        cells = [cell([it for it in each if it.place in places]) for each in kills.values()]
         rows.append([f"{what} ({len(places)})", *cells])
-    yield table(["killed", *found], rows)
-    first: List[str] = ["first request of a new run"]
-    again: List[str] = ["first request after a kill"]
-    kept: List[str] = ["kept at the kill, bytes"]
-    most: List[str] = ["files at the kill, bytes"]
-    end: List[str] = ["kept at the end, bytes"]
-    files: List[str] = ["files at the end, bytes"]
-    for one in found.values():
-        kills: List[Killed] = one["kills"]
-        seconds = [it.first_s for it in kills if it.first_s is not None]
-        first.append(f"{one['fresh']['first_s'] * 1000:,.0f} ms")
-        again.append(f"{statistics.median(seconds) * 1000:,.0f} ms")
-        kept.append(f"{statistics.median(it.kept for it in kills):,.0f}")
-        most.append(f"{statistics.median(it.file for it in kills):,.0f}")
-        end.append(f"{one['fresh']['sizes'][0]:,}")
-        files.append(f"{one['fresh']['sizes'][1]:,}")
-    yield table(["", *found], [first, again, kept, most, end, files])
+    yield table(["killed", *kills], rows)
+
+    def middle(field: str, scale: float = 1.0) -> List[str]:
+        known = [[getattr(it, field) for it in each] for each in kills.values()]
+        middles = [statistics.median(it for it in some if it is not None) for some in known]
+        return [f"{it * scale:,.0f}" for it in middles]
+
+    yield table(
+        ["", *kills],
+        [
+            ["first request of a new run, ms", *middle("new_s", 1000)],
+            ["first request after a kill, ms", *middle("first_s", 1000)],
+            ["kept at the kill, bytes", *middle("kept")],
+            ["kept at the end, bytes", *(f"{ends[it][0]:,}" for it in kills)],
+            ["files at the kill, bytes", *middle("file")],
+            ["files at the end, bytes", *(f"{ends[it][1]:,}" for it in kills)],
+        ],
+    )
 
 
 def versions(libraries: List[str]) -> str:
@@ -266,18 +272,15 @@ def main(arguments: List[str]) -> None:
     """Measure and print."""
     os.environ.setdefault("PYTHONWARNINGS", "ignore")
     libraries = [it for it in arguments if it != "--csv"] or list(LIBRARIES)
-    found = {}
     with ScriptedServer() as server:
-        model = Model(server)
-        for library in libraries:
-            found[library] = measured(library, model)
+        kills, ends = measured(libraries, Model(server))
     if "--csv" in arguments:
         print("library", *Killed._fields, sep=",")
-        for library, one in found.items():
-            for it in one["kills"]:
+        for library, each in kills.items():
+            for it in each:
                 print(json.dumps(library), *it, sep=",")
         return
-    print(versions(libraries), *tables(found), sep="\n\n")
+    print(versions(libraries), *tables(kills, ends), sep="\n\n")
 
 
 if __name__ == "__main__":
