@@ -81,53 +81,52 @@ def beginning(step: str, given: str) -> List[Dict[str, Any]]:
 
 
 def langgraph(shop: Shop, durability: str) -> str:
-    """A node a request and a task a call (`Send`), kept by a SqliteSaver."""
+    """A node's run for each request and for each call, kept by a SqliteSaver."""
     from typing import Annotated, TypedDict
 
     from langgraph.checkpoint.sqlite import SqliteSaver
     from langgraph.graph import END, START, StateGraph
-    from langgraph.types import Send
 
     talk = Annotated[List[Any], operator.add]
     state = TypedDict("state", {"order": str, **dict.fromkeys(STEPS, talk)})  # type: ignore[misc]
+    graph = StateGraph(state)  # type: ignore[type-var]
+    graph.add_edge(START, STEPS[0])
 
-    def asking(at: int) -> Callable[[Any], Any]:
-        step = STEPS[at]
-
+    def add(step: str, before: Callable[[Any], str], after: str) -> None:
         def ask(values: Any) -> Any:
-            given = values[STEPS[at - 1]][-1]["content"] if at else values["order"]
-            begun = values[step] or beginning(step, given)
+            begun = values[step] or beginning(step, before(values))
             said = shop.ask(begun)
             return {step: [said] if values[step] else [*begun, said]}
 
-        return ask
+        def turn(values: Any) -> str:
+            if unanswered(values[step]):
+                return f"{step}-call"
+            return step if values[step][-1]["role"] == "tool" else after
 
-    def turning(at: int) -> Callable[[Any], Any]:
-        def turn(values: Any) -> Any:
-            calls = values[STEPS[at]][-1].get("tool_calls")
-            if calls:
-                return [Send(f"{STEPS[at]}-call", call) for call in calls]
-            return STEPS[at + 1] if at + 1 < len(STEPS) else END
+        graph.add_node(step, ask)
+        graph.add_node(
+            f"{step}-call",
+            lambda values: {step: [shop.result_of(unanswered(values[step])[0])]},
+        )
+        for node in (step, f"{step}-call"):
+            graph.add_conditional_edges(node, turn, [step, f"{step}-call", after])
 
-        return turn
-
-    def calling(step: str) -> Callable[[Any], Any]:
-        return lambda call: {step: [shop.result_of(call)]}
-
-    graph = StateGraph(state)  # type: ignore[type-var]
-    graph.add_edge(START, STEPS[0])
-    for at, step in enumerate(STEPS):
-        graph.add_node(f"{step}-call", calling(step))
-        graph.add_edge(f"{step}-call", step)
-        graph.add_node(step, asking(at))
-        after = [f"{step}-call", STEPS[at + 1] if at + 1 < len(STEPS) else END]
-        graph.add_conditional_edges(step, turning(at), after)
+    add("pay", lambda values: str(values["order"]), "ship")
+    add("ship", lambda values: str(values["pay"][-1]["content"]), "write")
+    add("write", lambda values: str(values["ship"][-1]["content"]), END)
     with SqliteSaver.from_conn_string(str(shop.folder / "kept.db")) as saver:
         app = graph.compile(checkpointer=saver)
-        config: Any = {"configurable": {"thread_id": RUN}, "max_concurrency": 1}
+        config: Any = {"configurable": {"thread_id": RUN}}
         given: Any = None if app.get_state(config).created_at else {"order": ORDER}
         result = app.invoke(given, config, durability=durability)  # type: ignore[arg-type]
         return str(result[STEPS[-1]][-1]["content"])
+
+
+def unanswered(messages: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
+    """The calls of the last answer that have no result yet."""
+    asked = [message for message in messages if message["role"] == "assistant"][-1]
+    known = {message.get("tool_call_id") for message in messages[messages.index(asked) :]}
+    return [call for call in asked.get("tool_calls") or () if call["id"] not in known]
 
 
 def dbos(shop: Shop) -> str:
@@ -226,12 +225,12 @@ def agentstream(shop: Shop, on_unknown: str) -> str:
 #: What is compared, and the packages whose versions the table names.
 LIBRARIES: Dict[str, Tuple[Callable[[Shop], str], Tuple[str, ...]]] = {
     "agentstream": (lambda shop: agentstream(shop, "suspend"), ("agentstream",)),
-    'agentstream, "rerun"': (lambda shop: agentstream(shop, "rerun"), ()),
-    'LangGraph, "sync"': (
+    'with "rerun"': (lambda shop: agentstream(shop, "rerun"), ()),
+    'LangGraph "sync"': (
         lambda shop: langgraph(shop, "sync"),
         ("langgraph", "langgraph-checkpoint-sqlite"),
     ),
-    "LangGraph, default": (lambda shop: langgraph(shop, "async"), ()),
+    'LangGraph "async"': (lambda shop: langgraph(shop, "async"), ()),
     "DBOS": (dbos, ("dbos",)),
 }
 
