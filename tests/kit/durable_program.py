@@ -14,7 +14,7 @@ Prints a line of JSON: status, output, usage, pending, appends, writes.
 
 With --serve it reads such arguments from standard input, a JSON list a line, and runs each in a
 fork of itself, whose exit status, as subprocess has it, it prints as {"exit": N}: a process for
-the price of a fork.  A process that does not end within half a minute prints where it hangs.
+the price of a fork.  A process that does not end within a minute prints where it hangs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from agentstream.events.model import Event
 from agentstream.runtime.exits import exit_on_sigterm
 from tests.kit.durable_work import INPUT, Ledger, client_of, workflow
 
-HANGS_S = 30
+HANGS_S = 60
 MOMENTS = ("before", "after", "settled", "writing", "wrote", "effect")
 
 
