@@ -79,6 +79,8 @@ class Submissions:
 
         for handle in self.handles():
             if is_of(handle.workflow_id, name):
+                if options.resume and self._comes_to_rest(handle.workflow_id):
+                    break
                 return handle
         earlier = self._look(name, options)
         while earlier.run is None:

@@ -632,8 +632,9 @@ def test_a_run_is_one_s_at_a_time(bench: Bench) -> None:
         handle.cancel()
 
 
+@pytest.mark.parametrize("how", ["resume", "submit"])
 def test_a_run_may_be_gone_on_with_as_soon_as_its_log_says_that_it_rests(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """Before its worker has left it, and told who waits for the handle."""
     workflow = Workflow("w", [Wait("word"), bench.mark("said")])
@@ -651,7 +652,11 @@ def test_a_run_may_be_gone_on_with_as_soon_as_its_log_says_that_it_rests(
         assert next(rests).workflow_id == "run"
         runtime.signal("run", "word", "one")
         monkeypatch.setattr(bench.store, "run", lambda name: (look(name), asked.set())[0])
-        assert runtime.resume(workflow, "run").result(5).output == "one said"
+        if how == "resume":
+            handle = runtime.resume(workflow, "run")
+        else:
+            handle = runtime.submit(workflow, "in", workflow_id="run", resume=True)
+        assert handle.result(5).output == "one said"
 
 
 def test_what_is_kept_may_be_encoded() -> None:
