@@ -23,24 +23,24 @@ from __future__ import annotations
 
 import hashlib
 
-__all__ = ["APPEND", "BEAT", "CLAIM", "LEAVE", "OPEN", "TRIM", "Script", "prelude"]
+__all__ = ["APPEND", "BEAT", "CLAIM", "LEAVE", "OPEN", "TRIM", "Script"]
 
 
 class Script:
     """A script, and the name by which the server knows it.
 
     Args:
-        body: Lua, behind `prelude`.
+        body: Lua, behind `_PRELUDE`.
         oom: true for one that runs though the server's memory is full.
     """
 
     def __init__(self, body: str, *, oom: bool = False) -> None:
         head = "#!lua flags=allow-oom\n" if oom else "#!lua\n"
-        self.text = (head + prelude + body).encode()
+        self.text = (head + _PRELUDE + body).encode()
         self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest().encode()
 
 
-prelude = """
+_PRELUDE = """
 local L, P = KEYS[1], string.sub(KEYS[1], 1, -5)
 local call = redis.call
 -- First of all: a script that fails half-way, for want of a permission, has done the first half.

@@ -124,8 +124,7 @@ class Server:
         # Without a host, it is another port of the same.
         self._moved = {"port": int(port), **({"host": host} if host else {})}
         logger.info("%s is at another node, port %d", self.name, int(port))
-        while self._idle:
-            self._idle.pop().close()
+        self._close_idle()
         return True
 
     def stay(self) -> None:
