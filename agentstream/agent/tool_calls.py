@@ -293,7 +293,7 @@ class _Batch:
                 return
             if not answer.allowed:
                 why = f": {answer.reason}" if answer.reason else ""
-                raise ToolError(f"the call was not allowed{why}", tool=task.call.name)
+                raise ToolError(f"{_refused(task)}{why}", tool=task.call.name)
             if answer.arguments is not None:
                 self._change(task, answer)
         except ToolError as error:
@@ -458,6 +458,13 @@ class _Batch:
 
 def _head(call: ToolCall) -> Dict[str, Any]:
     return payloads.tool_call(call.id, call.name, call.arguments)
+
+
+def _refused(task: Task) -> str:
+    """What the model is told of a call to which somebody has said no."""
+    if task.state is None or task.state.why != "unknown":
+        return "the call was not allowed"
+    return "the call may have been made before it broke off, and is not made again"
 
 
 def _answer(approve: Approve, call: ToolCall) -> Union[Approval, ToolError]:

@@ -46,7 +46,8 @@ def title_of(each: Pending) -> str:
     """What is asked, in some words: all that somebody must see who answers."""
     if isinstance(each, PendingSignal):
         return f"the value {each.name!r}"
-    return f"{each.tool} {' '.join(each.arguments.split())}".rstrip()
+    again = "perhaps made before: " if each.why == "unknown" else ""
+    return f"{again}{each.tool} {' '.join(each.arguments.split())}".rstrip()
 
 
 def asked_of(store: EventStore, workflow_id: str) -> List[Pending]:
@@ -86,7 +87,8 @@ def lines_of(workflow_id: str, asked: Sequence[Pending], log: Optional[str]) -> 
             line = command("signal", workflow_id, each.name, "VALUE", log=log)
         else:
             line = command("approve", workflow_id, *([each.id] if calls > 1 else ()), log=log)
-            line += "   (--no REASON refuses it)"
+            no = "refuses it" if each.why == "approval" else "tells what became of it"
+            line += f"   (--no REASON {no})"
         yield f"      {line}"
 
 

@@ -169,7 +169,9 @@ class EventStore(ABC):
             LogError: it has events already, or another writer.
         """
         if self.bounds(workflow_id).last or self.has_ended(workflow_id):
-            raise LogError(f"workflow {workflow_id!r} has a log already: choose another id")
+            raise LogError(
+                f"workflow {workflow_id!r} has a log already: choose another id, or resume it"
+            )
 
     def read_others(self, after: int, limit: int) -> Tuple[List[Event], int]:
         """Events that other processes appended after a position, at most `limit`.

@@ -169,12 +169,16 @@ def signal(
     Raises:
         ConfigError: the value is no JSON value, or the store keeps no checkpoints.
         LogError: there is no such run, it has ended, keeps no checkpoints, or has a value
-            of that name that it has not used yet.
+            of that name that it has not used yet; or its wait for it is over.
     """
     kept = store.need_checkpoints()
     check_id("workflow_id", workflow_id)
     checks.text("name", name)
     checks.text("by", by, empty=True)
+    for each in pending(store, workflow_id):
+        late = each.expires_at is not None and each.expires_at <= time.time()
+        if late and isinstance(each, PendingSignal) and each.name == name:
+            raise LogError(f"run {workflow_id!r} waits no longer for {name!r}: its time is over")
     record: Mapping[str, Any] = {"value": _json("value", value), "by": by, "at": time.time()}
     if not kept.answer(workflow_id, key_of("signal", name), _packed(record, codec)):
         raise LogError(f"run {workflow_id!r} has a value {name!r} already, which is not used yet")

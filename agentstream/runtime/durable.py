@@ -106,14 +106,14 @@ class DurableRuns:
         return self._in_turn(lambda: self._submissions.resume(known, options, parent, force=force))
 
     def pending(self, workflow_id: str) -> Tuple[Union[PendingCall, PendingSignal], ...]:
-        """What a suspended run waits for; () for one that is not suspended, or unknown.
+        """What a suspended run waits for, and nobody has answered yet; () for any other run.
 
         Raises:
             ConfigError: the id is none.
         """
         from agentstream.runtime import answers  # noqa: PLC0415 - only who keeps runs pays
 
-        return answers.pending(self.event_stream.store, workflow_id)
+        return tuple(answers.unanswered(self.event_stream.store, workflow_id))
 
     def approve(
         self, workflow_id: str, call_id: str, approval: object = True, *, by: str = ""

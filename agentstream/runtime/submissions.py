@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 from agentstream import threads
 from agentstream.cancel import CancelToken
-from agentstream.errors import Busy, ConnectError, LogError
+from agentstream.errors import Busy, ConfigError, ConnectError, LogError
 from agentstream.events.model import new_id
 from agentstream.events.resting import RESTING
 from agentstream.events.stream import EventStream, RunLog
@@ -75,6 +75,8 @@ class Submissions:
         name = options.workflow_id
         if not (options.once or options.resume) or name is None:
             return self._begin(workflow, input, options, parent)
+        if options.resume and self._checkpoints is None:
+            raise ConfigError("resume=True is of a runtime with checkpoints: checkpoints=True")
         from agentstream.runtime.once import is_of  # noqa: PLC0415 - only who asks for it
 
         for handle in self.handles():

@@ -251,6 +251,12 @@ class Execution:
         if self.checkpoints is not None:
             named = list(state.named_warnings())
             resumable = self.checkpoints.keep_done(place, result, named, used=state.used)
+        if not resumable:
+            remark = f"step {state.step.name!r}: its output cannot be kept: no process can go on"
+            state.remarks.append(remark)
+            result = state.result("completed")
+            data = {**state.head(), **payloads.system_warning(remark)}
+            self.log.append(EventType.SYSTEM_WARNING, data)
         self.log.append(
             EventType.WORKFLOW_STEP_COMPLETED,
             payloads.workflow_step_completed(

@@ -183,7 +183,8 @@ class RunCheckpoints:
         try:
             return None if value is None else pack(value, self._settings.codec)
         except NotKept as error:
-            raise NotKept(f"{key.partition('|')[0]}: {error}") from None
+            place = key.partition("|")[0]
+            raise NotKept(f"{f'step {place}' if '|' in key else place}: {error}") from None
 
     def _add_context(self, packed: Dict[str, Optional[bytes]]) -> Optional[bytes]:
         """Add what the steps share, if it has changed; returns it as it is kept then."""

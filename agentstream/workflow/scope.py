@@ -244,16 +244,17 @@ class Scope:
                 " checkpoints can: Runtime(checkpoints=True)"
             )
         name, seconds = step.name, step.wait_s
-        found = kept.signal(name, self._place)
-        if found is not None:
-            self._state.used = f"signal:{name}"
-            return found["value"]
         key = f"{self._place}|since"
         since = kept.get(key)
+        due = None if seconds is None else (since or time.time()) + seconds
+        found = kept.signal(name, self._place)
+        if found is not None and (due is None or found["at"] <= due):
+            self._state.used = f"signal:{name}"
+            return found["value"]
         if since is None:
             since = time.time()
             kept.put({key: since})
-        due = None if seconds is None else since + seconds
+            due = None if seconds is None else since + seconds
         if due is None or time.time() < due:
             pending = PendingSignal(name, label, due)
             raise Suspended(f"the run waits for {name!r}", pending=(pending,))

@@ -231,7 +231,9 @@ def test_outputs_are_what_they_were(bench: Bench) -> None:
 def test_what_cannot_be_kept_is_said_and_the_run_goes_on(bench: Bench) -> None:
     workflow = Workflow("w", [Step(lambda _: threading.Lock(), name="lock"), lambda _: "end"])
     with bench.runtime() as runtime:
-        assert runtime.run(workflow, "in", workflow_id="run").output == "end"
+        run = runtime.run(workflow, "in", workflow_id="run")
+    assert run.output == "end"
+    assert run.warnings == ("step 'lock': its output cannot be kept: no process can go on",)
     first, second = bench.events(EventType.WORKFLOW_STEP_COMPLETED)
     assert first.data["resumable"] is False
     assert "resumable" not in second.data
@@ -458,6 +460,7 @@ def test_an_answer_decides_one_call_once(bench: Bench, answer: Any, told: str) -
         with pytest.raises(LogError, match="does not wait for call 'other'"):
             runtime.approve("run", "other", True)
         runtime.approve("run", asked.id, answer, by="ann")
+        assert runtime.pending("run") == ()
         with pytest.raises(LogError, match="answered already"):
             runtime.approve("run", asked.id, True)
         assert runtime.resume(agent, "run").result(5).output == "all done"
@@ -484,7 +487,7 @@ def test_nobody_s_answer_in_time_is_a_no(bench: Bench) -> None:
     assert resumed.data["answers"][0]["answer"] == "expired"
 
 
-def _open(asked: PendingCall) -> bool:
+def _open(asked: Any) -> bool:
     import time
 
     assert asked.expires_at is not None
@@ -559,7 +562,11 @@ def test_a_value_may_come_before_and_after(bench: Bench) -> None:
 
 def test_a_wait_that_is_over(bench: Bench) -> None:
     workflow = Workflow("w", [Wait("word", timeout=0.05, otherwise="none")])
-    bench.suspended(workflow)
+    (asked,) = bench.suspended(workflow).pending
+    with bench.runtime() as runtime:
+        wait_until(lambda: not _open(asked))
+        with pytest.raises(LogError, match="its time is over"):
+            runtime.signal("run", "word", "late")
     wait_until(lambda: bench.resumed(workflow).status == "completed")
     assert bench.events()[-1].data["output"] == "none"
 
@@ -683,6 +690,8 @@ def test_a_runtime_without_checkpoints_says_so(bench: Bench) -> None:
     with bench.runtime(checkpoints=None) as runtime:
         with pytest.raises(ConfigError, match="checkpoints=True"):
             runtime.resume(Workflow("w", [bench.mark("a")]), "run")
+        with pytest.raises(ConfigError, match="checkpoints=True"):
+            runtime.run(Workflow("w", [bench.mark("a")]), "in", workflow_id="run", resume=True)
     with pytest.raises(ConfigError, match="checkpoints must be True or Checkpoints"):
         Runtime(checkpoints=3)  # type: ignore[arg-type]
 
@@ -735,7 +744,10 @@ def test_an_answer_is_not_used_for_a_second_time_of_the_call(bench: Bench) -> No
     assert bench.resumed(agent, {unknown.id: "it was paid, I looked"}).output == "all done"
     assert names(bench.made).count("pay 9") == 1
     told = agent.client.requests[-1].messages[-1].content  # type: ignore[attr-defined]
-    assert told == "Error: the call was not allowed: it was paid, I looked"
+    assert told == (
+        "Error: the call may have been made before it broke off, and is not made again:"
+        " it was paid, I looked"
+    )
 
 
 def test_a_thousand_items_go_on(bench: Bench) -> None:

@@ -451,4 +451,4 @@ def _check_log(log: str) -> None:
 
 
 def _has_log(workflow_id: str) -> LogError:
-    return LogError(f"workflow {workflow_id!r} has a log already: choose another id")
+    return LogError(f"workflow {workflow_id!r} has a log already: choose another id, or resume it")

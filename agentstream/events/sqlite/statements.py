@@ -230,7 +230,9 @@ def claim(connection: sqlite3.Connection, run: Run) -> None:
     if status in ACTIVE and owner != run.owner:
         raise LogError(f"workflow {run.workflow_id!r} is written by another owner, process {pid}")
     if last or status not in ACTIVE:
-        raise LogError(f"workflow {run.workflow_id!r} has a log already: choose another id")
+        raise LogError(
+            f"workflow {run.workflow_id!r} has a log already: choose another id, or resume it"
+        )
     run.id = number
 
 

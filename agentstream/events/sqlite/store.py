@@ -444,4 +444,4 @@ class SqliteStore(EventStore):
 
 
 def _has_log(workflow_id: str) -> LogError:
-    return LogError(f"workflow {workflow_id!r} has a log already: choose another id")
+    return LogError(f"workflow {workflow_id!r} has a log already: choose another id, or resume it")
