@@ -69,6 +69,10 @@ class Publishing:
             self._logs[workflow_id] = log
         return log
 
+    def _flush(self) -> None:
+        """See `RunLog.flush`."""
+        self.store.flush()
+
     def _note_input(self, workflow_id: str, text: str) -> None:
         if self.keep_inputs:
             self.store.note_input(workflow_id, replace_surrogates(text))

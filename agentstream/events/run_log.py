@@ -23,6 +23,9 @@ class Publisher(Protocol):
     def _note_input(self, workflow_id: str, text: str) -> None:
         """Keep what a run is given."""
 
+    def _flush(self) -> None:
+        """Wait until all that was appended is kept."""
+
     def _open(self, workflow_id: str, parent: Optional[str]) -> RunLog:
         """Begin another workflow's log."""
 
@@ -84,6 +87,14 @@ class RunLog:
         if stream._settle is not None and event is not None and event[0] is not None:
             stream._settle(event)
         return event
+
+    def flush(self) -> None:
+        """Wait until all that was appended is kept, for other processes to read.
+
+        Raises:
+            LogError: it could not be.
+        """
+        self._stream._flush()
 
     def note_input(self, text: str) -> None:
         """Keep what the run is given, for `RunState.input`, where its stream keeps inputs.

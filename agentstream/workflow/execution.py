@@ -338,6 +338,9 @@ class Execution:
             with contextlib.suppress(LogError):  # then its last event cannot be written either
                 self.checkpoints.keep_pending(data["pending"])
         self._try_append(EventType.WORKFLOW_SUSPENDED, data)
+        if not self._is_within:
+            with contextlib.suppress(LogError):  # who is told that it rests may tell others
+                self.log.flush()
         return run
 
     def _end_data(self, run: WorkflowRun) -> Dict[str, Any]:

@@ -256,3 +256,15 @@ def test_a_run_that_had_hardly_begun_fails_and_is_begun_anew(bench: Bench) -> No
         assert (run.workflow_id, run.output) == ("run~2", "in a")
         with pytest.raises(LogError, match="has ended: failed"):
             runtime.resume(workflow, "run")
+
+
+def test_a_run_that_is_said_to_rest_rests_for_every_process(tmp_path: Any) -> None:
+    path = tmp_path / "runs.db"
+    workflow = Workflow("w", [Wait("word")])
+    with Runtime(event_stream=EventStream(SqliteStore(path)), checkpoints=True) as runtime:
+        with Runtime(event_stream=EventStream(SqliteStore(path)), checkpoints=True) as other:
+            for name in map(str, range(20)):
+                (asked,) = runtime.run(workflow, "in", workflow_id=name).pending
+                assert other.pending(name) == (asked,)
+                other.signal(name, "word", name)
+                assert other.resume(workflow, name).result(5).output == name
