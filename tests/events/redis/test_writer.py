@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 import time
 from typing import Any, Callable, Iterator, List, Tuple
@@ -146,7 +147,8 @@ def test_k05_k06_what_a_promoted_replica_lacks_is_sent_again() -> None:
                     append_all(writer, workflow_id, 1, 50)
                 writer.flush()
                 wait_until(lambda: b"slave0" in master.say("INFO", "replication"))
-                master.say("WAIT", "1", "5000")
+                # WAIT would ask for what its own connection has written.
+                wait_until(lambda: _reach(replica, b"slave_repl") >= _reach(master, b"master_repl"))
                 replication.hold()
                 append_all(writer, "goes on", 51, 250)
                 append_all(writer, "ends", 51, 60)
@@ -173,6 +175,13 @@ def test_k05_k06_what_a_promoted_replica_lacks_is_sent_again() -> None:
                 writer.close()
 
 
+def _reach(server: RedisServer, whose: bytes) -> int:
+    """How far a server's replication has come."""
+    found = re.search(whose + rb"_offset:(\d+)", server.say("INFO", "replication"))
+    assert found is not None
+    return int(found[1])
+
+
 def test_k05_a_taking_that_a_promoted_replica_lacks_has_not_been() -> None:
     with RedisServer() as master, RedisServer() as replica, TcpProxy(master.port) as way:
         with TcpProxy(master.port) as replication, RedisStore(url_of(way)) as store:
@@ -187,7 +196,7 @@ def test_k05_a_taking_that_a_promoted_replica_lacks_has_not_been() -> None:
             checkpoints.write("w", {"a": b"1"}, wait=False)
             store.append(event("w", 1, EventType.WORKFLOW_SUSPENDED, {"status": "suspended"}))
             store.flush()
-            assert master.say("WAIT", "1", "5000") == b":1\r\n"
+            wait_until(lambda: _reach(replica, b"slave_repl") >= _reach(master, b"master_repl"))
             replication.hold()
             assert checkpoints.resume("w").fence == 2
             store.append(event("w", 2))
