@@ -26,6 +26,13 @@ SAME = [
     *("tests/test_benchmarks.py", "tests/test_leak_check.py", "tests/test_mirror.py"),
     *("tests/test_packaging.py", "tests/test_plant.py", "tests/test_rows.py"),
 ]
+#: What drives servers and kills processes for long, and says little of a Python; the README's
+#: command has it.
+LONG = [
+    *("tests/workflow/test_durable_kills.py", "tests/recipes/test_celery.py"),
+    *("tests/recipes/test_durable.py", "tests/mcp/test_conformance.py"),
+    *(f"tests/events/redis/test_{name}.py" for name in ("entries", "owners", "server", "watch")),
+]
 SETTINGS = os.path.join(ROOT, "setup.cfg")
 LOWEST = os.path.join(os.path.dirname(os.path.abspath(__file__)), "lowest.txt")
 SUPPORTED = ["3.9", "3.10", "3.11", "3.12", "3.13"]
@@ -76,7 +83,7 @@ def run(version, inside):
     """True if the suite passes; its last line is printed, and all of it where it does not."""
     started = time.monotonic()
     command = [inside, "-m", "pytest", "-q", "-o", "cache_dir=.venvs/cache-" + version]
-    command += ["--ignore=" + file for file in SAME]
+    command += ["--ignore=" + file for file in (*SAME, *LONG)]
     suite = _suite([*command, "-m", WITHOUT, "-n", "4", "--dist", "loadfile"])
     if suite.returncode == 1:
         # Four processes share two cores here: what failed gets a second look, alone, and is named.
