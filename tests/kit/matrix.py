@@ -5,10 +5,11 @@
                                               of the dependencies (lowest.txt)
     python -m tests.kit.matrix --install ...  only makes their environments
 
-Each gets a virtual environment of its own under .venvs/ and four processes: they mostly wait.
+Each gets a virtual environment of its own under .venvs/; two of them run at a time.
 Only the standard library: it is started by whatever `python3` is.
 """
 
+import concurrent.futures
 import glob
 import os
 import re
@@ -80,22 +81,29 @@ def _read(path):
 
 
 def run(version, inside):
-    """True if the suite passes; its last line is printed, and all of it where it does not."""
+    """The suite on one Python, in three processes, which mostly wait: (seconds, what it said)."""
     started = time.monotonic()
-    command = [inside, "-m", "pytest", "-q", "-o", "cache_dir=.venvs/cache-" + version]
-    command += ["--ignore=" + file for file in (*SAME, *LONG)]
-    suite = _suite([*command, "-m", WITHOUT, "-n", "4", "--dist", "loadfile"])
+    suite = _suite([*_command(version, inside), "-n", "3", "--dist", "loadfile"])
+    return time.monotonic() - started, suite
+
+
+def judge(version, inside, took, suite):
+    """True if a suite has passed; its last line is printed, and all of it where it has not."""
     if suite.returncode == 1:
-        # Four processes share two cores here: what failed gets a second look, alone, and is named.
+        # Six processes share two cores here: what failed gets a second look, alone, and is named.
         print("matrix: Python %s: a second look at:" % version)
         print("\n".join(x for x in suite.stdout.splitlines() if x.startswith("FAILED")), flush=True)
-        suite = _suite([*command, "-m", WITHOUT, "--lf"])
+        suite = _suite([*_command(version, inside), "--lf"])
     lines = suite.stdout.strip().splitlines() or [""]
-    took = time.monotonic() - started
     print("matrix: Python %s: %s (%.0f s)" % (version, lines[-1].strip("= "), took), flush=True)
     if suite.returncode:
         print(suite.stdout[-20000:])
     return suite.returncode == 0
+
+
+def _command(version, inside):
+    command = [inside, "-m", "pytest", "-q", "-o", "cache_dir=.venvs/cache-" + version]
+    return [*command, *("--ignore=" + file for file in (*SAME, *LONG)), "-m", WITHOUT]
 
 
 def _suite(command):
@@ -124,8 +132,10 @@ def main(wanted):
     inside = {version: install(version, found[version]) for version in versions}
     if only_install:
         return 0
-    failed = [version for version in versions if not run(version, inside[version])]
-    return 1 if failed else 0
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(lambda version: run(version, inside[version]), versions))
+    passed = [judge(one, inside[one], *found) for one, found in zip(versions, done)]
+    return 0 if all(passed) else 1
 
 
 def _key(version):
