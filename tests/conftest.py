@@ -112,6 +112,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_EXEMPT] = Held(set(), Counter())
     # pytest-xdist would hand out the files by their number of tests; the slow ones have few.
     config.option.loadscopereorder = False
+    # In CI a busy machine may fail what is right: a second look, told as a rerun at the end.
+    if os.environ.get("CI") and config.pluginmanager.hasplugin("rerunfailures"):
+        config.option.reruns = 1
+        config.option.reruns_delay = 1
+        config.option.rerun_except = ["the test leaked"]
+        config.option.reportchars += "R"
 
 
 def _slow(item: pytest.Item) -> int:
