@@ -30,8 +30,10 @@ SAME = [
 #: What drives servers and kills processes for long, and says little of a Python; the README's
 #: command has it.
 LONG = [
-    *("tests/workflow/test_durable_kills.py", "tests/recipes/test_celery.py"),
-    *("tests/recipes/test_durable.py", "tests/mcp/test_conformance.py"),
+    *("tests/workflow/test_durable_kills.py", "tests/workflow/test_random_resumed.py"),
+    *("tests/workflow/test_random.py", "tests/mcp/test_conformance.py"),
+    *(f"tests/recipes/test_{name}.py" for name in ("celery", "demo", "durable", "embedding")),
+    *(f"tests/recipes/test_{name}.py" for name in ("examples", "gevent", "programs", "readme")),
     *(f"tests/events/redis/test_{name}.py" for name in ("entries", "owners", "server", "watch")),
 ]
 SETTINGS = os.path.join(ROOT, "setup.cfg")
