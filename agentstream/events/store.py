@@ -23,6 +23,7 @@ __all__ = [
     "StopCallback",
     "end_of",
     "first_line",
+    "has_log",
 ]
 
 #: Called with a workflow id and a reason; True if that run is being stopped.
@@ -169,9 +170,7 @@ class EventStore(ABC):
             LogError: it has events already, or another writer.
         """
         if self.bounds(workflow_id).last or self.has_ended(workflow_id):
-            raise LogError(
-                f"workflow {workflow_id!r} has a log already: choose another id, or resume it"
-            )
+            raise has_log(workflow_id)
 
     def read_others(self, after: int, limit: int) -> Tuple[List[Event], int]:
         """Events that other processes appended after a position, at most `limit`.
@@ -209,6 +208,11 @@ class EventStore(ABC):
 
     def _after_fork(self) -> None:  # noqa: B027
         """In the child: the same, with fresh locks."""
+
+
+def has_log(workflow_id: str) -> LogError:
+    """The error of who would begin a run whose log is there already."""
+    return LogError(f"workflow {workflow_id!r} has a log already: choose another id, or resume it")
 
 
 def __getattr__(name: str) -> Any:

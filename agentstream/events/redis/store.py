@@ -10,14 +10,12 @@ import contextlib
 import functools
 import logging
 import os
-import threading
-import time
-from typing import Any, List, Optional, Tuple
+from typing import List, Optional, Tuple
 
 from agentstream import checks, threads
 from agentstream.errors import ConfigError, LogError, OffsetGone
-from agentstream.events.entry import check_id, check_reason, check_size
-from agentstream.events.model import Event, make_event
+from agentstream.events.entry import check_id, check_reason
+from agentstream.events.model import Event
 from agentstream.events.redis.checkpoints import RedisCheckpoints
 from agentstream.events.redis.commit import Committer
 from agentstream.events.redis.endings import Endings
@@ -31,16 +29,15 @@ from agentstream.events.redis.scripts import CLAIM, LEAVE
 from agentstream.events.redis.server import Server
 from agentstream.events.redis.watch import News, StopWatch
 from agentstream.events.redis.writer import Writer
-from agentstream.events.store import Bounds, EventStore, RunState, StopCallback, end_of, first_line
+from agentstream.events.shared import SharedStore
+from agentstream.events.store import RunState, StopCallback, end_of, first_line, has_log
 
 __all__ = ["RedisStore"]
 
 logger = logging.getLogger("agentstream.events.redis")
 
-_CLOSE_S = 20.0
 
-
-class RedisStore(EventStore):
+class RedisStore(SharedStore):
     """Keeps events in Redis, 7.0 or newer.  Any number of processes, on any machines, share it.
 
     A run's events are written by the process that runs it; all others can read them, follow
@@ -76,8 +73,7 @@ class RedisStore(EventStore):
             another version.
     """
 
-    shared = True
-    _exit_order = 2  # after the streams
+    _writer: Writer
 
     def __init__(
         self,
@@ -104,8 +100,6 @@ class RedisStore(EventStore):
         self._lease = checks.number("lease", lease, 0.1)
         checks.number("timeout", timeout, 0.01)
         self._settles = durability != "normal"
-        self._closed = False
-        self._closer: Optional[int] = None  # the thread that closes it
         self._server = Server(url, log, timeout)
         self._committer = Committer(self._server, _new_owner(), max_event_bytes=max_event_bytes)
         self._open(durability, checks.flag("accept_eviction", accept_eviction))
@@ -116,7 +110,7 @@ class RedisStore(EventStore):
             timeout=timeout,
         )
         self._writer.on_commit = self._after_commit
-        self._reader = Reader(self._server, self._writer)
+        self._reader = self._contents = Reader(self._server, self._writer)
         self._endings = Endings(self._server, self._committer, max_event_bytes)
         self._reset()
         self._checkpoints = RedisCheckpoints(
@@ -159,18 +153,6 @@ class RedisStore(EventStore):
 
     # --- writing ----------------------------------------------------------------------------
 
-    def claim(self, workflow_id: str, parent_workflow_id: Optional[str] = None) -> None:
-        """See `EventStore.claim`; asks the server.
-
-        Raises:
-            ConfigError: an id is no text, or none that the log can hold.
-        """
-        check_id("workflow_id", workflow_id)
-        if parent_workflow_id is not None:
-            check_id("parent_workflow_id", parent_workflow_id)
-        if self._claim(workflow_id, parent_workflow_id).last:
-            raise _has_log(workflow_id)
-
     def _claim(self, workflow_id: str, parent: Optional[str]) -> Run:
         known = self._writer.runs.get(workflow_id)
         if known is not None:
@@ -183,36 +165,10 @@ class RedisStore(EventStore):
         if answer[0] == b"other":
             raise LogError(f"workflow {workflow_id!r} is written by another owner")
         if answer[0] != b"ok":
-            raise _has_log(workflow_id)
+            raise has_log(workflow_id)
         if self._stops.callbacks:
             self._stops.start()
         return self._writer.runs.setdefault(workflow_id, Run(workflow_id, parent))
-
-    def note_input(self, workflow_id: str, text: str) -> None:
-        """See `EventStore.note_input`: it is committed with the run's first event."""
-        run = self._writer.runs.get(workflow_id)
-        if run is not None:
-            run.input = text
-
-    def append(self, fields: Tuple[Any, ...]) -> Event:
-        """See `EventStore.append`; the position comes with the commit.
-
-        Raises:
-            ConfigError: the event's workflow id is no text, or none that the log can hold.
-            LogError: the log takes no events.
-        """
-        event = make_event(fields)
-        run = self._writer.runs.get(event[4])
-        if run is None:
-            check_id("workflow_id", event[4])
-            if self._has(event):
-                return event
-            if event[5] is not None:
-                check_id("parent_workflow_id", event[5])
-            run = self._claim(event[4], event[5])
-        check_size(event[7])
-        self._writer.append(run, event)
-        return event
 
     def _has(self, event: Event) -> bool:
         """True if a run of ours has ended with this event in it."""
@@ -232,36 +188,7 @@ class RedisStore(EventStore):
         if run is not None and run.committed < event[1]:
             self._writer.settle(run, event[1])
 
-    def flush(self) -> None:
-        """See `EventStore.flush`."""
-        self._writer.flush()
-
     # --- reading ----------------------------------------------------------------------------
-
-    def read(
-        self, *, workflow_id: Optional[str] = None, after: int = 0, limit: int = 500
-    ) -> List[Event]:
-        """See `EventStore.read`.
-
-        Of one workflow, events that are not committed are among them, without a
-        position; those of all wait for the commit.
-
-        Raises:
-            LogError: the server cannot be asked.
-        """
-        if workflow_id is None:
-            return self._reader.of_all(after, limit)
-        return self._reader.of_run(workflow_id, after, limit)
-
-    def bounds(self, workflow_id: Optional[str] = None) -> Bounds:
-        """See `EventStore.bounds`; of all, it may wait a moment for a commit."""
-        if workflow_id is None:
-            return self._reader.bounds()
-        return self._reader.bounds_of(workflow_id)
-
-    def has_ended(self, workflow_id: str) -> bool:
-        """See `EventStore.has_ended`."""
-        return self._reader.has_ended(workflow_id)
 
     def runs(self, *, limit: int = 100) -> List[RunState]:
         """See `EventStore.runs`."""
@@ -375,29 +302,6 @@ class RedisStore(EventStore):
 
     # --- the end ----------------------------------------------------------------------------
 
-    def close(self) -> None:
-        """Write what is pending, leave the log, close the connections.  Idempotent.
-
-        Reading is still possible afterwards.  In a signal handler that has interrupted
-        the closing itself, it returns at once, and the closing goes on afterwards.
-        """
-        me = threading.get_ident()
-        mine = False
-        try:
-            with self._writer.lock:
-                if self._closer is not None:
-                    if self._closer != me:
-                        end = time.monotonic() + _CLOSE_S
-                        while not self._closed and time.monotonic() < end:
-                            self._writer.news.wait(0.05)
-                    return
-                mine = True
-                self._closer = me
-            self._close()
-        finally:
-            if mine and not self._closed:
-                self._closer = None  # it was broken off: another call may finish it
-
     def _close(self) -> None:
         self._writer.close()
         self._owners.end()
@@ -407,18 +311,7 @@ class RedisStore(EventStore):
                 self._server.run(LEAVE, self._committer.log_id, self._committer.owner)
         self._news.end()
         self._server.close()
-        with self._writer.lock:
-            self._closed = True
-            self._writer.news.notify_all()
-
-    def __enter__(self) -> RedisStore:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _at_exit(self) -> None:
-        self.close()
+        self._end()
 
     # --- fork -------------------------------------------------------------------------------
 
@@ -448,7 +341,3 @@ def _check_log(log: str) -> None:
     check_id("log", log)
     if set(log) & set("{}"):
         raise ConfigError.about("log", "must have no braces")
-
-
-def _has_log(workflow_id: str) -> LogError:
-    return LogError(f"workflow {workflow_id!r} has a log already: choose another id, or resume it")

@@ -22,6 +22,7 @@ from agentstream.errors import LogError
 from agentstream.events.model import RELEASING, TERMINAL, Event
 from agentstream.events.redis.commit import Committer
 from agentstream.events.redis.run import Item, Operation, Run
+from agentstream.events.shared import again
 from agentstream.threads.wakeup import Wakeup
 
 __all__ = ["Writer"]
@@ -374,10 +375,3 @@ class Writer:
         self.committer.begin_anew(owner)
         self._reset()
         self._closing = self._ended = closed
-
-
-def again(failure: LogError) -> LogError:
-    """The failure for one more caller: one exception is not raised in two threads."""
-    error = LogError(str(failure), retryable=failure.retryable, outcome=failure.outcome)
-    error.__cause__ = failure
-    return error

@@ -12,12 +12,13 @@ from typing import Callable, Deque, Dict, List, Optional
 from agentstream import threads
 from agentstream.errors import LogError
 from agentstream.events.model import Event
+from agentstream.events.shared import again
 from agentstream.events.sqlite.commit import Action, Committer, Operation
 from agentstream.events.sqlite.handovers import HandOvers
 from agentstream.events.sqlite.statements import Run
 from agentstream.threads.wakeup import Wakeup
 
-__all__ = ["CommitLoop", "again"]
+__all__ = ["CommitLoop"]
 
 logger = logging.getLogger("agentstream.events.sqlite")
 
@@ -284,10 +285,3 @@ class CommitLoop:
         closed = self._closing
         self._reset()
         self._closing = self._ended = closed
-
-
-def again(failure: LogError) -> LogError:
-    """The failure for one more caller: one exception is not raised in two threads."""
-    error = LogError(str(failure), retryable=failure.retryable)
-    error.__cause__ = failure
-    return error

@@ -14,6 +14,7 @@ from agentstream.events.sqlite import interrupted, resumable, rows
 from agentstream.events.sqlite.entries import INSERT, last_position
 from agentstream.events.sqlite.leases import WriterLease
 from agentstream.events.sqlite.resumable import ACTIVE
+from agentstream.events.store import has_log
 
 __all__ = ["ACTIVE", "Run", "write_events"]
 
@@ -230,9 +231,7 @@ def claim(connection: sqlite3.Connection, run: Run) -> None:
     if status in ACTIVE and owner != run.owner:
         raise LogError(f"workflow {run.workflow_id!r} is written by another owner, process {pid}")
     if last or status not in ACTIVE:
-        raise LogError(
-            f"workflow {run.workflow_id!r} has a log already: choose another id, or resume it"
-        )
+        raise has_log(run.workflow_id)
     run.id = number
 
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import threading
 import time
-from typing import Any, List, Optional, Tuple, Union
+from typing import List, Optional, Tuple, Union
 
 from agentstream import checks, threads
 from agentstream.errors import LogError, OffsetGone
-from agentstream.events.entry import check_id, check_reason, check_size
-from agentstream.events.model import Event, make_event
+from agentstream.events.entry import check_id, check_reason
+from agentstream.events.model import Event
 from agentstream.events.resting import RESTING
+from agentstream.events.shared import SharedStore
 from agentstream.events.sqlite import interrupted, schema, statements
 from agentstream.events.sqlite.checkpoints import SqliteCheckpoints
 from agentstream.events.sqlite.claims import Claims
@@ -31,17 +31,17 @@ from agentstream.events.sqlite.paths import checked_path
 from agentstream.events.sqlite.reader import Reader
 from agentstream.events.sqlite.resumable import ACTIVE
 from agentstream.events.sqlite.retention import Retention
+from agentstream.events.sqlite.statements import Run
 from agentstream.events.sqlite.stop_requests import StopRequests
 from agentstream.events.sqlite.writer import Writer
-from agentstream.events.store import Bounds, EventStore, RunState, StopCallback, end_of, first_line
+from agentstream.events.store import Bounds, RunState, StopCallback, end_of, first_line
 
 __all__ = ["SqliteStore"]
 
 _POLL_S = 0.025
-_CLOSE_S = 20.0
 
 
-class SqliteStore(EventStore):
+class SqliteStore(SharedStore):
     """Keeps events in a file.  Any number of processes may open it at once.
 
     A run's events are written by the process that runs it; all others can read
@@ -78,8 +78,8 @@ class SqliteStore(EventStore):
             write-ahead log for one, as found when it was opened; None for none.
     """
 
-    shared = True
-    _exit_order = 2  # after the streams
+    _writer: Writer
+    _contents: Contents
 
     def __init__(
         self,
@@ -105,8 +105,6 @@ class SqliteStore(EventStore):
         self._mark = HighWaterMark(path)
         self._settles = durability == "full"
         self._keep_going = on_error == "memory"
-        self._closed = False
-        self._closer: Optional[int] = None  # the thread that closes it
         self._log_name = f"log-{os.urandom(4).hex()}"
         self._notices = Notices(self._log_name)
         self.lost: Optional[Bounds] = None
@@ -173,43 +171,8 @@ class SqliteStore(EventStore):
 
     # --- writing ----------------------------------------------------------------------------
 
-    def claim(self, workflow_id: str, parent_workflow_id: Optional[str] = None) -> None:
-        """See `EventStore.claim`; waits for a commit.
-
-        Raises:
-            ConfigError: an id is no text, or none that the log can hold.
-        """
-        check_id("workflow_id", workflow_id)
-        if parent_workflow_id is not None:
-            check_id("parent_workflow_id", parent_workflow_id)
-        if self._claims.claim(workflow_id, parent_workflow_id).last:
-            raise _has_log(workflow_id)
-
-    def note_input(self, workflow_id: str, text: str) -> None:
-        """See `EventStore.note_input`: it is committed with the run's first event."""
-        run = self._writer.runs.get(workflow_id)
-        if run is not None:
-            run.input = text
-
-    def append(self, fields: Tuple[Any, ...]) -> Event:
-        """See `EventStore.append`; the position comes with the commit.
-
-        Raises:
-            ConfigError: the event's workflow id is no text, or none that the log can hold.
-            LogError: the log takes no events, or none so large.
-        """
-        event = make_event(fields)
-        run = self._writer.runs.get(event[4])
-        if run is None:
-            check_id("workflow_id", event[4])
-            if self._has(event):
-                return event
-            if event[5] is not None:
-                check_id("parent_workflow_id", event[5])
-            run = self._claims.claim(event[4], event[5])
-        check_size(event[7])
-        self._writer.append(run, event)
-        return event
+    def _claim(self, workflow_id: str, parent: Optional[str]) -> Run:
+        return self._claims.claim(workflow_id, parent)
 
     def _has(self, event: Event) -> bool:
         """True if a run of ours has ended with this event in it."""
@@ -234,36 +197,7 @@ class SqliteStore(EventStore):
             if not self._keep_going or run.refused is not None:
                 raise
 
-    def flush(self) -> None:
-        """See `EventStore.flush`."""
-        self._writer.flush()
-
     # --- reading ----------------------------------------------------------------------------
-
-    def read(
-        self, *, workflow_id: Optional[str] = None, after: int = 0, limit: int = 500
-    ) -> List[Event]:
-        """See `EventStore.read`.
-
-        Of one workflow, events that are not committed are among them, without a
-        position; those of all wait for the commit.
-
-        Raises:
-            LogError: the file cannot be read.
-        """
-        if workflow_id is None:
-            return self._contents.of_all(after, limit)
-        return self._contents.of_run(workflow_id, after, limit)
-
-    def bounds(self, workflow_id: Optional[str] = None) -> Bounds:
-        """See `EventStore.bounds`; of all, it may wait a moment for a commit."""
-        if workflow_id is None:
-            return self._contents.bounds()
-        return self._contents.bounds_of(workflow_id)
-
-    def has_ended(self, workflow_id: str) -> bool:
-        """See `EventStore.has_ended`."""
-        return self._contents.has_ended(workflow_id)
 
     def runs(self, *, limit: int = 100) -> List[RunState]:
         """See `EventStore.runs`."""
@@ -378,27 +312,6 @@ class SqliteStore(EventStore):
 
     # --- the end ----------------------------------------------------------------------------
 
-    def close(self) -> None:
-        """Write what is pending, let go of the file.  Idempotent.
-
-        Reading is still possible afterwards.  In a signal handler that has interrupted
-        the closing itself, it returns at once, and the closing goes on afterwards.
-        """
-        me = threading.get_ident()
-        mine = False
-        try:
-            with self._writer.lock:
-                if self._closer is not None:
-                    if self._closer != me:
-                        self._writer.news.wait_for(lambda: self._closed, _CLOSE_S)
-                    return
-                mine = True
-                self._closer = me
-            self._close()
-        finally:
-            if mine and not self._closed:
-                self._closer = None  # it was broken off: another call may finish it
-
     def _close(self) -> None:
         self._writer.close(self._claims.leave)
         # The thread that looks for requests may wait for what a signal handler interrupted.
@@ -407,18 +320,7 @@ class SqliteStore(EventStore):
         self._reader.close()
         self._claims.release()
         self._mark.close()
-        with self._writer.lock:
-            self._closed = True
-            self._writer.news.notify_all()
-
-    def __enter__(self) -> SqliteStore:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _at_exit(self) -> None:
-        self.close()
+        self._end()
 
     # --- fork -------------------------------------------------------------------------------
 
@@ -441,7 +343,3 @@ class SqliteStore(EventStore):
         if not self._closed and not self._file.read_only:
             self._mark.close()
             self._mark.open(self._log_id)
-
-
-def _has_log(workflow_id: str) -> LogError:
-    return LogError(f"workflow {workflow_id!r} has a log already: choose another id, or resume it")
