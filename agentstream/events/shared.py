@@ -12,12 +12,11 @@ import time
 from abc import abstractmethod
 from typing import Any, List, Optional, Protocol, Tuple, TypeVar
 
-from agentstream.errors import LogError
 from agentstream.events.entry import check_id, check_size
 from agentstream.events.model import Event, make_event
 from agentstream.events.store import Bounds, EventStore, has_log
 
-__all__ = ["Contents", "SharedStore", "again"]
+__all__ = ["Contents", "SharedStore"]
 
 _CLOSE_S = 20.0
 _LOOK_S = 0.05
@@ -180,10 +179,3 @@ class SharedStore(EventStore):
 
     def _at_exit(self) -> None:
         self.close()
-
-
-def again(failure: LogError) -> LogError:
-    """The failure for one more caller: one exception is not raised in two threads."""
-    error = LogError(str(failure), retryable=failure.retryable, outcome=failure.outcome)
-    error.__cause__ = failure
-    return error

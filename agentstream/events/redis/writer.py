@@ -22,8 +22,7 @@ from agentstream.errors import LogError
 from agentstream.events.model import RELEASING, TERMINAL, Event
 from agentstream.events.redis.commit import Committer
 from agentstream.events.redis.run import Item, Operation, Run
-from agentstream.events.shared import again
-from agentstream.threads.wakeup import Wakeup
+from agentstream.events.shared_writer import WriterThread, again
 
 __all__ = ["Writer"]
 
@@ -34,7 +33,7 @@ _LOOK_S = 0.05
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.02, 0.5
 
 
-class Writer:
+class Writer(WriterThread):
     """Takes events and operations from any thread, and commits them in order.
 
     Args:
@@ -64,22 +63,10 @@ class Writer:
         self._reset()
 
     def _reset(self) -> None:
-        self.committing = threading.RLock()
-        self.lock = threading.RLock()
-        self.news = threading.Condition(self.lock)
-        self._room = threading.Condition(self.lock)
-        self._wakeup = Wakeup()
+        self._renew()
         self.pending: Deque[Item] = deque()
         self.runs = self.committer.runs
-        self._thread: Optional[threading.Thread] = None
-        self._starting = False
-        self._idle = False
-        self._urgent = False
-        self._closing = False
         self._close_by = threads.NEVER  # until when the rest may be tried again
-        self._ended = False
-        self.committed = 0
-        self.failure: Optional[LogError] = None
         self._retry_s = _FIRST_RETRY_S
 
     # --- from any thread, and from signal handlers ------------------------------------------
@@ -153,22 +140,6 @@ class Writer:
         elif self._thread is None and not self._starting:
             self._start()
 
-    def _hurry(self) -> None:
-        """Have what waits committed at once."""
-        if self._thread is None and not self._ended:
-            self._start()
-        self._urgent = True
-        self._wakeup.set()
-
-    def _start(self) -> None:
-        # A second one is no harm: it ends when it finds the first.
-        self._starting = True
-        try:
-            threads.start_thread("log", self._main)
-        except RuntimeError:
-            self._starting = False
-            raise LogError("no thread could be started for the log") from None
-
     def last_of(self, run: Run) -> int:
         """The offset appended last, though an interruption left it unsaid."""
         with self.lock:
@@ -231,17 +202,6 @@ class Writer:
         return self.failure is not None and not self.failure.retryable
 
     # --- the thread -------------------------------------------------------------------------
-
-    def _main(self) -> None:
-        with self.lock:
-            if self._thread is not None or self._ended:
-                return
-            self._thread, self._starting = threading.current_thread(), False
-        try:
-            while self._commit_next():
-                pass
-        finally:
-            self._tear_down()
 
     def _tear_down(self) -> None:
         self.committer.link.close()
@@ -358,16 +318,6 @@ class Writer:
                 logger.error("%d events of %s were not written", count, name)
         if thread is not None and self._ended and thread is not threading.current_thread():
             thread.join(1.0)
-
-    def before_fork(self) -> None:
-        """Hold the log still: no commit is under way, and nobody appends."""
-        self.committing.acquire()
-        self.lock.acquire()
-
-    def after_fork_in_parent(self) -> None:
-        """Let it go again."""
-        self.lock.release()
-        self.committing.release()
 
     def after_fork_in_child(self, owner: str) -> None:
         """Begin anew: what was pending, the parent writes."""

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import itertools
 import logging
-import threading
 import time
 from collections import deque
 from typing import Callable, Deque, Dict, List, Optional
 
-from agentstream import threads
 from agentstream.errors import LogError
 from agentstream.events.model import Event
-from agentstream.events.shared import again
+from agentstream.events.shared_writer import WriterThread, again
 from agentstream.events.sqlite.commit import Action, Committer, Operation
 from agentstream.events.sqlite.handovers import HandOvers
 from agentstream.events.sqlite.statements import Run
-from agentstream.threads.wakeup import Wakeup
 
 __all__ = ["CommitLoop"]
 
@@ -30,7 +27,7 @@ _RETRY_S = 0.5
 _HOUSEKEEPING_S = 1.0
 
 
-class CommitLoop:
+class CommitLoop(WriterThread):
     """Commits events and operations in order; starts its thread when there is work.
 
     Args:
@@ -76,64 +73,20 @@ class CommitLoop:
         self._reset()
 
     def _reset(self) -> None:
-        self.committing = threading.RLock()
-        self.lock = threading.RLock()
-        self.news = threading.Condition(self.lock)
-        self._room = threading.Condition(self.lock)
-        self._wakeup = Wakeup()
+        self._renew()
         self.pending: Deque[Event] = deque()
         self.runs: Dict[str, Run] = {}
         self.hand_overs = HandOvers()
         self._operations: List[Operation] = []
         self._ordered: Deque[Operation] = deque()  # those with a place among the events
-        self._thread: Optional[threading.Thread] = None
-        self._starting = False
-        self._idle = False
-        self._urgent = False
         self._batch = 0  # events in the last commit
         self._siblings = 0  # so many appends are waited for
-        self._closing = False
-        self._ended = False
         self._last: Optional[Action] = None  # what is done when all is written
-        self.committed = 0
-        self.failure: Optional[LogError] = None
         self._retry_at = 0.0
         self._tidy_at = 0.0  # when there is housekeeping to do
         self._untidied = 0  # events written since the last
 
-    def _hurry(self) -> None:
-        """Have what waits committed at once."""
-        if self._thread is None and not self._ended:
-            self._start()
-        self._urgent = True
-        self._wakeup.set()
-
-    def _start(self) -> None:
-        # A second one is no harm: it ends when it finds the first.
-        self._starting = True
-        try:
-            threads.start_thread("log", self._main)
-        except RuntimeError:
-            self._starting = False
-            raise LogError("no thread could be started for the log") from None
-
     # --- the thread -------------------------------------------------------------------------
-
-    def _main(self) -> None:
-        if not self._set_up():
-            return
-        try:
-            while self._commit_next():
-                pass
-        finally:
-            self._tear_down()
-
-    def _set_up(self) -> bool:
-        with self.lock:
-            if self._thread is not None or self._ended:
-                return False
-            self._thread, self._starting = threading.current_thread(), False
-            return True
 
     def _tear_down(self) -> None:
         with self.lock:
@@ -271,14 +224,6 @@ class CommitLoop:
             self.on_failure(error)
 
     # --- fork -------------------------------------------------------------------------------
-
-    def before_fork(self) -> None:
-        self.committing.acquire()
-        self.lock.acquire()
-
-    def after_fork_in_parent(self) -> None:
-        self.lock.release()
-        self.committing.release()
 
     def after_fork_in_child(self) -> None:
         """Begin anew: what was pending, the parent writes."""

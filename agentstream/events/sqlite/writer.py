@@ -16,7 +16,7 @@ from typing import Any, Callable, Optional
 
 from agentstream.errors import LogError
 from agentstream.events.model import RELEASING, TERMINAL, Event
-from agentstream.events.shared import again
+from agentstream.events.shared_writer import again
 from agentstream.events.sqlite.commit import Action, Operation
 from agentstream.events.sqlite.commit_loop import CommitLoop
 from agentstream.events.sqlite.statements import Run
