@@ -99,13 +99,15 @@ class RedisStore(SharedStore):
         checks.whole("max_queue", max_queue, 1)
         self._lease = checks.number("lease", lease, 0.1)
         checks.number("timeout", timeout, 0.01)
+        linger = checks.seconds("linger", linger, zero=True)
+        checks.flag("accept_eviction", accept_eviction)
         self._settles = durability != "normal"
         self._server = Server(url, log, timeout)
         self._committer = Committer(self._server, _new_owner(), max_event_bytes=max_event_bytes)
-        self._open(durability, checks.flag("accept_eviction", accept_eviction))
+        self._open(durability, accept_eviction)
         self._writer = Writer(
             self._committer,
-            linger=0.0 if self._settles else checks.seconds("linger", linger),
+            linger=0.0 if self._settles else linger,
             max_queue=max_queue,
             timeout=timeout,
         )
