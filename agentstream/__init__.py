@@ -79,6 +79,7 @@ if TYPE_CHECKING:
         OpenAIClient as OpenAIClient,
         TextStream as TextStream,
     )
+    from agentstream.llm.fallback import FallbackClient as FallbackClient
     from agentstream.llm.messages import (
         ChatMessage as ChatMessage,
         ChatRequest as ChatRequest,
@@ -169,6 +170,7 @@ _HOMES = {
         "OpenAIClient",
         "TextStream",
     ),
+    "agentstream.llm.fallback": ("FallbackClient",),
     "agentstream.llm.messages": ("ChatMessage", "ChatRequest", "Delta", "ToolCallDelta"),
     "agentstream.llm.ollama.client": ("OllamaClient",),
     "agentstream.llm.prices": ("Prices",),

@@ -56,9 +56,12 @@ class AgentStreamError(Exception):
         request_id: the server's id for the request, when it sent one.
         outcome: "failed" when the request certainly had no effect or ended in
             an error, "unknown" when the server may have carried it out.
+        earlier: of a `FallbackClient` all of whose clients failed: the errors of the
+            others, in the order in which they were asked.
     """
 
     partial: Optional[ChatResponse]
+    earlier: Tuple[AgentStreamError, ...] = ()
 
     def __init__(
         self,

@@ -123,6 +123,7 @@ class ChatResponse(NamedTuple):
         response_id: the server's id for the answer; None if it gave none.
         native_finish_reason: why the answer ended in the server's own word ("end_turn",
             "max_output_tokens", ...), where `finish_reason` has chat completions'.
+        provider: who answered, as the client's `provider` has it.
     """
 
     content: str = ""
@@ -139,6 +140,7 @@ class ChatResponse(NamedTuple):
     value: Any = None
     response_id: Optional[str] = None
     native_finish_reason: Optional[str] = None
+    provider: str = ""
 
     def __str__(self) -> str:
         return self.content

@@ -28,7 +28,7 @@ from agentstream.events.model import EventType
 from agentstream.llm.accumulator import Accumulator, tokens_per_second
 from agentstream.llm.finish import remark_on
 from agentstream.llm.history import is_empty
-from agentstream.llm.messages import ChatMessage, ChatRequest, Delta
+from agentstream.llm.messages import ChatMessage, ChatRequest, Delta, FallbackNotice
 from agentstream.llm.stream import as_delta_stream
 from agentstream.results import ChatResponse, Usage
 from agentstream.tools.context import RunContext
@@ -297,7 +297,7 @@ class AgentRun:
             ),
         )
         deltas = client.stream_deltas(request, cancel=self._context.cancel)
-        stream = as_delta_stream(deltas, client.model)
+        stream = as_delta_stream(deltas, client.model, client.provider)
         self._answers.append(stream.answer)
         try:
             for delta in stream.deltas:
@@ -395,8 +395,11 @@ def _typed(settings: AgentSettings, log: AgentLog) -> Optional[TypedAnswers]:
 def _note_rest(delta: Delta, log: AgentLog) -> None:
     if delta.reasoning:
         log.chunk(EventType.AGENT_LLM_REASONING_CHUNK, delta.reasoning)
-    if delta.retry is not None:
-        retried = payloads.agent_llm_request_retried(**delta.retry._asdict())
+    notice = delta.retry
+    if isinstance(notice, FallbackNotice):
+        log.note(EventType.AGENT_FALLBACK, payloads.agent_fallback(**notice._asdict()))
+    elif notice is not None:
+        retried = payloads.agent_llm_request_retried(**notice._asdict())
         log.note(EventType.AGENT_LLM_REQUEST_RETRIED, retried)
 
 
@@ -405,6 +408,7 @@ def _note_answer(response: ChatResponse, number: int, log: AgentLog) -> None:
         log.note(EventType.SYSTEM_WARNING, payloads.system_warning(warning))
     data = payloads.agent_llm_request_completed(
         round=number,
+        provider=response.provider,
         model=response.model,
         finish_reason=response.finish_reason,
         usage=response.usage.to_dict(),

@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, Mapping
 
 from agentstream.cli.output import note
 from agentstream.events.accessors import (
+    fallback,
     problems_of,
     resting,
     seconds_of,
@@ -89,6 +90,7 @@ _WORDS: Dict[EventType, Callable[[Data], str]] = {
     EventType.WORKFLOW_STEP_COMPLETED: _completed,
     EventType.WORKFLOW_STEP_FAILED: _failed,
     EventType.AGENT_LLM_REQUEST_RETRIED: _retried,
+    EventType.AGENT_FALLBACK: lambda data: f"{text(data, 'agent')}: {fallback(data)}",
     EventType.AGENT_OUTPUT_INVALID: _invalid,
     EventType.TOOL_CALL_STARTED: _tool("begins"),
     EventType.TOOL_CALL_COMPLETED: _tool("is done"),

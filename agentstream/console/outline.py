@@ -263,6 +263,8 @@ class Outline:
             place.parts.append(Part("heading"))
         elif kind is EventType.AGENT_LLM_REQUEST_RETRIED:
             place.parts.append(Part("remark", _again(data)))
+        elif kind is EventType.AGENT_FALLBACK:
+            place.parts.append(Part("remark", f"({accessors.fallback(data)})"))
         elif kind is EventType.AGENT_OUTPUT_INVALID and accessors.will_retry(data):
             problems = "; ".join(accessors.problems_of(data))
             place.parts.append(Part("remark", f"(asking again: {problems})"))

@@ -12,6 +12,7 @@ from typing import Any, List, Mapping, Optional, Tuple
 from agentstream.events.model import TERMINAL, EventType
 
 __all__ = [
+    "fallback",
     "gap_of",
     "is_of_agent",
     "label_of",
@@ -81,6 +82,15 @@ def problems_of(data: Mapping[str, Any]) -> List[str]:
             where = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys)
             told.append(f"{where.lstrip('.') or 'the answer'} {text(problem, 'text')}")
     return told
+
+
+def fallback(data: Mapping[str, Any]) -> str:
+    """What `agent_fallback` tells people: "openai gpt-x failed: HTTP 503 ...; asking llama y"."""
+    failed, asked = (
+        " ".join(filter(None, (text(data, f"{who}provider"), text(data, f"{who}model"))))
+        for who in ("", "next_")
+    )
+    return f"{failed} failed: {text(data, 'message') or text(data, 'error')}; asking {asked}"
 
 
 def gap_of(data: Mapping[str, Any]) -> Optional[Tuple[int, int]]:

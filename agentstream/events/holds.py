@@ -33,6 +33,7 @@ HOLDS: Mapping[EventType, Tuple[Callable[..., payloads.Data], ...]] = {
     EventType.AGENT_LLM_STREAM_CHUNK: (payloads.agent_llm_stream_chunk, payloads.author),
     EventType.AGENT_LLM_REASONING_CHUNK: (payloads.agent_llm_reasoning_chunk, payloads.author),
     EventType.AGENT_LLM_REQUEST_RETRIED: (payloads.agent_llm_request_retried, payloads.author),
+    EventType.AGENT_FALLBACK: (payloads.agent_fallback, payloads.author),
     EventType.AGENT_LLM_REQUEST_COMPLETED: (payloads.agent_llm_request_completed, payloads.author),
     EventType.AGENT_LLM_REQUEST_FAILED: (
         payloads.agent_llm_request_failed,

@@ -53,6 +53,7 @@ class EventType(str, enum.Enum):
     AGENT_LLM_STREAM_CHUNK = "agent_llm_stream_chunk"
     AGENT_LLM_REASONING_CHUNK = "agent_llm_reasoning_chunk"
     AGENT_LLM_REQUEST_RETRIED = "agent_llm_request_retried"
+    AGENT_FALLBACK = "agent_fallback"
     AGENT_LLM_REQUEST_COMPLETED = "agent_llm_request_completed"
     AGENT_LLM_REQUEST_FAILED = "agent_llm_request_failed"
     TOOL_CALL_STARTED = "tool_call_started"

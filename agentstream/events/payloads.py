@@ -154,9 +154,51 @@ def agent_llm_request_retried(
     }
 
 
+def agent_fallback(
+    *,
+    client: int,
+    provider: str,
+    model: str,
+    error: str,
+    message: str,
+    status: Optional[int],
+    pause_s: float,
+    next_client: int,
+    next_provider: str,
+    next_model: str,
+) -> Data:
+    """A client of a `FallbackClient` failed, and the next one is asked.
+
+    Holds:
+        client: who failed, by its place among the clients, from 1.
+        provider: its provider.
+        model: the model that it was asked for.
+        error: the error's class's name.
+        message: its text.
+        status: its HTTP status, or null.
+        pause_s: seconds for which that client is left alone.
+        next_client: who is asked now.
+        next_provider: its provider.
+        next_model: its model.
+    """
+    return {
+        "client": client,
+        "provider": provider,
+        "model": model,
+        "error": error,
+        "message": message,
+        "status": status,
+        "pause_s": pause_s,
+        "next_client": next_client,
+        "next_provider": next_provider,
+        "next_model": next_model,
+    }
+
+
 def agent_llm_request_completed(
     *,
     round: int,
+    provider: str,
     model: str,
     finish_reason: Optional[str],
     usage: Mapping[str, Any],
@@ -171,6 +213,7 @@ def agent_llm_request_completed(
 
     Holds:
         round: which request of the agent's run it was, from 1.
+        provider: who answered, "openai", "llama.cpp" and so on, as the client's `provider`.
         model: the model's name, as the server gave it.
         finish_reason: "stop", "length", "tool_calls" and so on, or null.
         usage: its tokens, as `Usage.to_dict`.
@@ -183,6 +226,7 @@ def agent_llm_request_completed(
     """
     return {
         "round": round,
+        "provider": provider,
         "model": model,
         "finish_reason": finish_reason,
         "usage": usage,

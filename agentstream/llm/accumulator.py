@@ -31,6 +31,13 @@ class Accumulator:
 
     One per call.  `add` is on the way of every chunk; `response` may be asked
     for at any time and from any thread.
+
+    Args:
+        model, provider: those that are asked.
+
+    Attributes:
+        provider: as given.
+        started: when the call began, on `time.monotonic`'s scale.
     """
 
     __slots__ = (
@@ -49,14 +56,16 @@ class Accumulator:
         "_others",
         "_reasoning",
         "_reasoning_at",
-        "_started",
         "_state",
         "_usage",
         "_warnings",
+        "provider",
+        "started",
     )
 
-    def __init__(self, model: str = "") -> None:
-        self._started = time.monotonic()
+    def __init__(self, model: str = "", provider: str = "") -> None:
+        self.provider = provider
+        self.started = time.monotonic()
         self._first: Optional[float] = None
         self._ended: Optional[float] = None
         self._content: List[str] = []  # older pieces folded, the newest as they came
@@ -77,8 +86,8 @@ class Accumulator:
 
     def start(self) -> float:
         """Start the clock; returns the time."""
-        self._started = time.monotonic()
-        return self._started
+        self.started = time.monotonic()
+        return self.started
 
     @property
     def begun(self) -> bool:
@@ -190,7 +199,7 @@ class Accumulator:
     def response(self) -> ChatResponse:
         """The sum so far."""
         now = self._ended if self._ended is not None else time.monotonic()
-        first = None if self._first is None else self._first - self._started
+        first = None if self._first is None else self._first - self.started
         usage = self._usage
         if usage is None:
             usage = Usage(completion_tokens=self._deltas + self._others, estimated=True)
@@ -203,10 +212,11 @@ class Accumulator:
             usage=usage,
             warnings=tuple(self._warnings),
             first_token_s=first,
-            duration_s=now - self._started,
+            duration_s=now - self.started,
             provider_state=self._state,
             response_id=self._id or None,
             native_finish_reason=self._native_finish or None,
+            provider=self.provider,
         )
         return response._replace(tokens_per_second=tokens_per_second(response))
 

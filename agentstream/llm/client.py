@@ -21,11 +21,11 @@ from agentstream.llm.messages import ChatMessage, ChatRequest, Delta, Prompt, as
 from agentstream.llm.prices import Prices
 from agentstream.llm.secrets import Redactor
 from agentstream.llm.settings import Limits, Retries, Timeouts
-from agentstream.llm.stream import DeltaStream, TextStream
-from agentstream.llm.transport import ApiKey, Cert, Transport, Verify, display_url
+from agentstream.llm.stream import DeltaStream, TextStream, as_delta_stream
+from agentstream.llm.transport import ApiKey, Cert, Transport, Verify, display_url, place_of
 from agentstream.results import ChatResponse
 
-__all__ = ["ChatClient", "ClientSettings", "HTTPClient", "InsecureWarning"]
+__all__ = ["ChatClient", "ClientSettings", "HTTPClient", "InsecureWarning", "signature_of"]
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -115,10 +115,12 @@ class ChatClient(ABC):
             lambda token: self.stream_deltas(request, cancel=token),
             request.model or self.model,
             cancel,
+            provider=self.provider,
         )
 
-    def _send(self, request: ChatRequest, cancel: CancelToken) -> Iterator[Delta]:
-        return self.stream_deltas(request, cancel=cancel)
+    def _send(self, request: ChatRequest, cancel: CancelToken) -> DeltaStream:
+        deltas = self.stream_deltas(request, cancel=cancel)
+        return as_delta_stream(deltas, request.model or self.model, self.provider)
 
     @_takes_fields
     def chat(
@@ -149,6 +151,10 @@ class ChatClient(ABC):
         """
         return [self.model] if self.model else []
 
+    def wrote(self, state: Mapping[str, Any]) -> bool:
+        """True if a `ChatMessage.provider_state` came from the server of this client."""
+        return state.get("origin") == signature_of(self)
+
     def close(self) -> None:  # noqa: B027 - a client that holds nothing needs none
         """Close idle connections.  Streams under way go on."""
 
@@ -167,6 +173,11 @@ class ChatClient(ABC):
             known = CLIENT_METHODS.get(name)
             hint = f": it is {known}" if known else ""
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
+
+
+def signature_of(client: ChatClient) -> str:
+    """Whose a provider state is that names no server: its "origin", for those who mix clients."""
+    return f"{client.provider}/{client.model}"
 
 
 class ClientSettings(NamedTuple):
@@ -240,6 +251,7 @@ class HTTPClient(ChatClient):
         call = self._call(
             self._dialect(request) if request.output is None else self._typed(request)
         )
+        call.answer.provider = self.provider
         return DeltaStream(call.answer, call.run, cancel)
 
     def models(self, *, cancel: Optional[CancelToken] = None) -> List[str]:
@@ -291,6 +303,10 @@ class HTTPClient(ChatClient):
     def _redactor(self, request: ChatRequest) -> Redactor:
         """Takes the client's keys and the request's words out of what errors carry."""
         return Redactor(self._transport.secrets(), _texts_of(request))
+
+    def wrote(self, state: Mapping[str, Any]) -> bool:
+        """See `ChatClient.wrote`; its dialect knows whether it can use the state."""
+        return place_of(str(state.get("origin"))) == place_of(self._transport.url)
 
     def close(self) -> None:
         """Close idle connections.  Streams under way go on."""

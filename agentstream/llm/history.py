@@ -10,14 +10,22 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from agentstream.errors import ConfigError
 from agentstream.llm.messages import ChatMessage, MessageLike
 from agentstream.results import ToolCall
 from agentstream.schema.parse import as_object
 
-__all__ = ["UNREADABLE", "changed", "is_empty", "mended", "readable", "with_readable_calls"]
+__all__ = [
+    "UNREADABLE",
+    "changed",
+    "is_empty",
+    "mended",
+    "readable",
+    "with_readable_calls",
+    "without_state",
+]
 
 #: The key under which arguments that are no JSON object are sent back, as a text.
 UNREADABLE = "unreadable_arguments"
@@ -73,6 +81,37 @@ def mended(messages: Sequence[MessageLike]) -> Sequence[MessageLike]:
     told = [_mended(message) for message in messages if not _is_nothing(message)]
     same = len(told) == len(messages) and all(a is b for a, b in zip(told, messages))
     return messages if same or not told else told
+
+
+def without_state(
+    messages: Sequence[MessageLike], is_own: Callable[[Mapping[str, Any]], bool]
+) -> Sequence[MessageLike]:
+    """The messages of a request without the provider states that are not the server's own.
+
+    With a state goes what its calls were signed with, and an answer that has no word of
+    its own.  If nothing does, the same sequence comes back.
+
+    Args:
+        is_own: says of a provider state whether the server that is asked wrote it.
+    """
+    told = [_without_state(message, is_own) for message in messages]
+    if all(a is b for a, b in zip(told, messages)):
+        return messages
+    return [message for message in told if not _is_nothing(message)]
+
+
+def _without_state(
+    message: MessageLike, is_own: Callable[[Mapping[str, Any]], bool]
+) -> MessageLike:
+    if not isinstance(message, ChatMessage):
+        state = message.get("provider_state")
+        if not isinstance(state, Mapping) or is_own(state):
+            return message
+        return {name: value for name, value in message.items() if name != "provider_state"}
+    if message.provider_state is None or is_own(message.provider_state):
+        return message
+    calls = tuple(ToolCall(*call) for call in message.tool_calls)
+    return message.replace(provider_state=None, tool_calls=calls)
 
 
 def _is_nothing(message: MessageLike) -> bool:

@@ -54,6 +54,7 @@ __all__ = [
     "ChatResponse",
     "Content",
     "Delta",
+    "FallbackNotice",
     "Prompt",
     "RetryNotice",
     "ToolCall",
@@ -324,10 +325,34 @@ class RetryNotice(NamedTuple):
     resumed: bool = False
 
 
+class FallbackNotice(NamedTuple):
+    """Told in the stream before another client is asked: who failed, why, and who is next.
+
+    Attributes:
+        client, provider, model: who failed; the client by its place, from 1.
+        error, message: the error's class's name and its text.
+        status: its HTTP status; None for none.
+        pause_s: seconds for which the client is left alone from now on.
+        next_client, next_provider, next_model: who is asked now.
+    """
+
+    client: int
+    provider: str
+    model: str
+    error: str
+    message: str
+    status: Optional[int]
+    pause_s: float
+    next_client: int
+    next_provider: str
+    next_model: str
+
+
 class Delta(NamedTuple):
     """What one chunk added.  Most hold a `content` and nothing else.
 
     `provider_state` (see `ChatMessage`) comes whole, with the answer's last delta.
+    `retry` tells of another try, or of another client that is asked.
     """
 
     content: str = ""
@@ -337,5 +362,5 @@ class Delta(NamedTuple):
     usage: Optional[Usage] = None
     model: Optional[str] = None
     warnings: Tuple[str, ...] = ()
-    retry: Optional[RetryNotice] = None
+    retry: Union[RetryNotice, FallbackNotice, None] = None
     provider_state: Optional[Mapping[str, Any]] = None

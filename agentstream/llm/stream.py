@@ -171,16 +171,17 @@ class DeltaStream(GuardedStream[Delta]):
         _close(self._source)
 
 
-def as_delta_stream(deltas: Iterator[Delta], model: str) -> DeltaStream:
+def as_delta_stream(deltas: Iterator[Delta], model: str, provider: str = "") -> DeltaStream:
     """Deltas with their running sum: the same stream if it has one, else summed on their way.
 
     Args:
         deltas: what a client's `stream_deltas` gave.
         model: the model's name, for an answer that tells none.
+        provider: the client's.
     """
     if isinstance(deltas, DeltaStream):
         return deltas
-    answer = Accumulator(model)
+    answer = Accumulator(model, provider)
     return DeltaStream(answer, lambda _: _summed(deltas, answer), source=deltas)
 
 
@@ -212,6 +213,7 @@ class TextStream(GuardedStream[str]):
         open_deltas: sends the request and gives the deltas, for the token that ends them.
         model: the model's name, for an answer that tells none.
         cancel: the caller's token.
+        provider: the client's.
     """
 
     def __init__(
@@ -219,9 +221,11 @@ class TextStream(GuardedStream[str]):
         open_deltas: Callable[[CancelToken], Iterator[Delta]],
         model: str,
         cancel: Optional[CancelToken] = None,
+        *,
+        provider: str = "",
     ) -> None:
         super().__init__(cancel)
-        self._deltas = as_delta_stream(open_deltas(self._cancel), model)
+        self._deltas = as_delta_stream(open_deltas(self._cancel), model, provider)
         self._items = _texts(self._deltas)
 
     @property

@@ -147,7 +147,8 @@ def check(result: Result, client: Any) -> None:
     assert arguments == [call.arguments for call in answer.tool_calls]
     begun = False
     for delta in result.deltas:
-        resumed = delta.retry is not None and delta.retry.resumed and client.retries.resume
+        notice = delta.retry
+        resumed = isinstance(notice, RetryNotice) and notice.resumed and client.retries.resume
         assert not (begun and delta.retry) or resumed, "retried after the first delta"
         begun = begun or bool(delta.content or delta.reasoning or delta.tool_calls)
     transport = getattr(client, "_transport", None)

@@ -3,7 +3,8 @@
     'workflow_completed', 'workflow_failed', 'workflow_cancelled', 'workflow_suspended',
     'workflow_resumed', 'agent_processing', 'agent_completed', 'agent_failed', 'agent_output',
     'agent_output_invalid', 'agent_llm_request_started', 'agent_llm_stream_chunk',
-    'agent_llm_reasoning_chunk', 'agent_llm_request_retried', 'agent_llm_request_completed',
+    'agent_llm_reasoning_chunk', 'agent_llm_request_retried', 'agent_fallback',
+    'agent_llm_request_completed',
     'agent_llm_request_failed', 'tool_call_started', 'tool_call_completed', 'tool_call_failed',
     'system_warning', 'system_error', 'events_missed',
   ];

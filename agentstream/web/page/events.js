@@ -113,6 +113,12 @@
       remark(card, `Trying again in ${span(data.delay_s || 0)}: ${data.message || data.error}`);
       enter(card, 'trying again');
     },
+    agent_fallback(card, data) {
+      const by = (provider, model) => [provider, model].filter(Boolean).join(' ');
+      remark(card, `${by(data.provider, data.model)} failed: ${data.message || data.error}; `
+        + `asking ${by(data.next_provider, data.next_model)}`);
+      enter(card, 'asking another');
+    },
     tool_call_started(card, data) { startTool(card, data); enter(card, `calling ${data.name}`); },
     tool_call_completed(card, data) { endTool(card, data, 'completed'); },
     tool_call_failed(card, data) { endTool(card, data, 'failed'); },
