@@ -32,7 +32,7 @@ from agentstream.llm.clients import LlamaClient  # noqa: E402
 from agentstream.llm.messages import ChatMessage, ChatRequest  # noqa: E402
 from agentstream.llm.settings import Retries  # noqa: E402
 from agentstream.local import LocalServer  # noqa: E402
-from tests.kit.cutting_proxy import CuttingProxy  # noqa: E402
+from tests.kit.delta_cuts import DeltaCuts  # noqa: E402
 
 PROMPTS = (
     "Tell me about the history of Paris.",
@@ -51,7 +51,7 @@ def places(deltas: int, cuts: int) -> List[int]:
     return sorted({1 + round(i * (deltas - 2) / (cuts - 1)) for i in range(cuts)})
 
 
-def cut_once(client: LlamaClient, proxy: CuttingProxy, prompt: str, after: int) -> Tuple[str, str]:
+def cut_once(client: LlamaClient, proxy: DeltaCuts, prompt: str, after: int) -> Tuple[str, str]:
     """The text delivered before the cut, and after it."""
     proxy.plans.append(after)
     parts: Tuple[List[str], List[str]] = ([], [])
@@ -73,7 +73,7 @@ def main() -> int:
     arguments = parser.parse_args()
     started = time.monotonic()
     total = near = whole = 0
-    with LocalServer() as server, CuttingProxy(server.url) as proxy:
+    with LocalServer() as server, DeltaCuts(server.url) as proxy:
         client = LlamaClient(proxy.url, retries=Retries(resume=True, backoff=0.05))
         for prompt in arguments.prompt or PROMPTS:
             texts = list(client.chat_stream(request(prompt)))

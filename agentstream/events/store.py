@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Tuple
+from typing import AbstractSet, Any, Callable, List, Mapping, NamedTuple, Optional, Tuple
 
 from agentstream.errors import ConfigError, LogError
 from agentstream.events.checkpoints import CheckpointStore
@@ -59,7 +59,8 @@ class EventStore(ABC):
     `agentstream.testing.StoreConformance` to test it.  The others have
     defaults that suit a store in one process's memory: override `settle` and
     `flush` if events are kept later than they are taken, and `claim`,
-    `read_others`, `request_stop` and `watch_stops` if processes share the log.
+    `read_others`, `request_stop` and `watch_stops` if processes share the log
+    (`agentstream.testing.SharedStoreConformance`).
     With `checkpoints`, runs in it can go on after their process
     (`agentstream.testing.CheckpointConformance`).
     """
@@ -172,10 +173,13 @@ class EventStore(ABC):
         if self.bounds(workflow_id).last or self.has_ended(workflow_id):
             raise has_log(workflow_id)
 
-    def read_others(self, after: int, limit: int) -> Tuple[List[Event], int]:
+    def read_others(
+        self, after: int, limit: int, *, only: Optional[AbstractSet[str]] = None
+    ) -> Tuple[List[Event], int]:
         """Events that other processes appended after a position, at most `limit`.
 
-        Returns them, and the position up to which that goes.
+        Returns them, and the position up to which that goes.  `only` has the ids of the
+        runs that are asked for, None for all: events of others may be left out.
 
         Raises:
             OffsetGone: some of them are gone; `first` and `last` of the positions left.

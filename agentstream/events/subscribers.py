@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, Dict, Iterable, List, Tuple
+from typing import AbstractSet, Callable, Dict, FrozenSet, Iterable, List, Optional, Tuple
 
 from agentstream.events.mailbox import Mailbox
 from agentstream.events.model import Event
@@ -60,6 +60,14 @@ class Subscribers:
                 self.by_workflow.pop(workflow_id, None)
             if known == list(self._mailboxes):
                 return
+
+    def wanted(self) -> Optional[FrozenSet[str]]:
+        """The workflows that are followed; None for all."""
+        return None if self.everything else frozenset(self.by_workflow)
+
+    def are_within(self, workflows: AbstractSet[str]) -> bool:
+        """True if nothing is followed but these workflows."""
+        return not self.everything and self.by_workflow.keys() <= workflows
 
     def offer_read(self, events: Iterable[Event]) -> None:
         """Offer what a tail has read from the store."""

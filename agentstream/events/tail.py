@@ -7,12 +7,13 @@ not: it has an event before its store has placed it.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from typing import Any, Callable, Deque, List, Optional, Set
+from typing import AbstractSet, Any, Callable, Deque, List, Optional, Set, Tuple
 
 from agentstream import threads
 from agentstream.errors import Closed, LogError, OffsetGone
@@ -161,6 +162,8 @@ class StreamTail(Tail):
         self._subscribers = subscribers
         self._leave = leave
         self._sweep = sweep
+        # A store that somebody wrote for 0.1 does not.
+        self._takes_only = "only" in inspect.signature(store.read_others).parameters
 
     def _goes_on(self) -> bool:
         self._sweep()
@@ -170,8 +173,10 @@ class StreamTail(Tail):
         return bool(self._subscribers)
 
     def _read(self) -> bool:
+        with self.lock:
+            only = self._subscribers.wanted()
         try:
-            events, position = self.store.read_others(self.position, _PAGE)
+            events, position = self._read_others(only)
         except OffsetGone as gone:  # trimmed while this process was suspended, or too slow
             position = gone.first - 1
             with self.lock:
@@ -182,9 +187,16 @@ class StreamTail(Tail):
             self._subscribers.offer_read(events)
             if position <= self.position:
                 return False
+            if only is not None and not self._subscribers.are_within(only):
+                return True  # somebody has come since, whose events are among those passed by
             self.position = position
             self._subscribers.reach(position)
             return True
+
+    def _read_others(self, only: Optional[AbstractSet[str]]) -> Tuple[List[Event], int]:
+        if only is None or not self._takes_only:
+            return self.store.read_others(self.position, _PAGE)
+        return self.store.read_others(self.position, _PAGE, only=only)
 
     def _give_up(self) -> None:
         if not self.is_closed():

@@ -1,8 +1,11 @@
 """A model server made of scripts, for our tests and for yours.
 
 `ScriptedServer` answers over real loopback sockets what a test has queued:
-whole answers, cuts, resets, pauses, half a chunk.  Standard library only, and
-pytest is not needed; ready-made fixtures are in `agentstream.testing.pytest_plugin`.
+whole answers, cuts, resets, pauses, half a chunk.  `TCPProxy` stands before a server of
+any kind and cuts or holds what passes.  Tests to inherit tell whether a store of your own
+keeps its promises: `StoreConformance`, `CheckpointConformance`, `SharedStoreConformance`.
+Standard library only, and pytest is not needed; ready-made fixtures are in
+`agentstream.testing.pytest_plugin`.
 """
 
 from __future__ import annotations
@@ -34,9 +37,11 @@ from agentstream.testing.pieces import (
     text_chunks,
     tool_call_chunks,
 )
+from agentstream.testing.proxy import TCPProxy
 from agentstream.testing.replies import Reply
 from agentstream.testing.request import Headers, Request
 from agentstream.testing.server import ScriptedServer
+from agentstream.testing.shared import SharedStoreConformance
 from agentstream.testing.stores import StoreConformance
 
 if TYPE_CHECKING:
@@ -61,8 +66,10 @@ __all__ = [
     "ScriptedClient",
     "ScriptedMCP",
     "ScriptedServer",
+    "SharedStoreConformance",
     "Stage",
     "StoreConformance",
+    "TCPProxy",
     "messages_chunks",
     "ollama_chunks",
     "recorded",

@@ -13,14 +13,15 @@ import contextlib
 import functools
 import threading
 from abc import abstractmethod
-from typing import Any, Callable, Iterator, List, Type
+from typing import Any, Iterator, List
 
-from agentstream.errors import AgentStreamError, Busy, ConfigError, LogError
+from agentstream.errors import AgentStreamError, Busy, ConfigError
 from agentstream.events.checkpoints import CheckpointStore, Entry
 from agentstream.events.model import Event, EventType
 from agentstream.events.store import EventStore
 from agentstream.events.stream import EventStream
 from agentstream.events.subscription import Subscription
+from agentstream.testing.stores import refused
 
 __all__ = ["CheckpointConformance"]
 
@@ -30,17 +31,6 @@ _SUSPENDED = EventType.WORKFLOW_SUSPENDED
 _RESUMED = EventType.WORKFLOW_RESUMED
 _COMPLETED = EventType.WORKFLOW_COMPLETED
 _PATIENCE = 10.0
-
-
-def _refused(act: Callable[[], object], kind: Type[AgentStreamError] = LogError) -> str:
-    """What an error of that very class says, which `act` must raise."""
-    try:
-        act()
-    except AgentStreamError as error:
-        if type(error) is not kind:
-            raise
-        return str(error)
-    raise AssertionError(f"it raised no {kind.__name__}")
 
 
 def _next(subscription: Subscription, count: int) -> List[Event]:
@@ -92,20 +82,20 @@ class CheckpointConformance:
             assert checkpoints.read("run") == {"a": b"1", "b": b"", "a/y": b"3", "a_z": b"4"}
             checkpoints.write("run", {"only": b"5"}, discard=[""])
             assert checkpoints.read("run") == {"only": b"5"}
-            _refused(lambda: checkpoints.write("run", {"text": "no bytes"}), ConfigError)
-            _refused(lambda: checkpoints.write("run", {"": b"no key"}), ConfigError)
+            refused(lambda: checkpoints.write("run", {"text": "no bytes"}), ConfigError)
+            refused(lambda: checkpoints.write("run", {"": b"no key"}), ConfigError)
 
     def test_only_a_run_that_has_begun_to_keeps_a_checkpoint(self) -> None:
         with self._stream() as (stream, checkpoints):
-            _refused(lambda: checkpoints.begin("unknown"))
+            refused(lambda: checkpoints.begin("unknown"))
             log = stream.open_log("plain")
             log.append(_STARTED, {"workflow": "plain"})
-            _refused(lambda: checkpoints.write("plain", {"a": b"1"}))
-            _refused(lambda: checkpoints.answer("plain", "a", b"1"))
-            _refused(lambda: checkpoints.answer("unknown", "a", b"1"))
-            _refused(lambda: checkpoints.resume("unknown"))
+            refused(lambda: checkpoints.write("plain", {"a": b"1"}))
+            refused(lambda: checkpoints.answer("plain", "a", b"1"))
+            refused(lambda: checkpoints.answer("unknown", "a", b"1"))
+            refused(lambda: checkpoints.resume("unknown"))
             log.append(_COMPLETED, {})
-            _refused(lambda: checkpoints.resume("plain"))
+            refused(lambda: checkpoints.resume("plain"))
             assert checkpoints.waiting() == []
 
     def test_a_suspended_run_is_nobodys_and_has_not_ended(self) -> None:
@@ -121,16 +111,16 @@ class CheckpointConformance:
             assert state is not None
             assert (state.status, state.ended_at, state.last_offset) == ("suspended", None, 2)
             assert [one.workflow_id for one in checkpoints.waiting()] == ["run"]
-            _refused(lambda: checkpoints.write("run", {"a": b"2"}))
-            _refused(lambda: stream.append(_CHUNK, "run", {}))
-            _refused(lambda: stream.open_log("run"))
+            refused(lambda: checkpoints.write("run", {"a": b"2"}))
+            refused(lambda: stream.append(_CHUNK, "run", {}))
+            refused(lambda: stream.open_log("run"))
             assert checkpoints.read("run") == {"a": b"1"}
             assert [event.offset for event in store.read(workflow_id="run")] == [1, 2]
 
     def test_a_run_goes_on_where_it_was_left(self) -> None:
         with self._stream() as (stream, checkpoints):
             log = self._begin(stream)
-            _refused(lambda: stream.reopen_log("run"), Busy)
+            refused(lambda: stream.reopen_log("run"), Busy)
             for turn, reason in enumerate(("suspended", "interrupted"), 2):
                 checkpoints.write("run", {"turn": b"%d" % turn})
                 self._suspend(log, reason)
@@ -143,11 +133,11 @@ class CheckpointConformance:
                 assert old.append(_CHUNK, {"chunk": "late"}) is None
                 assert stream.store.run("run").status == "running"
                 assert checkpoints.waiting() == []
-                _refused(lambda: stream.reopen_log("run"), Busy)
+                refused(lambda: stream.reopen_log("run"), Busy)
             log.append(_COMPLETED, {"output": "done"})
             found = stream.store.read(workflow_id="run")
             assert [event.offset for event in found] == list(range(1, 7))
-            _refused(lambda: stream.reopen_log("run"))
+            refused(lambda: stream.reopen_log("run"))
 
     def test_the_end_lets_go_of_the_checkpoint(self) -> None:
         with self._stream() as (stream, checkpoints):
@@ -156,9 +146,9 @@ class CheckpointConformance:
                 checkpoints.write(name, {"a": b"1"}, wait=False)
                 log.append(_COMPLETED, {})
                 stream.store.flush()
-                _refused(functools.partial(checkpoints.answer, name, "b", b"2"))
-                _refused(functools.partial(checkpoints.write, name, {"b": b"2"}))
-                _refused(functools.partial(checkpoints.resume, name))
+                refused(functools.partial(checkpoints.answer, name, "b", b"2"))
+                refused(functools.partial(checkpoints.write, name, {"b": b"2"}))
+                refused(functools.partial(checkpoints.resume, name))
             assert checkpoints.read("run") == {}
             assert checkpoints.read("kept") == {"a": b"1"}
 
@@ -184,7 +174,7 @@ class CheckpointConformance:
             checkpoints.write("run", {"b": b"2"})
             assert checkpoints.read("run") == {}
             self._suspend(log)
-            assert "output['a'] is a lock" in _refused(lambda: checkpoints.resume("run"))
+            assert "output['a'] is a lock" in refused(lambda: checkpoints.resume("run"))
             assert checkpoints.waiting() == []
 
     def test_one_of_many_resumes_it(self) -> None:
@@ -218,7 +208,7 @@ class CheckpointConformance:
             checkpoints.write("run", {"a": b"1"})
             inner["done"].append(_COMPLETED, {})
             self._suspend(inner["asks"])
-            assert "resume" in _refused(lambda: checkpoints.resume("asks"))
+            assert "resume" in refused(lambda: checkpoints.resume("asks"))
             assert checkpoints.read("asks") == {"a": b"1"}
             self._suspend(log)
             store = stream.store
@@ -266,7 +256,7 @@ class CheckpointConformance:
             assert stream.store.run("run").usage == {"total_tokens": 3}
             assert checkpoints.read("run") == {}
             assert not stream.store.request_stop("run", "again")
-            _refused(lambda: checkpoints.resume("run"))
+            refused(lambda: checkpoints.resume("run"))
 
     def test_subscribers_have_each_event_once_however_often_it_rests(self) -> None:
         with self._stream() as (stream, _):

@@ -12,14 +12,14 @@ from __future__ import annotations
 import threading
 import time
 from abc import abstractmethod
-from typing import Any, List, Mapping, Optional
+from typing import Any, Callable, List, Mapping, Optional, Type
 
-from agentstream.errors import LogError
+from agentstream.errors import AgentStreamError, LogError
 from agentstream.events.model import Event, EventType, freeze
 from agentstream.events.store import EventStore
 from agentstream.events.stream import EventStream
 
-__all__ = ["StoreConformance", "event"]
+__all__ = ["StoreConformance", "event", "refused"]
 
 _CHUNK = EventType.AGENT_LLM_STREAM_CHUNK
 _PATIENCE = 10.0
@@ -36,6 +36,17 @@ def event(
     return Event(
         f"{workflow_id}:{offset}", offset, None, kind, workflow_id, None, time.time(), values
     )
+
+
+def refused(act: Callable[[], object], kind: Type[AgentStreamError] = LogError) -> str:
+    """What an error of that very class says, which `act` must raise."""
+    try:
+        act()
+    except AgentStreamError as error:
+        if type(error) is not kind:
+            raise
+        return str(error)
+    raise AssertionError(f"it raised no {kind.__name__}")
 
 
 class StoreConformance:

@@ -34,7 +34,10 @@ LONG = [
     *("tests/workflow/test_random.py", "tests/mcp/test_conformance.py"),
     *(f"tests/recipes/test_{name}.py" for name in ("celery", "demo", "durable", "embedding")),
     *(f"tests/recipes/test_{name}.py" for name in ("examples", "gevent", "programs", "readme")),
-    *(f"tests/events/redis/test_{name}.py" for name in ("entries", "owners", "server", "watch")),
+    *(
+        f"tests/events/redis/test_{name}.py"
+        for name in ("entries", "owners", "server", "shared", "watch")
+    ),
 ]
 SETTINGS = os.path.join(ROOT, "setup.cfg")
 LOWEST = os.path.join(os.path.dirname(os.path.abspath(__file__)), "lowest.txt")

@@ -23,7 +23,7 @@ from agentstream.llm.settings import Limits, Retries
 from agentstream.local import LocalServer
 from agentstream.testing import ScriptedServer
 from agentstream.testing.certificates import server_context
-from tests.kit.cutting_proxy import CuttingProxy
+from tests.kit.delta_cuts import DeltaCuts
 from tests.kit.fixtures_llama import without_llama
 from tests.kit.support import Task, client_of, free_port, wait_until
 
@@ -188,16 +188,16 @@ def test_the_right_key_is_taken(small_server: LocalServer) -> None:
 
 
 @pytest.fixture
-def tls(llama_server: LocalServer) -> Iterator[Tuple[CuttingProxy, str]]:
+def tls(llama_server: LocalServer) -> Iterator[Tuple[DeltaCuts, str]]:
     """The real server behind TLS (xllamacpp is built without), and its certificate."""
     with tempfile.TemporaryDirectory() as name:
         directory: Any = type("Directory", (), {"name": name})
         context, certificate = server_context(directory, False)
-        with CuttingProxy(llama_server.url, context) as proxy:
+        with DeltaCuts(llama_server.url, context) as proxy:
             yield proxy, certificate
 
 
-def test_tls_with_a_certificate_of_ones_own(tls: Tuple[CuttingProxy, str]) -> None:
+def test_tls_with_a_certificate_of_ones_own(tls: Tuple[DeltaCuts, str]) -> None:
     proxy, certificate = tls
     with LlamaClient(proxy.url, retries=Retries(0)) as client:
         with pytest.raises(ConnectError, match="certificate"):
@@ -289,7 +289,7 @@ def test_an_answer_that_is_cut_goes_on(
     llama_server: LocalServer, prompt: str, cuts: Tuple[int, ...]
 ) -> None:
     request = ask(prompt, max_tokens=20)
-    with CuttingProxy(llama_server.url) as proxy:
+    with DeltaCuts(llama_server.url) as proxy:
         with LlamaClient(proxy.url, retries=Retries(resume=True)) as client:
             uncut = client.chat(request)
             for after in cuts:
@@ -309,7 +309,7 @@ def test_an_answer_that_is_cut_goes_on(
 def test_json_that_is_cut_goes_on_and_keeps_its_schema(llama_server: LocalServer) -> None:
     response_format = {"type": "json_schema", "json_schema": {"name": "city", "schema": SCHEMA}}
     request = ask("Describe Paris.", max_tokens=60, response_format=response_format)
-    with CuttingProxy(llama_server.url) as proxy:
+    with DeltaCuts(llama_server.url) as proxy:
         with LlamaClient(proxy.url, retries=Retries(resume=True)) as client:
             proxy.plans.append(5)
             response = client.chat(request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import AbstractSet, Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from agentstream.errors import LogError, OffsetGone
 from agentstream.events.model import Event, FrozenDict
@@ -43,11 +43,16 @@ class Reader:
     """Reads events from the server and, where they are not there yet, from the writer's queue.
 
     Every method may raise LogError.
+
+    Attributes:
+        recent: returns the entries of the log's own stream that have come after a position,
+            as they were told; None if it is not known which have.
     """
 
     def __init__(self, server: Server, writer: Writer) -> None:
         self._server = server
         self._writer = writer
+        self.recent: Callable[[int], Optional[List[Any]]] = lambda after: None
         self._parents: Dict[str, Optional[str]] = {}
 
     def _run_key(self, workflow_id: str) -> bytes:
@@ -88,38 +93,41 @@ class Reader:
             after = page.reach
         return found
 
-    def page(self, after: int, limit: int, *, but: str = "") -> Page:
-        """Events above a position, without those that process `but` has told of itself."""
-        key = self._server.key
+    def page(self, after: int, limit: int) -> Page:
+        """Events above a position."""
         start = b"%d-0" % (after + 1)
-        entries, (first, last) = self._server.call(
+        entries, bounds = self._server.call(
             (b"XRANGE", self._server.prefix + b"all", start, b"+", b"COUNT", _PAGE),
-            (b"HMGET", key, b"first", b"position"),
+            self._bounds_command(),
         )
+        if not entries:
+            first, last = self._read_bounds(bounds)
+            return Page([], max(after, first - 1), first, last)
+        return self._fetch(*_choose(entries, after, limit, "", None))
+
+    def _bounds_command(self) -> Tuple[bytes, ...]:
+        return (b"HMGET", self._server.key, b"first", b"position")
+
+    def _read_bounds(self, found: List[Optional[bytes]]) -> Tuple[int, int]:
+        first, last = found
         if last is None:
             raise self._server.gone()
-        if not entries:
-            return Page([], max(after, int(first) - 1), int(first), int(last))
-        reach, wanted = _choose(entries, after, limit, but)
-        events = self._fetch(wanted)
-        # Looked at last: what was let go before has left a gap that this shows.
-        first, last = self._server.call((b"HMGET", key, b"first", b"position"))[0]
-        return Page(events, reach, int(first or 0), int(last or 0))
+        return int(first or 0), int(last)
 
-    def _fetch(self, wanted: List[Stretch]) -> List[Event]:
-        if not wanted:
-            return []
+    def _fetch(self, reach: int, wanted: List[Stretch]) -> Page:
         parents = self._parents_of([one.workflow_id for one in wanted])
         commands = []
         for one in wanted:
             start = b"%d-%d" % (one.offset, one.position)
             end = b"%d-%d" % (one.offset + one.size - 1, one.position + one.size - 1)
             commands.append((b"XRANGE", self._run_key(one.workflow_id), start, end))
+        # Looked at last: what was let go before has left a gap that the bounds show.
+        *found, bounds = self._server.call(*commands, self._bounds_command())
         events: List[Event] = []
-        for one, entries in zip(wanted, self._server.call(*commands)):
+        for one, entries in zip(wanted, found):
             parent = parents[one.workflow_id]
             events += [event_from(one.workflow_id, parent, entry) for entry in entries]
-        return events
+        return Page(events, reach, *self._read_bounds(bounds))
 
     def _parents_of(self, names: List[str]) -> Dict[str, Optional[str]]:
         """The run that started each of these."""
@@ -133,14 +141,31 @@ class Reader:
                 known[name] = None if parent is None else parent.decode()
         return {name: known[name] for name in names}
 
-    def of_others(self, owner: str, after: int, limit: int) -> Tuple[List[Event], int]:
+    def of_others(
+        self, owner: str, after: int, limit: int, only: Optional[AbstractSet[str]]
+    ) -> Tuple[List[Event], int]:
         """Events above a position of other processes, and the position up to which that goes.
+
+        Args:
+            owner: this process.
+            after, limit: the position; how many events at most.
+            only: the runs whose events are asked for; None for all.
 
         Raises:
             OffsetGone: some of them are gone.
         """
-        page = self.page(after, limit, but=owner)
+        entries = self.recent(after)
+        if entries is None:
+            start = b"%d-0" % (after + 1)
+            command = (b"XRANGE", self._server.prefix + b"all", start, b"+", b"COUNT", _PAGE)
+            (entries,) = self._server.call(command)
+        reach, wanted = _choose(entries, after, limit, owner, only)
+        if entries and not wanted and _begins_by(entries[0], after + 1):
+            return [], reach
+        page = self._fetch(reach, wanted)
         first, last = page.first, page.last
+        if not entries:
+            page = page._replace(reach=max(after, first - 1))
         if first > after + 1 and not self._is_all_ours(after + 1, first - 1):
             raise OffsetGone(f"the log begins at {first}", first=first, last=last)
         return page.events, page.reach
@@ -171,11 +196,9 @@ class Reader:
             self._writer.flush()
         except LogError:  # what the server does not take will have the next positions
             waiting = len(self._writer.events())
-        first, last = self._server.call((b"HMGET", self._server.key, b"first", b"position"))[0]
-        if last is None:
-            raise self._server.gone()
-        end = int(last) + waiting
-        return Bounds(int(first) if end else 0, end)
+        first, last = self._read_bounds(self._server.call(self._bounds_command())[0])
+        end = last + waiting
+        return Bounds(first if end else 0, end)
 
     def position(self) -> int:
         """The position given last."""
@@ -237,8 +260,18 @@ class Reader:
         return [e for e in self._writer.events() if e[4] == workflow_id and e[1] > after]
 
 
-def _choose(entries: List[Any], after: int, limit: int, but: str) -> Tuple[int, List[Stretch]]:
-    """Which of the entries' events to fetch, and up to which position that goes."""
+def _begins_by(entry: Any, position: int) -> bool:
+    """True if nothing is gone between a position and an entry of the log's own stream."""
+    return next(stretches(entry)).position <= position
+
+
+def _choose(
+    entries: List[Any], after: int, limit: int, but: str, only: Optional[AbstractSet[str]]
+) -> Tuple[int, List[Stretch]]:
+    """Which of the entries' events to fetch, and up to which position that goes.
+
+    Not those that process `but` has told of itself; of `only` these runs, None for all.
+    """
     wanted: List[Stretch] = []
     count, reach = 0, after
     for entry in entries:
@@ -246,7 +279,7 @@ def _choose(entries: List[Any], after: int, limit: int, but: str) -> Tuple[int, 
             skipped = max(0, after + 1 - one.position)
             if skipped >= one.size:
                 continue
-            if but and one.author == but:
+            if (but and one.author == but) or not (only is None or one.workflow_id in only):
                 reach = one.position + one.size - 1
                 continue
             room = limit - count
@@ -257,6 +290,8 @@ def _choose(entries: List[Any], after: int, limit: int, but: str) -> Tuple[int, 
             wanted.append(one._replace(position=position, offset=offset, size=taken))
             count += taken
             reach = position + taken - 1
+            if taken < one.size - skipped:
+                return reach, wanted  # the rest of it comes before whatever could be passed by
     return reach, wanted
 
 

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import logging
 import os
-from typing import List, Optional, Tuple
+from typing import AbstractSet, List, Optional, Tuple
 
 from agentstream import checks, threads
 from agentstream.errors import ConfigError, LogError, OffsetGone
@@ -139,6 +139,7 @@ class RedisStore(SharedStore):
 
     def _reset(self) -> None:
         self._news = News(self._server)
+        self._reader.recent = self._news.after
         self._stops = StopWatch(self._server, self._requests, self._is_ours)
         self._owners = Owners(
             self._server,
@@ -214,12 +215,14 @@ class RedisStore(SharedStore):
         self._owners.start()
         return self._news.wait(after, timeout)
 
-    def read_others(self, after: int, limit: int) -> Tuple[List[Event], int]:
+    def read_others(
+        self, after: int, limit: int, *, only: Optional[AbstractSet[str]] = None
+    ) -> Tuple[List[Event], int]:
         """See `EventStore.read_others`; while the server is away there is nothing new."""
         if 0 < self._news.position <= after:
             return [], after
         try:
-            return self._reader.of_others(self._committer.owner, after, limit)
+            return self._reader.of_others(self._committer.owner, after, limit, only)
         except OffsetGone:
             raise
         except LogError as error:

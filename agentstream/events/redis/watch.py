@@ -6,7 +6,8 @@ import logging
 import threading
 import time
 import weakref
-from typing import Any, Callable, List, Optional, Set, Tuple
+from collections import deque
+from typing import Any, Callable, Deque, List, Optional, Set, Tuple
 
 from agentstream import threads
 from agentstream.errors import LogError
@@ -20,6 +21,7 @@ logger = logging.getLogger("agentstream.events.redis")
 
 _BLOCK_S = 2.0
 _RETRY_S = 0.1
+_MOST_RECENT = 500  # entries of the log's own stream
 
 
 class Watch:
@@ -103,7 +105,7 @@ class Watch:
 
 
 class News(Watch):
-    """Knows how far the log has come.
+    """Knows how far the log has come, and what its own stream has told of late.
 
     Attributes:
         position: the newest that is known; 0 until the server has answered.
@@ -113,6 +115,8 @@ class News(Watch):
         super().__init__(server, b"all", "log-news")
         self.news = threading.Condition(threading.RLock())
         self.position = 0
+        self._recent: Deque[Tuple[int, Any]] = deque()  # entries, and the position of each
+        self._since: Optional[int] = None  # behind which they are all there
 
     def wait(self, after: int, timeout: float) -> bool:
         """Wait for a position above `after`; False if there is none in time."""
@@ -125,6 +129,19 @@ class News(Watch):
                     break
                 self.news.wait(min(left, 0.5))
             return self.position > after
+
+    def after(self, position: int) -> Optional[List[Any]]:
+        """The entries that have come after a position; None if not all of them are here."""
+        with self.news:
+            if self._since is None or position < self._since or self.position <= position:
+                return None
+            found = []
+            for place, entry in reversed(self._recent):
+                if place <= position:
+                    break
+                found.append(entry)
+        found.reverse()
+        return found or None
 
     def reach(self, position: int) -> None:
         """The log has come to this position."""
@@ -141,11 +158,23 @@ class News(Watch):
 
     def _begin(self, link: Link) -> bytes:
         last = super()._begin(link)
-        self.reach(int(last.partition(b"-")[0]))
+        position = _position_of(last)
+        with self.news:
+            self._recent.clear()
+            self._since = position
+        self.reach(position)
         return last
 
     def _tell(self, entries: List[Any]) -> None:
-        self.reach(int(entries[-1][0].partition(b"-")[0]))
+        with self.news:
+            self._recent.extend((_position_of(entry[0]), entry) for entry in entries)
+            while len(self._recent) > _MOST_RECENT:
+                self._since = self._recent.popleft()[0]
+            self.reach(self._recent[-1][0])
+
+
+def _position_of(name: bytes) -> int:
+    return int(name.partition(b"-")[0])
 
 
 class StopWatch(Watch):

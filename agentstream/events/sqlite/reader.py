@@ -7,7 +7,7 @@ import itertools
 import json
 import sqlite3
 import threading
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import AbstractSet, Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from agentstream.errors import LogError
 from agentstream.events.model import Event, FrozenDict
@@ -17,6 +17,7 @@ from agentstream.events.store import RunState
 
 __all__ = ["Reader"]
 
+_MOST_ASKED = 200  # runs that a query names; an SQLite of old takes 999 values
 # Connections that a fork copied: closing them would touch the parent's files.
 _inherited: List[sqlite3.Connection] = []
 
@@ -103,7 +104,12 @@ class Reader:
         )
 
     def of_others(
-        self, owner: Optional[int], taken: Sequence[Tuple[int, int]], after: int, limit: int
+        self,
+        owner: Optional[int],
+        taken: Sequence[Tuple[int, int]],
+        after: int,
+        limit: int,
+        only: Optional[AbstractSet[str]],
     ) -> Tuple[List[Event], int, int]:
         """Events above a position of runs that are not `owner`'s, or were not up to a position.
 
@@ -115,16 +121,23 @@ class Reader:
                 were others'.
             after: the position.
             limit: how many events at most.
+            only: the runs that are asked for, by their workflow ids; None for all.
         """
         earlier = " OR (run = ? AND position <= ?)" * len(taken)
+        asked = [] if only is None or len(only) > _MOST_ASKED else list(only)
+        of_these = ""
+        if only is not None and len(only) <= _MOST_ASKED:
+            places = ", ".join("?" * len(asked))
+            of_these = f"AND run IN (SELECT id FROM runs WHERE workflow_id IN ({places}))"
         with self.query() as connection:
             last = entries.last_position(connection)
             if last <= after:
                 return [], after, 0
             found = connection.execute(
                 f"SELECT {rows.COLUMNS} FROM events WHERE position > ? AND position <= ? AND (run "
-                f"NOT IN (SELECT id FROM runs WHERE owner = ?){earlier}) ORDER BY position LIMIT ?",
-                (after, last, -1 if owner is None else owner, *itertools.chain(*taken), limit),
+                f"NOT IN (SELECT id FROM runs WHERE owner = ?){earlier}) {of_these} "
+                "ORDER BY position LIMIT ?",
+                (after, last, owner or -1, *itertools.chain(*taken), *asked, limit),
             ).fetchall()
             runs = rows.runs_of(connection, found, self._known)
             # Looked at last: what was let go before has left a gap that this shows.

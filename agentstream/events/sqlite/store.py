@@ -9,7 +9,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from typing import List, Optional, Tuple, Union
+from typing import AbstractSet, List, Optional, Tuple, Union
 
 from agentstream import checks, threads
 from agentstream.errors import LogError, OffsetGone
@@ -228,13 +228,17 @@ class SqliteStore(SharedStore):
                     self._writer.news.wait(min(left, _POLL_S))
         return False
 
-    def read_others(self, after: int, limit: int) -> Tuple[List[Event], int]:
+    def read_others(
+        self, after: int, limit: int, *, only: Optional[AbstractSet[str]] = None
+    ) -> Tuple[List[Event], int]:
         """See `EventStore.read_others`."""
         count = None
         while count != self._writer.hand_overs.count:  # else a run was taken just before we looked
             count = self._writer.hand_overs.count
             taken = self._writer.hand_overs.taken_after(after)
-            events, last, first = self._reader.of_others(self._claims.owner, taken, after, limit)
+            events, last, first = self._reader.of_others(
+                self._claims.owner, taken, after, limit, only
+            )
         events = [event for event in events if not self._is_ours(event)]
         if first > after + 1 and not self._is_all_ours(after + 1, first - 1):
             raise OffsetGone(f"the log begins at {first}", first=first, last=last)

@@ -12,12 +12,11 @@ from typing import Any, Callable, Iterator, List
 import pytest
 
 from agentstream import Agent, Cancelled, EventStream, EventType, RedisStore, Runtime, Workflow
-from agentstream.testing import ScriptedClient
+from agentstream.testing import ScriptedClient, TCPProxy
 from agentstream.testing.stores import event
 from tests.kit.log_support import ROOT
 from tests.kit.redis_server import RedisServer, log_name
 from tests.kit.support import check_events, wait_until
-from tests.kit.tcp_proxy import TcpProxy
 
 #: Runs a workflow that waits in its second step until it is stopped.
 WORKER = """
@@ -102,7 +101,7 @@ def test_k23_a_run_is_followed_and_stopped_from_another_process(
 def test_k23_a_request_is_heard_of_though_the_watch_was_cut(
     redis: RedisServer, open_store: Callable[..., RedisStore]
 ) -> None:
-    with TcpProxy(redis.port) as proxy:
+    with TCPProxy(redis.port) as proxy:
         started = threading.Event()
 
         def wait(text: str, context: Any) -> str:

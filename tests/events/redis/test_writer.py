@@ -12,21 +12,21 @@ import pytest
 
 from agentstream import EventStream, EventType, LogError, RedisStore
 from agentstream.events.redis.scripts import APPEND
+from agentstream.testing import TCPProxy
 from agentstream.testing.stores import event
 from tests.kit.redis_server import RedisServer, log_name
 from tests.kit.support import wait_until
-from tests.kit.tcp_proxy import TcpProxy
 
 CHUNK = EventType.AGENT_LLM_STREAM_CHUNK
 
 
 @pytest.fixture
-def proxy(redis: RedisServer) -> Iterator[TcpProxy]:
-    with TcpProxy(redis.port) as proxy:
+def proxy(redis: RedisServer) -> Iterator[TCPProxy]:
+    with TCPProxy(redis.port) as proxy:
         yield proxy
 
 
-def url_of(proxy: TcpProxy) -> str:
+def url_of(proxy: TCPProxy) -> str:
     return f"redis://127.0.0.1:{proxy.port}/0"
 
 
@@ -79,7 +79,7 @@ def test_k01_k02_a_server_that_is_killed_has_all_when_it_is_back() -> None:
 
 
 def test_k03_a_link_cut_after_the_request_doubles_nothing(
-    proxy: TcpProxy, open_store: Callable[..., RedisStore]
+    proxy: TCPProxy, open_store: Callable[..., RedisStore]
 ) -> None:
     store = open_store(url=url_of(proxy), linger=0.001)
     store.claim("w")
@@ -87,7 +87,7 @@ def test_k03_a_link_cut_after_the_request_doubles_nothing(
     assert checkpoints is not None
     checkpoints.begin("w")
     turns = itertools.count()
-    proxy.doom = lambda data: APPEND.sha in data and next(turns) % 2 == 0
+    proxy.cut_after_request = lambda data: APPEND.sha in data and next(turns) % 2 == 0
     n = 0
     while proxy.cuts < 40:
         n += 1
@@ -96,7 +96,7 @@ def test_k03_a_link_cut_after_the_request_doubles_nothing(
         store.flush()
     store.append(event("w", n + 1, EventType.WORKFLOW_COMPLETED))
     store.flush()
-    proxy.doom = None
+    proxy.cut_after_request = None
     assert offsets(store, "w") == list(range(1, n + 2))
     assert [one.position for one in store.read(limit=1000)] == list(range(1, n + 2))
     assert n >= 40
@@ -104,7 +104,7 @@ def test_k03_a_link_cut_after_the_request_doubles_nothing(
 
 @pytest.mark.parametrize("replies", [False, True])
 def test_k04_a_network_that_swallows_all_holds_up_nobody(
-    proxy: TcpProxy, redis: RedisServer, open_store: Callable[..., RedisStore], replies: bool
+    proxy: TCPProxy, redis: RedisServer, open_store: Callable[..., RedisStore], replies: bool
 ) -> None:
     told: List[str] = []
 
@@ -134,8 +134,8 @@ def test_k04_a_network_that_swallows_all_holds_up_nobody(
 
 
 def test_k05_k06_what_a_promoted_replica_lacks_is_sent_again() -> None:
-    with RedisServer() as master, RedisServer() as replica, TcpProxy(master.port) as way:
-        with TcpProxy(master.port) as replication:
+    with RedisServer() as master, RedisServer() as replica, TCPProxy(master.port) as way:
+        with TCPProxy(master.port) as replication:
             replica.say("REPLICAOF", "127.0.0.1", str(replication.port))
             wait_until(lambda: b"master_link_status:up" in replica.say("INFO", "replication"))
             name = log_name()
@@ -183,8 +183,8 @@ def _reach(server: RedisServer, whose: bytes) -> int:
 
 
 def test_k05_a_taking_that_a_promoted_replica_lacks_has_not_been() -> None:
-    with RedisServer() as master, RedisServer() as replica, TcpProxy(master.port) as way:
-        with TcpProxy(master.port) as replication, RedisStore(url_of(way)) as store:
+    with RedisServer() as master, RedisServer() as replica, TCPProxy(master.port) as way:
+        with TCPProxy(master.port) as replication, RedisStore(url_of(way)) as store:
             replica.say("REPLICAOF", "127.0.0.1", str(replication.port))
             wait_until(lambda: b"master_link_status:up" in replica.say("INFO", "replication"))
             checkpoints = store.checkpoints
