@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Optional
 
 from agentstream.agent.approval import Approval
 from agentstream.cli.exits import DONE
+from agentstream.cli.log_place import LogPlace
 from agentstream.cli.output import note
 from agentstream.cli.resting import goes_on, in_short, lines_of, title_of
 from agentstream.cli.runs import named
 from agentstream.cli.settings import log_of
 from agentstream.errors import ConfigError, LogError
-from agentstream.events.sqlite import SqliteStore
 from agentstream.results import PendingCall
 from agentstream.runtime import answers
 
@@ -28,7 +28,7 @@ __all__ = ["approve", "author", "tell_next"]
 def approve(given: argparse.Namespace) -> int:
     """Answer a pending call; returns the exit code."""
     log = log_of(given)
-    with SqliteStore(log) as store:
+    with log.open(create=False) as store:
         workflow_id = named(store, given.id, log, outermost=True)
         call = _chosen(store, workflow_id, given.call, log)
         answer, said = Approval.yes(), "yes"
@@ -52,14 +52,16 @@ def author(given: argparse.Namespace) -> str:
     return ""
 
 
-def tell_next(store: EventStore, workflow_id: str, log: str) -> None:
+def tell_next(store: EventStore, workflow_id: str, log: LogPlace) -> None:
     """Say what a run waits for still, and what goes on with it."""
     left = answers.unanswered(store, workflow_id)
     still = f"it waits for {in_short(left)} still; " if left else ""
     note(f"{still}{goes_on(store, workflow_id, log)}")
 
 
-def _chosen(store: EventStore, workflow_id: str, given: Optional[str], log: str) -> PendingCall:
+def _chosen(
+    store: EventStore, workflow_id: str, given: Optional[str], log: LogPlace
+) -> PendingCall:
     """The call that is meant: by its id, the beginning of that, or its tool.
 
     Raises:

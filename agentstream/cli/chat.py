@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Dict, List
 from agentstream.cli.exits import DONE, Interrupted
 from agentstream.cli.lock import hold
 from agentstream.cli.output import Output, note_unread, piped_in, say
-from agentstream.cli.settings import advise, open_client, setting
+from agentstream.cli.settings import advise, find_log, open_client, setting
 from agentstream.console.terminal import is_terminal
 from agentstream.errors import AgentStreamError, ConfigError
 from agentstream.llm.finish import remark_on
@@ -114,4 +114,4 @@ def _as_a_run(given: argparse.Namespace, client: Any, system: str, content: Any)
     from agentstream.cli.execute import execute  # noqa: PLC0415
 
     agent = Agent("chat", client=client, system_prompt=system, **_sampling(given))
-    return execute(given, agent, content, log=setting(given, "log"), plain=True)
+    return execute(given, agent, content, log=find_log(given), plain=True)

@@ -151,7 +151,7 @@ def _tools(add: Add) -> None:
 
 
 def _runs(add: Add) -> None:
-    add("--log", metavar="FILE", type=kinds.path, help="the log")
+    _log(add)
     add("-n", dest="limit", type=kinds.count, default=20, metavar="N", help="so many (%(default)s)")
     add("--active", action="store_true", help="only those under way")
     add("--waiting", action="store_true", help="only those suspended or interrupted")
@@ -160,7 +160,7 @@ def _runs(add: Add) -> None:
 
 def _follow(add: Add) -> None:
     add("id", metavar="ID", nargs="?", type=kinds.text, help=argparse.SUPPRESS)
-    add("--log", metavar="FILE", type=kinds.path, help="the log")
+    _log(add)
     add("--url", metavar="URL", type=kinds.text, help="the server, instead of a log")
     add("--token-file", metavar="FILE", type=kinds.path, help="holds the server's token")
     _output(add)
@@ -169,7 +169,7 @@ def _follow(add: Add) -> None:
 
 def _stop(add: Add) -> None:
     add("id", metavar="ID", type=kinds.text, help=argparse.SUPPRESS)
-    add("--log", metavar="FILE", type=kinds.path, help="the log")
+    _log(add)
     add(
         "--reason",
         metavar="TEXT",
@@ -226,13 +226,13 @@ def _signal(add: Add) -> None:
 
 def _answer(add: Add) -> None:
     add("--by", metavar="NAME", type=kinds.text, help="who says so, for the log (your login)")
-    add("--log", metavar="FILE", type=kinds.path, help="the log")
+    _log(add)
     add("-q", "--quiet", action="store_true", help="do not say what comes next")
 
 
 def _serve(add: Add) -> None:
     add("files", metavar="FILE", nargs="*", type=kinds.path, help=argparse.SUPPRESS)
-    add("--log", metavar="FILE", type=kinds.path, help="the log, of a SqliteStore")
+    _log(add)
     add("--host", type=kinds.text, default="127.0.0.1", help="where to listen (%(default)s)")
     add("--port", type=kinds.port, default=8000, help="0 for any (%(default)s)")
     add("--token-file", metavar="FILE", type=kinds.path, help="holds the token")
@@ -310,8 +310,17 @@ def _output(add: Add) -> None:
     )
 
 
+def _log(
+    add: Add,
+    about: str = "the log: a file, or redis://HOST/0?log=NAME",
+    password: str = "holds its password",
+) -> None:
+    add("--log", metavar="LOG", type=kinds.path, help=about)
+    add("--log-password-file", metavar="FILE", type=kinds.path, help=password)
+
+
 def _cron(add: Add) -> None:
-    add("--log", metavar="FILE", type=kinds.path, help="keep the events in this file")
+    _log(add, "keep the events there: a file, or redis://...", password=argparse.SUPPRESS)
     add("--deadline", metavar="TIME", type=kinds.seconds, help="stop after 600 or 10m, with 124")
     add("--retries", metavar="N", type=kinds.number, help="further tries of what may pass")
     add("--lock", metavar="NAME", type=kinds.text, help="leave with 75 if another holds this lock")

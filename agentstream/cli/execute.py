@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Dict, Optional
 
 from agentstream.cli.durable import Kept, keep_origin
 from agentstream.cli.exits import DONE, SUSPENDED as WAITS, Interrupted
+from agentstream.cli.log_place import LogPlace
 from agentstream.cli.output import Output, note, say
-from agentstream.cli.resting import goes_on, lines_of_suspended
+from agentstream.cli.resting import command, goes_on, lines_of_suspended
 from agentstream.cli.result import as_dict, with_error
 from agentstream.cli.settings import setting
 from agentstream.cli.view import View
@@ -36,7 +37,7 @@ def execute(
     what: Any,
     input: Any,
     *,
-    log: Optional[str],
+    log: Optional[LogPlace],
     plain: bool = False,
     context: Optional[Dict[str, Any]] = None,
     workflow_id: Optional[str] = None,
@@ -49,7 +50,7 @@ def execute(
         given: the arguments: json, jsonl, quiet, verbose.
         what: the workflow or agent.
         input: the first step's input.
-        log: the file that keeps the events; None for none.
+        log: what keeps the events; None for none.
         plain: one agent's text and nothing around it.
         context: what the steps share.
         workflow_id: the run's id; None for a new one.
@@ -72,7 +73,7 @@ def execute(
         options = {"workflow_id": once or workflow_id, "context": context}
         handle = _begin(runtime, what, input, {**options, "once": once is not None}, kept)
         if log is not None and (view.on_terminal or given.verbose) and not given.quiet:
-            note(f"run {workflow_id}; `agentstream stop {workflow_id} --log {log}` stops it")
+            note(f"run {workflow_id}; `{command('stop', workflow_id, log=log)}` stops it")
         try:
             run = _result(handle, stream.store, None if kept is None else log)
             rest = _rest(run, stream.store, log)
@@ -93,21 +94,16 @@ def execute(
     return WAITS
 
 
-def _rest(run: WorkflowRun, store: EventStore, log: Optional[str]) -> str:
+def _rest(run: WorkflowRun, store: EventStore, log: Optional[LogPlace]) -> str:
     """What there is to say of a run that is suspended; "" for one that is not."""
     if run.status != SUSPENDED or log is None:
         return ""
     return "\n".join(lines_of_suspended(store, run.workflow_id, log))
 
 
-def open_stream(given: argparse.Namespace, log: Optional[str]) -> EventStream:
-    """A stream that keeps events in that file; None: in memory."""
-    if log is None:
-        return EventStream()
-    from agentstream.events.sqlite import SqliteStore  # noqa: PLC0415
-
-    days = setting(given, "log_days")
-    return EventStream(SqliteStore(log, max_age=None if days is None else days * 86_400))
+def open_stream(given: argparse.Namespace, log: Optional[LogPlace]) -> EventStream:
+    """A stream that keeps events in that log; None: in memory."""
+    return EventStream(None if log is None else log.open(days=setting(given, "log_days")))
 
 
 def _begin(
@@ -125,7 +121,7 @@ def _begin(
     return handle
 
 
-def _result(handle: RunHandle, store: EventStore, log: Optional[str]) -> WorkflowRun:
+def _result(handle: RunHandle, store: EventStore, log: Optional[LogPlace]) -> WorkflowRun:
     """What the run comes to; one that is interrupted can be resumed, if it is kept in a log."""
     try:
         return handle.result()

@@ -36,12 +36,12 @@ def follow(given: argparse.Namespace) -> int:
 
 
 def _follow_log(given: argparse.Namespace) -> int:
-    from agentstream.events.sqlite import SqliteStore  # noqa: PLC0415
-
     log = log_of(given)
-    with EventStream(SqliteStore.for_reading(log)) as stream:
+    with EventStream(log.open(create=False, reading=True)) as stream:
         known = given.id is not None and stream.store.run(given.id) is not None
-        workflow_id = given.id if known else _choose(stream.store.runs(limit=MANY), given.id, log)
+        workflow_id = (
+            given.id if known else _choose(stream.store.runs(limit=MANY), given.id, str(log))
+        )
         view = _view(given, workflow_id)
         with stream.subscribe(workflow_id=workflow_id, after=0) as events:
             view.watch(workflow_id, lambda _: events.close())

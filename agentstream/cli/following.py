@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Callable, Dict, Iterator, Optional
 
+from agentstream.cli.log_place import LogPlace
 from agentstream.cli.output import say
 from agentstream.cli.resting import answers_told, goes_on, lines_of_suspended
 from agentstream.cli.view import View
@@ -82,7 +83,7 @@ class Rest:
         view: View,
         workflow_id: str,
         store: Optional[EventStore] = None,
-        log: str = "",
+        log: Optional[LogPlace] = None,
     ) -> None:
         self._quiet = given.quiet
         self._view = view

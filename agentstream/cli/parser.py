@@ -165,9 +165,15 @@ class _Parser(argparse.ArgumentParser):
         if len(word) == 1:
             return ""
         if word.lower().rpartition("-")[2] in _SECRET and not is_slip(word, known):
-            instead = "use --token-file" if "token-file" in known else "set AGENTSTREAM_API_KEY"
-            return f" (a key is never a flag, which others could read: {instead})"
+            return f" (a key is never a flag, which others could read: {_instead(word, known)})"
         return _near(word, known, "--{}")
+
+
+def _instead(word: str, known: Iterable[str]) -> str:
+    """What to use in place of a flag that stands for a secret."""
+    if "pass" in word.lower() and "log-password-file" in known:
+        return "use --log-password-file"
+    return "use --token-file" if "token-file" in known else "set AGENTSTREAM_API_KEY"
 
 
 def _near(word: str, known: Iterable[str], written: str) -> str:

@@ -7,6 +7,7 @@ import time
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Union
 
 from agentstream.cli.durable import find_origin
+from agentstream.cli.log_place import LogPlace
 from agentstream.events.accessors import text
 from agentstream.events.store import EventStore
 from agentstream.results import PendingCall, PendingSignal
@@ -29,13 +30,13 @@ Pending = Union[PendingCall, PendingSignal]
 _SHORT = 40
 
 
-def command(name: str, *arguments: str, log: Optional[str]) -> str:
+def command(name: str, *arguments: str, log: Optional[LogPlace]) -> str:
     """A command, to be pasted into a shell."""
-    words = ["agentstream", name, *arguments, *(() if log is None else ("--log", log))]
+    words = ["agentstream", name, *arguments, *(() if log is None else log.words)]
     return " ".join(map(shlex.quote, words))
 
 
-def goes_on(store: EventStore, workflow_id: str, log: str) -> str:
+def goes_on(store: EventStore, workflow_id: str, log: Optional[LogPlace]) -> str:
     """What goes on with a run, for people: "`agentstream resume ID` goes on"."""
     known = find_origin(store, workflow_id) is not None
     line = command("resume", workflow_id, *(() if known else ("FILE",)), log=log)
@@ -66,7 +67,7 @@ def in_short(pending: Iterable[Pending]) -> str:
     return ", ".join(titles)
 
 
-def lines_of_suspended(store: EventStore, workflow_id: str, log: str) -> List[str]:
+def lines_of_suspended(store: EventStore, workflow_id: str, log: Optional[LogPlace]) -> List[str]:
     """What a suspended run waits for, how that is answered, and what goes on then."""
     asked = asked_of(store, workflow_id)
     then = goes_on(store, workflow_id, log)
@@ -77,7 +78,7 @@ def lines_of_suspended(store: EventStore, workflow_id: str, log: str) -> List[st
     return [head, *lines_of(workflow_id, asked, log), f"then {then}"]
 
 
-def lines_of(workflow_id: str, asked: Sequence[Pending], log: Optional[str]) -> Iterator[str]:
+def lines_of(workflow_id: str, asked: Sequence[Pending], log: Optional[LogPlace]) -> Iterator[str]:
     """What is asked, each with the command that answers it."""
     calls = sum(isinstance(each, PendingCall) for each in asked)
     for each in asked:

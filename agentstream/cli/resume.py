@@ -11,6 +11,7 @@ from agentstream.cli.durable import Kept, checkpoints_of, find_origin, origin_of
 from agentstream.cli.execute import open_stream
 from agentstream.cli.exits import DONE, FAILED
 from agentstream.cli.lock import hold
+from agentstream.cli.log_place import LogPlace
 from agentstream.cli.output import note, say
 from agentstream.cli.resting import answers_told, lines_of_suspended
 from agentstream.cli.run import build, check_flags, perform, with_retries, write_earlier
@@ -20,7 +21,6 @@ from agentstream.cli.signals import next_stop, stops
 from agentstream.errors import ConfigError
 from agentstream.events import accessors
 from agentstream.events.model import RELEASING, Event, EventType
-from agentstream.events.sqlite import SqliteStore
 from agentstream.events.store import EventStore
 from agentstream.runtime.once import look
 from agentstream.runtime.runtime import Runtime
@@ -38,7 +38,7 @@ def resume(given: argparse.Namespace) -> int:
     log = log_of(given, new=bool(given.watch))
     if given.watch:
         return _watch(given, log)
-    with SqliteStore(log) as store:
+    with log.open(create=False) as store:
         workflow_id = named(store, given.id, log, outermost=True)
         state = store.run(workflow_id)
         earlier = look(store, workflow_id).run if state and state.status == "completed" else None
@@ -76,7 +76,7 @@ def _take_file(given: argparse.Namespace, store: EventStore, workflow_id: str) -
 # --- each that is ready -----------------------------------------------------------------------
 
 
-def _watch(given: argparse.Namespace, log: str) -> int:
+def _watch(given: argparse.Namespace, log: LogPlace) -> int:
     """Resume runs until a signal ends it."""
     files = [load_workflow(path, set=given.set) for path in given.watch]
     check_flags(given, files)
@@ -111,7 +111,7 @@ def _built(
 _TOLD = (*RELEASING, EventType.WORKFLOW_RESUMED)
 
 
-def _tell(store: EventStore, log: str, event: Event) -> None:
+def _tell(store: EventStore, log: LogPlace, event: Event) -> None:
     """Say how far the runs are."""
     run, data = event.workflow_id, event.data
     if event.parent_workflow_id is not None:

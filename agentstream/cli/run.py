@@ -13,7 +13,7 @@ from agentstream.cli.execute import execute, write_result
 from agentstream.cli.exits import DONE
 from agentstream.cli.lock import hold
 from agentstream.cli.output import note, piped_in
-from agentstream.cli.settings import advise, open_client, setting
+from agentstream.cli.settings import advise, find_log, open_client, setting
 from agentstream.console.terminal import is_terminal
 from agentstream.errors import AgentStreamError, ConfigError
 from agentstream.llm.messages import ChatMessage
@@ -89,7 +89,7 @@ def perform(
                 given,
                 workflow,
                 input,
-                log=setting(given, "log"),
+                log=find_log(given),
                 context=dict(file.context),
                 workflow_id=workflow_id,
                 once=once,
@@ -117,13 +117,12 @@ def _earlier(given: argparse.Namespace) -> Earlier:
         ConfigError: no id is given, or no log.
         LogError: as `agentstream.runtime.once.look`.
     """
-    from agentstream.events.sqlite import SqliteStore  # noqa: PLC0415
     from agentstream.runtime.once import look  # noqa: PLC0415
 
-    log, workflow_id = setting(given, "log"), given.resume or given.id
+    log, workflow_id = find_log(given), given.resume or given.id
     if workflow_id is None or log is None:
         raise ConfigError("--once needs --id ID, what is made once, and --log FILE, which tells")
-    with SqliteStore(log) as store:
+    with log.open() as store:
         earlier = look(store, workflow_id)
         if given.resume is None:
             return earlier

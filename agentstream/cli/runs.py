@@ -7,13 +7,13 @@ import time
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List
 
 from agentstream.cli.exits import DONE
+from agentstream.cli.log_place import LogPlace
 from agentstream.cli.output import Output
 from agentstream.cli.resting import Pending, asked_of, in_short
 from agentstream.cli.settings import log_of
 from agentstream.errors import ConfigError
 from agentstream.events.model import EventType
 from agentstream.events.resting import INTERRUPTED, RESTING, SUSPENDED
-from agentstream.events.sqlite import SqliteStore
 from agentstream.events.store import EventStore, RunState
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _MOST_WHY = 60
 
 def runs(given: argparse.Namespace) -> int:
     """List the runs; returns the exit code."""
-    with SqliteStore.for_reading(log_of(given)) as store:
+    with log_of(given).open(create=False, reading=True) as store:
         wanted = (*(UNDER_WAY * given.active), *(RESTING * given.waiting))
         found = store.runs(limit=MANY if wanted else given.limit)
         if wanted:
@@ -43,7 +43,7 @@ def runs(given: argparse.Namespace) -> int:
     return DONE
 
 
-def _as_dict(state: RunState, store: SqliteStore) -> Dict[str, Any]:
+def _as_dict(state: RunState, store: EventStore) -> Dict[str, Any]:
     usage = None if state.usage is None else dict(state.usage)
     return {**state.listed(), "usage": usage, "pending": _entries(_asked(state, store))}
 
@@ -56,14 +56,14 @@ def _entries(asked: List[Pending]) -> List[Dict[str, Any]]:
     return [entry_of(each) for each in asked]
 
 
-def _asked(state: RunState, store: SqliteStore) -> List[Pending]:
+def _asked(state: RunState, store: EventStore) -> List[Pending]:
     """What a run waits for."""
     if state.status != SUSPENDED or state.parent_workflow_id is not None:
         return []
     return asked_of(store, state.workflow_id)
 
 
-def _table(states: List[RunState], store: SqliteStore) -> Iterator[str]:
+def _table(states: List[RunState], store: EventStore) -> Iterator[str]:
     yield f"{'ID':<18}{'STATUS':<13}{'STARTED':<21}{'TOOK':>8}  {'TOKENS':>7}  WORKFLOW"
     for state in states:
         started = (
@@ -79,7 +79,7 @@ def _table(states: List[RunState], store: SqliteStore) -> Iterator[str]:
         )
 
 
-def _why(state: RunState, store: SqliteStore) -> str:
+def _why(state: RunState, store: EventStore) -> str:
     """Why it did not complete, as its last event has it; of a suspended one, what it asks."""
     if state.status not in ("failed", "cancelled", *RESTING):
         return ""
@@ -110,7 +110,7 @@ def _took(state: RunState) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def named(store: EventStore, given: str, log: str, *, outermost: bool = False) -> str:
+def named(store: EventStore, given: str, log: LogPlace, *, outermost: bool = False) -> str:
     """The id of the run of a log whose id that is, or begins so.
 
     Args:
@@ -119,7 +119,7 @@ def named(store: EventStore, given: str, log: str, *, outermost: bool = False) -
     Raises:
         ConfigError: none does, or several do.
     """
-    found = given if store.run(given) is not None else find(store.runs(limit=MANY), given, log)
+    found = given if store.run(given) is not None else find(store.runs(limit=MANY), given, str(log))
     state = store.run(found)
     while outermost and state is not None and state.parent_workflow_id is not None:
         found = state.parent_workflow_id

@@ -6,13 +6,13 @@ With workflow files, also what starts runs of them: then this process runs them.
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
 
 from agentstream.cli.check import note_warnings
 from agentstream.cli.durable import checkpoints_of
 from agentstream.cli.exits import DONE, FAILED
+from agentstream.cli.log_place import LogPlace
 from agentstream.cli.output import Output, say
 from agentstream.cli.run import build, check_flags
 from agentstream.cli.settings import log_of, setting, token
@@ -59,7 +59,7 @@ def serve(given: argparse.Namespace) -> int:
         workflows = _workflows(given, files, stack)
         in_memory = bool(workflows) and setting(given, "log") is None
         log = None if in_memory else log_of(given, new=True)
-        is_new = log is not None and not os.path.exists(log)
+        is_new = log is not None and log.is_missing()
         try:
             sock = server.listen(given.host, given.port)
         except OSError as error:
@@ -81,22 +81,21 @@ def serve(given: argparse.Namespace) -> int:
 
 
 def _app(
-    log: Optional[str],
+    log: Optional[LogPlace],
     workflows: Dict[str, Registered],
     checkpoints: Optional[Checkpoints],
     access: Dict[str, Any],
     stack: contextlib.ExitStack,
 ) -> App:
-    from agentstream.events.sqlite import SqliteStore  # noqa: PLC0415
     from agentstream.web.app import create_app  # noqa: PLC0415
 
     if not workflows:
         assert log is not None
-        return create_app(SqliteStore(log), **access)
+        return create_app(log.open(), **access)
     from agentstream.events.stream import EventStream  # noqa: PLC0415
     from agentstream.runtime.runtime import Runtime  # noqa: PLC0415
 
-    events = EventStream() if log is None else EventStream(SqliteStore(log))
+    events = EventStream(None if log is None else log.open())
     runtime = stack.enter_context(
         Runtime(event_stream=events, grace=_GRACE_S, checkpoints=checkpoints)
     )

@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from agentstream import checks
+from agentstream.cli.log_place import LogPlace, check_log, has_password, is_url
 from agentstream.cli.output import note
 from agentstream.cli.table import SETTINGS, Setting, find, meant, unknown_variables
 from agentstream.errors import AuthError, ConfigError, ConnectError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "advise",
     "config_file",
+    "find_log",
     "log_of",
     "note_unknown_variables",
     "open_client",
@@ -72,33 +74,76 @@ def token(path: Optional[str]) -> Optional[str]:
     """A server's token: from a file, or from the environment (AGENTSTREAM_TOKEN); None: none."""
     if path is None:
         return os.environ.get("AGENTSTREAM_TOKEN") or None
+    return _secret(path, "token")
+
+
+def _secret(path: str, what: str) -> str:
+    """What a file holds that is a secret."""
     try:
         with open(path, encoding="utf-8") as file:
             found = file.read(4096).strip()
     except OSError as error:
-        raise ConfigError(f"the token file {path} cannot be read: {error.strerror}") from None
+        raise ConfigError(f"the {what} file {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"the token file {path} is no text") from None
+        raise ConfigError(f"the {what} file {path} is no text") from None
     if not found:
-        raise ConfigError(f"the token file {path} is empty")
+        raise ConfigError(f"the {what} file {path} is empty")
     return found
 
 
-def log_of(given: argparse.Namespace, *, new: bool = False) -> str:
-    """The log's file, which must be there unless it may be `new`.
+# --- the log ---------------------------------------------------------------------------------
+
+
+def find_log(given: argparse.Namespace) -> Optional[LogPlace]:
+    """Where the log is; None if none was named.
+
+    Raises:
+        ConfigError: that is no place for one, or its password cannot be read.
+    """
+    if not hasattr(given, "place"):
+        given.place = _find_log(given)  # once a command: it may warn
+    found: Optional[LogPlace] = given.place
+    return found
+
+
+def _find_log(given: argparse.Namespace) -> Optional[LogPlace]:
+    where: Optional[str] = setting(given, "log")
+    path: Optional[str] = getattr(given, "log_password_file", None)
+    if where is None or not is_url(where):
+        if path is not None:
+            raise ConfigError("--log-password-file is for a log at redis://, rediss:// or unix://")
+        return None if where is None else LogPlace(where)
+    if path is not None:
+        password: Optional[str] = _secret(path, "password")
+    else:
+        password = setting(given, "log_password")
+    named = getattr(given, "log", None) is not None
+    if named and has_password(where) and not getattr(given, "quiet", False):
+        note(
+            "agentstream: warning: others can read the password in --log: set AGENTSTREAM_LOG, or "
+            "use --log-password-file"
+        )
+    words = () if path is None else ("--log-password-file", path)
+    return LogPlace(where, password, words if named or path is not None else None)
+
+
+def log_of(given: argparse.Namespace, *, new: bool = False) -> LogPlace:
+    """Where the log is; a file must be there unless it may be `new`.
 
     Raises:
         ConfigError: none was named, or there is none.
     """
-    path: Optional[str] = setting(given, "log")
-    if path is None:
+    place = find_log(given)
+    if place is None:
         raise ConfigError(
             f"which log? use --log FILE, set AGENTSTREAM_LOG, or write log = ... into "
             f"{config_file()}"
         )
-    if not new and not os.path.exists(path):
-        raise ConfigError(f"there is no log {path}: `agentstream run --log {path} FILE` begins one")
-    return path
+    if not new and place.is_missing():
+        raise ConfigError(
+            f"there is no log {place}: `agentstream run --log {place} FILE` begins one"
+        )
+    return place
 
 
 # --- the config file -------------------------------------------------------------------------
@@ -128,9 +173,17 @@ def _read(path: pathlib.Path) -> Dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     values = _checked_all(path, _parse(path, raw))
-    if "api_key" in values and os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
-        note(f"agentstream: warning: others can read the key in {path}: chmod 600 {path}")
+    secret = _secret_in(values)
+    if secret and os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
+        note(f"agentstream: warning: others can read the {secret} in {path}: chmod 600 {path}")
     return values
+
+
+def _secret_in(values: Mapping[str, Any]) -> str:
+    """What is secret of them, in a word; "" for nothing."""
+    if "api_key" in values:
+        return "key"
+    return "password" if "log_password" in values or has_password(values.get("log", "")) else ""
 
 
 def _checked_all(path: pathlib.Path, given: Dict[str, Any]) -> Dict[str, Any]:
@@ -150,7 +203,7 @@ def _checked_all(path: pathlib.Path, given: Dict[str, Any]) -> Dict[str, Any]:
             problems.append(str(error))
     if problems:
         raise ConfigError("\n".join(problems))
-    if "log" in values:  # relative to the file it is written in
+    if "log" in values and not is_url(values["log"]):  # relative to the file it is written in
         values["log"] = os.path.join(path.parent, values["log"])
     return values
 
@@ -231,7 +284,7 @@ def _checked(name: str, value: Any, where: str) -> Any:
         checks.whole(where, value, 0, int(_MOST[name]))
     elif name == "base_url" and not value.startswith(("http://", "https://")):
         raise ConfigError(f"{where} must begin with http:// or https://")  # it may hold a key
-    return _checked_log(value, where) if name == "log" else value
+    return check_log(where, value) if name == "log" else value
 
 
 def _check_provider(where: str, value: str) -> None:
@@ -244,19 +297,6 @@ def _check_api(where: str, value: str) -> None:
     from agentstream.llm.clients import APIS  # noqa: PLC0415 - as above
 
     checks.one_of(where, value, APIS)
-
-
-def _checked_log(path: str, where: str) -> str:
-    """The path of a log's file; what SQLite takes for something else is refused."""
-    if not path or path == ":memory:" or path.lower().startswith("file:"):
-        raise ConfigError(f"{where} must be the path of a file, not {path!r}")
-    try:
-        os.fsencode(path).decode()
-    except UnicodeError:
-        raise ConfigError(f"{where} is not UTF-8") from None
-    if "\0" in path:
-        raise ConfigError(f"{where} is no file's name")
-    return os.path.expanduser(path)
 
 
 # --- the client that the settings name -------------------------------------------------------

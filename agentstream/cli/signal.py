@@ -10,7 +10,6 @@ from agentstream.cli.output import note
 from agentstream.cli.resting import in_short
 from agentstream.cli.runs import named
 from agentstream.cli.settings import log_of
-from agentstream.events.sqlite import SqliteStore
 from agentstream.runtime import answers
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ __all__ = ["signal"]
 def signal(given: argparse.Namespace) -> int:
     """Send a value; returns the exit code."""
     log = log_of(given)
-    with SqliteStore(log) as store:
+    with log.open(create=False) as store:
         workflow_id = named(store, given.id, log, outermost=True)
         asked = answers.unanswered(store, workflow_id)
         answers.signal(store, workflow_id, given.name, given.value, by=author(given))

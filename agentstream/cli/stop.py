@@ -9,7 +9,6 @@ from agentstream.cli.exits import DONE, FAILED
 from agentstream.cli.output import note, say
 from agentstream.cli.runs import named
 from agentstream.cli.settings import log_of
-from agentstream.events.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     import argparse
@@ -20,7 +19,7 @@ __all__ = ["stop"]
 def stop(given: argparse.Namespace) -> int:
     """Stop a run and wait for its end; returns the exit code."""
     log = log_of(given)
-    with SqliteStore(log) as store:
+    with log.open(create=False) as store:
         workflow_id = named(store, given.id, log)
         if not store.request_stop(workflow_id, given.reason):
             state = store.run(workflow_id)

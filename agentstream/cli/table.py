@@ -39,22 +39,23 @@ class Setting(NamedTuple):
 
 
 SETTINGS: Tuple[Setting, ...] = (
-    Setting("provider", str, "llama, openai, anthropic, ...", "--provider"),
-    Setting("model", str, "the server's name for it", "--model"),
+    Setting("provider", str, "llama, openai, ...", "--provider"),
+    Setting("model", str, "as the server has it", "--model"),
     Setting("base_url", str, "the server", "--base-url"),
-    Setting("api", str, "auto, responses or chat", "--api"),
+    Setting("api", str, "auto, responses, chat", "--api"),
     Setting("think_tags", bool, "<think> is reasoning", "--think-tags"),
     Setting("api_key", str, "the server's key"),
-    Setting("insecure", bool, "do not verify its certificate", "--insecure"),
-    Setting("system", str, "instructions of `chat`", "--system"),
-    Setting("log", str, "the file of the events", "--log"),
-    Setting("log_days", float, "days that it keeps them"),
+    Setting("insecure", bool, "trust any certificate", "--insecure"),
+    Setting("system", str, "`chat`'s instructions", "--system"),
+    Setting("log", str, "file, or redis://...", "--log"),
+    Setting("log_password", str, "of a log at redis://", "--log-password-file"),
+    Setting("log_days", float, "days to keep events"),
     Setting("checkpoints", bool, "`run` can be resumed", "--checkpoints"),
-    Setting("deadline", float, "stop after so long: 10m", "--deadline"),
+    Setting("deadline", float, "stop after: 10m", "--deadline"),
     Setting("retries", int, "further tries", "--retries"),
-    Setting("token", str, "of `serve` and `follow`", "--token-file", in_file=False),
+    Setting("token", str, "of `serve`, `follow`", "--token-file", in_file=False),
     Setting("config", str, "the config file", in_file=False),
-    Setting("cache", str, "folder of the embedded model", in_file=False),
+    Setting("cache", str, "embedded model folder", in_file=False),
 )
 _NAMED = {setting.name: setting for setting in SETTINGS}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from agentstream.cli.log_place import LogPlace
 from agentstream.cli.parser import parse
 from agentstream.cli.resting import answers_told, command, in_short, lines_of, title_of
 from agentstream.results import PendingCall, PendingSignal
@@ -32,7 +33,7 @@ def test_who_answers_sees_all_of_what_is_asked():
 
 def test_commands_are_understood_as_they_are_told():
     for run in ("plain", "two words", "it's $HOME", "a;b", "ü"):
-        words = shlex.split(command("approve", run, "c 1", log="/tmp/a b/runs.db"))
+        words = shlex.split(command("approve", run, "c 1", log=LogPlace("/tmp/a b/runs.db")))
         given = parse(words[1:])
         assert (given.id, given.call, given.log) == (run, "c 1", "/tmp/a b/runs.db")
 

@@ -217,20 +217,22 @@ def test_the_client_that_the_settings_name(home, monkeypatch, server):
 
 
 def test_logs_and_tokens(home, monkeypatch):
-    nothing = SimpleNamespace(log=None)
+    def found():
+        return str(log_of(SimpleNamespace(log=None)))
+
     with pytest.raises(ConfigError, match="which log"):
-        log_of(nothing)
+        found()
     monkeypatch.setenv("AGENTSTREAM_LOG", "runs.db")
     with pytest.raises(ConfigError, match="no log runs.db"):
-        log_of(nothing)
+        found()
     (home / "runs.db").touch()
-    assert log_of(nothing) == "runs.db"
+    assert found() == "runs.db"
     monkeypatch.setenv("AGENTSTREAM_LOG", "~/runs.db")
-    assert log_of(nothing) == str(home / "runs.db")
+    assert found() == str(home / "runs.db")
     monkeypatch.delenv("AGENTSTREAM_LOG")
     path = configure(home, 'log = "my.db"\n')  # beside the file that says so
     (path.parent / "my.db").touch()
-    assert log_of(SimpleNamespace(log=None)) == str(path.parent / "my.db")
+    assert found() == str(path.parent / "my.db")
     assert token(None) is None
     monkeypatch.setenv("AGENTSTREAM_TOKEN", "t" * 20)
     assert token(None) == "t" * 20

@@ -17,13 +17,16 @@ _OLDEST = (7, 0)
 _FULL = (7, 2)  # WAITAOF
 
 
-def open_log(server: Server) -> Tuple[bytes, int]:
-    """The log's id and its last position; it is made where there is none.
+def open_log(server: Server, *, create: bool = True) -> Tuple[bytes, int]:
+    """The log's id and its last position; with `create`, it is made where there is none.
 
     Raises:
+        ConfigError: there is none.
         LogError: it is of another version, or the server could not be asked.
     """
     check_version(server)
+    if not create and server.call((b"HGET", server.key, b"id")) == [None]:
+        raise ConfigError(f"there is no such log: {server.name}")
     found = server.run(OPEN, os.urandom(8).hex(), VERSION)
     log_id, version, position = found
     if log_id is None or version is None or position is None:

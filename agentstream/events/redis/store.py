@@ -65,10 +65,11 @@ class RedisStore(SharedStore):
         lease: seconds after which a process that gives no sign of life is taken for dead.
         timeout: seconds that the server may take for an answer.
         accept_eviction: accept a server whose maxmemory-policy deletes keys when it is full.
+        create: make the log where there is none.
 
     Raises:
-        ConfigError: an argument makes no sense, the module `redis` is missing, or the server
-            is too old, evicts keys, or cannot promise the durability.
+        ConfigError: an argument makes no sense, the module `redis` is missing, there is no such
+            log, or the server is too old, evicts keys, or cannot promise the durability.
         LogError: the server cannot be reached, refuses the credentials, or has a log of
             another version.
     """
@@ -90,6 +91,7 @@ class RedisStore(SharedStore):
         lease: float = 30.0,
         timeout: float = 5.0,
         accept_eviction: bool = False,
+        create: bool = True,
     ) -> None:
         checks.text("url", url)
         _check_log(log)
@@ -101,10 +103,11 @@ class RedisStore(SharedStore):
         checks.number("timeout", timeout, 0.01)
         linger = checks.seconds("linger", linger, zero=True)
         checks.flag("accept_eviction", accept_eviction)
+        checks.flag("create", create)
         self._settles = durability != "normal"
         self._server = Server(url, log, timeout)
         self._committer = Committer(self._server, _new_owner(), max_event_bytes=max_event_bytes)
-        self._open(durability, accept_eviction)
+        self._open(durability, accept_eviction, create)
         self._writer = Writer(
             self._committer,
             linger=0.0 if self._settles else linger,
@@ -126,10 +129,10 @@ class RedisStore(SharedStore):
         threads.after_fork(self)
         threads.at_exit(self)
 
-    def _open(self, durability: str, accept_eviction: bool) -> None:
+    def _open(self, durability: str, accept_eviction: bool, create: bool) -> None:
         committer = self._committer
         try:
-            committer.log_id, committer.position = open_log(self._server)
+            committer.log_id, committer.position = open_log(self._server, create=create)
             if not accept_eviction:
                 check_policy(self._server)
             committer.confirm = confirmation(self._server, durability)
