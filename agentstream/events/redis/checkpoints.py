@@ -118,12 +118,22 @@ class RedisCheckpoints(CheckpointStore):
 
     def read(self, workflow_id: str) -> Dict[str, bytes]:
         """See `CheckpointStore.read`; all that was written before is among it."""
+        return _records(self._ask(b"HGETALL", workflow_id))
+
+    def keys(self, workflow_id: str, starts: Sequence[str]) -> Set[str]:
+        """See `CheckpointStore.keys`; it reads no values."""
+        found = [key.decode() for key in self._ask(b"HKEYS", workflow_id)]
+        return {key for key in found if key.startswith(tuple(starts))}
+
+    def _ask(self, command: bytes, workflow_id: str) -> List[bytes]:
+        """What the server answers of a run's records, or of those of the root it is within."""
         self._reader.refresh()
         prefix = self._server.prefix
         name = workflow_id.encode("utf-8", "surrogatepass")
         (root,) = self._server.call((b"HGET", prefix + b"state:" + name, b"root"))
-        (found,) = self._server.call((b"HGETALL", prefix + b"keep:" + (root or name)))
-        return _records(found)
+        found: List[bytes]
+        (found,) = self._server.call((command, prefix + b"keep:" + (root or name)))
+        return found
 
     def answer(self, workflow_id: str, key: str, value: bytes) -> bool:
         """See `CheckpointStore.answer`."""

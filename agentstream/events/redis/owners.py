@@ -2,7 +2,8 @@
 
 A process beats every third of its lease.  Another one's is dead whose beat has not moved for
 its lease, by the watcher's own monotonic clock, during which all the watcher's own beats got
-through: no two clocks are compared, and where the server was away, nobody has died.
+through: no two clocks are compared, and where the server was away, nobody has died.  A process
+that could not beat for its lease stops its runs: others may have them by now.
 """
 
 from __future__ import annotations
@@ -108,6 +109,8 @@ class Owners:
         self._ended = False
         self.has_entered = self.has_left = False
         self._count = 0
+        self._through = 0.0  # when the newest beat that got through was sent
+        self._gave_up = False  # no beat has got through for as long as a lease
         self._seen = Seen(lease)
         self._tasks: Deque[Callable[[], object]] = deque()
 
@@ -118,7 +121,9 @@ class Owners:
 
     def enter(self) -> None:
         """This process writes runs: it is to give signs of life."""
-        self.has_entered = True
+        if not self.has_entered:
+            self._through = time.monotonic()
+            self.has_entered = True
         self.start()
 
     def start(self) -> None:
@@ -156,19 +161,20 @@ class Owners:
                     self._look()
             except LogError:
                 logger.debug("no sign of life got through", exc_info=True)
-                self._seen.lose()
+                self._fail()
                 due = min(due, time.monotonic() + 1.0)
             except Exception:
                 logger.exception("the log's lease")
-                self._seen.lose()
+                self._fail()
             self._wakeup.wait(max(0.0, due - time.monotonic()))
 
     def _look(self) -> None:
         """Beat, see who else does, and stop what is to stop."""
-        me = self._committer.owner if self.has_entered else ""
+        me, began = self._committer.owner if self.has_entered else "", time.monotonic()
         self._count += 1
         names = [run.workflow_id for run in list(self._committer.runs.values())]
         answer = self._server.run(BEAT, self._committer.log_id, me, self.beat, *names)
+        self._through, self._gave_up = began, False
         found, stops, lost = answer
         beats = {owner.decode(): beat for owner, beat in zip(found[::2], found[1::2])}
         beats.pop(self._committer.owner, None)
@@ -181,12 +187,29 @@ class Owners:
         for run in list(self._committer.runs.values()):
             if run.refused is not None:
                 self._stop(run.workflow_id, run.refused)
+            elif run.barred is not None and run.keeps and run.committed >= run.last:
+                self.abandon(run.workflow_id)  # with the runs within it
+                run.refused = run.barred
         for owner, beat in self._seen.look(beats, time.monotonic()):
             self._reap(owner, beat)
         if self.has_left:
             self._reap("", b"")
         if me:
             self._tidy()
+
+    def _fail(self) -> None:
+        """A beat has not got through: stop all runs if none has for as long as a lease."""
+        self._seen.lose()
+        late = self.has_entered and time.monotonic() - self._through > self._lease
+        if late and not self._gave_up:
+            self._gave_up = True
+            why = f"no sign of life has reached {self._server.name} for {self._lease:g} s"
+            for run in list(self._committer.runs.values()):
+                if not run.released and run.refused is None:
+                    logger.error("%r is stopped: %s", run.workflow_id, why)
+                    if run.fence is not None:
+                        run.barred = why  # it has no end yet: somebody is to resume it
+                    self._stop(run.workflow_id, why)
 
     def abandon(self, workflow_id: str) -> None:
         """Leave a run of this process to others, or end it, as if the process had died.

@@ -26,12 +26,14 @@ class Run:
         released: ... or what leaves it to others.
         keeps: it is a root with a checkpoint.
         lacks: why its checkpoint is not whole.
+        barred: why nothing more is taken; what was is still written, and then it is left.
         refused: why nothing more is written.
         tail: what was committed of late, and when, to be sent again should the server lose it.
         kept: how many items that is.
     """
 
     __slots__ = (
+        "barred",
         "committed",
         "ended",
         "fence",
@@ -64,6 +66,7 @@ class Run:
         self.released = False
         self.keeps = False
         self.lacks: Optional[LogError] = None
+        self.barred: Optional[str] = None
         self.refused: Optional[str] = None
         self.tail: Deque[Tuple[float, List[Item]]] = deque()
         self.kept = 0

@@ -112,8 +112,9 @@ class Writer(WriterThread):
     def _check(self, run: Run, terminal: bool) -> None:
         if self._closing:
             raise LogError("the log is closed")
-        if run.refused is not None:
-            raise LogError(run.refused)
+        why = run.refused or run.barred
+        if why is not None:
+            raise LogError(why)
         # A run that failed because of the log may still say so, should the log recover.
         if self.failure is not None and not self.failure.retryable and not terminal:
             raise again(self.failure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -10,9 +11,20 @@ from typing import Any, Callable, Iterator, List
 
 import pytest
 
-from agentstream import Busy, EventStream, EventType, LogError, RedisStore, RunState
+from agentstream import (
+    Busy,
+    Cancelled,
+    EventStream,
+    EventType,
+    LogError,
+    RedisStore,
+    RunState,
+    Runtime,
+    Workflow,
+)
 from agentstream.events.redis import owners
 from agentstream.events.redis.endings import Endings
+from agentstream.testing import TCPProxy
 from agentstream.testing.stores import event
 from tests.events.redis.test_watch import Worker
 from tests.kit.redis_server import RedisServer, log_name
@@ -161,6 +173,51 @@ def test_k16_a_lease_s_thread_outlives_whatever_is_raised(
     wait_until(lambda: len(raised) == 5)
     count = store._owners._count
     wait_until(lambda: store._owners._count > count + 2)
+
+
+@pytest.mark.parametrize("reaped", [False, True])
+def test_k16_a_process_that_no_beat_of_gets_through_stops_its_runs(
+    redis: RedisServer, open_store: Callable[..., RedisStore], reaped: bool
+) -> None:
+    lease, started = 0.6, threading.Semaphore(0)
+
+    def wait(text: str, context: Any) -> str:
+        started.release()
+        context.cancel.wait(30)
+        return text
+
+    with contextlib.ExitStack() as stack:
+        proxy = stack.enter_context(TCPProxy(redis.port))
+        url = f"redis://127.0.0.1:{proxy.port}/0"
+        store = open_store(url=url, lease=lease, timeout=0.3, linger=0.001)
+        other = open_store(lease=lease)
+        stream = EventStream(store)
+        handles = []
+        for name in ("plain", "kept"):
+            runtime = Runtime(event_stream=stream, checkpoints=name == "kept")
+            stack.enter_context(runtime)
+            handles.append(runtime.submit(Workflow("demo", [wait]), "hi", workflow_id=name))
+        for _ in handles:
+            assert started.acquire(timeout=10)
+        store.flush()
+        if reaped:
+            other._owners.start()
+        proxy.hold()
+        began = time.monotonic()
+        for handle in handles:
+            with pytest.raises(Cancelled, match="no sign of life"):
+                handle.result(10)
+        assert lease / 2 < time.monotonic() - began < lease + 4.0  # 1 s on an idle machine
+        if reaped:
+            wait_until(lambda: state_of(other, "plain").status != "running")
+        proxy.release()
+        wait_until(lambda: state_of(other, "kept").status == "interrupted")
+        wait_until(lambda: other.has_ended("plain"))
+        assert state_of(other, "plain").status == ("failed" if reaped else "cancelled")
+        assert other.checkpoints is not None
+        entry = other.checkpoints.resume("kept")
+        assert (entry.fence, entry.deaths) == (2, 1)
+        check_events(other.read(workflow_id="plain"))
 
 
 def test_k17_a_reaper_that_dies_in_between_is_reaped(
