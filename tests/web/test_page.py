@@ -633,4 +633,4 @@ def test_it_is_one_file_that_its_policy_allows_and_knows_every_event() -> None:
     assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", text)
     (listed,) = re.findall(r"const TYPES = \[(.*?)\]", text, re.DOTALL)
     assert re.findall(r"'(\w+)'", listed) == [kind.value for kind in EventType]
-    assert len(answer.content) < 80_000
+    assert len(answer.content) < 150_000

@@ -1,10 +1,11 @@
 """The live page: one HTML file, joined here from its parts at import; there is no build tool.
 
 `page.html` holds the elements, `page.css` the style; the scripts share one scope, in the
-order of `_SCRIPTS`: base (small helpers, the server's answers), run (the chosen run and
-its connection), tabs (one connection for all tabs), events (what each event does), cards
-(steps, agents, painting), rest (a run that rests, and the answers it waits for), list (the
-runs, what the reader does), begin.
+order of `_SCRIPTS`: base (small helpers, the server's answers), plain (long texts, copying),
+inline and markdown (what models write, as elements), run (the chosen run and its connection),
+tabs (one connection for all tabs), events (what each event does), cards (steps, agents,
+painting), output (what an agent says), rest (a run that rests, and the answers it waits for),
+list (the runs, what the reader does), begin.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from agentstream.errors import ConfigError
 
 __all__ = ["load_page"]
 
-_SCRIPTS = ("base", "run", "tabs", "events", "cards", "rest", "list", "begin")
+_SCRIPTS = (
+    *("base", "plain", "inline", "markdown", "run", "tabs", "events", "cards", "output"),
+    *("rest", "list", "begin"),
+)
 
 
 def load_page() -> Tuple[bytes, str, str]:

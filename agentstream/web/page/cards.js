@@ -83,14 +83,16 @@
     const id = `card-${view.cards.size}-${view.last}`;
     const node = make('section', { className: 'card running', 'aria-labelledby': id },
       make('header', {}, make('h3', { id, tabIndex: -1 }, title, ...whereabouts(step, agent)),
-        make('span', { className: 'state' }), make('dl', { className: 'facts' })),
+        make('span', { className: 'state' }), make('dl', { className: 'facts' }),
+        make('span', { className: 'tools', hidden: true })),
       make('div', { className: 'body' }));
     const card = {
       node, step, agent, body: node.lastChild, status: 'running', doing: '',
       over: false, live: false, part: null, tools: [], asked: null, first: null, begun: null,
       latest: null, count: 0, wait: null, rate: null, about: '', tokens: 0,
-      rounds: new Map(), again: false,
+      rounds: new Map(), again: false, texts: [], isRaw: false,
     };
+    cardTools(card);
     const before = lastOf(step);
     if (before) before.after(node); else $('cards').append(node);
     view.cards.set(key, card);
@@ -197,27 +199,11 @@
   /** The card's newest part if it is of that kind, else a new one. */
   function part(card, kind, build) {
     if (!card.part || card.part.kind !== kind) {
-      card.part = { kind, ...build() };
+      card.part = { kind, ...build(card) };
       card.body.append(card.part.node);
     }
     return card.part;
   }
-  function textPart() {
-    const node = make('div', { className: 'text', dir: 'auto' });
-    return { node, text: node };
-  }
-  function reasoningPart() {
-    const about = make('span', { className: 'about' });
-    const text = make('div', { className: 'text', dir: 'auto' });
-    const node = make('details', { className: 'reasoning' },
-      make('summary', {}, make('b', {}, 'Reasoning'), ' ', about), text);
-    node.open = sessionStorage.getItem('reasoning') === 'open';
-    node.querySelector('summary').addEventListener('click', () => {
-      sessionStorage.setItem('reasoning', node.open ? 'closed' : 'open');  // it opens after this
-    });
-    return { node, text, about, length: 0 };
-  }
-
   function remark(card, text, bad = false) {
     card.body.append(make('p', { className: bad ? 'remark bad' : 'remark' }, String(text)));
     card.part = null;
@@ -278,10 +264,6 @@
 
   // --- painting, once a frame ---------------------------------------------------------------
 
-  function add(node, text) {
-    const waiting = pending.get(node);
-    if (waiting) waiting.push(text); else pending.set(node, [text]);
-  }
   function wake() {
     if (frame) return;
     frame = true;
@@ -290,8 +272,7 @@
   }
   function paint() {
     frame = false;
-    for (const [node, texts] of pending) node.append(texts.join(''));
-    pending.clear();
+    paintTexts();
     for (const thought of thoughts) put(thought.about, `${number(thought.length)} characters`);
     thoughts.clear();
     if (!view) return;

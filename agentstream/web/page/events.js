@@ -84,14 +84,14 @@
     agent_llm_stream_chunk(card, data, event) {
       enter(card, 'writing');
       count(card, event);
-      add(part(card, 'text', textPart).text, data.chunk);
+      write(part(card, 'text', textPart), data.chunk);
     },
     agent_llm_reasoning_chunk(card, data, event) {
       enter(card, 'thinking');
       count(card, event);
       const thought = part(card, 'reasoning', reasoningPart);
       thought.length += data.chunk.length;
-      add(thought.text, data.chunk);
+      write(thought, data.chunk);
       thoughts.add(thought);
     },
     agent_llm_request_completed(card, data) {

@@ -98,6 +98,7 @@
       const before = card.rounds.get(round);
       while (card.body.lastChild && card.body.lastChild !== before) card.body.lastChild.remove();
       card.tools = card.tools.filter((tool) => card.body.contains(tool.node));
+      card.texts = card.texts.filter((made) => card.body.contains(made.node));
       remark(card, 'The run was interrupted in this answer: it is asked for again.');
     }
     card.again = false;

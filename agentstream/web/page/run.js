@@ -1,7 +1,6 @@
   // --- the chosen run -----------------------------------------------------------------------
 
   let view = null;     // the run that is shown
-  const pending = new Map();  // text to be put in at the next frame, by its node
   const thoughts = new Set();  // reasoning that has grown since
   let frame = false;
 
@@ -62,6 +61,7 @@
 
   function clear() {
     pending.clear();
+    growing.clear();
     hideAsks();
     for (const id of ['cards', 'steps', 'run-facts', 'run-problem']) $(id).replaceChildren();
     show($('run'), false);
