@@ -27,6 +27,7 @@ __all__ = [
     "FirstTokenTimeout",
     "LimitExceeded",
     "LogError",
+    "NotDone",
     "OffsetGone",
     "OutputInvalid",
     "ProtocolError",
@@ -322,6 +323,19 @@ class Busy(AgentStreamError):
     def __init__(self, message: str = "", **common: Any) -> None:
         common.setdefault("retryable", True)
         super().__init__(message, **common)
+
+
+class NotDone(AgentStreamError, TimeoutError):
+    """A run that another process may be executing has not ended in time; it goes on.
+
+    Attributes:
+        status: the run's, as `RunState.status`.
+    """
+
+    def __init__(self, message: str = "", *, status: str = "", **common: Any) -> None:
+        common.setdefault("retryable", True)
+        super().__init__(message, **common)
+        self.status = status
 
 
 class OffsetGone(LogError):

@@ -25,7 +25,7 @@ PROJECT = pathlib.Path(__file__).parent.parent
 #: function and those for annotations only too.
 ROOMS: List[str] = [
     *("_version", "text", "results", "errors", "cancel", "checks", "threads"),
-    *("schema", "tools", "llm", "events", "agent", "workflow", "runtime"),
+    *("schema", "tools", "llm", "events", "agent", "workflow", "runtime", "jobs"),
     *("local", "providers", "mcp", "workflow_files", "console", "web", "cli", "testing"),
     *("config", "__main__", "__init__"),
 ]

@@ -16,8 +16,9 @@ from agentstream.errors import ConfigError, LogError
 from agentstream.events.entry import check_id
 from agentstream.events.run_state import RunState
 
-__all__ = ["CheckpointStore", "Entry", "check_records"]
+__all__ = ["CheckpointStore", "Entry", "check_queued", "check_records", "doubled"]
 
+_MOST_DOUBLED = 6
 _MOST_BYTES = 999_000_000  # SQLite takes no row above 10^9
 
 
@@ -25,11 +26,11 @@ class Entry(NamedTuple):
     """A run that was taken again, to go on.
 
     Attributes:
-        last: the offset of its newest event.
+        last: the offset of its newest event; 0 where nobody has begun it.
         fence: counts how often it was taken: 1 for who began it.  What an earlier
             holder still appends is refused.
         deaths: how many of its processes died.
-        reason: what it was: "interrupted" or "suspended".
+        reason: what it was: "interrupted", "suspended", or "queued" (`CheckpointStore.queue`).
         records: its checkpoint, answers included.
         inner: the runs within it that have not ended, and were taken with it: the
             offset of the newest event of each, by its id.
@@ -141,6 +142,87 @@ class CheckpointStore(ABC):
     @abstractmethod
     def waiting(self) -> List[RunState]:
         """The roots that are interrupted or suspended and can be resumed, oldest first."""
+
+    # For runs that are queued for whoever takes them (agentstream.jobs).
+
+    def queue(
+        self,
+        workflow_id: str,
+        name: str,
+        records: Mapping[str, bytes],
+        *,
+        recover: int = 3,
+        keep: Optional[float] = None,
+        due: float = 0.0,
+    ) -> None:
+        """Make a run that nobody has yet, a root: whoever takes it (`resume`) begins it.
+
+        It is "queued" and keeps a checkpoint, so that it is found, stopped and taken as one
+        that is interrupted is.  Returns when it is committed.
+
+        Args:
+            workflow_id: the run's.
+            name: its workflow's.
+            records: its checkpoint.
+            recover, keep: as in `begin`.
+            due: seconds until it is due (`take_due`) for the first time.
+
+        Raises:
+            ConfigError: an argument cannot be used, or the store queues no runs.
+            LogError: there is such a run already, or it is not known to be committed.
+        """
+        raise _queues_none(self)
+
+    def take_due(self, names: Sequence[str], *, pause: float = 60.0, limit: int = 100) -> List[str]:
+        """The queued runs that are due, those longest due first: each is told to one caller.
+
+        A run that was queued is due as `queue` says; once it has been taken, again when it has
+        been left: interrupted by whatever, suspended, and answered since.  The caller takes it,
+        or has it taken.  If nobody does, it is due again `pause` seconds later, then twice as
+        many seconds later, and so on, up to 64 times as many.
+
+        Args:
+            names: of the workflows that count.
+            pause: seconds.
+            limit: of how many runs to tell.
+
+        Raises:
+            ConfigError: the store queues no runs.
+            LogError: the log cannot be asked.
+        """
+        raise _queues_none(self)
+
+    def bring_forward(self, workflow_id: str, due: float = 0.0) -> None:
+        """Have a queued run that nobody has due in `due` seconds, unless it is so earlier.
+
+        Raises:
+            ConfigError: the store queues no runs.
+            LogError: the log cannot be written.
+        """
+        raise _queues_none(self)
+
+
+def _queues_none(store: CheckpointStore) -> ConfigError:
+    kind = type(store).__name__
+    return ConfigError(
+        f"{kind} queues no runs: those of SqliteStore, RedisStore and MemoryStore do"
+    )
+
+
+def check_queued(workflow_id: str, name: str, records: Mapping[str, Any]) -> None:
+    """See that a run can be queued so.
+
+    Raises:
+        ConfigError: an id, a name, a key or a value is none.
+    """
+    check_id("workflow_id", workflow_id)
+    check_id("name", name)
+    check_records(records)
+
+
+def doubled(pause: float, calls: int) -> float:
+    """Seconds until a run is due again that has been told of `calls` times."""
+    return pause * 2.0 ** min(max(calls - 1, 0), _MOST_DOUBLED)
 
 
 def check_records(records: Mapping[str, Any], discard: Sequence[str] = ()) -> None:

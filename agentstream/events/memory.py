@@ -37,7 +37,7 @@ from agentstream.events.model import (
     FrozenDict,
     make_event,
 )
-from agentstream.events.resting import cancelled, status_of_rest
+from agentstream.events.resting import QUEUED, cancelled, status_of_rest
 from agentstream.events.store import (
     Bounds,
     EventStore,
@@ -45,6 +45,7 @@ from agentstream.events.store import (
     RunState,
     end_of,
     first_line,
+    has_log,
 )
 
 if TYPE_CHECKING:
@@ -131,6 +132,8 @@ class MemoryStore(EventStore):
             check_id("parent_workflow_id", parent_workflow_id)
         super().claim(workflow_id, parent_workflow_id)
         with self._lock:
+            if workflow_id in self._rests:
+                raise has_log(workflow_id)
             self._know(workflow_id, parent_workflow_id)
 
     def note_input(self, workflow_id: str, text: str) -> None:
@@ -335,6 +338,12 @@ class MemoryStore(EventStore):
     def _last_of(self, workflow_id: str) -> int:
         kept = self._workflows.get(workflow_id)
         return self._gone.get(workflow_id, 0) if kept is None else kept.last
+
+    def _queue(self, workflow_id: str, name: str) -> None:
+        if workflow_id in self._states or self._last_of(workflow_id):
+            raise has_log(workflow_id)
+        self._know(workflow_id, None).name = name
+        self._rest(workflow_id, QUEUED)
 
     def _rest(self, workflow_id: str, status: str) -> None:
         self._rests[workflow_id] = None

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Dict, List, Mapping, Optional, Protocol, Sequence
+from typing import Any, Container, Dict, List, Mapping, Optional, Protocol, Sequence
 
 from agentstream import checks
 from agentstream.errors import Busy, LogError
-from agentstream.events.checkpoints import CheckpointStore, Entry, check_records
+from agentstream.events.checkpoints import (
+    CheckpointStore,
+    Entry,
+    check_queued,
+    check_records,
+    doubled,
+)
 from agentstream.events.entry import check_id
 from agentstream.events.resting import RESTING
 from agentstream.events.run_state import RunState
@@ -32,6 +38,13 @@ class Runs(Protocol):
     def _rest(self, workflow_id: str, status: str) -> None:
         """Nobody runs it any more."""
 
+    def _queue(self, workflow_id: str, name: str) -> None:
+        """Make a run that nobody has yet; raises LogError if there is one."""
+
+    @property
+    def _rests(self) -> Container[str]:
+        """The runs that nobody has."""
+
     def _close_run(self, workflow_id: str) -> None:
         """A run has no end, and nothing more will come of it."""
 
@@ -42,7 +55,9 @@ class Runs(Protocol):
 class _Checkpoint:
     """What is kept of a root."""
 
-    __slots__ = ("fence", "gone_at", "inner", "keep", "records", "refused")
+    __slots__ = (
+        *("calls", "due", "fence", "gone_at", "inner", "keep", "name", "records", "refused"),
+    )
 
     def __init__(self, keep: Optional[float]) -> None:
         self.keep = keep
@@ -51,6 +66,13 @@ class _Checkpoint:
         self.inner: Dict[str, None] = {}
         self.refused: Optional[str] = None
         self.gone_at: Optional[float] = None  # once the run has ended
+        self.name: Optional[str] = None  # its workflow's, of one that was queued
+        self.due: Optional[float] = None  # when somebody is to take it; None: somebody has
+        self.calls = 0  # how often somebody was told so, since it has been so
+
+    def call(self, due: float) -> None:
+        """Somebody is to take it, from then on."""
+        self.due, self.calls = due, 0
 
 
 class MemoryCheckpoints(CheckpointStore):
@@ -122,7 +144,8 @@ class MemoryCheckpoints(CheckpointStore):
             checkpoint.records.clear()
 
     def _check_active(self, workflow_id: str) -> None:
-        if self._runs._status_of(workflow_id) not in ("queued", "running"):
+        status = self._runs._status_of(workflow_id)
+        if workflow_id in self._runs._rests or status not in ("queued", "running"):
             raise LogError(f"workflow {workflow_id!r} is not under way here")
 
     def _of(self, workflow_id: str) -> _Checkpoint:
@@ -144,14 +167,15 @@ class MemoryCheckpoints(CheckpointStore):
                 raise LogError(f"there is no run {workflow_id!r}")
             if root is not None:
                 raise LogError(f"workflow {workflow_id!r} is within {root!r}: resume that one")
-            if status in ("queued", "running"):
+            if workflow_id not in runs._rests and status in ("queued", "running"):
                 raise Busy(f"workflow {workflow_id!r} is under way")
-            if status not in RESTING:
+            if workflow_id not in runs._rests:
                 raise LogError(f"workflow {workflow_id!r} has ended: {status}")
             checkpoint = self._of(workflow_id)
             if checkpoint.refused is not None:
                 raise LogError(f"workflow {workflow_id!r} cannot be resumed: {checkpoint.refused}")
             checkpoint.fence += 1
+            checkpoint.due = None
             inner = {
                 name: runs._last_of(name)
                 for name in checkpoint.inner
@@ -180,7 +204,53 @@ class MemoryCheckpoints(CheckpointStore):
             if key in checkpoint.records:
                 return False
             checkpoint.records[key] = bytes(value)
+            if checkpoint.due is not None:
+                checkpoint.call(time.monotonic())
             return True
+
+    def queue(
+        self,
+        workflow_id: str,
+        name: str,
+        records: Mapping[str, bytes],
+        *,
+        recover: int = 3,
+        keep: Optional[float] = None,
+        due: float = 0.0,
+    ) -> None:
+        """See `CheckpointStore.queue`; `recover` is of no account here, too."""
+        check_queued(workflow_id, name, records)
+        checks.whole("recover", recover)
+        checkpoint = _Checkpoint(checks.seconds("keep", keep, optional=True))
+        checkpoint.records = {key: bytes(value) for key, value in records.items()}
+        checkpoint.fence, checkpoint.name = 0, name
+        checkpoint.call(time.monotonic() + due)
+        checkpoint.calls = int(due > 0)
+        with self._runs._lock:
+            self._runs._queue(workflow_id, name)
+            self._kept[workflow_id] = checkpoint
+
+    def take_due(self, names: Sequence[str], *, pause: float = 60.0, limit: int = 100) -> List[str]:
+        """See `CheckpointStore.take_due`."""
+        now = time.monotonic()
+        with self._runs._lock:
+            found = [
+                (checkpoint.due, name, checkpoint)
+                for name, checkpoint in self._kept.items()
+                if checkpoint.due is not None and checkpoint.due <= now and checkpoint.name in names
+            ]
+            found.sort(key=lambda one: one[0])
+            for _, _, checkpoint in found[:limit]:
+                checkpoint.calls += 1
+                checkpoint.due = now + doubled(pause, checkpoint.calls)
+            return [name for _, name, _ in found[:limit]]
+
+    def bring_forward(self, workflow_id: str, due: float = 0.0) -> None:
+        """See `CheckpointStore.bring_forward`."""
+        with self._runs._lock:
+            checkpoint = self._kept.get(workflow_id)
+            if checkpoint is not None and checkpoint.due is not None:
+                checkpoint.due = min(checkpoint.due, time.monotonic() + due)
 
     def waiting(self) -> List[RunState]:
         """See `CheckpointStore.waiting`."""
@@ -212,6 +282,9 @@ class MemoryCheckpoints(CheckpointStore):
         for name in self.inner_of(workflow_id):
             if self._runs._status_of(name) not in RESTING:
                 self._runs._rest(name, status)
+        checkpoint = self._kept.get(workflow_id)
+        if checkpoint is not None and checkpoint.name is not None:
+            checkpoint.call(time.monotonic())
 
     def end(self, workflow_id: str) -> None:
         """A run has ended: its records go, now or after their time."""
@@ -229,6 +302,7 @@ class MemoryCheckpoints(CheckpointStore):
         for name in checkpoint.inner:
             self._roots.pop(name, None)
         checkpoint.inner.clear()
+        checkpoint.due = None
         if checkpoint.keep is None:
             del self._kept[workflow_id]
         else:

@@ -6,8 +6,10 @@ from typing import Any, Dict, Mapping
 
 from agentstream.events import accessors, payloads
 
-__all__ = ["INTERRUPTED", "RESTING", "SUSPENDED", "cancelled", "status_of_rest"]
+__all__ = ["INTERRUPTED", "QUEUED", "RESTING", "SUSPENDED", "cancelled", "status_of_rest"]
 
+#: The status of a run that is queued for whoever takes it, and of one that is about to begin.
+QUEUED = "queued"
 INTERRUPTED, SUSPENDED = RESTING = ("interrupted", "suspended")
 
 

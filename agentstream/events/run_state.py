@@ -21,9 +21,10 @@ class RunState(NamedTuple):
     Attributes:
         workflow_id, parent_workflow_id: as in `Event`.
         name: the workflow's name; "" where its log does not tell.
-        status: "queued", "running", "completed", "failed", "cancelled", "suspended" (it
-            waits for an answer), "interrupted" (its process left it, or died; either can be
-            resumed), or "closed": no workflow's end is in the log, and nothing more will be.
+        status: "queued" (it has not begun), "running", "completed", "failed", "cancelled",
+            "suspended" (it waits for an answer), "interrupted" (its process left it, or
+            died; either can be resumed), or "closed": no workflow's end is in the log, and
+            nothing more will be.
         started_at, ended_at: Unix times in seconds, or None; a run that was stopped,
             or whose process died, before it began has ended and has no start.
         last_offset: of its newest event; 0 for none.

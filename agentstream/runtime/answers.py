@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any, Dict, List, Mapping, Optional, Set, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple, Union
 
 from agentstream import checks
 from agentstream.agent.approval import as_approval
@@ -18,7 +18,16 @@ from agentstream.workflow.codec import NotKept
 from agentstream.workflow.resting import pending_of
 from agentstream.workflow.run_checkpoints import pack, unpack
 
-__all__ = ["answered", "approve", "asked_for", "key_of", "pending", "signal", "unanswered"]
+__all__ = [
+    "answered",
+    "approve",
+    "asked_for",
+    "is_ready",
+    "key_of",
+    "pending",
+    "signal",
+    "unanswered",
+]
 
 Pending = Union[PendingCall, PendingSignal]
 
@@ -65,6 +74,16 @@ def pending(store: EventStore, workflow_id: str) -> Tuple[Pending, ...]:
     """What a suspended run waits for; () for a run that is not suspended, or unknown."""
     state = store.run(check_id("workflow_id", workflow_id))
     return () if state is None else tuple(pending_of({"pending": asked_for(store, state)}))
+
+
+def is_ready(store: EventStore, workflow_id: str, asked: Sequence[Pending]) -> bool:
+    """True if somebody has answered one of the things that a run waits for, or one is overdue."""
+    known = answered(store, workflow_id)
+    return any(
+        key_of("signal" if isinstance(each, PendingSignal) else each.why, each.id) in known
+        or (each.expires_at is not None and each.expires_at <= time.time())
+        for each in asked
+    )
 
 
 def unanswered(store: EventStore, workflow_id: str) -> List[Pending]:

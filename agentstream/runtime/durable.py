@@ -18,7 +18,7 @@ from typing import (
     Union,
 )
 
-from agentstream import checks
+from agentstream import checks, threads
 from agentstream.agent.agent import Agent
 from agentstream.errors import ConfigError
 from agentstream.events.entry import check_id
@@ -44,7 +44,7 @@ class DurableRuns:
     event_stream: EventStream
     _checkpoints: Optional[Checkpoints]
     _submissions: Submissions
-    _watches: List[Watch]
+    _watches: List[threads.Poller]
     _in_turn: Callable[[Callable[[], RunHandle]], RunHandle]
 
     @property
@@ -104,6 +104,15 @@ class DurableRuns:
             self.approve(workflow_id, call_id, answer)
         parent = current_place()
         return self._in_turn(lambda: self._submissions.resume(known, options, parent, force=force))
+
+    def _enter(self, workflow: Workflow, workflow_id: str, settings: Checkpoints) -> RunHandle:
+        """Take a run that nobody has, for agentstream.jobs; its checkpoints are kept so.
+
+        Raises:
+            Busy, ConfigError, LogError, RuntimeError: as `resume`.
+        """
+        options = RunOptions(workflow_id, resume=True).checked()
+        return self._in_turn(lambda: self._submissions.resume(workflow, options, settings=settings))
 
     def pending(self, workflow_id: str) -> Tuple[Union[PendingCall, PendingSignal], ...]:
         """What a suspended run waits for, and nobody has answered yet; () for any other run.

@@ -16,7 +16,7 @@ from agentstream.events.model import Event, thaw
 from agentstream.events.store import EventStore, end_of
 from agentstream.results import Usage, WorkflowRun
 
-__all__ = ["Earlier", "is_of", "look"]
+__all__ = ["Earlier", "ended_run", "is_of", "look"]
 
 _UNDER_WAY = ("queued", "running")
 
@@ -54,7 +54,7 @@ def look(store: EventStore, workflow_id: str, *, resume: bool = False) -> Earlie
         if state is None:
             return Earlier(name, None)
         if state.status == "completed":
-            return Earlier(name, _completed(name, end_of(store, state)))
+            return Earlier(name, ended_run(name, state.status, end_of(store, state)))
         if state.status in ("interrupted", "suspended") or (
             resume and state.status in _UNDER_WAY and store.checkpoints is not None
         ):
@@ -82,15 +82,20 @@ def is_of(name: str, workflow_id: str) -> bool:
     return name == workflow_id or (name == f"{workflow_id}~{attempt}" and attempt.isdigit())
 
 
-def _completed(workflow_id: str, end: Optional[Event]) -> WorkflowRun:
-    if end is None:
+def ended_run(workflow_id: str, status: str, end: Optional[Event]) -> WorkflowRun:
+    """A run that has ended, as its terminal event tells it: without its steps.
+
+    Raises:
+        LogError: it has been completed, and the event with its output is gone.
+    """
+    if end is None and status == "completed":
         raise LogError(f"run {workflow_id!r} has been completed, and its output is gone by now")
-    data = end.data
+    data = {} if end is None else end.data
     usage = {k: v for k, v in (accessors.usage_of(data) or {}).items() if k in Usage._fields}
     warnings = data.get("warnings")
     return WorkflowRun(
         workflow_id,
-        "completed",
+        status,
         thaw(data.get("output")),
         Usage(**usage),
         duration_s=accessors.seconds_of(data),

@@ -12,11 +12,13 @@ from agentstream.events.stream import EventStream, RunLog
 from agentstream.runtime.options import RunOptions
 from agentstream.workflow import Workflow
 from agentstream.workflow.checkpoints import Checkpoints
+from agentstream.workflow.codec import encode
+from agentstream.workflow.progress import input_as_text
 from agentstream.workflow.resting import pending_of, suspension
-from agentstream.workflow.run_checkpoints import RunCheckpoints, unpack
+from agentstream.workflow.run_checkpoints import RunCheckpoints, pack, unpack
 from agentstream.workflow.shape import differences, shape_of
 
-__all__ = ["Taken", "begin", "take"]
+__all__ = ["Taken", "begin", "records_of_queued", "take"]
 
 
 class Taken(NamedTuple):
@@ -65,6 +67,20 @@ def begin(
     return kept
 
 
+def records_of_queued(
+    workflow_id: str, workflow: str, input: Any, settings: Checkpoints
+) -> Dict[str, bytes]:
+    """The checkpoint of a run that is queued: what `take` finds when it is begun.
+
+    Raises:
+        NotKept: the input cannot be kept.
+    """
+    # Without a shape: it has the one that the workflow has when it begins.
+    said = {"workflow": workflow, "shape": None, "conversation": False, "key": workflow_id}
+    encode(input, "input")  # what cannot be kept of it is told by its place in the input itself
+    return {"run": pack(said, settings.codec), "input": pack([input], settings.codec)}
+
+
 def take(
     stream: EventStream,
     settings: Checkpoints,
@@ -75,7 +91,7 @@ def take(
     grace: float,
     force: bool,
 ) -> Taken:
-    """Take a run that is interrupted or suspended.
+    """Take a run that is interrupted or suspended, or queued for whoever begins it.
 
     Raises:
         Busy: a living process has it.
@@ -91,13 +107,16 @@ def take(
         if entry.reason == SUSPENDED:
             kept.asked = pending_of({"pending": kept.get("pending") or ()})
         said, given = kept.get("run"), kept.get("input")
-        if force and said is not None:  # from here on it is a run of this workflow
+        if said is not None and (force or said["shape"] is None):
+            # From here on it is a run of this workflow, as it is now.
             kept.put({"run": {**said, "workflow": workflow.name, "shape": shape_of(workflow)}})
     except BaseException:
         _give_back(log, workflow)
         raise
     if said is None or given is None:
         raise _end_unbegun(log, workflow)
+    if not log.offset:  # it was queued, and nobody has begun it
+        log.note_input(input_as_text(given[0]))
     context = options.context if options.context is not None else {}
     context.update(kept.get("context") or {})
     kept.values = context
@@ -143,7 +162,9 @@ def _check(said: Any, workflow: Workflow, options: RunOptions, *, force: bool) -
         raise ConfigError("the run was given a conversation: give it again, conversation=...")
     if force:
         return
-    changes = differences(said["shape"], shape_of(workflow))
+    changes = []
+    if said["shape"] is not None:  # else it was queued, and nobody has begun it
+        changes = differences(said["shape"], shape_of(workflow))
     if said["workflow"] != workflow.name:
         changes.insert(0, f"it is a run of {said['workflow']!r}, not of {workflow.name!r}")
     if changes:

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
     from agentstream.agent.conversation import Conversation
     from agentstream.runtime.options import RunKeywords
-    from agentstream.runtime.watch import Watch
 
 __all__ = ["RunHandle", "Runtime", "exit_on_sigterm"]
 
@@ -109,7 +108,7 @@ class Runtime(DurableRuns):
         )
         self._host = self._submissions.host
         self._runs = self._submissions.runs
-        self._watches: List[Watch] = []
+        self._watches: List[threads.Poller] = []
         self._shut = False  # takes no new runs
         self._closed = False  # ... and has nothing left to close
         self._hurry = CancelToken()  # Ctrl-C came again, or grace was given: no more waiting
@@ -228,7 +227,7 @@ class Runtime(DurableRuns):
             del handle, input  # no cycle through an error's traceback
 
     def _end(self, handle: RunHandle, reason: str) -> None:
-        """Stop a run and give it time to end, unless that is interrupted as well."""
+        """Leave or stop a run and give it time to end, unless that is interrupted as well."""
         try:
             handle.interrupt(reason)
             handle.result(self.grace)

@@ -120,15 +120,20 @@ class Submissions:
         parent: Optional[Place] = None,
         *,
         force: bool = False,
+        settings: Optional[Checkpoints] = None,
     ) -> RunHandle:
-        """Go on with a run that is interrupted or suspended.
+        """Go on with a run that is interrupted or suspended, or begin one that is queued.
+
+        Args:
+            settings: how its checkpoints are kept, if not as the runtime's are.
 
         Raises:
             Busy, ConfigError, LogError, RuntimeError: as `Runtime.resume`.
         """
         from agentstream.runtime.resume import take  # noqa: PLC0415 - only who keeps runs pays
 
-        assert self._checkpoints is not None
+        settings = settings or self._checkpoints
+        assert settings is not None
         assert options.workflow_id is not None
         if options.workflow_id in self.runs and not self._comes_to_rest(options.workflow_id):
             raise Busy(f"run {options.workflow_id!r} is under way", retryable=True)
@@ -136,7 +141,7 @@ class Submissions:
         try:
             taken = take(
                 self._stream,
-                self._checkpoints,
+                settings,
                 workflow,
                 options.workflow_id,
                 options,

@@ -38,6 +38,7 @@ from agentstream.testing.pieces import (
     tool_call_chunks,
 )
 from agentstream.testing.proxy import TCPProxy
+from agentstream.testing.queues import QueueConformance
 from agentstream.testing.replies import Reply
 from agentstream.testing.request import Headers, Request
 from agentstream.testing.server import ScriptedServer
@@ -58,6 +59,7 @@ __all__ = [
     "Headers",
     "KeepOpen",
     "Pause",
+    "QueueConformance",
     "Raw",
     "Reply",
     "Request",

@@ -9,7 +9,7 @@ import pytest
 
 from agentstream import EventStream, EventType, LogError, MemoryStore, SqliteStore
 from agentstream.events.store import EventStore
-from agentstream.testing.checkpoints import CheckpointConformance
+from agentstream.testing import CheckpointConformance, QueueConformance
 
 
 class TestMemoryCheckpoints(CheckpointConformance):
@@ -30,6 +30,20 @@ class TestSqliteCheckpoints(CheckpointConformance):
 
 class TestSqliteCheckpointsInFull(TestSqliteCheckpoints):
     durability = "full"
+
+
+class TestMemoryQueue(QueueConformance):
+    def make_store(self) -> EventStore:
+        return MemoryStore()
+
+
+class TestSqliteQueue(QueueConformance):
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path: Path) -> None:
+        self.path = tmp_path / "runs.db"
+
+    def make_store(self) -> EventStore:
+        return SqliteStore(self.path)
 
 
 def test_a_rest_that_was_broken_off_behind_its_keeping_is_one() -> None:

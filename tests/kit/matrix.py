@@ -38,6 +38,7 @@ LONG = [
         f"tests/events/redis/test_{name}.py"
         for name in ("entries", "owners", "server", "shared", "watch")
     ),
+    "tests/jobs/test_work.py",
 ]
 SETTINGS = os.path.join(ROOT, "setup.cfg")
 LOWEST = os.path.join(os.path.dirname(os.path.abspath(__file__)), "lowest.txt")

@@ -8,15 +8,21 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Set
 
 from agentstream import checks
 from agentstream.errors import Busy, LogError
-from agentstream.events.checkpoints import CheckpointStore, Entry, check_records
+from agentstream.events.checkpoints import (
+    CheckpointStore,
+    Entry,
+    check_queued,
+    check_records,
+)
 from agentstream.events.entry import check_id, check_reason
 from agentstream.events.redis.owners import Owners
 from agentstream.events.redis.reader import Reader
 from agentstream.events.redis.run import Operation, Run, refusal
-from agentstream.events.redis.run_scripts import ANSWER, TAKE
-from agentstream.events.redis.server import Server
+from agentstream.events.redis.run_scripts import ANSWER, DUE, FORWARD, QUEUE, TAKE
+from agentstream.events.redis.server import Argument, Server
 from agentstream.events.redis.writer import Writer
 from agentstream.events.run_state import RunState, first_line
+from agentstream.events.store import has_log
 
 __all__ = ["RedisCheckpoints"]
 
@@ -159,6 +165,46 @@ class RedisCheckpoints(CheckpointStore):
         kept = [name for name, (fence, why) in zip(names, found) if fence and why is None]
         states = self._reader.states(kept)
         return [state._replace(input=first_line(state.input)) for state in states]
+
+    # --- runs that are queued ---------------------------------------------------------------
+
+    def queue(
+        self,
+        workflow_id: str,
+        name: str,
+        records: Mapping[str, bytes],
+        *,
+        recover: int = 3,
+        keep: Optional[float] = None,
+        due: float = 0.0,
+    ) -> None:
+        """See `CheckpointStore.queue`."""
+        check_queued(workflow_id, name, records)
+        checks.whole("recover", recover)
+        keep = checks.seconds("keep", keep, optional=True)
+        kept: List[Argument] = []
+        for key, value in records.items():
+            kept += [key, bytes(value)]
+        call = os.urandom(8).hex()
+        answer = self._server.run(
+            QUEUE,
+            *(self._writer.committer.log_id, workflow_id, name, call, repr(float(due)), recover),
+            *("" if keep is None else repr(float(keep)), *kept),
+        )
+        if answer[0] != b"ok":
+            raise has_log(workflow_id)
+
+    def take_due(self, names: Sequence[str], *, pause: float = 60.0, limit: int = 100) -> List[str]:
+        """See `CheckpointStore.take_due`; this process also looks for others that have died."""
+        self._owners().start()
+        log_id = self._writer.committer.log_id
+        found = self._server.run(DUE, log_id, repr(float(pause)), limit, *names)
+        return [name.decode() for name in found[1:]]
+
+    def bring_forward(self, workflow_id: str, due: float = 0.0) -> None:
+        """See `CheckpointStore.bring_forward`."""
+        log_id = self._writer.committer.log_id
+        self._server.run(FORWARD, log_id, workflow_id, repr(float(due)))
 
     # --- taking a run -----------------------------------------------------------------------
 

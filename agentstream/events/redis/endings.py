@@ -81,7 +81,7 @@ class Endings:
         now = max(time.time(), left.started or 0.0)  # a clock that was set back
         duration = now - left.started if left.started else 0.0
         end = payloads.run_end(left.name, output, Usage().to_dict(), duration)
-        if not left.last:
+        if not left.last and not left.name:  # one that was queued has its name all along
             why = "it never began: the process that had queued it died"
             data = payloads.workflow_cancelled(end, reason=why)
             self._end(left, EventType.WORKFLOW_CANCELLED, data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agentstream.events.redis.scripts import Script
 
-__all__ = ["ABANDON", "ANSWER", "CLOSE", "SEIZE", "STOP", "TAKE"]
+__all__ = ["ABANDON", "ANSWER", "CLOSE", "DUE", "FORWARD", "QUEUE", "SEIZE", "STOP", "TAKE"]
 
 #: id, owner, beat, run, whether the run is under way here -> how far it is, or why not.
 TAKE = Script("""
@@ -15,7 +15,7 @@ local f = call('HMGET', S(w), 'status', 'owner', 'fence', 'root', 'refused', 'ov
 local status, deaths = f[1], tonumber(f[8] or 0)
 if not status then return {'unknown'} end
 if f[4] then return {'within', f[4]} end
-if is_active(status) then
+if is_active(status) and (status ~= 'queued' or f[2] ~= '') then
   if f[2] == me then
     if ARGV[5] == '1' or not f[3] then return {'busy', 'here'} end
     rest_all(w, 'interrupted')  -- an earlier call took it, and was broken off
@@ -30,7 +30,7 @@ if is_active(status) then
   end
   status = 'interrupted'
 end
-if not is_resting(status) then return {'ended', status} end
+if not is_resting(status) and status ~= 'queued' then return {'ended', status} end
 if not f[3] then return {'none'} end
 if f[5] then return {'refused', f[5]} end
 beat_once(me, ARGV[3])
@@ -143,9 +143,65 @@ if not f[2] then return {'none'} end
 if f[4] then return {'refused', f[4]} end
 if call('HSETNX', P .. ':keep:' .. w, ARGV[3], ARGV[4]) == 1 then
   call('HSET', S(w), 'answered', ARGV[5])
+  if f[1] == 'suspended' then set_due(w, NOW) end
   return {'ok'}
 end
 -- The same call, sent again as the answer to it was lost.
 if call('HGET', S(w), 'answered') == ARGV[5] then return {'ok'} end
 return {'again'}
+""")
+
+#: id, run, workflow's name, the call's own name, seconds until it is due, recover, keep,
+#: records {key value} -> "ok", or "has": there is such a run.
+QUEUE = Script("""
+if is_gone() then return {'gone'} end
+local w, name = ARGV[2], ARGV[3]
+local f = call('HMGET', S(w), 'status', 'queued')
+-- The same call, sent again as the answer to it was lost.
+if f[1] then return {f[2] == ARGV[4] and 'ok' or 'has'} end
+local no, wait = call('HINCRBY', L, 'runs', 1), tonumber(ARGV[5])
+call('HSET', S(w), 'no', no, 'status', 'queued', 'owner', '', 'last', 0, 'name', name,
+     'job', name, 'queued', ARGV[4], 'fence', 0, 'seq', 0, 'deaths', 0, 'recover', ARGV[6],
+     'keep', ARGV[7])
+for i = 8, #ARGV, 2 do call('HSET', P .. ':keep:' .. w, ARGV[i], ARGV[i + 1]) end
+call('ZADD', P .. ':runs', no, w)
+set_due(w, NOW + wait)
+-- Who has it due later tells somebody of it now.
+if wait > 0 then call('HSET', S(w), 'calls', 1) end
+return {'ok'}
+""")
+
+#: id, seconds, how many at most, workflows' names ... -> "ok" and the runs that are due;
+#: they are so again after that time, or a multiple.
+DUE = Script(
+    """
+if is_gone() then return {'gone'} end
+local pause, most, due = tonumber(ARGV[2]), tonumber(ARGV[3]), {}
+for i = 4, #ARGV do
+  local key = P .. ':due:' .. ARGV[i]
+  local found = call('ZRANGEBYSCORE', key, '-inf', NOW, 'WITHSCORES', 'LIMIT', 0, most)
+  for k = 1, #found, 2 do due[#due + 1] = {key, found[k], tonumber(found[k + 1])} end
+end
+table.sort(due, function(a, b) return a[3] < b[3] end)
+local answer = {'ok'}
+for i = 1, math.min(most, #due) do
+  local key, w = due[i][1], due[i][2]
+  local calls = call('HINCRBY', S(w), 'calls', 1)
+  call('ZADD', key, NOW + pause * 2 ^ math.min(calls - 1, 6), w)
+  answer[#answer + 1] = w
+end
+return answer
+""",
+    oom=True,
+)
+
+#: id, run, seconds: it is due then, unless it is so earlier, or somebody has it.
+FORWARD = Script("""
+if is_gone() then return {'gone'} end
+local name = call('HGET', S(ARGV[2]), 'job')
+if not name then return {'no'} end
+local key, at = P .. ':due:' .. name, NOW + tonumber(ARGV[3])
+local due = call('ZSCORE', key, ARGV[2])
+if due and tonumber(due) > at then call('ZADD', key, at, ARGV[2]) end
+return {'ok'}
 """)

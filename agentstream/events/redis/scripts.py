@@ -12,6 +12,7 @@ The keys of a log L, of which the braces make one slot of a cluster; W is a run'
     agentstream:{L}:inner:W  set     the runs within a root that have not ended
     agentstream:{L}:runs, :active, :resting, :ended      zsets of runs, by their number
     agentstream:{L}:over     zset    roots whose records go at that time
+    agentstream:{L}:due:N    zset    queued runs of workflow N that nobody has, by when they are due
     agentstream:{L}:owners   hash    owner -> "<beat> <lease>"
     agentstream:{L}:ends:O   hash    runs that owner O has taken to end them -> why they stop
     agentstream:{L}:stops    stream  w, r: requests to stop a run, the newest thousand or so
@@ -54,11 +55,24 @@ local function beat_once(owner, beat)
   if owner ~= '' then call('HSETNX', P .. ':owners', owner, beat) end
 end
 
+-- Of a run that was queued: it is due then, and nobody has been told so yet; nil for never.
+local function set_due(w, at)
+  local name = call('HGET', S(w), 'job')
+  if not name then return end
+  if at then
+    call('HSET', S(w), 'calls', 0)
+    call('ZADD', P .. ':due:' .. name, at, w)
+  else
+    call('ZREM', P .. ':due:' .. name, w)
+  end
+end
+
 -- Nobody has a run any more.
 local function rest(w, status)
   local f = call('HMGET', S(w), 'owner', 'last', 'no', 'root')
   call('HSET', S(w), 'status', status, 'owner', '', 'prev', f[1] or '', 'prevlast', f[2] or '0')
   call('ZREM', P .. ':active', w)
+  set_due(w, NOW)
   if not f[4] then call('ZADD', P .. ':resting', f[3], w) end
 end
 
@@ -77,6 +91,7 @@ local function finish(w, alive)
   if f[5] and f[5] ~= '' then call('HDEL', P .. ':ends:' .. f[5], w) end
   call('ZREM', P .. ':active', w)
   call('ZREM', P .. ':resting', w)
+  set_due(w, nil)
   call('ZADD', P .. ':ended', f[4] or 0, w)
   if not f[2] then return end
   if f[1] then
@@ -120,8 +135,10 @@ local function take(w, me)
   for _, name in ipairs(names) do
     local f = call('HMGET', S(name), 'no', 'owner', 'last')
     if f[2] and f[2] ~= '' then call('HSET', S(name), 'prev', f[2], 'prevlast', f[3]) end
-    call('HSET', S(name), 'status', 'running', 'owner', me, 'seq', '0')
+    local status = f[3] == '0' and 'queued' or 'running'
+    call('HSET', S(name), 'status', status, 'owner', me, 'seq', '0')
     call('ZREM', P .. ':resting', name)
+    set_due(name, nil)
     call('ZADD', P .. ':active', f[1], name)
   end
   return inner
@@ -143,7 +160,7 @@ local me, w = ARGV[2], ARGV[4]
 local f = call('HMGET', S(w), 'owner', 'last', 'status')
 if f[3] then
   if is_active(f[3]) and f[1] ~= me and f[1] ~= '' then return {'other'} end
-  if not is_active(f[3]) or f[2] ~= '0' then return {'has'} end
+  if not is_active(f[3]) or f[2] ~= '0' or f[1] == '' then return {'has'} end
 end
 beat_once(me, ARGV[3])
 if f[3] then

@@ -9,11 +9,16 @@ from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from agentstream import checks
 from agentstream.errors import Busy, LogError
-from agentstream.events.checkpoints import CheckpointStore, Entry, check_records
+from agentstream.events.checkpoints import (
+    CheckpointStore,
+    Entry,
+    check_queued,
+    check_records,
+)
 from agentstream.events.entry import check_id, check_reason
-from agentstream.events.resting import INTERRUPTED, RESTING
+from agentstream.events.resting import INTERRUPTED, SUSPENDED
 from agentstream.events.run_state import RunState, first_line
-from agentstream.events.sqlite import interrupted, leases, resumable, statements
+from agentstream.events.sqlite import interrupted, jobs, leases, resumable, statements
 from agentstream.events.sqlite.claims import Claims
 from agentstream.events.sqlite.commit import is_of_the_database
 from agentstream.events.sqlite.entries import last_position
@@ -217,6 +222,8 @@ class SqliteCheckpoints(CheckpointStore):
             added = connection.execute(
                 "INSERT OR IGNORE INTO checkpoints VALUES (?, ?, ?)", (root.id, key, kept)
             )
+            if added.rowcount > 0 and root.status == SUSPENDED:
+                jobs.call(connection, root.id)
             return added.rowcount > 0
 
         return bool(self._writer.do(add))
@@ -231,6 +238,46 @@ class SqliteCheckpoints(CheckpointStore):
             -1,
         )
         return [state._replace(input=first_line(state.input)) for state in found]
+
+    # --- runs that are queued ---------------------------------------------------------------
+
+    def queue(
+        self,
+        workflow_id: str,
+        name: str,
+        records: Mapping[str, bytes],
+        *,
+        recover: int = 3,
+        keep: Optional[float] = None,
+        due: float = 0.0,
+    ) -> None:
+        """See `CheckpointStore.queue`."""
+        check_queued(workflow_id, name, records)
+        checks.whole("recover", recover)
+        keep = checks.seconds("keep", keep, optional=True)
+        self._claims.check_writable()
+        kept = {key: bytes(value) for key, value in records.items()}
+
+        def add(connection: sqlite3.Connection) -> None:
+            run = jobs.add(connection, workflow_id, name, recover=recover, keep=keep, due=due)
+            resumable.write(connection, run, kept)
+
+        self._writer.do(add)
+
+    def take_due(self, names: Sequence[str], *, pause: float = 60.0, limit: int = 100) -> List[str]:
+        """See `CheckpointStore.take_due`; also ends what processes that died have left."""
+        self._claims.check_writable()
+        self._claims.reap()
+        with self._reader.query() as connection:
+            if not jobs.is_any_due(connection, names):
+                return []  # nothing is written for nothing
+        found: List[str] = self._writer.do(lambda c: jobs.take_due(c, names, pause, limit))
+        return found
+
+    def bring_forward(self, workflow_id: str, due: float = 0.0) -> None:
+        """See `CheckpointStore.bring_forward`."""
+        self._claims.check_writable()
+        self._writer.do(lambda c: jobs.bring_forward(c, workflow_id, due))
 
     # --- taking a run -----------------------------------------------------------------------
 
@@ -291,10 +338,10 @@ class SqliteCheckpoints(CheckpointStore):
         kept = resumable.find(connection, workflow_id)
         if kept is not None and kept.root is not None:
             raise LogError(f"workflow {workflow_id!r} is within another: resume that one")
-        if kept is not None and kept.status in ACTIVE:
+        if kept is not None and kept.status in ACTIVE and not kept.is_free:
             self._free(connection, me, kept)
             kept = resumable.find(connection, workflow_id)
-        if kept is None or not kept.can_be_resumed or kept.status not in RESTING:
+        if kept is None or not kept.can_be_resumed or not kept.is_free:
             raise resumable.why_not(kept, workflow_id)
         return kept
 

@@ -83,7 +83,7 @@ def _interrupt(connection: sqlite3.Connection, kept: Kept, pid: int) -> None:
     begun, output = _said(connection, number)
     now = max(time.time(), started or 0.0)  # a clock that was set back makes no negative time
     end = payloads.run_end(name, output, Usage().to_dict(), now - started if started else 0.0)
-    if last:
+    if last or name:  # one that was queued has its name from the beginning
         kind = EventType.WORKFLOW_FAILED
         data = payloads.workflow_failed(
             end,
@@ -153,7 +153,7 @@ def _said(connection: sqlite3.Connection, run: int) -> Tuple[Dict[str, Any], str
 def stop_resting(connection: sqlite3.Connection, workflow_id: str, reason: str) -> bool:
     """End a run that rests, and the whole it is part of, as cancelled; False if it does not."""
     root = resumable.find_root(connection, workflow_id)
-    if root is None or root.status not in RESTING:
+    if root is None or not root.is_free:
         return False
     for kept in (*resumable.inner_of(connection, root.id), root):
         data = cancelled(_rest_of(connection, kept), kept.name, reason)

@@ -24,7 +24,8 @@ from typing import (
 )
 
 from agentstream.errors import LogError
-from agentstream.events.resting import RESTING
+from agentstream.events.resting import QUEUED, RESTING
+from agentstream.events.sqlite import jobs
 
 __all__ = [
     "ACTIVE",
@@ -72,6 +73,11 @@ class Kept(NamedTuple):
         """True for a root that keeps a checkpoint with which somebody can go on."""
         kept = self.fence is not None and self.root is None
         return kept and self.ended is None and self.refused is None
+
+    @property
+    def is_free(self) -> bool:
+        """True for a run that has not ended, and that nobody has."""
+        return self.status in RESTING or (self.status == QUEUED and self.owner is None)
 
 
 def _select(connection: sqlite3.Connection, where: str, *values: Any) -> List[Kept]:
@@ -185,6 +191,7 @@ def rest(
     )
     if deaths:
         connection.execute("UPDATE resumable SET deaths = deaths + ? WHERE run = ?", (deaths, run))
+    jobs.call(connection, run)
 
 
 def take(connection: sqlite3.Connection, root: Kept, inner: Iterable[Kept], owner: int) -> int:
@@ -194,9 +201,11 @@ def take(connection: sqlite3.Connection, root: Kept, inner: Iterable[Kept], owne
         "UPDATE resumable SET fence = ? WHERE run = ? OR root = ?", (fence, root.id, root.id)
     )
     connection.executemany(
-        "UPDATE runs SET status = 'running', owner = ? WHERE id = ?",
+        "UPDATE runs SET status = CASE last WHEN 0 THEN 'queued' ELSE 'running' END, owner = ? "
+        "WHERE id = ?",
         [(owner, kept.id) for kept in (root, *inner)],
     )
+    jobs.taken(connection, root.id)
     return fence
 
 
@@ -228,6 +237,7 @@ def end(connection: sqlite3.Connection, run: int, alive: Collection[Optional[int
             [(kept.id,) for kept in inner_of(connection, run) if kept.id not in alive],
         )
         connection.execute("DELETE FROM resumable WHERE root = ?", (run,))
+        jobs.forget(connection, run)
         if keep is not None:
             connection.execute("UPDATE resumable SET ended = ? WHERE run = ?", (time.time(), run))
             return

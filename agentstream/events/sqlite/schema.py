@@ -51,6 +51,10 @@ CREATE INDEX IF NOT EXISTS resumable_ended ON resumable (ended) WHERE ended IS N
 CREATE TABLE IF NOT EXISTS checkpoints (
     run INTEGER NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (run, key)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS jobs (
+    run INTEGER PRIMARY KEY, name TEXT NOT NULL, due REAL, calls INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS jobs_due ON jobs (due) WHERE due IS NOT NULL;
 """
 
 #: version -> the script that makes the next one of it.

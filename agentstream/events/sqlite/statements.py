@@ -228,9 +228,9 @@ def claim(connection: sqlite3.Connection, run: Run) -> None:
         run.id = added.lastrowid
         return
     number, owner, last, status, pid = found
-    if status in ACTIVE and owner != run.owner:
+    if status in ACTIVE and owner is not None and owner != run.owner:
         raise LogError(f"workflow {run.workflow_id!r} is written by another owner, process {pid}")
-    if last or status not in ACTIVE:
+    if last or status not in ACTIVE or owner is None:
         raise has_log(run.workflow_id)
     run.id = number
 
@@ -257,7 +257,7 @@ def ask_to_stop(connection: sqlite3.Connection, workflow_id: str, reason: str) -
     """Leave a request to the writer of an active run; False if there is no such run."""
     added = connection.execute(
         "INSERT OR REPLACE INTO stops SELECT workflow_id, ? FROM runs "
-        "WHERE workflow_id = ? AND status IN ('queued', 'running')",
+        "WHERE workflow_id = ? AND status IN ('queued', 'running') AND owner IS NOT NULL",
         (reason, workflow_id),
     )
     return added.rowcount > 0

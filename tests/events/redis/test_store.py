@@ -8,7 +8,7 @@ import pytest
 
 from agentstream import RedisStore
 from agentstream.events.store import EventStore
-from agentstream.testing import CheckpointConformance, StoreConformance
+from agentstream.testing import CheckpointConformance, QueueConformance, StoreConformance
 
 
 class TestRedisStore(StoreConformance):
@@ -21,6 +21,15 @@ class TestRedisStore(StoreConformance):
 
 
 class TestRedisCheckpoints(CheckpointConformance):
+    @pytest.fixture(autouse=True)
+    def _opener(self, open_store: Callable[..., RedisStore]) -> None:
+        self._open = open_store
+
+    def make_store(self) -> EventStore:
+        return self._open()
+
+
+class TestRedisQueue(QueueConformance):
     @pytest.fixture(autouse=True)
     def _opener(self, open_store: Callable[..., RedisStore]) -> None:
         self._open = open_store

@@ -1,0 +1,100 @@
+"""The table of runs that are queued for whoever takes them: when each is due.
+
+`jobs` has a row for each such run until its end; `due` is NULL while somebody has it.  All of
+it is done within a transaction.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from typing import Any, List, Optional, Sequence
+
+from agentstream.events.checkpoints import doubled
+from agentstream.events.store import has_log
+
+__all__ = ["add", "bring_forward", "call", "forget", "take_due", "taken"]
+
+
+def add(
+    connection: sqlite3.Connection,
+    workflow_id: str,
+    name: str,
+    *,
+    recover: int,
+    keep: Optional[float],
+    due: float,
+) -> int:
+    """Enter a run that nobody has, `due` in so many seconds; returns its number.
+
+    Raises:
+        LogError: there is such a run.
+    """
+    known = connection.execute("SELECT 1 FROM runs WHERE workflow_id = ?", (workflow_id,))
+    if known.fetchone() is not None:
+        raise has_log(workflow_id)
+    added = connection.execute(
+        "INSERT INTO runs (workflow_id, name, status) VALUES (?, ?, 'queued')", (workflow_id, name)
+    )
+    run = added.lastrowid
+    assert run is not None
+    connection.execute(
+        "INSERT INTO resumable (run, fence, recover, keep) VALUES (?, 0, ?, ?)",
+        (run, recover, keep),
+    )
+    # Who has it due later only tells somebody of it now.
+    connection.execute(
+        "INSERT INTO jobs VALUES (?, ?, ?, ?)", (run, name, time.time() + due, int(due > 0))
+    )
+    return run
+
+
+def call(connection: sqlite3.Connection, run: int) -> None:
+    """Nobody has a run, which is due now."""
+    connection.execute("UPDATE jobs SET due = ?, calls = 0 WHERE run = ?", (time.time(), run))
+
+
+def taken(connection: sqlite3.Connection, run: int) -> None:
+    """Somebody has a run."""
+    connection.execute("UPDATE jobs SET due = NULL WHERE run = ?", (run,))
+
+
+def forget(connection: sqlite3.Connection, run: int) -> None:
+    """A run has ended."""
+    connection.execute("DELETE FROM jobs WHERE run = ?", (run,))
+
+
+def bring_forward(connection: sqlite3.Connection, workflow_id: str, due: float) -> None:
+    """Have a run that nobody has due in so many seconds, unless it is so earlier."""
+    connection.execute(
+        "UPDATE jobs SET due = min(due, ?) WHERE due IS NOT NULL "
+        "AND run = (SELECT id FROM runs WHERE workflow_id = ?)",
+        (time.time() + due, workflow_id),
+    )
+
+
+def is_any_due(connection: sqlite3.Connection, names: Sequence[str]) -> bool:
+    """True if `take_due` would find any."""
+    return bool(_due(connection, names, 1))
+
+
+def take_due(
+    connection: sqlite3.Connection, names: Sequence[str], pause: float, limit: int
+) -> List[str]:
+    """The ids of runs that are due, which are due again after a while."""
+    found = _due(connection, names, limit)
+    now = time.time()
+    connection.executemany(
+        "UPDATE jobs SET calls = calls + 1, due = ? WHERE run = ?",
+        [(now + doubled(pause, calls + 1), run) for run, _, calls in found],
+    )
+    return [workflow_id for _, workflow_id, _ in found]
+
+
+def _due(connection: sqlite3.Connection, names: Sequence[str], limit: int) -> List[Any]:
+    marks = ", ".join("?" * len(names))
+    return connection.execute(
+        "SELECT run, workflow_id, calls FROM jobs JOIN runs ON id = run "
+        f"WHERE due <= ? AND jobs.name IN ({marks}) ORDER BY due, run LIMIT ?",
+        (time.time(), *names, limit),
+    ).fetchall()
