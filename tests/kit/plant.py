@@ -454,7 +454,7 @@ PLANTS: List[Plant] = [
     Plant(
         "never began",
         "agentstream/events/sqlite/interrupted.py",
-        "    if last:",
+        "    if last or name:",
         "    if True:",
         "tests/events/test_run_state.py::test_a_queued_run_whose_process_died_never_began_and_has_not_"
         "failed",
