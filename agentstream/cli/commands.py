@@ -81,7 +81,7 @@ def _chat(add: Add) -> None:
     add("--max-tokens", metavar="N", type=kinds.count, help="end the answer after so many")
     add("--temperature", metavar="T", type=kinds.temperature, help="0 for the likeliest answer")
     add("--effort", metavar="WORD", dest="reasoning_effort", help="of reasoning: none, low, high")
-    _model(add)
+    _model(add, fallback="PROVIDER:MODEL, asked if that fails; repeatable")
     _output(add)
     _cron(add)
 
@@ -272,7 +272,7 @@ def _help(add: Add) -> None:
     add("topic", metavar="TOPIC", nargs="?", help=argparse.SUPPRESS)
 
 
-def _model(add: Add) -> None:
+def _model(add: Add, fallback: str = argparse.SUPPRESS) -> None:
     _server(add, insecure=argparse.SUPPRESS)
     add(
         "--model",
@@ -280,6 +280,7 @@ def _model(add: Add) -> None:
         type=kinds.text,
         help="the server's name for it; embedded: a GGUF file",
     )
+    add("--fallback", metavar="NAME", action="append", type=kinds.text, help=fallback)
     add("--show-requests", action="store_true", help="show what is sent, prompts and all")
     # Few need these: `agentstream help settings` lists them.
     add("--api", metavar="NAME", type=kinds.text, help=argparse.SUPPRESS)

@@ -25,7 +25,7 @@ def models(given: argparse.Namespace) -> int:
     if not PROVIDERS[setting(given, "provider") or DEFAULT].model:
         given.model = "any"  # a client that has no default wants a name, and does not use it
     with contextlib.ExitStack() as stack:
-        client = open_client(given, stack)
+        client = open_client(given, stack, fallback=False)
         try:
             names = client.models()
         except AgentStreamError as error:

@@ -11,6 +11,7 @@ from agentstream.cli.check import note_warnings
 from agentstream.cli.durable import Kept, checkpoints_of, origin_of
 from agentstream.cli.execute import execute, write_result
 from agentstream.cli.exits import DONE
+from agentstream.cli.fallback import tell_earlier
 from agentstream.cli.lock import hold
 from agentstream.cli.output import note, piped_in
 from agentstream.cli.settings import advise, find_log, open_client, setting
@@ -96,8 +97,7 @@ def perform(
                 kept=kept,
             )
         except AgentStreamError as error:
-            if file.needs_client:
-                advise(error, given)
+            advise(error, given) if file.needs_client else tell_earlier(error)
             raise
 
 
@@ -141,7 +141,7 @@ def check_flags(given: argparse.Namespace, files: Sequence[WorkflowFile]) -> Non
     """Refuse flags that would do nothing."""
     flags = [
         f"--{name.replace('_', '-')}"
-        for name in ("provider", "model", "base_url", "insecure", "api", "think_tags")
+        for name in ("provider", "model", "base_url", "fallback", "insecure", "api", "think_tags")
         if getattr(given, name) is not None
     ]
     if not flags or any(file.needs_client for file in files):

@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from agentstream import checks
+from agentstream.cli.fallback import named_in, tell_earlier
 from agentstream.cli.log_place import LogPlace, check_log, has_password, is_url
 from agentstream.cli.output import note
 from agentstream.cli.table import SETTINGS, Setting, find, meant, unknown_variables
@@ -40,12 +41,19 @@ _MOST = {"deadline": checks.LONGEST_S, "log_days": checks.LONGEST_S / 86_400, "r
 #: Of the config file, as the library has them.
 _OTHER_NAMES = {"system_prompt": "system"}
 _UNITS = {"deadline": "seconds", "log_days": "days"}
+
+
+def _are_texts(values: List[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
 #: What a value of each kind must be.
 _FITS: Dict[Any, Tuple[str, Callable[[Any], bool]]] = {
     str: ("a text", lambda value: isinstance(value, str)),
     bool: ("true or false", lambda value: isinstance(value, bool)),
     float: ("a number", checks.is_number),
     int: ("a whole number", checks.is_whole),
+    list: ("a list of texts", lambda value: isinstance(value, list) and _are_texts(value)),
 }
 #: Settings that not every provider's client takes.
 _OF_SOME = ("api", "think_tags")
@@ -256,6 +264,8 @@ def _parsed(name: str, text: str, where: str) -> Any:
         raise ConfigError(f"{where} must be 1 or 0")
     if kind is str:
         return text
+    if kind is list:
+        return [part.strip() for part in text.split(",") if part.strip()]
     if name == "deadline":
         seconds = checks.parse_time(text)
         if seconds is None:
@@ -275,6 +285,8 @@ def _checked(name: str, value: Any, where: str) -> Any:
         _check_provider(where, value)
     elif name == "api":
         _check_api(where, value)
+    elif name == "fallback":
+        named_in(value, where)
     elif name in _UNITS:
         value = float(value)
         if not 0 < value <= _MOST[name]:
@@ -303,32 +315,26 @@ def _check_api(where: str, value: str) -> None:
 
 
 def open_client(
-    given: argparse.Namespace, stack: contextlib.ExitStack, *, resume: bool = False
+    given: argparse.Namespace,
+    stack: contextlib.ExitStack,
+    *,
+    resume: bool = False,
+    fallback: bool = True,
 ) -> Any:
     """The client that the settings name; `stack` closes it, and the server of an embedded one.
 
-    With `resume`, retries go on with an answer that broke off, where the server can.
+    With `resume`, retries go on with an answer that broke off, where the server can; with
+    `fallback`, those that are asked where the first fails are part of it.
 
     Raises:
         ConfigError: they do not go together, a key is missing.
     """
     from agentstream import providers  # noqa: PLC0415
-    from agentstream.llm.secrets import NamedKey  # noqa: PLC0415
-    from agentstream.llm.settings import Retries  # noqa: PLC0415
 
     name = setting(given, "provider") or providers.DEFAULT
     provider = providers.PROVIDERS[name]
+    others = named_in(setting(given, "fallback") or ()) if fallback else []
     settings = {key: setting(given, key) or None for key in ("model", "base_url", "api_key")}
-    if provider.key_env and not (settings["base_url"] or settings["api_key"]):
-        _check_key(provider.title, provider.key_env, provider.url_env)
-    if provider.key_env and settings["api_key"] is None:
-        # Whoever names both at the command line means that key for that server.
-        settings["api_key"] = NamedKey.of(os.environ.get(provider.key_env), provider.key_env)
-    elif settings["api_key"] is not None:
-        settings["api_key"] = NamedKey.of(settings["api_key"], _source_of("api_key"))
-    retries = setting(given, "retries")
-    if retries is not None:
-        settings["retries"] = Retries(retries, resume=resume and provider.resumes)
     if setting(given, "insecure"):
         settings["verify"] = False
     for key in _OF_SOME:
@@ -336,6 +342,45 @@ def open_client(
             settings[key] = setting(given, key)
         elif getattr(given, key, None):
             raise ConfigError(f"--{key.replace('_', '-')} is no setting of {name}")
+    retries = setting(given, "retries")
+    client = _open(name, settings, stack, retries, resume=resume, soon=bool(others))
+    if not others:
+        return client
+    from agentstream.llm.fallback import FallbackClient  # noqa: PLC0415 - few need it
+
+    clients = [client]
+    for other in others:
+        more = {"model": other.model, "base_url": other.base_url, "api_key": None}
+        clients.append(_open(other.provider, more, stack, retries, resume=resume, soon=True))
+    return FallbackClient(clients)
+
+
+def _open(
+    name: str,
+    settings: Dict[str, Any],
+    stack: contextlib.ExitStack,
+    retries: Optional[int],
+    *,
+    resume: bool,
+    soon: bool,
+) -> Any:
+    """A provider's client; one of several tries again `soon` or not at all."""
+    from agentstream import providers  # noqa: PLC0415
+    from agentstream.llm.secrets import NamedKey  # noqa: PLC0415
+    from agentstream.llm.settings import Retries  # noqa: PLC0415
+
+    provider = providers.PROVIDERS[name]
+    if provider.key_env and not (settings["base_url"] or settings["api_key"]):
+        _check_key(provider.title, provider.key_env, provider.url_env)
+    if provider.key_env and settings["api_key"] is None:
+        # Whoever names both at the command line means that key for that server.
+        settings["api_key"] = NamedKey.of(os.environ.get(provider.key_env), provider.key_env)
+    elif settings["api_key"] is not None:
+        settings["api_key"] = NamedKey.of(settings["api_key"], _source_of("api_key"))
+    if retries is not None:
+        settings["retries"] = Retries(retries, resume=resume and provider.resumes)
+    elif soon:
+        settings["retries"] = Retries(attempts=1, max_retry_after=2.0)
     if name == providers.EMBEDDED:
         server = stack.enter_context(_embedded(settings.pop("model")))
         settings["base_url"] = server.url
@@ -350,6 +395,7 @@ def _source_of(name: str) -> str:
 
 def advise(error: BaseException, given: argparse.Namespace) -> None:
     """Tell whom nothing answers, and who has set nothing, which ways there are."""
+    tell_earlier(error)
     found: Optional[BaseException] = error
     while found is not None and not isinstance(found, (ConnectError, AuthError)):
         found = found.__cause__

@@ -20,7 +20,7 @@ class Setting(NamedTuple):
 
     Attributes:
         name: its key in the config file, and in capitals the end of its variable.
-        kind: str, bool, int, or float for a time or a number.
+        kind: str, bool, int, float for a time or a number, or list for texts.
         about: what it is, in some words.
         flag: what sets it on a command line; "" for what is never a flag.
         in_file: the config file may hold it.
@@ -42,6 +42,7 @@ SETTINGS: Tuple[Setting, ...] = (
     Setting("provider", str, "llama, openai, ...", "--provider"),
     Setting("model", str, "as the server has it", "--model"),
     Setting("base_url", str, "the server", "--base-url"),
+    Setting("fallback", list, "asked if that fails", "--fallback"),
     Setting("api", str, "auto, responses, chat", "--api"),
     Setting("think_tags", bool, "<think> is reasoning", "--think-tags"),
     Setting("api_key", str, "the server's key"),

@@ -49,7 +49,7 @@ from agentstream.llm.pauses import Pauses, Ticket
 from agentstream.llm.stream import DeltaStream, as_delta_stream
 from agentstream.results import ChatResponse
 
-__all__ = ["FALLS_OVER", "FallbackClient"]
+__all__ = ["FALLS_OVER", "FallbackClient", "error_kinds"]
 
 logger = logging.getLogger("agentstream.llm.fallback")
 
@@ -113,7 +113,7 @@ class FallbackClient(ChatClient):
         total: Optional[float] = None,
     ) -> None:
         self.clients = _clients(clients)
-        self.on = _kinds(on)
+        self.on = error_kinds(on)
         first = self.clients[0]
         self.model, self.provider = first.model, first.provider
         said = {client.parallel_tool_calls for client in self.clients}
@@ -359,7 +359,7 @@ class _Call:
         if following is None:
             raise _with_earlier(self._errors) from None
         notice = self._notice(ticket, error, seconds, following)
-        logger.info(
+        logger.debug(
             "%s %s failed (%s); %s %s is asked",
             notice.provider,
             notice.model,
@@ -427,7 +427,12 @@ def _clients(given: Any) -> Tuple[ChatClient, ...]:
     return clients
 
 
-def _kinds(given: Any) -> Tuple[Type[AgentStreamError], ...]:
+def error_kinds(given: Any) -> Tuple[Type[AgentStreamError], ...]:
+    """The classes of errors that `FallbackClient(on=...)` is given.
+
+    Raises:
+        ConfigError: one is none, or ends every call.
+    """
     kinds = (given,) if isinstance(given, type) else given
     if not isinstance(kinds, Iterable) or isinstance(kinds, str):
         raise ConfigError.about("on", "must be classes of errors: on=(RateLimited, ServerError)")

@@ -37,6 +37,7 @@ from agentstream.workflow.definition import Step, Workflow, takes_two
 from agentstream.workflow.shapes import Branch, Map, Parallel, Repeat
 from agentstream.workflow.waiting import Wait
 from agentstream.workflow_files.conditions import Condition
+from agentstream.workflow_files.fallback import make_fallback
 from agentstream.workflow_files.importing import Importer
 from agentstream.workflow_files.output import find_output
 from agentstream.workflow_files.parts import inert_tool
@@ -251,7 +252,6 @@ class _LiveParts(Parts):
         self._file = file
         self._found: Dict[str, Any] = {}
         self._tools: Dict[str, Tool] = {}
-        self._wanted: Dict[str, None] = {}  # the clients that agents name
         self._clients: Dict[str, ChatClient] = {}
         self._agents: Dict[str, Agent] = {}
         self._servers: Dict[str, Server] = {}
@@ -269,6 +269,9 @@ class _LiveParts(Parts):
             for name in agent.tools:
                 self._make_tool(problems, file.tools[name])
             self._check_client(problems, agent)
+        for client in file.used_clients():
+            where = ("clients", client)
+            self._check_environment(problems, where, file.clients[client].environment)
         for name in file.used_servers():
             self._check_environment(problems, ("mcp", name), file.servers[name].environment)
 
@@ -294,12 +297,6 @@ class _LiveParts(Parts):
             why = self._builder.check_default()
             if why is not None:
                 problems.add(("agents", agent.name), why)
-            return
-        if agent.client in self._wanted:
-            return
-        self._wanted[agent.client] = None  # told once
-        spec = self._file.clients[agent.client]
-        self._check_environment(problems, ("clients", spec.name), spec.environment)
 
     def _check_environment(self, problems: Problems, where: Path, names: Sequence[str]) -> None:
         for env in names:
@@ -311,26 +308,30 @@ class _LiveParts(Parts):
         for name in self._file.used_servers():
             with self._of("mcp", name):
                 self._servers[name] = self._builder.mcp_server(self._file.servers[name], self._file)
-        for name in self._wanted:
+        for name in self._file.used_clients():
+            spec = self._file.clients[name]
             with self._of("clients", name):  # there may be no embedded model, say
-                client = self._builder.client(self._file.clients[name], self._file.folder)
-            self._clients[name] = client
+                self._clients[name] = (
+                    make_fallback(spec, self._clients)
+                    if spec.fallback
+                    else self._builder.client(spec, self._file.folder)
+                )
         for name in self._file.used:
-            spec = self._file.agents[name]
+            agent = self._file.agents[name]
             client = (
                 self._builder.default_client()
-                if spec.client is None
-                else self._clients[spec.client]
+                if agent.client is None
+                else self._clients[agent.client]
             )
-            approve = {} if spec.approve is None else {"approve": self._approve(spec.approve)}
-            output = spec.output
+            approve = {} if agent.approve is None else {"approve": self._approve(agent.approve)}
+            output = agent.output
             with self._of("agents", name):
                 self._agents[name] = Agent(
                     name,
                     client=client,
-                    tools=[*(self._tools[t] for t in spec.tools), *self._served(spec)],
+                    tools=[*(self._tools[t] for t in agent.tools), *self._served(agent)],
                     output=self._found[output] if isinstance(output, str) else output,
-                    **with_limits(spec.settings),
+                    **with_limits(agent.settings),
                     **approve,
                 )
 

@@ -76,6 +76,9 @@ def _one(file: FileSpec) -> Iterator[str]:
 
 def _client(client: ClientSpec) -> str:
     settings, server = client.settings, client.server
+    if client.fallback:
+        said = f"asks {', then '.join(client.fallback)}"
+        return "; ".join([said, *(f"{key} {_number(value)}" for key, value in settings.items())])
     title = PROVIDERS[client.provider].title
     if client.provider == EMBEDDED:
         said = f"{title}, {server.get('model', 'the small model')}"

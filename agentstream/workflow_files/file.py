@@ -139,7 +139,9 @@ class _Loader:
         files, checkpoints = table.get("files", TEXTS, []), read_checkpoints(table)
         named = {key: table.table(key) for key in ("clients", "tools", "mcp", "agents")}
         given = {key: inner.values for key, inner in named.items()}
-        clients = self._each(named["clients"], read_client)
+        clients = self._each(
+            named["clients"], lambda inner, key: read_client(inner, key, given["clients"])
+        )
         tools = self._each(named["tools"], read_tool)
         servers = self._each(named["mcp"], read_server)
         agents = self._each(
@@ -238,7 +240,7 @@ def _warn_of_unused(file: WorkflowFile, problems: Problems) -> None:
     agents = file.agents.values()
     used: Dict[str, Set[Optional[str]]] = {
         "agents": set(file.used),
-        "clients": {agent.client for agent in agents},
+        "clients": set(file.clients_of(file.agents)),
         "tools": {name for agent in agents for name in agent.tools},
         "servers": {name for agent in agents for name, _ in agent.served},
     }

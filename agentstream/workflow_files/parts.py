@@ -18,6 +18,7 @@ from agentstream.llm.transport import check_header, check_url, secrets_in
 from agentstream.providers import DEFAULT, EMBEDDED, PROVIDERS
 from agentstream.tools import Tool
 from agentstream.workflow.checkpoints import Checkpoints
+from agentstream.workflow_files.fallback import FALLBACK, outermost, read_fallback
 from agentstream.workflow_files.output import read_output
 from agentstream.workflow_files.problems import (
     FLAG,
@@ -92,8 +93,14 @@ _SECRET = ("auth", "key", "token", "secret", "cookie")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def read_client(table: Table, name: str) -> Optional[ClientSpec]:
-    """The client of a table; None where its provider is not known."""
+def read_client(table: Table, name: str, clients: Mapping[str, Any]) -> Optional[ClientSpec]:
+    """The client of a table; None where its provider is not known.
+
+    Args:
+        clients: the tables of all clients, which it may name.
+    """
+    if FALLBACK in table.values:
+        return read_fallback(table, name, clients)
     provider = table.get("provider", TEXT, DEFAULT)
     if provider not in PROVIDERS:
         table.refuse("provider", table.problems.missing("provider", provider, PROVIDERS))
@@ -349,8 +356,9 @@ def _client_of(table: Table, clients: Mapping[str, object]) -> Optional[str]:
         table.refuse("client", table.problems.missing("client", name, clients))
         return None
     if name is None and "client" not in table.values and clients:
-        if len(clients) == 1:
-            return next(iter(clients))
+        own = outermost(clients)
+        if len(own) == 1:
+            return own[0]
         table.refuse("client", f"is missing; there is: {', '.join(clients)}")
     return name
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import os
 import pathlib
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from agentstream.workflow_files.conditions import Condition
 from agentstream.workflow_files.problems import Path
@@ -33,6 +33,7 @@ class ClientSpec(NamedTuple):
         key_env: the variable that holds its key.
         header_envs: the variables that hold headers' values, by header.
         ca_file: a path as the file writes it.
+        fallback: the clients that one without a provider is made of.
     """
 
     name: str
@@ -42,6 +43,7 @@ class ClientSpec(NamedTuple):
     key_env: Optional[str]
     header_envs: Dict[str, str]
     ca_file: Optional[str]
+    fallback: Tuple[str, ...] = ()
 
     @property
     def environment(self) -> Tuple[str, ...]:
@@ -217,7 +219,7 @@ class FileSpec:
     def environment(self) -> Tuple[str, ...]:
         """The names of the environment's variables that it needs."""
         found: Dict[str, None] = {}
-        for name in self._used_clients():
+        for name in self.used_clients():
             found.update(dict.fromkeys(self.clients[name].environment))
         for name in self.used_servers():
             found.update(dict.fromkeys(self.servers[name].environment))
@@ -255,6 +257,23 @@ class FileSpec:
         named = dict.fromkeys(server for agent in agents for server, _ in agent.served)
         return tuple(name for name in named if name in self.servers)
 
-    def _used_clients(self) -> Dict[str, None]:
-        names = (self.agents[name].client for name in self.used)
-        return dict.fromkeys(name for name in names if name is not None)
+    def used_clients(self) -> Tuple[str, ...]:
+        """The clients that its steps' agents need, each behind those that it is made of."""
+        return self.clients_of(self.used)
+
+    def clients_of(self, agents: Iterable[str]) -> Tuple[str, ...]:
+        """The clients that these agents need, each behind those that it is made of."""
+        found: Dict[str, None] = {}
+        for name in agents:
+            client = self.agents[name].client
+            if client is not None:
+                self._add_client(client, found)
+        return tuple(found)
+
+    def _add_client(self, name: str, found: Dict[str, None]) -> None:
+        spec = self.clients.get(name)
+        if name in found or spec is None:
+            return
+        for inner in spec.fallback:
+            self._add_client(inner, found)
+        found[name] = None
