@@ -26,7 +26,8 @@ PROJECT = pathlib.Path(__file__).parent.parent
 ROOMS: List[str] = [
     *("_version", "text", "results", "errors", "cancel", "checks", "threads"),
     *("schema", "tools", "llm", "events", "agent", "workflow", "runtime", "jobs"),
-    *("local", "providers", "mcp", "workflow_files", "console", "web", "cli", "testing"),
+    *("local", "providers", "mcp", "otel", "logs", "workflow_files", "console", "web", "cli"),
+    "testing",
     *("config", "__main__", "__init__"),
 ]
 #: Neighbours that know nothing of each other.
@@ -181,6 +182,7 @@ ENVIRONMENT = {"os.environ", "os.getenv", "os.environb"}
 #: What the clients read of the environment.
 VARIABLES = {
     "llm/clients.py": ("OPENAI_API_KEY", "OPENAI_BASE_URL"),
+    "otel/instrument.py": ("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT",),
     "llm/anthropic/client.py": ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"),
     # What a program needs, and no key: an MCP server's process inherits nothing else.
     "mcp/environment.py": (
@@ -215,6 +217,8 @@ def test_each_thing_is_done_in_its_room(files: List[File]) -> None:
         )
         if file.name != "events/redis/server.py":
             elsewhere = elsewhere | {"redis"}
+        if file.room != "otel":
+            elsewhere = elsewhere | {"opentelemetry"}
         used = (file.uses() & forbidden_in(file.name)) | (tops & elsewhere)
         if used:
             wrong[file.name] = used
@@ -312,6 +316,7 @@ def test_importing_brings_no_asyncio(imported: Any) -> None:
         "trio",
         "httpx",
         "sqlite3",
+        "opentelemetry",
         "redis",
         "xllamacpp",
         "pytest",

@@ -5,6 +5,7 @@ What happens in a run is run.py's, which agent comes next is the workflow's.
 
 from __future__ import annotations
 
+import contextvars
 import re
 from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Sequence, Union
 
@@ -219,7 +220,9 @@ class Agent:
         agent_completed or agent_failed.
         """
         log = event_stream.open_log(new_id() if workflow_id is None else workflow_id)
-        return drain(AgentStream(self.settings, input, log, cancel, conversation))
+        stream = AgentStream(self.settings, input, log, cancel, conversation)
+        # In a context of its own: who traces the run leaves its span there as the current one.
+        return contextvars.copy_context().run(drain, stream)
 
     def as_tool(
         self,

@@ -120,6 +120,11 @@ class StoredConversation(Conversation):
     def __repr__(self) -> str:
         return f"<StoredConversation in {self._store!r}>"
 
+    @property
+    def key(self) -> str:
+        """Its key in the store."""
+        return self._key
+
     def _read(self) -> Sequence[Entry]:
         found: List[Entry] = []
         total = 0

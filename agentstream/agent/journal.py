@@ -47,10 +47,15 @@ class AgentLog:
         """The run's id; "" without a log."""
         return self.log.workflow_id if self.log is not None else ""
 
-    def note(self, kind: EventType, data: Mapping[str, Any]) -> None:
-        """Append an event."""
+    def note(self, kind: EventType, data: Mapping[str, Any], about: object = None) -> None:
+        """Append an event; `about` as `RunLog.note` has it."""
         if self.log is not None and not self.muted:
-            self.log.append(kind, {**self._author, **data})
+            self.log.note(kind, {**self._author, **data}, about)
+
+    def trace(self, kind: EventType, data: Mapping[str, Any], about: object = None) -> None:
+        """Tell who traces runs of what goes on here, and an earlier process has appended."""
+        if self.log is not None:
+            self.log.trace(kind, {**self._author, **data}, about)
 
     def note_failure(self, kind: EventType, data: Mapping[str, Any]) -> None:
         """As `note`; a log that fails too must not hide the failure."""

@@ -160,7 +160,8 @@ class AgentRun:
         conversation = self._conversation
         with conversation.in_use() if conversation is not None else contextlib.nullcontext():
             started = time.monotonic()
-            self._log.note(EventType.AGENT_PROCESSING, payloads.agent_processing())
+            begun = payloads.agent_processing()
+            self._log.note(EventType.AGENT_PROCESSING, begun, about=conversation)
             answered = False
             try:
                 response = yield from self._rounds()
@@ -295,7 +296,9 @@ class AgentRun:
             payloads.agent_llm_request_started(
                 provider=client.provider, model=client.model, round=number
             ),
+            about=(client, request),
         )
+        began = time.monotonic()
         deltas = client.stream_deltas(request, cancel=self._context.cancel)
         stream = as_delta_stream(deltas, client.model, client.provider)
         self._answers.append(stream.answer)
@@ -310,7 +313,9 @@ class AgentRun:
         except BaseException as error:
             if isinstance(error, AgentStreamError) and error.partial is None:
                 error.partial = stream.response
-            failed = payloads.agent_llm_request_failed(error, round=number)
+            failed = payloads.agent_llm_request_failed(
+                error, round=number, model=client.model, duration_s=time.monotonic() - began
+            )
             log.note_failure(EventType.AGENT_LLM_REQUEST_FAILED, failed)
             raise
         finally:
@@ -419,4 +424,4 @@ def _note_answer(response: ChatResponse, number: int, log: AgentLog) -> None:
         response_id=response.response_id,
         native_finish_reason=response.native_finish_reason,
     )
-    log.note(EventType.AGENT_LLM_REQUEST_COMPLETED, data)
+    log.note(EventType.AGENT_LLM_REQUEST_COMPLETED, data, about=response)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 from typing import TYPE_CHECKING, Any, Iterator, Optional
 
 from agentstream.agent.asked import Asked
@@ -89,7 +90,8 @@ def _within(log: Optional[RunLog]) -> RunWithin:
         child = None if log is None else log.open_child(new_id())
         try:
             settings = agent.settings
-            output = drain(AgentStream(settings, input, child, context.cancel))
+            stream = AgentStream(settings, input, child, context.cancel)
+            output = contextvars.copy_context().run(drain, stream)  # as execute_with_events
             return output.response if settings.output is None else output.value
         except Cancelled:
             raise

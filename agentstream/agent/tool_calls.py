@@ -81,9 +81,11 @@ class ToolCalls:
         """
         return _Batch(self, calls).run()
 
-    def note_started(self, call: ToolCall) -> None:
-        """Append that a call begins."""
-        self.log.note(EventType.TOOL_CALL_STARTED, payloads.tool_call_started(_head(call)))
+    def note_started(self, call: ToolCall, *, again: bool = False) -> None:
+        """Append that a call begins; `again`: an earlier process has done that."""
+        data, tool = payloads.tool_call_started(_head(call)), self.agent.tools.get(call.name)
+        note = self.log.trace if again else self.log.note
+        note(EventType.TOOL_CALL_STARTED, data, about=tool)
 
     def note_completed(
         self, call: ToolCall, text: str, took_s: float, *, repeated: bool = False
@@ -178,8 +180,8 @@ class _Batch:
             if state is not None and state.state == "done":
                 task.outcome = Outcome(state.text, state.ok)
                 continue
-            if state is None:
-                self._calls.note_started(task.call)
+            self._calls.note_started(task.call, again=state is not None)
+            task.context = contextvars.copy_context()
             try:
                 task.tool, task.arguments = self._bound(task.call)
                 if state is not None:
@@ -390,7 +392,7 @@ class _Batch:
         task.started = time.monotonic()
         task.due = threads.NEVER if most is None else task.started + most
         # In the run's own context: a tool that starts a run starts one within this.
-        threads.start_thread(f"tool-{task.call.name}", self._context.copy().run, work)
+        threads.start_thread(f"tool-{task.call.name}", task.context.run, work)
         self._running.append(task)
 
     def _wait(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 from typing import Any, Dict, Iterable, NamedTuple, Optional, Tuple, Union
 
@@ -83,6 +84,7 @@ class Task(Background):
         self.tool: Optional[Tool] = None
         self.arguments: Dict[str, Any] = {}
         self.token = CancelToken()
+        self.context = contextvars.copy_context()  # what its thread sees
         self.started = 0.0
         self.due = threads.NEVER
         self.problem = ""

@@ -239,13 +239,17 @@ def agent_llm_request_completed(
     }
 
 
-def agent_llm_request_failed(error: BaseException, *, round: int) -> Data:
+def agent_llm_request_failed(
+    error: BaseException, *, round: int, model: str, duration_s: float
+) -> Data:
     """A request failed for good, or was stopped.
 
     Holds:
         round: which request of the agent's run it was, from 1.
+        model: the model's name, as asked for.
+        duration_s: seconds until then, all attempts together.
     """
-    return {"round": round, **failure(error)}
+    return {"round": round, "model": model, "duration_s": duration_s, **failure(error)}
 
 
 # --- tools ----------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from agentstream.events.model import (
     freeze_mapping,
     make_event,
 )
-from agentstream.events.run_log import RunLog
+from agentstream.events.run_log import RunLog, Tracing
 from agentstream.events.store import EventStore
 from agentstream.events.subscribers import Subscribers
 from agentstream.text import replace_surrogates
@@ -44,11 +44,13 @@ class Publishing:
     Attributes:
         store: where events are kept.
         keep_inputs: true if what runs are given is kept as well.
+        tracing: makes spans of the runs; None: nobody does.
     """
 
     def __init__(self, store: EventStore, *, keep_inputs: bool) -> None:
         self.store = store
         self.keep_inputs = keep_inputs
+        self.tracing: Optional[Tracing] = None
         self._lock = StreamLock()
         self._publishing = False  # whoever holds the lock is in the middle of an append
         self._closed = False

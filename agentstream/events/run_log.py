@@ -6,15 +6,33 @@ from typing import Any, Callable, Mapping, Optional, Protocol
 
 from agentstream.events.entry import check_entry_type
 from agentstream.events.model import Event, EventType
+from agentstream.events.run_lines import note_line
 
-__all__ = ["Publisher", "RunLog"]
+__all__ = ["Publisher", "RunLog", "Tracing"]
 
 _MISSED = EventType.EVENTS_MISSED
+
+
+class Tracing(Protocol):
+    """Makes spans of what runs do: it is told in the thread and the context that do it.
+
+    What happens after the beginning of a thing it learns as any subscriber does.
+    """
+
+    def note(
+        self, log: RunLog, kind: EventType, data: Mapping[str, Any], about: object
+    ) -> Mapping[str, Any]:
+        """An event that is no chunk is about to be appended; returns its data, perhaps with more.
+
+        Args:
+            about: what the event is about, as its writer has it; no part of the event.
+        """
 
 
 class Publisher(Protocol):
     """What a log writes to."""
 
+    tracing: Optional[Tracing]
     _settle: Optional[Callable[[Event], None]]
 
     def _publish(self, log: RunLog, kind: EventType, data: Mapping[str, Any]) -> Optional[Event]:
@@ -87,6 +105,28 @@ class RunLog:
         if stream._settle is not None and event is not None and event[0] is not None:
             stream._settle(event)
         return event
+
+    def note(
+        self, kind: EventType, data: Mapping[str, Any], about: object = None
+    ) -> Optional[Event]:
+        """As `append`, of what is no chunk: also for those who trace runs or log a line of each.
+
+        Args:
+            about: what the event is about, for who traces.
+        """
+        event = self.append(kind, self.trace(kind, data, about))
+        if event is not None:
+            note_line(self.workflow_id, kind, data)
+        return event
+
+    def trace(
+        self, kind: EventType, data: Mapping[str, Any], about: object = None
+    ) -> Mapping[str, Any]:
+        """Tell who traces runs, if anybody does, of an event; returns what it is to hold."""
+        tracing = self._stream.tracing
+        if tracing is None or self.ended:
+            return data
+        return tracing.note(self, kind, data, about)
 
     def flush(self) -> None:
         """Wait until all that was appended is kept, for other processes to read.

@@ -122,6 +122,7 @@ def workflow_started(workflow: str, steps: Iterable[Tuple[str, str]]) -> Data:
     Holds:
         workflow: the workflow's name.
         steps: its steps in order, each {name, kind}.
+        traceparent (of a run that is traced): its span's context, as W3C Trace Context has it.
     """
     return {"workflow": workflow, "steps": [{"name": name, "kind": kind} for name, kind in steps]}
 

@@ -8,7 +8,18 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Tuple,
+    TypeVar,
+)
 
 from agentstream import checks
 from agentstream.cancel import CancelToken
@@ -64,6 +75,11 @@ class ChatClient(ABC):
     parallel_tool_calls: Optional[bool] = None
     #: It can be asked for a typed answer and be given tools in one request.
     schema_with_tools: bool = True
+
+    @property
+    def address(self) -> Optional[Tuple[str, int]]:
+        """Host and port of its server; None of a client that has no one server."""
+        return None
 
     @abstractmethod
     def stream_deltas(
@@ -243,6 +259,11 @@ class HTTPClient(ChatClient):
     def __repr__(self) -> str:
         where = display_url(self._transport.url)
         return f"<{type(self).__name__} {self.model!r} at {where}>"
+
+    @property
+    def address(self) -> Tuple[str, int]:
+        """See `ChatClient.address`."""
+        return self._transport.address
 
     def stream_deltas(
         self, request: ChatRequest, *, cancel: Optional[CancelToken] = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Dict, List, Mapping, Protocol, Set, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Protocol, Set, Tuple
 
 from agentstream import checks
 from agentstream.cancel import CancelToken
@@ -29,6 +29,10 @@ class Connection(Protocol):
     @property
     def protocol(self) -> str:
         """The version of MCP that is spoken."""
+
+    @property
+    def address(self) -> Optional[Tuple[str, int]]:
+        """The server's host and port; None where it is spoken to over pipes."""
 
     def about(self, cancel: CancelToken) -> Dict[str, Any]:
         """What the server says of itself."""

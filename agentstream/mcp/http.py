@@ -115,6 +115,11 @@ class HttpConnection:
         session = self._session
         return self._version if session is None else session.version
 
+    @property
+    def address(self) -> Tuple[str, int]:
+        """The server's host and port."""
+        return self._poster.address
+
     def about(self, cancel: CancelToken) -> Dict[str, Any]:
         """What the server says of itself, asked now unless it has a session."""
         if self._session is None:

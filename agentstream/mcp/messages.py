@@ -10,6 +10,7 @@ from typing import Any, Dict, Iterator, Mapping, NamedTuple, Optional, Sequence,
 
 from agentstream._version import __version__
 from agentstream.errors import AgentStreamError, ConfigError, ProtocolError
+from agentstream.llm.transport import trace_headers
 from agentstream.text import safe_str, strip_controls
 
 __all__ = [
@@ -126,13 +127,16 @@ def _written(message: Mapping[str, Any]) -> bytes:
 
 
 def with_meta(params: Mapping[str, Any], version: str) -> Dict[str, Any]:
-    """Parameters with what every request of a modern version says of its sender."""
+    """Parameters with what every request of a modern version says of its sender.
+
+    And of the trace it belongs to, where that is to be sent on.
+    """
     meta = {
         f"{_META}protocolVersion": version,
         f"{_META}clientInfo": _INFO,
         f"{_META}clientCapabilities": {},
     }
-    return {**params, "_meta": {**params.get("_meta", {}), **meta}}
+    return {**params, "_meta": {**trace_headers(), **params.get("_meta", {}), **meta}}
 
 
 def initialize_params() -> Dict[str, Any]:

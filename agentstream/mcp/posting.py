@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Iterator, Mapping, NamedTuple, Optional, Union
+from typing import Any, Callable, Deque, Dict, Iterator, Mapping, NamedTuple, Optional, Tuple, Union
 
 from agentstream import checks
 from agentstream.cancel import CancelToken
@@ -64,6 +64,11 @@ class Poster:
         self._timeouts = timeouts
         self._limits = limits
         self._asked: Deque[str] = deque(maxlen=16)  # the latest values that were asked for
+
+    @property
+    def address(self) -> Tuple[str, int]:
+        """The server's host and port."""
+        return self._transport.address
 
     def close(self) -> None:
         """Close the idle connections."""

@@ -29,7 +29,7 @@ from agentstream.cancel import CancelToken
 from agentstream.errors import ConfigError
 from agentstream.llm.clients import InsecureWarning
 from agentstream.llm.settings import Limits, Timeouts
-from agentstream.llm.transport import Cert, Verify, check_header, display_url
+from agentstream.llm.transport import Cert, Verify, call_span, check_header, display_url
 from agentstream.mcp.asking import Asker, Connection
 from agentstream.mcp.headers import InvalidAnnotation, argument_headers
 from agentstream.mcp.http import HttpConnection
@@ -259,13 +259,15 @@ class Server:
         if idempotency_key != "":
             idempotency_key = check_header(idempotency_key, "idempotency_key")
         token = CancelToken() if cancel is None else cancel
-        try:
+        connection = self._connection
+        with call_span("tools/call", name, connection.address, connection.protocol):
+            try:
+                return self._call_once(name, given, token, timeout, idempotency_key)
+            except MCPError as error:
+                if error.code != HEADER_MISMATCH or not self._connection.mirrors:
+                    raise
+            self._listed(renew=True)  # the tool's schema has changed
             return self._call_once(name, given, token, timeout, idempotency_key)
-        except MCPError as error:
-            if error.code != HEADER_MISMATCH or not self._connection.mirrors:
-                raise
-        self._listed(renew=True)  # the tool's schema has changed
-        return self._call_once(name, given, token, timeout, idempotency_key)
 
     def _call(
         self, name: str, arguments: Mapping[str, Any], cancel: Optional[CancelToken], key: str

@@ -115,6 +115,10 @@ class StdioConnection:
         return "" if dialogue is None else dialogue.version
 
     @property
+    def address(self) -> None:
+        """None: there are only pipes."""
+
+    @property
     def pid(self) -> Optional[int]:
         """The process' id; None while there is none."""
         dialogue = self._dialogue

@@ -105,7 +105,7 @@ class Execution:
         self._started = time.monotonic()
         workflow = self._workflow
         try:
-            self.log.append(*self._beginning())
+            self.log.note(*self._beginning())
             steps = ((str(number), step) for number, step in enumerate(workflow.steps))
             output = self.one_after_the_other(steps, input, self._cancel, self.steps)
         except Suspended as error:
@@ -225,7 +225,7 @@ class Execution:
         step = state.step
         scope = Scope(self, state, cancel)
         inner = scope.open_inner() if step.kind == "Workflow" else None
-        self.log.append(
+        self.log.note(
             EventType.WORKFLOW_STEP_STARTED,
             payloads.workflow_step_started(
                 state.head(), attempt=attempt, run=inner, items=_items(step, input)
@@ -257,7 +257,7 @@ class Execution:
             result = state.result("completed")
             data = {**state.head(), **payloads.system_warning(remark)}
             self.log.append(EventType.SYSTEM_WARNING, data)
-        self.log.append(
+        self.log.note(
             EventType.WORKFLOW_STEP_COMPLETED,
             payloads.workflow_step_completed(
                 state.head(),
@@ -357,7 +357,7 @@ class Execution:
         run = self._result("completed", output)
         try:
             end = payloads.workflow_completed(self._end_data(run))
-            self.log.append(EventType.WORKFLOW_COMPLETED, end)
+            self.log.note(EventType.WORKFLOW_COMPLETED, end)
         except LogError as error:
             raise self._failure(error, run) from error
         return run
@@ -409,7 +409,7 @@ class Execution:
     def _try_append(self, kind: EventType, data: Dict[str, Any]) -> None:
         """Append in the course of a failure; a log that fails too must not hide it."""
         try:
-            self.log.append(kind, data)
+            self.log.note(kind, data)
         except LogError:
             logger.exception("%s of run %s is not in the log", kind.value, self.log.workflow_id)
 

@@ -7,12 +7,14 @@ whose sockets another thread can shut.
 `session` has one server's session and pool; `exchange` one request and its answer;
 `link` ties a request to its socket, `adapter` hands the sockets over; `body` undoes
 the framing, `response` cuts lines, `drain` ends a whole answer; `problems` turns
-what the libraries raise into our errors; `watching` shows what is sent, when asked to.
+what the libraries raise into our errors; `watching` shows what is sent, when asked to, and
+`outgoing` says which trace it belongs to.
 """
 
 from __future__ import annotations
 
 from agentstream.llm.transport.exchange import Exchange, Timer
+from agentstream.llm.transport.outgoing import Outgoing, call_span, outgoing, trace_headers
 from agentstream.llm.transport.session import ApiKey, Cert, Transport, Verify
 from agentstream.llm.transport.urls import (
     at_path,
@@ -28,14 +30,18 @@ __all__ = [
     "ApiKey",
     "Cert",
     "Exchange",
+    "Outgoing",
     "Timer",
     "Transport",
     "Verify",
     "at_path",
+    "call_span",
     "check_header",
     "check_url",
     "display_url",
+    "outgoing",
     "place_of",
     "secrets_in",
+    "trace_headers",
     "watching",
 ]

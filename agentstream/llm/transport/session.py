@@ -24,6 +24,7 @@ from agentstream.llm.transport.adapter import Adapter
 from agentstream.llm.transport.environment import check_bundle, check_proxy, openssl_bundle
 from agentstream.llm.transport.exchange import Exchange, Timer
 from agentstream.llm.transport.link import Link, current
+from agentstream.llm.transport.outgoing import trace_headers
 from agentstream.llm.transport.problems import LOW_LEVEL, connect_error
 from agentstream.llm.transport.response import StreamResponse
 from agentstream.llm.transport.semaphore import FairSemaphore
@@ -205,6 +206,9 @@ class Transport:
         if url is not None:
             self._check_origin(url)
         show(url or self.url, body, self.secrets)
+        traced = trace_headers()
+        if traced:
+            headers = {**traced, **(headers or {})}
 
         def send(link: Link) -> StreamResponse:
             return self._send(link, body, url, headers, method)
@@ -223,6 +227,12 @@ class Transport:
     def shown(self, url: Optional[str] = None) -> str:
         """A URL, the transport's own by default, without what must not be shown."""
         return Redactor(self.secrets())(display_url(url or self.url))
+
+    @property
+    def address(self) -> Tuple[str, int]:
+        """Host and port of its server."""
+        port = self._parts.port or (443 if self._parts.scheme == "https" else 80)
+        return self._parts.hostname or "", port
 
     @property
     def key_source(self) -> Optional[str]:

@@ -1,0 +1,236 @@
+"""Where spans begin: in the thread and the context that do the work.
+
+What is within a span, a user's own spans and the requests that leave, is so by way of
+OpenTelemetry's current context, which flows as contextvars do.  Runs and agents on their
+own begin within it; of what is within a run, the parent is found by the step's label.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Callable, Dict, Mapping, Optional
+
+from opentelemetry import context as current, trace
+from opentelemetry.context import Context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from agentstream.events.accessors import text
+from agentstream.events.model import EventType
+from agentstream.events.run_log import RunLog
+from agentstream.events.stream import EventStream
+from agentstream.llm.clients import ChatClient
+from agentstream.llm.messages import ChatRequest
+from agentstream.llm.transport import Outgoing, outgoing
+from agentstream.otel import names
+from agentstream.otel.spans import Key, OpenSpan, Spans
+
+__all__ = ["Beginnings", "key_of", "server_of"]
+
+Data = Mapping[str, Any]
+Attributes = Dict[str, Any]
+
+#: What a metric says of a tool that the agent does not have: models make up names.
+OTHER = "_OTHER"
+_FORMAT = TraceContextTextMapPropagator()
+
+
+class Beginnings:
+    """Begins the spans of a stream's runs.
+
+    Args:
+        stream: theirs.
+        spans: those that are open.
+        capture_content: whether spans hold what is said.
+        sends: says which headers go out.
+    """
+
+    def __init__(
+        self, stream: EventStream, spans: Spans, sends: Outgoing, *, capture_content: bool
+    ) -> None:
+        self._stream = stream
+        self._spans = spans
+        self._sends = sends
+        self._content = capture_content
+        self._by_type: Mapping[EventType, Callable[[RunLog, Data, Any], Optional[Data]]] = {
+            EventType.WORKFLOW_STARTED: self._run,
+            EventType.WORKFLOW_RESUMED: self._resumed,
+            EventType.WORKFLOW_STEP_STARTED: self._step,
+            EventType.AGENT_PROCESSING: self._agent,
+            EventType.AGENT_LLM_REQUEST_STARTED: self._request,
+            EventType.AGENT_LLM_REQUEST_COMPLETED: self._answer,
+            EventType.TOOL_CALL_STARTED: self._tool,
+        }
+
+    def note(self, log: RunLog, kind: EventType, data: Data, about: object) -> Data:
+        """See `Tracing.note`; raises what a span processor of the user's raises."""
+        begin = self._by_type.get(kind)
+        changed = None if begin is None else begin(log, data, about)
+        return data if changed is None else changed
+
+    # --- runs -------------------------------------------------------------------------------
+
+    def _run(self, log: RunLog, data: Data, about: object) -> Data:
+        begun = self._begin_run(log, data, current.get_current())
+        carrier: Dict[str, str] = {}
+        _FORMAT.inject(carrier, context=begun.context)
+        return {**data, **{key: carrier[key] for key in ("traceparent",) if key in carrier}}
+
+    def _resumed(self, log: RunLog, data: Data, about: object) -> None:
+        """A run goes on within the span that it began with, in whichever process that was."""
+        here = current.get_current()
+        outer = log.parent_workflow_id
+        if outer is not None and self._spans.newest(("run", outer, "", "")) is not None:
+            self._begin_run(log, data, here)
+            return
+        first = self._stream.store.read(workflow_id=log.workflow_id, after=0, limit=1)
+        carrier = {"traceparent": text(first[0].data, "traceparent")} if first else {}
+        there = _FORMAT.extract(carrier, context=Context())
+        known = trace.get_current_span(there).get_span_context()
+        resumer = trace.get_current_span(here).get_span_context()
+        links: Any = ()
+        if known.is_valid and resumer.is_valid:
+            links = (trace.Link(resumer),)
+        self._begin_run(log, data, there if known.is_valid else here, links)
+
+    def _begin_run(self, log: RunLog, data: Data, context: Context, links: Any = ()) -> OpenSpan:
+        name = text(data, "workflow")
+        attributes = {names.WORKFLOW_NAME: name, names.RUN_ID: log.workflow_id}
+        key = key_of("run", log.workflow_id)
+        return self._begin(key, name, attributes, context=context, links=links)
+
+    def _step(self, log: RunLog, data: Data, about: object) -> None:
+        label, run = text(data, "step"), log.workflow_id
+        attempt = data.get("attempt", 1)
+        attributes = {
+            names.RUN_ID: run,
+            names.STEP: label,
+            names.STEP_NAME: text(data, "name"),
+            names.STEP_KIND: text(data, "kind"),
+            names.ATTEMPT: attempt,
+        }
+        around = label
+        keys = []
+        while "." in around:  # "1.then.0" is within "1.then", or "1"
+            around = around.rpartition(".")[0]
+            keys.append(key_of("step", run, around))
+        parent = self._spans.newest(*keys, key_of("run", run))
+        self._begin(key_of("step", run, label), text(data, "name"), attributes, parent)
+
+    # --- agents -----------------------------------------------------------------------------
+
+    def _agent(self, log: RunLog, data: Data, about: object) -> None:
+        label, run, name = text(data, "step"), log.workflow_id, text(data, "agent")
+        attributes: Attributes = {names.AGENT_NAME: name, names.RUN_ID: run}
+        if label:
+            attributes[names.STEP] = label
+        conversation = getattr(about, "key", None)
+        if isinstance(conversation, str):
+            attributes[names.CONVERSATION_ID] = conversation
+        parent = self._spans.newest(key_of("step", run, label), key_of("run", run))
+        self._begin(key_of("agent", run, label), name, attributes, parent)
+
+    def _request(self, log: RunLog, data: Data, about: Any) -> None:
+        client: Optional[ChatClient] = None
+        attributes: Attributes = {
+            names.RUN_ID: log.workflow_id,
+            names.AGENT_NAME: text(data, "agent"),
+            names.PROVIDER: text(data, "provider"),
+            names.REQUEST_STREAM: True,
+            names.ROUND: data.get("round", 1),
+        }
+        model = text(data, "model")
+        if about is not None:
+            client, request = about
+            model = request.model or model
+            attributes.update(_settings(request))
+            attributes.update(server_of(client.address))
+            if self._content:
+                from agentstream.otel.content import asked  # noqa: PLC0415 - only who asks for it
+
+                attributes.update(asked(request))
+        if model:
+            attributes[names.REQUEST_MODEL] = model
+        self._within_agent("request", log, data, model, attributes)
+
+    def _answer(self, log: RunLog, data: Data, about: Any) -> None:
+        if not self._content or about is None:
+            return
+        from agentstream.otel.content import said  # noqa: PLC0415 - only who asks for it
+
+        asked = self._spans.newest(key_of("request", log.workflow_id, text(data, "step")))
+        if asked is not None:
+            asked.span.set_attributes(said(about))
+
+    def _tool(self, log: RunLog, data: Data, about: object) -> None:
+        name = text(data, "name")
+        attributes: Attributes = {
+            names.TOOL_NAME: name,
+            names.TOOL_CALL_ID: text(data, "id"),
+            names.TOOL_TYPE: "function",
+            names.RUN_ID: log.workflow_id,
+            names.AGENT_NAME: text(data, "agent"),
+        }
+        if self._content:
+            attributes[names.TOOL_ARGUMENTS] = text(data, "arguments")
+        begun = self._within_agent("tool", log, data, name, attributes, call=text(data, "id"))
+        if about is None:
+            begun.noted[names.TOOL_NAME] = OTHER
+
+    def _within_agent(
+        self,
+        kind: str,
+        log: RunLog,
+        data: Data,
+        name: str,
+        attributes: Attributes,
+        *,
+        call: str = "",
+    ) -> OpenSpan:
+        run, label = log.workflow_id, text(data, "step")
+        parent = self._spans.newest(key_of("agent", run, label), key_of("run", run))
+        return self._begin(key_of(kind, run, label, call), name, attributes, parent)
+
+    def _begin(
+        self,
+        key: Key,
+        name: str,
+        attributes: Attributes,
+        parent: Optional[OpenSpan] = None,
+        *,
+        context: Optional[Context] = None,
+        links: Any = (),
+    ) -> OpenSpan:
+        """Begin a span and make it this context's current one, of which all is a run's own."""
+        if parent is None and context is None:
+            context = current.get_current()
+        begun = self._spans.begin(
+            key, name, time.time_ns(), attributes, parent=parent, context=context, links=links
+        )
+        # Not the span's own context: what else is in this one, baggage say, is the user's.
+        current.attach(trace.set_span_in_context(begun.span))
+        outgoing.set(self._sends)
+        return begun
+
+
+def key_of(kind: str, run: str, label: str = "", call: str = "") -> Key:
+    """The key of a span: see `Key`."""
+    return kind, run, label, call
+
+
+def server_of(address: Any) -> Attributes:
+    """The attributes of a server's host and port."""
+    return {} if not address else {names.SERVER_ADDRESS: address[0], names.SERVER_PORT: address[1]}
+
+
+def _settings(request: ChatRequest) -> Attributes:
+    """What a request sets, as its span's attributes."""
+    found: Attributes = {}
+    for field, name in names.REQUEST_FIELDS.items():
+        value = getattr(request, field)
+        if value is not None:
+            found[name] = value
+    if request.stop:
+        found[names.REQUEST_STOP] = (
+            [request.stop] if isinstance(request.stop, str) else list(request.stop)
+        )
+    return found
