@@ -192,8 +192,10 @@ class CheckpointStore(ABC):
         """
         raise _queues_none(self)
 
-    def bring_forward(self, workflow_id: str, due: float = 0.0) -> None:
+    def bring_forward(self, workflow_id: str, due: float = 0.0) -> bool:
         """Have a queued run that nobody has due in `due` seconds, unless it is so earlier.
+
+        Returns False for a run that somebody has, or that was not queued.
 
         Raises:
             ConfigError: the store queues no runs.

@@ -245,12 +245,14 @@ class MemoryCheckpoints(CheckpointStore):
                 checkpoint.due = now + doubled(pause, checkpoint.calls)
             return [name for _, name, _ in found[:limit]]
 
-    def bring_forward(self, workflow_id: str, due: float = 0.0) -> None:
+    def bring_forward(self, workflow_id: str, due: float = 0.0) -> bool:
         """See `CheckpointStore.bring_forward`."""
         with self._runs._lock:
             checkpoint = self._kept.get(workflow_id)
-            if checkpoint is not None and checkpoint.due is not None:
-                checkpoint.due = min(checkpoint.due, time.monotonic() + due)
+            if checkpoint is None or checkpoint.due is None:
+                return False
+            checkpoint.due = min(checkpoint.due, time.monotonic() + due)
+            return True
 
     def waiting(self) -> List[RunState]:
         """See `CheckpointStore.waiting`."""

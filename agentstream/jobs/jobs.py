@@ -294,13 +294,16 @@ class Jobs:
             logger.warning("no thread to look for runs that nobody has")
 
     def wake(self, workflow_id: str) -> None:
-        """Have a run that has got an answer, or that nobody has, sent now.
+        """Have a run that nobody has sent now: one that has got an answer, say.
 
         Raises:
             LogError: the log cannot be written.
         """
-        self._queue.bring_forward(workflow_id)
-        self._poller.wake()
+        if self._queue.bring_forward(workflow_id):
+            self.watch()
+            self._poller.wake()
+        else:  # whoever takes it, if anybody may
+            self._send(workflow_id)
 
     def _look(self) -> None:
         if self._events.closed:

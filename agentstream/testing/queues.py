@@ -127,10 +127,10 @@ class QueueConformance:
                 pause.wait(0.001)
             assert 3 <= told <= 6  # at 0, 0.02, 0.06, 0.14, 0.3, 0.62 s
             assert checkpoints.take_due(["reply"], pause=60.0) in ([], ["run"])
-            checkpoints.bring_forward("run", 60.0)
+            assert checkpoints.bring_forward("run", 60.0)
             assert checkpoints.take_due(["reply"]) == []
-            checkpoints.bring_forward("run")
-            checkpoints.bring_forward("unknown")
+            assert checkpoints.bring_forward("run")
+            assert not checkpoints.bring_forward("unknown")
             assert checkpoints.take_due(["reply"]) == ["run"]
 
     def test_one_that_was_left_is_due_and_one_that_somebody_has_is_not(self) -> None:
@@ -138,7 +138,7 @@ class QueueConformance:
             checkpoints.queue("run", "reply", {})
             log, _ = stream.reopen_log("run")
             assert checkpoints.take_due(["reply"]) == []
-            checkpoints.bring_forward("run")
+            assert not checkpoints.bring_forward("run")
             log.append(EventType.WORKFLOW_STARTED, {"workflow": "reply"})
             assert checkpoints.take_due(["reply"]) == []
             for status in ("interrupted", "suspended"):

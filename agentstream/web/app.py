@@ -2,6 +2,7 @@
 
     from agentstream.web import create_app
     app = create_app(runtime)          # for any WSGI server, or to be mounted in another app
+    app = create_app(jobs)             # the same, with runs that workers elsewhere execute
 
 Reading requests and finding routes is werkzeug's; what a stream sends is
 streams.py's; what is done for runs that rest, resting.py's; who may ask, auth.py's;
@@ -38,6 +39,7 @@ from werkzeug.wrappers import Request, Response
 from agentstream.errors import ConfigError, LogError, OffsetGone
 from agentstream.events.store import EventStore, RunState
 from agentstream.events.stream import EventStream
+from agentstream.jobs import Jobs
 from agentstream.runtime.runtime import Runtime
 from agentstream.web.auth import Guard, nothing
 from agentstream.web.page import load_page
@@ -78,7 +80,7 @@ class _RunConverter(BaseConverter):
 
 
 def create_app(
-    source: Union[Runtime, EventStore],
+    source: Union[Runtime, Jobs, EventStore],
     token: Optional[str] = None,
     *,
     workflows: Optional[Mapping[str, Union[Runnable, Registered]]] = None,
@@ -94,7 +96,8 @@ def create_app(
     `max_streams` and some more.  When the server stops, call `App.close` first.
 
     Args:
-        source: the `Runtime` whose runs it shows, stops and starts, or an `EventStore`.
+        source: the `Runtime` whose runs it shows, stops and starts; `Jobs`, whose workflows
+            it starts likewise, for their workers to execute; or an `EventStore`.
         token: what requests must bring (`Authorization: Bearer ...`); None for none.
         workflows: those that `POST /workflows` may start, by name; needs a runtime.  One
             that needs a context, or has an input of its own, is a `Registered`.  Where the
@@ -128,7 +131,7 @@ class App:
 
     def __init__(
         self,
-        source: Union[Runtime, EventStore],
+        source: Union[Runtime, Jobs, EventStore],
         token: Optional[str],
         *,
         workflows: Mapping[str, Union[Runnable, Registered]],
@@ -138,24 +141,25 @@ class App:
         heartbeat: float,
         max_streams: int,
     ) -> None:
-        if isinstance(source, Runtime):
-            self._runtime: Optional[Runtime] = source
-            self._events = source.event_stream
-        elif isinstance(source, EventStore):
-            self._runtime = None
-            self._events = EventStream(source)
+        self._jobs = source if isinstance(source, Jobs) else None
+        self._runtime = source.runtime if isinstance(source, Jobs) else _runtime(source)
+        if self._runtime is not None:
+            self._events = self._runtime.event_stream
         else:
-            raise ConfigError(f"expected a Runtime or an EventStore, not {type(source).__name__}")
+            assert isinstance(source, EventStore)
+            self._events = EventStream(source)
+        if self._jobs is not None and workflows:
+            raise ConfigError("the workflows that can be started are those of the Jobs")
         if workflows and self._runtime is None:
-            raise ConfigError("workflows can be started by a Runtime only")
+            raise ConfigError("workflows can be started by a Runtime or Jobs only")
         if not heartbeat > 0 or max_streams < 1:
             raise ConfigError("heartbeat and max_streams must be positive")
         self._store = self._events.store
         self._workflows = {
             name: one if isinstance(one, Registered) else Registered(one)
-            for name, one in workflows.items()
+            for name, one in (workflows if self._jobs is None else self._jobs.workflows).items()
         }
-        self._resting = Resting(self._store, self._runtime, self._workflows)
+        self._resting = Resting(self._store, self._runtime, self._workflows, self._jobs)
         self._guard = Guard(token, hosts, cors, origins)
         self._streams = Streams(self._events, max_streams, heartbeat)
         self._routes = Map(
@@ -190,6 +194,8 @@ class App:
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         """WSGI (PEP 3333)."""
         request = Request(environ)
+        if self._jobs is not None:
+            self._jobs.watch()  # in this process: it may have been forked since the app was made
         try:
             response = self._answer(request)
         except HTTPException as error:
@@ -271,6 +277,11 @@ class App:
         if workflow is None or self._runtime is None:
             known = ", ".join(sorted(self._workflows)) or "none"
             raise NotFound(f"there is no workflow {name[:64]!r} to start; known: {known}")
+        if self._jobs is not None:
+            try:
+                return _reply({"workflow_id": self._jobs.start(name, text)}, 201)
+            except ConfigError as error:
+                raise BadRequest(str(error)) from None
         try:
             handle = self._runtime.submit(
                 workflow.workflow, text or workflow.input, context=workflow.context()
@@ -336,6 +347,20 @@ class App:
             response.headers["Last-Event-ID"] = str(stream.place)
         response.call_on_close(stream.close)
         return response
+
+
+def _runtime(source: object) -> Optional[Runtime]:
+    """The source, if it is a runtime; None for a store.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if isinstance(source, Runtime):
+        return source
+    if not isinstance(source, EventStore):
+        kind = type(source).__name__
+        raise ConfigError(f"expected a Runtime, Jobs or an EventStore, not {kind}")
+    return None
 
 
 def _reply(value: Mapping[str, Any], status: int = 200) -> Response:

@@ -17,6 +17,7 @@ from agentstream.events.checkpoints import CheckpointStore
 from agentstream.events.model import thaw
 from agentstream.events.resting import RESTING
 from agentstream.events.store import EventStore, RunState
+from agentstream.jobs import Jobs
 from agentstream.results import PendingCall
 from agentstream.runtime import answers
 from agentstream.runtime.runtime import Runtime
@@ -39,14 +40,20 @@ class Resting:
         store: the log's.
         runtime: what goes on with runs; None: nothing does here.
         workflows: those that it can go on with.
+        jobs: has workers go on with them; None: the runtime does.
     """
 
     def __init__(
-        self, store: EventStore, runtime: Optional[Runtime], workflows: Mapping[str, Registered]
+        self,
+        store: EventStore,
+        runtime: Optional[Runtime],
+        workflows: Mapping[str, Registered],
+        jobs: Optional[Jobs] = None,
     ) -> None:
         self._store = store
         self._runtime = runtime
-        able = runtime is not None and runtime.keeps_checkpoints
+        self._jobs = jobs
+        able = jobs is not None or (runtime is not None and runtime.keeps_checkpoints)
         self._workflows = {one.workflow.name: one for one in workflows.values()} if able else {}
 
     # --- what is shown of them --------------------------------------------------------------
@@ -168,6 +175,9 @@ class Resting:
         return root.workflow_id
 
     def _resume(self, root: RunState) -> None:
+        if self._jobs is not None:
+            self._jobs.wake(root.workflow_id)
+            return
         assert self._runtime is not None
         known = self._workflows[root.name]
         self._runtime.resume(known.workflow, root.workflow_id, context=known.context())

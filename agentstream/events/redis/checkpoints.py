@@ -201,10 +201,11 @@ class RedisCheckpoints(CheckpointStore):
         found = self._server.run(DUE, log_id, repr(float(pause)), limit, *names)
         return [name.decode() for name in found[1:]]
 
-    def bring_forward(self, workflow_id: str, due: float = 0.0) -> None:
+    def bring_forward(self, workflow_id: str, due: float = 0.0) -> bool:
         """See `CheckpointStore.bring_forward`."""
         log_id = self._writer.committer.log_id
-        self._server.run(FORWARD, log_id, workflow_id, repr(float(due)))
+        answer = self._server.run(FORWARD, log_id, workflow_id, repr(float(due)))
+        return bool(answer[0] == b"ok")
 
     # --- taking a run -----------------------------------------------------------------------
 

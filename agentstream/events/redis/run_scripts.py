@@ -195,13 +195,14 @@ return answer
     oom=True,
 )
 
-#: id, run, seconds: it is due then, unless it is so earlier, or somebody has it.
+#: id, run, seconds: it is due then, unless it is so earlier -> "ok", or "no": somebody has it.
 FORWARD = Script("""
 if is_gone() then return {'gone'} end
 local name = call('HGET', S(ARGV[2]), 'job')
 if not name then return {'no'} end
 local key, at = P .. ':due:' .. name, NOW + tonumber(ARGV[3])
 local due = call('ZSCORE', key, ARGV[2])
-if due and tonumber(due) > at then call('ZADD', key, at, ARGV[2]) end
+if not due then return {'no'} end
+if tonumber(due) > at then call('ZADD', key, at, ARGV[2]) end
 return {'ok'}
 """)

@@ -274,10 +274,10 @@ class SqliteCheckpoints(CheckpointStore):
         found: List[str] = self._writer.do(lambda c: jobs.take_due(c, names, pause, limit))
         return found
 
-    def bring_forward(self, workflow_id: str, due: float = 0.0) -> None:
+    def bring_forward(self, workflow_id: str, due: float = 0.0) -> bool:
         """See `CheckpointStore.bring_forward`."""
         self._claims.check_writable()
-        self._writer.do(lambda c: jobs.bring_forward(c, workflow_id, due))
+        return bool(self._writer.do(lambda c: jobs.bring_forward(c, workflow_id, due)))
 
     # --- taking a run -----------------------------------------------------------------------
 

@@ -64,13 +64,14 @@ def forget(connection: sqlite3.Connection, run: int) -> None:
     connection.execute("DELETE FROM jobs WHERE run = ?", (run,))
 
 
-def bring_forward(connection: sqlite3.Connection, workflow_id: str, due: float) -> None:
-    """Have a run that nobody has due in so many seconds, unless it is so earlier."""
-    connection.execute(
+def bring_forward(connection: sqlite3.Connection, workflow_id: str, due: float) -> bool:
+    """Have a run that nobody has due in so many seconds, unless it is earlier; False for none."""
+    changed = connection.execute(
         "UPDATE jobs SET due = min(due, ?) WHERE due IS NOT NULL "
         "AND run = (SELECT id FROM runs WHERE workflow_id = ?)",
         (time.time() + due, workflow_id),
     )
+    return changed.rowcount > 0
 
 
 def is_any_due(connection: sqlite3.Connection, names: Sequence[str]) -> bool:
