@@ -162,7 +162,10 @@ class App:
         self._resting = Resting(self._store, self._runtime, self._workflows, self._jobs)
         self._guard = Guard(token, hosts, cors, origins)
         self._streams = Streams(self._events, max_streams, heartbeat)
-        self._routes = Map(
+        self._routes = self._map()
+
+    def _map(self) -> Map:
+        return Map(
             [
                 Rule("/", endpoint=self._page, methods=["GET"]),
                 Rule("/login", endpoint=self._login, methods=["POST"]),
