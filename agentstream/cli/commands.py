@@ -245,6 +245,13 @@ def _serve(add: Add) -> None:
         help="a Host to answer to",
     )
     add(
+        "--max-streams",
+        metavar="N",
+        type=kinds.count,
+        default=300,
+        help="open at once, a thread each (%(default)s)",
+    )
+    add(
         "--origin",
         metavar="URL",
         type=kinds.text,

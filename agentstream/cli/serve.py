@@ -52,6 +52,7 @@ def serve(given: argparse.Namespace) -> int:
         "token": secret,
         "hosts": _hosts(given.host, given.name),
         "origins": [origin_of(text) for text in given.origin],
+        "max_streams": given.max_streams,
     }
     with contextlib.ExitStack() as stack:
         files = _files(given)
