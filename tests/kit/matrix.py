@@ -32,6 +32,7 @@ SAME = [
 LONG = [
     *("tests/workflow/test_durable_kills.py", "tests/workflow/test_random_resumed.py"),
     *("tests/workflow/test_random.py", "tests/mcp/test_conformance.py"),
+    *("tests/cli/test_log_place.py", "tests/web/test_workers.py"),
     *(f"tests/recipes/test_{name}.py" for name in ("celery", "demo", "durable", "embedding")),
     *(f"tests/recipes/test_{name}.py" for name in ("examples", "gevent", "programs", "readme")),
     *(
