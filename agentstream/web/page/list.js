@@ -17,8 +17,9 @@
     sessionStorage.setItem(`place:${view.id}`, JSON.stringify(place));
   }
   function keepPlace() {
+    const page = document.documentElement;
     if (view.restore !== null) {
-      const most = document.documentElement.scrollHeight - innerHeight;
+      const most = page.scrollHeight - innerHeight;
       if (most < view.restore && !view.live) return;  // it has not all come yet
       scrollTo(0, view.restore);
       view.restore = null;
@@ -26,14 +27,20 @@
     } else if (view.follow && scrollY < goal() - 1) {
       scrollTo(0, Math.ceil(goal()));
     }
+    view.top = scrollY;
+    view.height = page.scrollHeight;
   }
 
   history.scrollRestoration = 'manual';
   addEventListener('scroll', () => {
-    if (!view || view.restore !== null || frame) return;
+    if (!view || view.restore !== null) return;
+    // What comes into sight, or grows, moves the page as well; who follows leaves by going up.
+    const isUp = scrollY < view.top - NEAR_END && document.documentElement.scrollHeight >= view.height;
+    if (view.follow ? !isUp : frame) return;
     view.follow = atEnd();
     showRun();
   }, { passive: true });
+  new ResizeObserver(() => { if (view?.follow) keepPlace(); }).observe($('main'));
   const byHand = () => {
     if (!view) return;
     view.restore = null;

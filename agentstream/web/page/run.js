@@ -33,6 +33,7 @@
       const place = placeOf(id);
       this.restore = place && !place.follow ? place.top : null;
       this.follow = place ? place.follow : null;
+      this.top = this.height = 0;  // where the page was when it was painted
     }
     get live() { return this.last >= this.known; }
     get over() { return !ACTIVE.includes(this.status); }
