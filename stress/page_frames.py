@@ -94,7 +94,6 @@ def measure(browser: Browser, kind: str, size: int, seconds: float) -> Dict[str,
         at_end = browser.run(
             "return scrollY >= document.documentElement.scrollHeight - innerHeight - 60"
         )
-        place = browser.run("return [scrollY, innerHeight, document.documentElement.scrollHeight, document.querySelectorAll('.part').length, document.querySelectorAll('.chunk').length]")
         browser.leave()
     events.close()
     return {
@@ -106,7 +105,6 @@ def measure(browser: Browser, kind: str, size: int, seconds: float) -> Dict[str,
         "shown, s": round(shown, 1),
         "characters": length,
         "at the end": at_end,
-        "place": place,
     }
 
 

@@ -64,7 +64,7 @@ _ELEMENTS = [
     "<div style='animation:x 1s' onanimationstart=hit()>a</div>",
     "<base href=LOADS>",
     "<meta http-equiv=refresh content='0;url=LOADS'>",
-    "<meta http-equiv=Content-Security-Policy content=\"default-src *\">",
+    '<meta http-equiv=Content-Security-Policy content="default-src *">',
     "<meta name=referrer content=unsafe-url>",
     "<body onload=hit()>",
     "<body background=LOADS>",
@@ -158,17 +158,17 @@ _MARKDOWN = [
     "[a](LOADS \"' onclick='hit()\")",
     "[a](LOADS '\" onmouseover=\"hit()')",
     '[a](LOADS"onclick=hit()//)',
-    "[a](<LOADS\" onclick=\"hit()>)",
+    '[a](<LOADS" onclick="hit()>)',
     "[<img src=x onerror=hit()>](LOADS)",
     "[a](javascript:hit('b)c'))",
     "[a]: javascript:hit()\n[a]",
     "<javascript:hit()>",
-    "<https://x.org/\"onclick=\"hit()>",
-    "https://x.org/\"onmouseover=\"hit()",
+    '<https://x.org/"onclick="hit()>',
+    'https://x.org/"onmouseover="hit()',
     "https://x.org/<script>hit()</script>",
     "https://x.org/'onclick='hit()",
     "```html\n<script>hit()</script>\n<img src=LOADS>\n```",
-    "```\" onclick=\"hit()\na\n```",
+    '```" onclick="hit()\na\n```',
     "```<img src=x onerror=hit()>\na\n```",
     "```js\n</code></pre><script>hit()</script>\n```",
     "`<img src=x onerror=hit()>`",
@@ -185,7 +185,7 @@ _MARKDOWN = [
     "[^1]: <img src=LOADS>\n\na[^1]",
     ":::html\n<script>hit()</script>\n:::",
     "$$\\href{javascript:hit()}{a}$$",
-    "```mermaid\ngraph TD; a-->b; click a href \"javascript:hit()\"\n```",
+    '```mermaid\ngraph TD; a-->b; click a href "javascript:hit()"\n```',
 ]
 
 _SCHEMES = [
@@ -236,7 +236,7 @@ _UNICODE = [
     "\U000e0001\U000e0073<svg onload=hit()>",
     "<\u017fcript>hit()</\u017fcript>",
     "<img src=x onerror=\u212ait()>",
-    "\ud83d\ude00<img src=x onerror=hit()>\ud83d",
+    "\U0001f600<img src=x onerror=hit()>\ufffd",
 ]
 
 
@@ -245,7 +245,4 @@ def hostile(origin: str) -> List[str]:
     texts = [*_ELEMENTS, *_WAYS_OUT, *_MARKDOWN, *_UNICODE]
     texts += [f"[a]({scheme})" for scheme in _SCHEMES]
     texts += [f"![a](<{scheme}>) <{scheme}>" for scheme in _SCHEMES]
-    return [
-        text.replace(LOADS, f"{origin}/loaded?{number}").replace("\ud83d\ude00", "\U0001f600")
-        for number, text in enumerate(texts)
-    ]
+    return [text.replace(LOADS, f"{origin}/loaded?{number}") for number, text in enumerate(texts)]
