@@ -62,7 +62,7 @@ _PAGE_HEADERS = {
     ),
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",
-    "X-DNS-Prefetch-Control": "off",  # a link in what a model wrote asks nobody until it is followed
+    "X-DNS-Prefetch-Control": "off",  # links are not ours: ask nobody before a click
     "X-Content-Type-Options": "nosniff",
 }
 _STREAM_HEADERS = {
