@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import importlib
 import logging
 import os
+import sys
 import threading
 from typing import Any, Callable, List, Protocol
 
@@ -82,7 +85,20 @@ def _in_fork_order() -> List[Any]:
     return sorted(_forkables, key=lambda thing: getattr(thing, "_fork_order", 0))
 
 
+def _finish_imports() -> None:
+    """Wait for modules of this library that other threads are importing.
+
+    The child would have them by half, and their locks held by threads that it has not.
+    """
+    for name, module in list(sys.modules.items()):
+        spec = getattr(module, "__spec__", None)
+        if name.startswith("agentstream.") and getattr(spec, "_initializing", False):
+            with contextlib.suppress(Exception):  # whoever imports it is told
+                importlib.import_module(name)
+
+
 def _before_fork() -> None:
+    _finish_imports()
     _registry_lock.acquire()
     for thing in _in_fork_order():
         if hasattr(thing, "_before_fork"):
