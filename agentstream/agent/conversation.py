@@ -37,6 +37,7 @@ __all__ = [
     "Entry",
     "entry_of",
     "estimate_tokens",
+    "last_turn",
     "message_of",
     "trimmed",
 ]
@@ -173,6 +174,13 @@ class Conversation:
         """Forget everything."""
         with self._lock:
             self._entries = ()
+
+    def undo(self) -> List[ChatMessage]:
+        """Forget the last turn, from the user's message on; returns its messages, [] for none."""
+        with self._lock:
+            turn = last_turn([message for message, _ in self._entries])
+            self._entries = self._entries[: len(self._entries) - len(turn)]
+        return turn
 
     def fitted(self, *new: ChatMessage) -> List[ChatMessage]:
         """The messages to send before these new ones: as many as the budget allows."""
@@ -311,6 +319,12 @@ def trimmed(entries: Sequence[Entry], budget: Optional[int]) -> List[Entry]:
         else:
             kept += group
     return kept if left <= budget else []
+
+
+def last_turn(messages: Sequence[ChatMessage]) -> List[ChatMessage]:
+    """The messages from the user's last one on; [] if there is none of a user's."""
+    users = [number for number, message in enumerate(messages) if message.role == "user"]
+    return list(messages[users[-1] :]) if users else []
 
 
 def _answered(messages: Sequence[ChatMessage]) -> List[ChatMessage]:

@@ -31,7 +31,14 @@ from typing import (
 )
 
 from agentstream import checks, threads
-from agentstream.agent.conversation import Conversation, Entry, entry_of, message_of, trimmed
+from agentstream.agent.conversation import (
+    Conversation,
+    Entry,
+    entry_of,
+    last_turn,
+    message_of,
+    trimmed,
+)
 from agentstream.errors import ConfigError, LogError
 from agentstream.events.entry import check_id
 from agentstream.events.sqlite.paths import checked_path
@@ -105,6 +112,24 @@ class ConversationStore(ABC):
     def delete(self, key: str) -> bool:
         """Forget a conversation; False if there was nothing in it."""
 
+    def undo(self, key: str) -> List[Mapping[str, Any]]:
+        """Forget a conversation's last turn; returns its messages, the oldest first.
+
+        Written with the three above: another process that adds meanwhile may be undone,
+        too.  A store that can do it in one transaction overrides it.
+        """
+        found = list(self.read(key))[::-1]
+        turn = found[len(found) - _length_of_last_turn(found) :]
+        if turn:
+            self.delete(key)
+            if len(turn) < len(found):
+                self.append(key, found[: len(found) - len(turn)])
+        return turn
+
+
+def _length_of_last_turn(found: Sequence[Mapping[str, Any]]) -> int:
+    return len(last_turn([message_of(entry, number) for number, entry in enumerate(found)]))
+
 
 class StoredConversation(Conversation):
     """A `Conversation` in a store: it has what any process has added, at each look.
@@ -143,6 +168,11 @@ class StoredConversation(Conversation):
     def clear(self) -> None:
         """Forget everything, in the store too."""
         self._store.delete(self._key)
+
+    def undo(self) -> List[ChatMessage]:
+        """See `Conversation.undo`; in the store too."""
+        turn = self._store.undo(self._key)
+        return [message_of(entry, number) for number, entry in enumerate(turn)]
 
     def in_use(self) -> ContextManager[None]:
         """Hold nothing: a store's conversation takes any number of runs."""
@@ -225,6 +255,18 @@ class Conversations(ConversationStore):
         with self._transaction() as connection:
             done = connection.execute("DELETE FROM messages WHERE conversation = ?", (key,))
             return done.rowcount > 0
+
+    def undo(self, key: str) -> List[Mapping[str, Any]]:
+        """See `ConversationStore.undo`; in one transaction."""
+        with self._transaction() as connection:
+            rows = connection.execute(
+                "SELECT id, message FROM messages WHERE conversation = ? ORDER BY id", (key,)
+            ).fetchall()
+            found = [_decoded(text) for _, text in rows]
+            length = _length_of_last_turn(found)
+            ids = [(number,) for number, _ in rows[len(rows) - length :]]
+            connection.executemany("DELETE FROM messages WHERE id = ?", ids)
+        return found[len(found) - length :]
 
     # --- the file ---------------------------------------------------------------------------
 

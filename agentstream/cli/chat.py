@@ -1,14 +1,14 @@
-"""agentstream chat: one question, its answer as it arrives.
+"""agentstream chat: one question, its answer as it arrives; or a conversation (`talk`).
 
-Without a terminal, a log or `--jsonl` it is a plain stream: no agent, no bus, no
-thread but the reader.
+Without a terminal, a log, a conversation or `--jsonl` it is a plain stream: no agent, no
+bus, no thread but the reader.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from typing import TYPE_CHECKING, Any, Dict, List
+from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 from agentstream.cli.exits import DONE, Interrupted
 from agentstream.cli.lock import hold
@@ -23,18 +23,56 @@ from agentstream.results import ChatResponse
 if TYPE_CHECKING:
     import argparse
 
-__all__ = ["chat"]
+    from agentstream.agent.conversation import Conversation
+
+__all__ = ["chat", "is_conversation"]
 
 
 def chat(given: argparse.Namespace) -> int:
-    """Answer; returns the exit code."""
+    """Answer, or hold a conversation; returns the exit code."""
+    if given.list or given.forget is not None:
+        return _look_after(given)
+    if is_conversation(given):
+        from agentstream.cli.talk import talk  # noqa: PLC0415 - a single question needs none
+
+        with hold(given.lock):
+            return talk(given, _sampling(given))
+    return _answer(given)
+
+
+def is_conversation(given: argparse.Namespace) -> bool:
+    """True if somebody at a terminal asked nothing yet."""
+    asked = given.prompt is not None or given.stdin or given.json or given.jsonl
+    other = given.list or given.forget is not None
+    return not (asked or other) and is_terminal(sys.stdin) and is_terminal(sys.stdout)
+
+
+def _look_after(given: argparse.Namespace) -> int:
+    """List the conversations that are kept, or forget one."""
+    from agentstream.cli.chats import forget, listed  # noqa: PLC0415 - as above
+
+    if given.forget is not None:
+        forget(given.forget)
+        return DONE
+    output = Output(sys.stdout)
+    for one in listed():
+        if given.json:
+            output.write_json(one)
+        else:
+            output.write(f"{one['name']:<28}{one['messages']:>5}  {one['begins']}\n")
+    return DONE
+
+
+def _answer(given: argparse.Namespace) -> int:
+    """Answer one question."""
     system = setting(given, "system") or ""
     with hold(given.lock), contextlib.ExitStack() as stack:
         question = ChatMessage.user(_prompt(given), given.files)
         client = open_client(given, stack, resume=True)
+        conversation = _named(given)
         try:
-            if given.jsonl or setting(given, "log") or _is_watched(given):
-                return _as_a_run(given, client, system, question.content)
+            if conversation is not None or given.jsonl or setting(given, "log") or _watched(given):
+                return _as_a_run(given, client, system, question.content, conversation)
             messages = [ChatMessage.system(system)] if system else []
             messages.append(question)
             return _plain(client, ChatRequest(messages, **_sampling(given)), given)
@@ -68,7 +106,17 @@ def _reads_input(given: argparse.Namespace) -> bool:
     return bool(given.stdin) or not (given.prompt and given.prompt.strip())
 
 
-def _is_watched(given: argparse.Namespace) -> bool:
+def _named(given: argparse.Namespace) -> Optional[Conversation]:
+    """The conversation that the question belongs to."""
+    if not given.last and given.conversation is None:
+        return None
+    from agentstream.cli.chats import chat_of  # noqa: PLC0415 - most questions have none
+
+    chat = chat_of(given)
+    return None if chat is None else chat.conversation
+
+
+def _watched(given: argparse.Namespace) -> bool:
     on_terminal = is_terminal(sys.stderr) or (is_terminal(sys.stdout) and not given.json)
     return bool(given.verbose) or (on_terminal and not given.quiet)
 
@@ -108,10 +156,17 @@ def _as_dict(response: ChatResponse) -> Dict[str, Any]:
     return {**fields, "text": response.text, "tool_calls": calls, "usage": response.usage.to_dict()}
 
 
-def _as_a_run(given: argparse.Namespace, client: Any, system: str, content: Any) -> int:
+def _as_a_run(
+    given: argparse.Namespace,
+    client: Any,
+    system: str,
+    content: Any,
+    conversation: Optional[Conversation],
+) -> int:
     """The same as a run of one agent: with events, and so with a log and a status line."""
     from agentstream.agent.agent import Agent  # noqa: PLC0415
-    from agentstream.cli.execute import execute  # noqa: PLC0415
+    from agentstream.cli.execute import Turn, execute  # noqa: PLC0415
 
     agent = Agent("chat", client=client, system_prompt=system, **_sampling(given))
-    return execute(given, agent, content, log=find_log(given), plain=True)
+    turn = Turn(conversation)
+    return execute(given, agent, content, log=find_log(given), plain=True, turn=turn)

@@ -15,6 +15,7 @@ from agentstream.cli.signals import Interruptions
 
 if TYPE_CHECKING:
     import argparse
+    from types import ModuleType
 
     # Imported by name below; here for whatever freezes a program by its import statements.
     from agentstream.cli import (  # noqa: F401
@@ -47,9 +48,10 @@ def conduct(given: argparse.Namespace, *, leaving: bool = False) -> int:
         try:
             if not getattr(given, "quiet", False):
                 note_unknown_variables(os.environ)
-            if hasattr(given, "deadline"):
-                interruptions.expect(setting(given, "deadline"))
             command = importlib.import_module(f"agentstream.cli.{given.command}")
+            # In a conversation it is that of each answer.
+            if hasattr(given, "deadline") and not _has_turns(given, command):
+                interruptions.expect(setting(given, "deadline"))
             with _watching(getattr(given, "show_requests", False)):
                 code: int = getattr(command, given.command)(given)
         except BaseException as error:
@@ -59,6 +61,10 @@ def conduct(given: argparse.Namespace, *, leaving: bool = False) -> int:
             if not (code == LOCKED and given.quiet):  # cron would mail it
                 say(line_of(error))
         return code
+
+
+def _has_turns(given: argparse.Namespace, command: ModuleType) -> bool:
+    return given.command == "chat" and bool(command.is_conversation(given))
 
 
 def _watching(wanted: bool) -> ContextManager[None]:

@@ -10,7 +10,10 @@ from agentstream.llm.settings import LLAMA_URL
 
 __all__ = ["COMMANDS"]
 
-_CHAT = "Ask a model.  Without a PROMPT, or with - beside it, standard input is read.\n"
+_CHAT = """\
+Ask a model.  Without a PROMPT: a conversation at a terminal, else what is piped
+in; with - that is added.  As in `run`: --jsonl, --deadline, --retries, --lock.
+"""
 _RUN = """\
 Run a workflow file (docs/workflow-files.rst).  Into a pipe goes the result.
 """
@@ -76,14 +79,20 @@ Add = Callable[..., Any]
 def _chat(add: Add) -> None:
     add("prompt", metavar="PROMPT", nargs="?", type=kinds.text, help=argparse.SUPPRESS)
     _files(add)
+    add("-c", "--continue", dest="last", action="store_true", help="the last conversation goes on")
+    add("--conversation", metavar="NAME", type=kinds.text, help="that one goes on, or begins")
+    add("--no-save", action="store_true", help="keep nothing of what is said")
+    add("--list", action="store_true", help="the conversations; --forget NAME deletes one")
+    add("--forget", metavar="NAME", type=kinds.text, help=argparse.SUPPRESS)
     add("--system", metavar="TEXT", type=kinds.text, help="instructions for the model")
     add("--system-prompt", dest="system", type=kinds.text, help=argparse.SUPPRESS)  # as in Python
     add("--max-tokens", metavar="N", type=kinds.count, help="end the answer after so many")
     add("--temperature", metavar="T", type=kinds.temperature, help="0 for the likeliest answer")
     add("--effort", metavar="WORD", dest="reasoning_effort", help="of reasoning: none, low, high")
     _model(add, fallback="PROVIDER:MODEL, asked if that fails; repeatable")
-    _output(add)
-    _cron(add)
+    _output(add, jsonl=argparse.SUPPRESS)
+    _kept(add)
+    _bounds(lambda *names, **how: add(*names, **{**how, "help": argparse.SUPPRESS}))
 
 
 def _files(add: Add) -> None:
@@ -305,9 +314,9 @@ def _server(add: Add, insecure: str = "do not verify its certificate") -> None:
     add("--insecure", action="store_true", default=None, help=insecure)
 
 
-def _output(add: Add) -> None:
+def _output(add: Add, jsonl: str = "write the events instead, one a line") -> None:
     add("--json", action="store_true", help="write the result as JSON")
-    add("--jsonl", action="store_true", help="write the events instead, one a line")
+    add("--jsonl", action="store_true", help=jsonl)
     add("-q", "--quiet", action="store_true", help="no status line, no notes, no word of a lock")
     add(
         "-v",
@@ -328,7 +337,15 @@ def _log(
 
 
 def _cron(add: Add) -> None:
+    _kept(add)
+    _bounds(add)
+
+
+def _kept(add: Add) -> None:
     _log(add, "keep the events there: a file, or redis://...", password=argparse.SUPPRESS)
+
+
+def _bounds(add: Add) -> None:
     add("--deadline", metavar="TIME", type=kinds.seconds, help="stop after 600 or 10m, with 124")
     add("--retries", metavar="N", type=kinds.number, help="further tries of what may pass")
     add("--lock", metavar="NAME", type=kinds.text, help="leave with 75 if another holds this lock")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Dict, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, NamedTuple, Optional
 
 from agentstream.cli.durable import Kept, keep_origin
 from agentstream.cli.exits import DONE, SUSPENDED as WAITS, Interrupted
@@ -26,10 +26,34 @@ from agentstream.workflow.progress import to_json
 if TYPE_CHECKING:
     import argparse
 
-__all__ = ["execute", "open_stream", "write_result"]
+    from agentstream.agent.conversation import Conversation
+
+__all__ = ["Turn", "execute", "open_stream", "write_result"]
 
 #: Seconds that a run may take to end when it is stopped.
 _GRACE_S = 3.0
+
+
+class Turn(NamedTuple):
+    """What a run that is a turn of a conversation has beyond others.
+
+    Attributes:
+        conversation: what was said before, and takes the turn; None for no conversation.
+        timeout: seconds until the run is over; None for no bound.
+        on_begun: called with the run's handle; None: it is told how to stop the run.
+    """
+
+    conversation: Optional[Conversation] = None
+    timeout: Optional[float] = None
+    on_begun: Optional[Callable[[RunHandle], object]] = None
+
+    @property
+    def options(self) -> Dict[str, Any]:
+        """As `Runtime.submit` takes them."""
+        return {"conversation": self.conversation, "timeout": self.timeout}
+
+
+_NO_TURN = Turn()
 
 
 def execute(
@@ -43,6 +67,7 @@ def execute(
     workflow_id: Optional[str] = None,
     once: Optional[str] = None,
     kept: Optional[Kept] = None,
+    turn: Turn = _NO_TURN,
 ) -> int:
     """Run a workflow or an agent and show it; returns the exit code.
 
@@ -54,9 +79,9 @@ def execute(
         plain: one agent's text and nothing around it.
         context: what the steps share.
         workflow_id: the run's id; None for a new one.
-        once: of a run that is made once, the id that was given for it; `workflow_id` is
-            that of this try.
+        once: of a run that is made once, its id; `workflow_id` is that of this try.
         kept: how it is kept, for who resumes it; None: it is not.
+        turn: of an agent, the conversation that the run is a turn of.
 
     Raises:
         WorkflowFailed, Cancelled, Interrupted: with `run`.
@@ -70,10 +95,9 @@ def execute(
         view.watch(workflow_id, lambda reason: runtime.stop_generation(workflow_id, reason))
         runtime.event_stream.subscribe(view)
         # Whichever try at it this is, the calls of a run that is made once have the same keys.
-        options = {"workflow_id": once or workflow_id, "context": context}
-        handle = _begin(runtime, what, input, {**options, "once": once is not None}, kept)
-        if log is not None and (view.on_terminal or given.verbose) and not given.quiet:
-            note(f"run {workflow_id}; `{command('stop', workflow_id, log=log)}` stops it")
+        options = {"workflow_id": once or workflow_id, "context": context, "once": once is not None}
+        handle = _begin(runtime, what, input, {**options, **turn.options}, kept)
+        (turn.on_begun or _teller(given, log, view))(handle)
         try:
             run = _result(handle, stream.store, None if kept is None else log)
             rest = _rest(run, stream.store, log)
@@ -88,10 +112,22 @@ def execute(
             view.end()
     if not view.closed and (given.json if rest else not view.has_shown(run.output)):
         write_result(given, run, answer=view.answer)
-    if not rest:
-        return DONE
-    say(rest)
-    return WAITS
+    if rest:
+        say(rest)
+    return WAITS if rest else DONE
+
+
+def _teller(
+    given: argparse.Namespace, log: Optional[LogPlace], view: View
+) -> Callable[[RunHandle], None]:
+    """Says of a run that is kept in a log how to stop it, where that is wanted."""
+
+    def tell(handle: RunHandle) -> None:
+        if log is not None and (view.on_terminal or given.verbose) and not given.quiet:
+            stop = command("stop", handle.workflow_id, log=log)
+            note(f"run {handle.workflow_id}; `{stop}` stops it")
+
+    return tell
 
 
 def _rest(run: WorkflowRun, store: EventStore, log: Optional[LogPlace]) -> str:

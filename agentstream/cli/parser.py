@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import argparse
 import re
-from typing import Iterable, List, Mapping, NoReturn, Optional
+from typing import Iterable, List, Mapping, NoReturn, Optional, Tuple
 
 from agentstream._version import __version__
 from agentstream.cli import arguments as kinds
 from agentstream.cli.commands import COMMANDS
 from agentstream.cli.table import is_slip, meant, show
 
-__all__ = ["parse"]
+__all__ = ["Parser", "parse", "parsers"]
 
 _ABOUT = """\
 LLM agents that stream, in plain threads.  Results go to standard output,
 everything else to standard error.
 
-  chat [PROMPT]    ask a model; what is piped in is added to the prompt
+  chat [PROMPT]    ask a model; without a PROMPT, a conversation
   run FILE         run a workflow file
   check FILE       say what a workflow file would do, and draw it
   tools FILE       list the tools of a workflow file's MCP servers, and try one
@@ -46,7 +46,25 @@ def parse(arguments: Optional[List[str]] = None) -> argparse.Namespace:
         SystemExit: with 2, after a message, for what cannot be understood; with
             0 after --help and --version.
     """
-    parser = _Parser(
+    parser, commands = parsers()
+    given, rest = parser.parse_known_args(arguments)
+    command = commands[given.command]
+    if given.command == "chat":
+        rest = _take_input(given, rest, command)
+        _check_chat(given, command)
+    if rest:
+        command.reject(rest)
+    if given.command == "help":
+        _show_help(given.topic, parser, commands)
+    if getattr(given, "json", False) and getattr(given, "jsonl", False):
+        command.error("--json or --jsonl: one of them")
+    _check_resumption(given, command)
+    return given
+
+
+def parsers() -> Tuple[Parser, Mapping[str, Parser]]:
+    """The parser of the command line, and those of the commands by name."""
+    parser = Parser(
         prog="agentstream",
         usage="agentstream COMMAND [options]",
         description=_ABOUT,
@@ -80,21 +98,20 @@ def parse(arguments: Optional[List[str]] = None) -> argparse.Namespace:
         options = command.add_argument_group()  # without a heading
         fill(options.add_argument)
         options.add_argument("-h", "--help", action="help", help="show this")
-    given, rest = parser.parse_known_args(arguments)
-    command = commands.choices[given.command]
-    if given.command == "chat":
-        rest = _take_input(given, rest, command)
-    if rest:
-        command.reject(rest)
-    if given.command == "help":
-        _show_help(given.topic, parser, commands.choices)
-    if getattr(given, "json", False) and getattr(given, "jsonl", False):
-        command.error("--json or --jsonl: one of them")
-    _check_resumption(given, command)
-    return given
+    return parser, commands.choices
 
 
-def _check_resumption(given: argparse.Namespace, command: _Parser) -> None:
+def _check_chat(given: argparse.Namespace, chat: Parser) -> None:
+    named = {"-c": given.last, "--conversation": given.conversation is not None}
+    named.update({"--list": given.list, "--forget": given.forget is not None})
+    found = [flag for flag, is_given in named.items() if is_given]
+    if len(found) > 1:
+        chat.error(f"{' or '.join(found)}: one of them")
+    if (given.list or given.forget is not None) and (given.prompt is not None or given.stdin):
+        chat.error(f"{found[0]} asks no model: leave the PROMPT out")
+
+
+def _check_resumption(given: argparse.Namespace, command: Parser) -> None:
     if given.command == "run" and given.resume is not None and (given.once or given.id is not None):
         command.error("--resume ID stands for --id and --once: it begins that run, or goes on")
     if given.command == "resume" and (given.id is None) == (not given.watch):
@@ -107,7 +124,7 @@ def _check_resumption(given: argparse.Namespace, command: _Parser) -> None:
         command.error("--no or --arguments: one of them")
 
 
-def _take_input(given: argparse.Namespace, rest: List[str], chat: _Parser) -> List[str]:
+def _take_input(given: argparse.Namespace, rest: List[str], chat: Parser) -> List[str]:
     """Set `given.stdin` if "-" stands among the arguments; returns what is left of `rest`."""
     left = [word for word in rest if word != "-"]
     given.stdin = given.prompt == "-" or len(left) < len(rest)
@@ -121,7 +138,7 @@ def _take_input(given: argparse.Namespace, rest: List[str], chat: _Parser) -> Li
     return left
 
 
-def _show_help(topic: Optional[str], parser: _Parser, commands: Mapping[str, _Parser]) -> NoReturn:
+def _show_help(topic: Optional[str], parser: Parser, commands: Mapping[str, Parser]) -> NoReturn:
     """Print what there is to say of a topic, and end with 0."""
     if topic is None:
         parser.print_help()
@@ -141,7 +158,7 @@ def _show_help(topic: Optional[str], parser: _Parser, commands: Mapping[str, _Pa
 _SECRET = ("key", "apikey", "token", "secret", "password", "passwd", "bearer", "credentials")
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Says in one line what is wrong, and what may have been meant."""
 
     def error(self, message: str) -> NoReturn:

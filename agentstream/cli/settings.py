@@ -33,6 +33,7 @@ __all__ = [
     "note_unknown_variables",
     "open_client",
     "setting",
+    "state_folder",
     "token",
 ]
 
@@ -167,6 +168,18 @@ def config_file() -> pathlib.Path:
     else:
         folder = pathlib.Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"))
     return folder / "agentstream" / "config.toml"
+
+
+def state_folder() -> str:
+    """Where conversations and what was typed are kept; it need not be there yet."""
+    named = os.environ.get("AGENTSTREAM_STATE")
+    if named:
+        return os.path.expanduser(named)
+    if sys.platform == "win32":
+        folder = os.environ.get("LOCALAPPDATA", os.path.expanduser("~"))
+    else:
+        folder = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return os.path.join(folder, "agentstream")
 
 
 def _read(path: pathlib.Path) -> Dict[str, Any]:

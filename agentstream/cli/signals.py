@@ -18,7 +18,7 @@ from agentstream import threads
 from agentstream.cli.exits import LATE, Interrupted
 from agentstream.cli.output import say
 
-__all__ = ["Interruptions", "next_stop", "stops"]
+__all__ = ["Interruptions", "next_stop", "on_ctrl_c", "stops"]
 
 #: Seconds from the deadline, or a signal, to the end of a process that does not end.
 _MOST_S = 8.0
@@ -95,6 +95,23 @@ class Interruptions:
         for number, handler in self._before.items():
             # A second Ctrl-C must not change how a process ends that is about to.
             signal.signal(number, signal.SIG_IGN if self._ended and self._leaving else handler)
+
+
+@contextlib.contextmanager
+def on_ctrl_c(act: Callable[[], object]) -> Iterator[None]:
+    """Let Ctrl-C call `act`, in the main thread, in place of ending the command."""
+    before = signal.getsignal(signal.SIGINT)
+    if (
+        before in (signal.SIG_IGN, None)
+        or threading.current_thread() is not threading.main_thread()
+    ):
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *_: act())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

@@ -56,6 +56,7 @@ SETTINGS: Tuple[Setting, ...] = (
     Setting("retries", int, "further tries", "--retries"),
     Setting("token", str, "of `serve`, `follow`", "--token-file", in_file=False),
     Setting("config", str, "the config file", in_file=False),
+    Setting("state", str, "conversations' folder", in_file=False),
     Setting("cache", str, "embedded model folder", in_file=False),
 )
 _NAMED = {setting.name: setting for setting in SETTINGS}

@@ -35,6 +35,7 @@ class View:
         self._output = Output(sys.stdout)
         self._trouble: Optional[OSError] = None  # with writing there
         self._given = given
+        self._plain = plain
         self._callbacks: List[Callable[[Event], object]] = []
         self.answer: Dict[str, Any] = {}
         self._console: Any = None
@@ -107,7 +108,8 @@ class View:
         self._output.end_line()
         if self._given.verbose or not self._given.quiet:
             for agent, remark in sorted(self._cut.items()):
-                note(f"agentstream: the answer of {agent!r} {remark}")
+                whose = "" if self._plain else f" of {agent!r}"
+                note(f"agentstream: the answer{whose} {remark}")
         self._cut.clear()
 
     def _add_status(self) -> None:

@@ -304,6 +304,40 @@ def test_a_store_of_ones_own_is_three_methods(runtime: Runtime) -> None:
     assert "ada" not in repr(chats.get("ada"))
 
 
+class InMemory(Conversation):
+    """`get` of a single conversation, as stores have it."""
+
+    def get(self, key: str) -> Conversation:
+        return self
+
+
+@pytest.mark.parametrize("kind", ["memory", "file", "own"])
+def test_undo_forgets_the_last_turn(kind: str, tmp_path: pathlib.Path) -> None:
+    chats: Any = {"memory": InMemory, "own": Dicts}.get(kind, Conversations)(
+        *([tmp_path / "chats.db"] if kind == "file" else [])
+    )
+    held = chats.get("ada")
+    call = ToolCall("c1", "add", "{}")
+    first = [ChatMessage.system("Be kind."), ChatMessage.user("1?"), ChatMessage.assistant("1!")]
+    second = [
+        ChatMessage.user("2?"),
+        ChatMessage.assistant(None, [call]),
+        ChatMessage.tool("c1", "3"),
+        ChatMessage.assistant("2!", provider_state=STATE),
+    ]
+    held.add(*first)
+    if kind != "memory":
+        chats.get("bob").add(ChatMessage.user("other"), ChatMessage.assistant("other"))
+    held.add(*second)
+    assert held.undo() == second
+    assert list(held.messages) == first
+    assert held.undo() == first[1:]
+    assert held.undo() == []
+    assert list(held.messages) == first[:1]  # no turn: nobody asked it
+    if kind != "memory":
+        assert texts(chats.get("bob")) == ["other", "other"]
+
+
 class Failing(Dicts):
     """Its database is gone."""
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
 
 from agentstream._version import __version__
-from agentstream.cli.parser import parse
+from agentstream.cli.parser import parse, parsers
+from agentstream.cli.slash import COMMANDS as SLASH
 from agentstream.cli.table import SETTINGS
+from tests.kit.commands_doc import PAGE, written
 from tests.kit.support import KEY, hunt
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes and signals of POSIX")
@@ -145,3 +148,16 @@ def test_help_fits_24_lines_of_80(command, monkeypatch, capsys):
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
     assert all(name in " ".join(lines) for name in ([] if command else COMMANDS))
+
+
+def test_the_docs_say_what_the_parser_takes():
+    page = PAGE.read_text("utf-8")
+    assert page == written(), "python -m tests.kit.commands_doc writes it"
+    parser, commands = parsers()
+    known = {flag for one in (parser, *commands.values()) for flag in one._option_string_actions}
+    assert known >= set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page))
+    assert {flag for flag in known if flag.startswith("--")} <= set(re.findall(r"--[a-z-]+", page))
+    told = dict(re.findall(r"^``/(\w+)(.*?)``  ", page, re.MULTILINE))
+    assert {"quit": "", **told} == {
+        name: command.argument and f" {command.argument}" for name, command in SLASH.items()
+    }
