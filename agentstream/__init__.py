@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         ToolLimits as ToolLimits,
     )
     from agentstream.agent.approval import Approval as Approval
+    from agentstream.agent.budget import Budget as Budget
     from agentstream.agent.conversation import Conversation as Conversation
     from agentstream.agent.conversations import (
         Conversations as Conversations,
@@ -123,6 +124,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "agentstream.agent.agent": ("Agent", "AgentOutput", "AgentStream", "ToolLimits"),
     "agentstream.agent.approval": ("Approval",),
+    "agentstream.agent.budget": ("Budget",),
     "agentstream.agent.conversation": ("Conversation",),
     "agentstream.agent.conversations": ("ConversationStore", "Conversations"),
     "agentstream.cancel": ("CancelToken",),

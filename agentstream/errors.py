@@ -11,7 +11,7 @@ from __future__ import annotations
 from concurrent.futures import CancelledError as _FutureCancelled
 from typing import Any, Optional, Tuple, Union
 
-from agentstream.results import ChatResponse, PendingCall, PendingSignal, WorkflowRun
+from agentstream.results import ChatResponse, PendingCall, PendingSignal, Usage, WorkflowRun
 
 __all__ = [
     "AgentStreamError",
@@ -242,15 +242,32 @@ class ProviderStreamError(StreamError):
 class LimitExceeded(AgentStreamError):
     """A bound of `Limits`, or an agent's `max_rounds` or `repeat_limit`, was reached.
 
-    So was that of an answer's tokens, or a filter, where `on_cut` is "fail".
+    So was that of an answer's tokens, or a filter, where `on_cut` is "fail".  Or a request
+    would have passed a `Budget`, and was not made.
 
     Attributes:
-        limit: the name of the bound: "line", "max_rounds", "max_tokens" ...
+        limit: the name of the bound: "line", "max_rounds", "max_tokens", "budget_tokens",
+            "budget_cost" ...
+        spent: of a budget what its requests have used so far; None otherwise.
+        most: of a budget the bound: tokens, or money.
+        needed: of a budget what the next request may take, about.
     """
 
-    def __init__(self, message: str = "", *, limit: str = "", **common: Any) -> None:
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        limit: str = "",
+        spent: Optional[Usage] = None,
+        most: Optional[float] = None,
+        needed: Optional[float] = None,
+        **common: Any,
+    ) -> None:
         super().__init__(message, **common)
         self.limit = limit
+        self.spent = spent
+        self.most = most
+        self.needed = needed
 
 
 class OutputInvalid(AgentStreamError):

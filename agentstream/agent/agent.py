@@ -82,7 +82,8 @@ class Agent:
             they are also run one after the other; `reasoning_effort`, as in
             `ChatRequest`; `on_cut`: what an answer is that a limit of tokens or a
             filter has cut: "warn" (default), among the warnings of the output, or
-            "fail", a `LimitExceeded`.  The limits by their old names, as
+            "fail", a `LimitExceeded`; `budget`: what each of its runs may spend, the agents
+            that are its tools included, a `Budget`.  The limits by their old names, as
             `max_rounds`, are taken until 0.3.
 
     Raises:
@@ -118,6 +119,7 @@ class Agent:
         self.tool_limits = limits
         self.approve = approve
         self.on_cut = more.get("on_cut", "warn")
+        self.budget = more.get("budget")
         self._settings: Dict[str, Any] = {
             "temperature": temperature,
             "top_p": top_p,
@@ -146,6 +148,7 @@ class Agent:
             self.approve,
             self._settings,
             self.on_cut,
+            self.budget,
         )
 
     def __repr__(self) -> str:

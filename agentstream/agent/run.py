@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any, Generator, List, NamedTuple, Optional, Sequence, Tuple
 
 from agentstream.agent.asked import Asked, as_conversation, as_messages
+from agentstream.agent.budget import Charge, Spending, bearing
 from agentstream.agent.history import as_message, joined
 from agentstream.agent.journal import AgentLog
 from agentstream.agent.settings import AgentSettings
@@ -29,7 +30,7 @@ from agentstream.llm.accumulator import Accumulator, tokens_per_second
 from agentstream.llm.finish import remark_on
 from agentstream.llm.history import is_empty
 from agentstream.llm.messages import ChatMessage, ChatRequest, Delta, FallbackNotice
-from agentstream.llm.stream import as_delta_stream
+from agentstream.llm.stream import DeltaStream, as_delta_stream
 from agentstream.results import ChatResponse, Usage
 from agentstream.tools.context import RunContext
 
@@ -130,14 +131,21 @@ class AgentRun:
         self.settings = self._agent = settings
         self._asked = as_messages(input)
         self._log = log
-        self._context = context
         self._conversation = as_conversation(conversation)
         self._answers: List[Accumulator] = []
         self._earlier: List[ChatResponse] = []  # of an earlier process
         self._checkpoint = checkpoint
+        self._context = context if settings.budget is None else self._bearing(context)
         self._tools: Optional[ToolRounds] = None
         self._typed = _typed(settings, log)
         self.begun = 0
+
+    def _bearing(self, context: RunContext) -> RunContext:
+        """The context in which what its requests use counts on the agent's own budget too."""
+        budget, kept = self.settings.budget, self._checkpoint
+        whose = f"agent {self.settings.name!r}"
+        store = None if kept is None else (kept.keeper, f"{kept.place}|spent")
+        return context.replace(spending=bearing(budget, whose, context.spending, store))
 
     def text(self) -> str:
         """What the agent has said so far, in all its answers."""
@@ -291,6 +299,7 @@ class AgentRun:
     ) -> Generator[str, None, ChatResponse]:
         """One request: yields its text, publishes all it brings, returns the answer."""
         log, client = self._log, self._agent.client
+        charge = self._charge(request)
         log.note(
             EventType.AGENT_LLM_REQUEST_STARTED,
             payloads.agent_llm_request_started(
@@ -299,9 +308,7 @@ class AgentRun:
             about=(client, request),
         )
         began = time.monotonic()
-        deltas = client.stream_deltas(request, cancel=self._context.cancel)
-        stream = as_delta_stream(deltas, client.model, client.provider)
-        self._answers.append(stream.answer)
+        stream = self._open(request, charge)
         try:
             for delta in stream.deltas:
                 content = delta[0]
@@ -313,6 +320,8 @@ class AgentRun:
         except BaseException as error:
             if isinstance(error, AgentStreamError) and error.partial is None:
                 error.partial = stream.response
+            if charge is not None:
+                charge.end(stream.response, error)
             failed = payloads.agent_llm_request_failed(
                 error, round=number, model=client.model, duration_s=time.monotonic() - began
             )
@@ -321,9 +330,32 @@ class AgentRun:
         finally:
             stream.close()
         response = stream.response
+        if charge is not None:
+            charge.end(response)
         if self._checkpoint is not None:
             self._checkpoint.keep_answer(number, response, before, self._asked)
         return self._taken(response, number)
+
+    def _charge(self, request: ChatRequest) -> Optional[Charge]:
+        """Charge a request to the budgets that hold; None if there is none.
+
+        Raises:
+            LimitExceeded: it would pass one.
+        """
+        spending: Optional[Spending] = self._context.spending
+        return None if spending is None else spending.charge(request, self._agent.client)
+
+    def _open(self, request: ChatRequest, charge: Optional[Charge]) -> DeltaStream:
+        client = self._agent.client
+        try:
+            deltas = client.stream_deltas(request, cancel=self._context.cancel)
+        except BaseException as error:
+            if charge is not None:
+                charge.end(ChatResponse(), error)
+            raise
+        stream = as_delta_stream(deltas, client.model, client.provider)
+        self._answers.append(stream.answer)
+        return stream
 
     def _taken(self, response: ChatResponse, number: int) -> ChatResponse:
         """Publish an answer; returns it.

@@ -17,6 +17,7 @@ from typing import (
 )
 
 from agentstream import checks
+from agentstream.agent.budget import Budget
 from agentstream.errors import ConfigError
 from agentstream.llm.clients import ChatClient
 from agentstream.llm.frozen import Frozen
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         parallel_tool_calls: Optional[bool]
         reasoning_effort: Optional[str]
         on_cut: str
+        budget: Optional[Budget]
         system: str
         max_rounds: int
         repeat_limit: Optional[int]
@@ -69,8 +71,8 @@ LIMIT_KEYS = {
     "tool_result_limit": "result_chars",
 }
 #: What `Agent` takes besides the parameters in its signature.
-FIELDS = ("extra", "parallel_tool_calls", "reasoning_effort", "on_cut", "system", *LIMIT_KEYS,
-          "conversation")  # fmt: skip
+FIELDS = ("extra", "parallel_tool_calls", "reasoning_effort", "on_cut", "budget", "system",
+          *LIMIT_KEYS, "conversation")  # fmt: skip
 #: What an agent may do about an answer that a limit of tokens, or a filter, has cut.
 ON_CUT = ("warn", "fail")
 
@@ -117,9 +119,10 @@ class AgentSettings(Frozen):
         tools: by name.
         request: the fields of its requests besides the messages and `tool_choice`.
         on_cut: one of `ON_CUT`.
+        budget: what a run of it may spend.
 
     Raises:
-        ConfigError: the name, the client, `approve` or `on_cut` is none.
+        ConfigError: the name, the client, `approve`, `on_cut` or `budget` is none.
     """
 
     name: str
@@ -131,6 +134,7 @@ class AgentSettings(Frozen):
     approve: Optional[Callable[[ToolCall], object]]
     request: Mapping[str, Any]
     on_cut: str = "warn"
+    budget: Optional[Budget] = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -143,6 +147,7 @@ class AgentSettings(Frozen):
         checks.instance("tool_limits", self.limits, ToolLimits, of=of)
         checks.function("approve", self.approve, optional=True, of=of)
         checks.one_of("on_cut", self.on_cut, ON_CUT, of=of)
+        checks.instance("budget", self.budget, Budget, optional=True, of=of)
 
     @property
     def one_at_a_time(self) -> bool:

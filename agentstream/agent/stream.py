@@ -18,6 +18,7 @@ from agentstream.text import safe_str
 from agentstream.tools.context import RunContext, RunWithin
 
 if TYPE_CHECKING:
+    from agentstream.agent.budget import Spending
     from agentstream.agent.conversation import Conversation
     from agentstream.schema.output import Output
 
@@ -33,6 +34,7 @@ class AgentStream(GuardedStream[str]):
         log: the run's log; None for no events.
         cancel: the caller's token.
         conversation: as in `Agent.stream`.
+        spending: what its requests count on, besides its own budget.
     """
 
     def __init__(
@@ -42,11 +44,17 @@ class AgentStream(GuardedStream[str]):
         log: Optional[RunLog],
         cancel: Optional[CancelToken] = None,
         conversation: Optional[Conversation] = None,
+        *,
+        spending: Optional[Spending] = None,
     ) -> None:
         super().__init__(cancel)
         bound = AgentLog(log, settings.name)
         context = RunContext(
-            bound.workflow_id, settings.name, cancel=self._cancel, within=_within(log)
+            bound.workflow_id,
+            settings.name,
+            cancel=self._cancel,
+            within=_within(log),
+            spending=spending,
         )
         self._run = AgentRun(settings, input, bound, context, conversation)
         self._items = self._run.texts()
@@ -90,7 +98,8 @@ def _within(log: Optional[RunLog]) -> RunWithin:
         child = None if log is None else log.open_child(new_id())
         try:
             settings = agent.settings
-            stream = AgentStream(settings, input, child, context.cancel)
+            cancel, spending = context.cancel, context.spending
+            stream = AgentStream(settings, input, child, cancel, spending=spending)
             output = contextvars.copy_context().run(drain, stream)  # as execute_with_events
             return output.response if settings.output is None else output.value
         except Cancelled:

@@ -34,7 +34,7 @@ from agentstream.llm.secrets import Redactor
 from agentstream.llm.settings import Limits, Retries, Timeouts
 from agentstream.llm.stream import DeltaStream, TextStream, as_delta_stream
 from agentstream.llm.transport import ApiKey, Cert, Transport, Verify, display_url, place_of
-from agentstream.results import ChatResponse
+from agentstream.results import ChatResponse, Usage
 
 __all__ = ["ChatClient", "ClientSettings", "HTTPClient", "InsecureWarning", "signature_of"]
 
@@ -68,11 +68,13 @@ class ChatClient(ABC):
         model: the model's name, sent with requests that name none.
         provider: who serves it, "openai" for example.
         parallel_tool_calls: what each of its requests says of them; None if nothing.
+        prices: what its models' tokens cost; None if that is not known.
     """
 
     model: str = ""
     provider: str = ""
     parallel_tool_calls: Optional[bool] = None
+    prices: Optional[Prices] = None
     #: It can be asked for a typed answer and be given tools in one request.
     schema_with_tools: bool = True
 
@@ -166,6 +168,10 @@ class ChatClient(ABC):
             AgentStreamError: whichever applies; a `BadRequest` (404) of a server without a list.
         """
         return [self.model] if self.model else []
+
+    def cost_of(self, usage: Usage, model: Optional[str] = None) -> Optional[float]:
+        """What so many tokens cost, of `model` or of its own; None where no price is known."""
+        return None if self.prices is None else self.prices.cost(model or self.model, usage)
 
     def wrote(self, state: Mapping[str, Any]) -> bool:
         """True if a `ChatMessage.provider_state` came from the server of this client."""

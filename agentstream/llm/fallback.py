@@ -47,7 +47,7 @@ from agentstream.llm.history import without_state
 from agentstream.llm.messages import ChatRequest, Delta, FallbackNotice
 from agentstream.llm.pauses import Pauses, Ticket
 from agentstream.llm.stream import DeltaStream, as_delta_stream
-from agentstream.results import ChatResponse
+from agentstream.results import ChatResponse, Usage
 
 __all__ = ["FALLS_OVER", "FallbackClient", "error_kinds"]
 
@@ -161,6 +161,14 @@ class FallbackClient(ChatClient):
         if len(errors) == len(self.clients):
             raise _with_earlier(errors)
         return list(dict.fromkeys(names))
+
+    def cost_of(self, usage: Usage, model: Optional[str] = None) -> Optional[float]:
+        """See `ChatClient.cost_of`: at the dearest of its clients; None where one has no price."""
+        costs = [
+            client.cost_of(usage, None if place else model)
+            for place, client in enumerate(self.clients)
+        ]
+        return None if None in costs else max(cost for cost in costs if cost is not None)
 
     def wrote(self, state: Mapping[str, Any]) -> bool:
         """See `ChatClient.wrote`."""

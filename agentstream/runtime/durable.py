@@ -32,6 +32,7 @@ from agentstream.workflow import Workflow
 from agentstream.workflow.checkpoints import Checkpoints, Codec
 
 if TYPE_CHECKING:
+    from agentstream.agent.budget import Budget
     from agentstream.agent.conversation import Conversation
     from agentstream.runtime.watch import Watch
 
@@ -63,6 +64,7 @@ class DurableRuns:
         conversation: Optional[Conversation] = None,
         timeout: Optional[float] = None,
         lock: Optional[str] = None,
+        budget: Optional[Budget] = None,
     ) -> RunHandle:
         """Go on with a run that is interrupted or suspended; returns its `RunHandle` at once.
 
@@ -80,7 +82,7 @@ class DurableRuns:
                 where its place has the same label.
             context: a dict that gets what the steps share.
             conversation: of an agent's run that was given one, again.
-            timeout, lock: as in `submit`.
+            timeout, lock, budget: as in `submit`.
 
         Raises:
             Busy: a living process has it, or the lock is held.
@@ -93,7 +95,7 @@ class DurableRuns:
         check_id("workflow_id", workflow_id)
         checks.flag("force", force)
         options = RunOptions(
-            workflow_id, context, conversation, timeout, lock, resume=True
+            workflow_id, context, conversation, timeout, lock, resume=True, budget=budget
         ).checked()
         known = as_workflow(workflow, conversation=conversation is not None)
         if self._checkpoints is None:

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, Deque, List, Optional, Type
 
 from agentstream import threads
+from agentstream.agent.budget import Budget
 from agentstream.cancel import CancelToken
 from agentstream.errors import AgentStreamError, Cancelled, DeadlineExceeded
 from agentstream.events.entry import check_reason
@@ -28,6 +29,7 @@ from agentstream.workflow import Execution, Workflow
 from agentstream.workflow.host import RunHost
 
 if TYPE_CHECKING:
+    from agentstream.agent.budget import Spending
     from agentstream.runtime.lock import NamedLock
     from agentstream.workflow.run_checkpoints import RunCheckpoints
 
@@ -232,6 +234,7 @@ class SubmittedRun:
     Args:
         checkpoints: keeps it; None: nothing is kept.
         key: what its calls' idempotency keys are made of; None for its id.
+        outer: what the run that started it counts on; None for nobody.
 
     Attributes:
         token: stops it.
@@ -249,6 +252,7 @@ class SubmittedRun:
         lock: Optional[NamedLock] = None,
         checkpoints: Optional[RunCheckpoints] = None,
         key: Optional[str] = None,
+        outer: Optional[Spending] = None,
     ) -> None:
         self.workflow_id = log.workflow_id
         self.token = CancelToken()
@@ -264,6 +268,8 @@ class SubmittedRun:
             host=host,
             checkpoints=checkpoints,
         )
+        self._execution.spending = outer
+        self._execution.bear(_budget_of(options, checkpoints), f"run {self.workflow_id!r}", "spent")
         if key is not None:
             self._execution.key = key
         if checkpoints is not None:
@@ -280,6 +286,11 @@ class SubmittedRun:
         # handler perhaps, must wait for no lock.
         self._alarm = threads.Alarm(lambda _: self.close_queued(), grain=3600.0)
         self._key = self.token.add_callback(self._ring)
+
+    @property
+    def spending(self) -> Optional[Spending]:
+        """What the requests of its agents count on; None: there is no budget."""
+        return self._execution.spending
 
     def set_deadline(self, grace: float) -> None:
         """Have the run end in time, if it has a timeout, or `grace` seconds later without it.
@@ -381,3 +392,15 @@ class SubmittedRun:
         self._resolve(
             RuntimeError(f"run {self.workflow_id} goes on in the parent process, not here")
         )
+
+
+def _budget_of(options: RunOptions, kept: Optional[RunCheckpoints]) -> Optional[Budget]:
+    """The budget that a run is given, which is kept; else the one that it was begun with."""
+    given = options.budget
+    if kept is None:
+        return given
+    if given is not None:
+        kept.put({"budget": dict(vars(given))})
+        return given
+    known = kept.get("budget")
+    return None if known is None else Budget(**known)

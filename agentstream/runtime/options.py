@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Dict, NamedTuple, Optional
 from agentstream import checks
 from agentstream.agent.agent import Agent
 from agentstream.agent.asked import as_conversation
+from agentstream.agent.budget import Budget
 from agentstream.errors import ConfigError
 from agentstream.llm.client import ChatClient
 from agentstream.workflow import Workflow
@@ -27,12 +28,13 @@ if TYPE_CHECKING:
         lock: Optional[str]
         once: bool
         resume: bool
+        budget: Optional[Budget]
 
 
 __all__ = ["HINTS", "OPTIONS", "SETTINGS_HINTS", "RunOptions", "as_workflow"]
 
 #: The keys of `RunKeywords`.
-OPTIONS = ("workflow_id", "context", "conversation", "timeout", "lock", "once", "resume")
+OPTIONS = ("workflow_id", "context", "conversation", "timeout", "lock", "once", "resume", "budget")
 
 #: Keywords that runs have elsewhere -> what is written here.
 HINTS: Dict[str, str] = {
@@ -43,6 +45,7 @@ HINTS: Dict[str, str] = {
     "deadline": "it is timeout=",
     "history": "it is conversation=",
     "callback": "runtime.event_stream.subscribe(callback) is told of all runs",
+    **dict.fromkeys(("max_cost", "max_budget"), "it is budget=Budget(cost=0.20)"),
     "retries": "a step has them: Step(agent, retries=2); so has a client, for its requests",
     **dict.fromkeys(
         ("model", "temperature", "max_tokens", "tools", "system_prompt", "output"),
@@ -81,6 +84,7 @@ class RunOptions(NamedTuple):
     lock: Optional[str] = None
     once: bool = False
     resume: bool = False
+    budget: Optional[Budget] = None
 
     def checked(self) -> RunOptions:
         """The options.
@@ -95,6 +99,7 @@ class RunOptions(NamedTuple):
         if checks.flag("resume", self.resume) and self.workflow_id is None:
             raise ConfigError("resume=True needs a workflow_id: what is to be resumed?")
         as_conversation(self.conversation)
+        checks.instance("budget", self.budget, Budget, optional=True)
         return self._replace(timeout=checks.seconds("timeout", self.timeout, optional=True))
 
 

@@ -40,6 +40,7 @@ from agentstream.workflow.checkpoints import Checkpoints, as_checkpoints
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from agentstream.agent.budget import Budget
     from agentstream.agent.conversation import Conversation
     from agentstream.runtime.options import RunKeywords
 
@@ -138,6 +139,7 @@ class Runtime(DurableRuns):
         lock: Optional[str] = None,
         once: bool = False,
         resume: bool = False,
+        budget: Optional[Budget] = None,
     ) -> RunHandle:
         """Queue a run; returns its `RunHandle` at once.
 
@@ -159,6 +161,9 @@ class Runtime(DurableRuns):
                 behind it, "~3" and so on.
             resume: as `once`; and a run that is interrupted or suspended goes on, without
                 a new input, where the runtime keeps checkpoints.
+            budget: what the requests of its agents may spend; a run that is resumed has
+                the one that it was begun with, and what it has spent, unless another is
+                given here.
 
         Called by a run, by one of its tools say, it starts a run within a run:
         that one has a thread of its own, beyond `max_workers`, so that the two
@@ -177,7 +182,7 @@ class Runtime(DurableRuns):
                 run was resumed as often as it may be (`Checkpoints.recover`), and has failed.
         """
         options = RunOptions(
-            workflow_id, context, conversation, timeout, lock, once, resume
+            workflow_id, context, conversation, timeout, lock, once, resume, budget
         ).checked()
         workflow = as_workflow(workflow, conversation=conversation is not None)
         parent = current_place()

@@ -19,6 +19,7 @@ from agentstream.workflow.checkpoints import Checkpoints
 from agentstream.workflow.progress import input_as_text
 
 if TYPE_CHECKING:
+    from agentstream.agent.budget import Spending
     from agentstream.runtime.lock import NamedLock
     from agentstream.runtime.once import Earlier
 
@@ -157,6 +158,7 @@ class Submissions:
                 lock=lock,
                 checkpoints=taken.checkpoints,
                 key=taken.key,
+                outer=self._spending_of(parent),
             )
         except BaseException:
             if lock is not None:
@@ -210,13 +212,26 @@ class Submissions:
                 )
                 options = options._replace(context=kept.values)
             run = SubmittedRun(
-                workflow, input, log, options, host=self.host, lock=lock, checkpoints=kept, key=key
+                workflow,
+                input,
+                log,
+                options,
+                host=self.host,
+                lock=lock,
+                checkpoints=kept,
+                key=key,
+                outer=self._spending_of(parent),
             )
         except BaseException:
             if lock is not None:
                 lock.release()
             raise
         return self._start(run, parent)
+
+    def _spending_of(self, parent: Optional[Place]) -> Optional[Spending]:
+        """What the requests of the run at that place count on; None for none."""
+        run = None if parent is None else self.runs.get(parent.runtime_id)
+        return None if run is None else run.spending
 
     def _open_log(self, workflow_id: Optional[str], parent: Optional[Place]) -> RunLog:
         log = self._stream.open_log(

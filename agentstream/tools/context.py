@@ -50,6 +50,8 @@ class RunContext(MutableMapping[str, Any]):
             it to what the function calls.
         lock: a re-entrant lock for what takes more than one look at the values:
             `with context.lock: context["n"] += 1`.
+        spending: what has been spent of the budget that holds here, as its `spent`, a
+            `Usage`; None without a budget.
     """
 
     __slots__ = (
@@ -59,6 +61,7 @@ class RunContext(MutableMapping[str, Any]):
         "cancel",
         "idempotency_key",
         "lock",
+        "spending",
         "step",
         "tool_call_id",
         "workflow_id",
@@ -71,6 +74,7 @@ class RunContext(MutableMapping[str, Any]):
     idempotency_key: str
     cancel: CancelToken
     lock: threading.RLock
+    spending: Any
     _values: Dict[str, Any]
     _within: Optional[RunWithin]
 
@@ -86,6 +90,7 @@ class RunContext(MutableMapping[str, Any]):
         lock: Optional[threading.RLock] = None,
         within: Optional[RunWithin] = None,
         idempotency_key: str = "",
+        spending: Any = None,
     ) -> None:
         put = super().__setattr__
         put("workflow_id", workflow_id)
@@ -97,6 +102,7 @@ class RunContext(MutableMapping[str, Any]):
         put("lock", threading.RLock() if lock is None else lock)
         put("_values", {} if values is None else values)
         put("_within", within)
+        put("spending", spending)
 
     def run(self, agent: Any, input: Any) -> Any:
         """Run an `Agent` within this run; returns its text, or its value if it has an `output`.
@@ -120,6 +126,7 @@ class RunContext(MutableMapping[str, Any]):
         tool_call_id: Optional[str] = None,
         cancel: Optional[CancelToken] = None,
         idempotency_key: Optional[str] = None,
+        spending: Any = None,
     ) -> RunContext:
         """The same run and values as another call sees them; None keeps what is here."""
         return RunContext(
@@ -132,6 +139,7 @@ class RunContext(MutableMapping[str, Any]):
             lock=self.lock,
             within=self._within,
             idempotency_key=self.idempotency_key if idempotency_key is None else idempotency_key,
+            spending=self.spending if spending is None else spending,
         )
 
     def __getitem__(self, key: str) -> Any:

@@ -10,6 +10,7 @@ from typing import Any, Callable, Optional, Sequence, Tuple, Union
 
 from agentstream import checks
 from agentstream.agent.agent import Agent
+from agentstream.agent.budget import Budget
 from agentstream.agent.settings import ON_CUT
 from agentstream.errors import ConfigError
 
@@ -113,6 +114,7 @@ class Workflow:
         name: what the run's events call it.
         steps: agents, functions, workflows, the shapes `Parallel`, `Map`, `Branch`
             and `Repeat`, `Wait`s, `Step`s, and lists of them; at least one.
+        budget: what each of its runs may spend; None for no bound.
 
     Attributes:
         steps: a tuple of `Step`s.
@@ -121,11 +123,15 @@ class Workflow:
         ConfigError: there is no step, or one is none.
     """
 
-    def __init__(self, name: str, steps: Sequence[Any] = ()) -> None:
+    def __init__(
+        self, name: str, steps: Sequence[Any] = (), *, budget: Optional[Budget] = None
+    ) -> None:
         if not isinstance(name, str) or not name:
             raise ConfigError('a workflow needs a name, a str: Workflow("demo", [first, second])')
         self.name = name
         self.steps = as_steps(steps, f"workflow {name!r}")
+        of = f"workflow {name!r}"
+        self.budget = checks.instance("budget", budget, Budget, optional=True, of=of)
 
     def __repr__(self) -> str:
         return f"<Workflow {self.name!r}: {' -> '.join(step.name for step in self.steps)}>"

@@ -14,6 +14,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Tuple
 
+from agentstream.agent.budget import bearing
 from agentstream.cancel import CancelToken
 from agentstream.errors import (
     AgentStreamError,
@@ -43,6 +44,7 @@ from agentstream.workflow.progress import (
 from agentstream.workflow.scope import Scope
 
 if TYPE_CHECKING:
+    from agentstream.agent.budget import Budget, Spending
     from agentstream.agent.conversation import Conversation
     from agentstream.workflow.run_checkpoints import RunCheckpoints
 
@@ -63,6 +65,7 @@ class Execution:
         key: what the idempotency keys of its calls are made of.
         prefix: what the places of its steps begin with; "" but within another run.
         conversation: that of the run's agent.
+        spending: what the requests of its agents count on; None: there is no budget.
         late: set by whoever cancels the run because its time is over: why it failed.
     """
 
@@ -80,6 +83,7 @@ class Execution:
         self.checkpoints = checkpoints
         self.key = log.workflow_id
         self.prefix = ""
+        self.spending: Optional[Spending] = None
         self.conversation = conversation
         self.late: Optional[DeadlineExceeded] = None
         self.log = log
@@ -105,6 +109,7 @@ class Execution:
         self._started = time.monotonic()
         workflow = self._workflow
         try:
+            self.bear(workflow.budget, f"workflow {workflow.name!r}", f"{self.prefix}|spent")
             self.log.note(*self._beginning())
             steps = ((str(number), step) for number, step in enumerate(workflow.steps))
             output = self.one_after_the_other(steps, input, self._cancel, self.steps)
@@ -125,6 +130,17 @@ class Execution:
                 raise self._end_left(Cancelled()) from error
             raise self._end_failed(error) from error
         return self._end_completed(output)
+
+    def bear(self, budget: Optional[Budget], whose: str, key: str) -> None:
+        """Have the run's requests count on a budget too, if there is one.
+
+        Args:
+            whose: whose budget it is.
+            key: a run that is kept keeps what has been spent under it.
+        """
+        if budget is not None:
+            kept = None if self.checkpoints is None else (self.checkpoints, key)
+            self.spending = bearing(budget, whose, self.spending, kept)
 
     def _beginning(self) -> Tuple[EventType, Dict[str, Any]]:
         """The event that the run, or its further part, begins with."""
@@ -271,8 +287,15 @@ class Execution:
             ),
         )
 
-    def inner(self, workflow: Workflow, log: RunLog, cancel: CancelToken, prefix: str) -> Execution:
-        """A run within this one, which shares its context."""
+    def inner(
+        self,
+        workflow: Workflow,
+        log: RunLog,
+        cancel: CancelToken,
+        prefix: str,
+        spending: Optional[Spending],
+    ) -> Execution:
+        """A run within this one, which shares its context; its requests count on `spending`."""
         inner = Execution(
             workflow,
             log,
@@ -282,6 +305,7 @@ class Execution:
             checkpoints=self.checkpoints,
         )
         inner.lock, inner.key, inner.prefix = self.lock, self.key, prefix
+        inner.spending = spending
         inner._is_within = True
         self._inner.append(inner)
         return inner

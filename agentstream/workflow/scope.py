@@ -57,6 +57,7 @@ from agentstream.workflow.progress import StepState, input_as_text
 from agentstream.workflow.waiting import MISSING, Wait
 
 if TYPE_CHECKING:
+    from agentstream.agent.budget import Spending
     from agentstream.agent.conversation import Conversation
     from agentstream.workflow.run_checkpoints import RunCheckpoints
 
@@ -74,7 +75,7 @@ class Execution(Protocol):
         conversation: that of the run's agent.
         host: lends threads.
         steps: those that have begun.
-        checkpoints, key, prefix: as execution.py has them.
+        checkpoints, key, prefix, spending: as execution.py has them.
     """
 
     log: RunLog
@@ -86,6 +87,7 @@ class Execution(Protocol):
     checkpoints: Optional[RunCheckpoints]
     key: str
     prefix: str
+    spending: Optional[Spending]
 
     def run(self, input: Any) -> WorkflowRun:
         """Run the steps; raises WorkflowFailed or Cancelled, with `run`."""
@@ -104,7 +106,14 @@ class Execution(Protocol):
     ) -> Any:
         """Run steps, each one's output the next one's input."""
 
-    def inner(self, workflow: Workflow, log: RunLog, cancel: CancelToken, prefix: str) -> Execution:
+    def inner(
+        self,
+        workflow: Workflow,
+        log: RunLog,
+        cancel: CancelToken,
+        prefix: str,
+        spending: Optional[Spending],
+    ) -> Execution:
         """A run within this one, which shares its values."""
 
     def forget(self, inner: Any) -> None:
@@ -182,6 +191,7 @@ class Scope:
             lock=execution.lock,
             within=self._run_agent,
             idempotency_key=key_of(execution.key, self._place),
+            spending=execution.spending,
         )
 
     def call(self, function: Callable[..., Any], input: Any) -> Any:
@@ -335,7 +345,13 @@ class Scope:
         log = self._inner_log
         assert log is not None
         return self._run_within(
-            workflow, log, input, self.cancel, place=self._place, state=self._state
+            workflow,
+            log,
+            input,
+            self.cancel,
+            place=self._place,
+            spending=self._execution.spending,
+            state=self._state,
         )
 
     def _run_agent(self, agent: Agent, input: Any, context: RunContext) -> Any:
@@ -351,7 +367,12 @@ class Scope:
         place += f"-{number}"
         log = self._child_log(place)
         return self._run_within(
-            Workflow(agent.name, [agent]), log, input, context.cancel, place=place
+            Workflow(agent.name, [agent]),
+            log,
+            input,
+            context.cancel,
+            place=place,
+            spending=context.spending,
         )
 
     def _run_within(
@@ -362,13 +383,14 @@ class Scope:
         cancel: CancelToken,
         *,
         place: str,
+        spending: Optional[Spending],
         state: Optional[StepState] = None,
     ) -> Any:
         """Run a workflow within this run; `state` is told its steps."""
         if not log.offset:
             log.note_input(input_as_text(input))
         with linked(cancel) as token:
-            inner = self._execution.inner(workflow, log, token, f"{place}/")
+            inner = self._execution.inner(workflow, log, token, f"{place}/", spending)
             if state is not None:
                 state.within = inner.steps
             host = self._execution.host
