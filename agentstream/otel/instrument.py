@@ -11,7 +11,8 @@ import contextlib
 import logging
 import os
 import time
-from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple
+from collections import deque
+from typing import Any, Callable, Deque, Dict, Iterator, Mapping, Optional, Tuple
 
 from opentelemetry import context as current, propagate as propagation, trace
 from opentelemetry.metrics import MeterProvider, get_meter_provider
@@ -26,7 +27,7 @@ from agentstream.events.run_log import RunLog
 from agentstream.events.stream import EventStream
 from agentstream.otel import names
 from agentstream.otel.beginnings import Beginnings, key_of, server_of
-from agentstream.otel.spans import OpenSpan, Spans
+from agentstream.otel.spans import Key, OpenSpan, Spans
 
 __all__ = ["Instrumentation", "instrument"]
 
@@ -108,6 +109,7 @@ class Instrumentation:
         )
         self._stream = stream
         self._closed = False
+        self._ended: Deque[Tuple[Key, int, str]] = deque()
         self._beginnings = Beginnings(stream, self._spans, self, capture_content=capture_content)
         self._by_type: Mapping[EventType, Callable[[Event], None]] = {
             **dict.fromkeys((*TERMINAL, EventType.WORKFLOW_SUSPENDED), self._run_ended),
@@ -116,6 +118,7 @@ class Instrumentation:
             EventType.AGENT_COMPLETED: self._agent_ended,
             EventType.AGENT_FAILED: self._agent_ended,
             EventType.AGENT_LLM_REQUEST_RETRIED: self._retried,
+            EventType.AGENT_FALLBACK: self._fell_back,
             EventType.AGENT_LLM_REQUEST_COMPLETED: self._answered,
             EventType.AGENT_LLM_REQUEST_FAILED: self._request_failed,
             EventType.TOOL_CALL_COMPLETED: self._tool_ended,
@@ -144,6 +147,7 @@ class Instrumentation:
         self._closed = True
         self._stream.tracing = None
         self._subscription.close()
+        self._end_calls()
         self._spans.end_all(time.time_ns())
 
     def __enter__(self) -> Instrumentation:
@@ -202,12 +206,20 @@ class Instrumentation:
             raise
         finally:
             current.detach(token)
-            self._spans.end(key, time.time_ns(), error=failed, is_failure=failed != _CANCELLED)
+            # A span's end may take its processors long: it is left to the subscription's thread.
+            self._ended.append((key, time.time_ns(), failed))
 
     # --- in the subscription's ----------------------------------------------------------------
 
     def _take(self, event: Event) -> None:
+        self._end_calls()
         self._by_type[event.type](event)
+
+    def _end_calls(self) -> None:
+        """End the spans of calls to MCP servers that are over; their tools' events come behind."""
+        while self._ended:
+            key, at, failed = self._ended.popleft()
+            self._spans.end(key, at, error=failed, is_failure=failed != _CANCELLED)
 
     def _run_ended(self, event: Event) -> None:
         status = event.type.value[len("workflow_") :]
@@ -235,6 +247,21 @@ class Instrumentation:
                 names.ERROR_TYPE: text(event.data, "error"),
             },
         )
+
+    def _fell_back(self, event: Event) -> None:
+        """Another client is asked: from here on the span is of a request to that one."""
+        data = event.data
+        now = {
+            names.PROVIDER: text(data, "next_provider"),
+            names.REQUEST_MODEL: text(data, "next_model"),
+        }
+        why = {names.ERROR_TYPE: text(data, "error")}
+        self._add_event(event, names.FALLBACK_EVENT, {**why, **now})
+        request = self._spans.oldest(_key("request", event))
+        if request is not None:
+            request.span.update_name(names.span_name("request", now[names.REQUEST_MODEL]))
+            request.span.set_attributes(now)
+            request.noted.update(now)
 
     def _add_event(self, event: Event, name: str, attributes: Attributes) -> None:
         request = self._spans.oldest(_key("request", event))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Mapping, NamedTuple, Sequence, Tuple
 
-__all__ = ["ATTRIBUTES", "METRICS", "SCHEMA_URL", "SPANS", "Metric", "SpanName"]
+__all__ = ["ATTRIBUTES", "METRICS", "SCHEMA_URL", "SPANS", "Metric", "SpanName", "span_name"]
 
 SCHEMA_URL = "https://opentelemetry.io/schemas/gen-ai/1.42.0"
 
@@ -111,6 +111,16 @@ SPANS: Mapping[str, SpanName] = {
     "tool": SpanName("execute_tool", "execute_tool {tool}", False, "a tool call"),
     "mcp": SpanName("execute_tool", "tools/call {tool}", True, "a call of an MCP server's tool"),
 }
+
+#: Characters of a name, which a model may have made up, in a span's.
+_MOST = 100
+
+
+def span_name(kind: str, name: str) -> str:
+    """The name of a span of a kind in `SPANS`, of what has that name."""
+    form = SPANS[kind].name
+    return (form[: form.index("{")] + name[:_MOST]).rstrip()
+
 
 # --- metrics --------------------------------------------------------------------------------
 

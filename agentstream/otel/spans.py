@@ -26,8 +26,6 @@ Attributes = Dict[str, Any]
 
 #: Spans open at once; beyond that the oldest ends without its end having been seen.
 _MOST = 20_000
-#: How a name that a model or a user has made up is cut in a span's name.
-_NAME = 100
 _NANO = 1_000_000_000
 
 
@@ -101,11 +99,10 @@ class Spans:
     ) -> OpenSpan:
         """Begin a span within another one, or in a context; `name` fills in its kind's."""
         kind = names.SPANS[key[0]]
-        whole = kind.name[: kind.name.index("{")] + name[:_NAME]
         if kind.operation:
             attributes = {names.OPERATION: kind.operation, **attributes}
         span = self._tracer.start_span(
-            whole.rstrip(),
+            names.span_name(key[0], name),
             context if parent is None else parent.context,
             kind=SpanKind.CLIENT if kind.is_client else SpanKind.INTERNAL,
             attributes=attributes,

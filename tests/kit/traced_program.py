@@ -7,12 +7,26 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Iterator
 
-from agentstream import Agent, EventStream, Parallel, Runtime, SqliteStore, Wait, Workflow, tool
-from agentstream.llm.clients import LlamaClient
+from agentstream import (
+    Agent,
+    Delta,
+    EventStream,
+    FallbackClient,
+    Parallel,
+    Runtime,
+    SqliteStore,
+    Wait,
+    Workflow,
+    tool,
+)
+from agentstream.errors import ServerError
+from agentstream.llm.clients import ChatClient, LlamaClient
 from agentstream.llm.settings import Retries
 from agentstream.testing import Reply
 from agentstream.testing.request import Request
+from tests.kit.support import FunctionClient
 from tests.kit.traces import Telemetry
 
 
@@ -25,20 +39,25 @@ def look(at: str) -> str:
 
 
 def workflow(client: LlamaClient) -> Workflow:
-    """Branches with tools and a retry, a workflow within, a wait, an agent."""
+    """Branches with tools and a retry, a workflow within with a fallback, a wait, an agent."""
+    broken = FunctionClient(_refuse)
 
-    def agent(name: str, **settings: object) -> Agent:
+    def agent(name: str, client: ChatClient = client, **settings: object) -> Agent:
         return Agent(name, client=client, system_prompt=name, **settings)  # type: ignore[arg-type]
 
     return Workflow(
         "report",
         [
             Parallel(agent("facts", tools=[look]), agent("style")),
-            Workflow("inner", [agent("summary")]),
+            Workflow("inner", [agent("summary", FallbackClient([broken, client]))]),
             Wait("go"),
             agent("writer"),
         ],
     )
+
+
+def _refuse(request: object, cancel: object) -> Iterator[Delta]:
+    raise ServerError("down")
 
 
 def client_of(url: str) -> LlamaClient:

@@ -85,7 +85,7 @@ def as_value(span: ReadableSpan) -> Drawn:
 def tree(spans: Iterable[Mapping[str, Any]]) -> str:
     """The spans as a text: each below its parent, in the order of steps and of time.
 
-    Behind a name: "*" for each retry, "!" and the error's type for a span that failed.
+    Behind a name: "*" for each retry, "+" for each fallback, "!" and the error's type for a span that failed.
     """
     known = sorted(spans, key=_order)
     ids = {span["id"] for span in known}
@@ -109,7 +109,8 @@ def _order(span: Mapping[str, Any]) -> Any:
 
 
 def _line(span: Mapping[str, Any]) -> str:
-    marks = " *" * sum(name == "agentstream.retry" for name, _ in span["events"])
+    signs = {"agentstream.retry": " *", "agentstream.fallback": " +"}
+    marks = "".join(signs[name] for name, _ in span["events"])
     if span["failed"]:
         marks += f" ! {span['attributes']['error.type']}"
     return span["name"] + marks

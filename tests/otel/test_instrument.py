@@ -34,7 +34,7 @@ submit
       invoke_workflow inner
         step summary
           invoke_agent summary
-            chat m-1
+            chat m-1 +
     step go
     invoke_workflow report
       step go
