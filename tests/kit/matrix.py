@@ -35,6 +35,7 @@ LONG = [
     *("tests/cli/test_log_place.py", "tests/web/test_workers.py"),
     *(f"tests/recipes/test_{name}.py" for name in ("celery", "demo", "durable", "embedding")),
     *(f"tests/recipes/test_{name}.py" for name in ("examples", "gevent", "programs", "readme")),
+    *("tests/recipes/test_jobs.py", "tests/recipes/test_jobs_celery.py"),
     *(
         f"tests/events/redis/test_{name}.py"
         for name in ("entries", "owners", "server", "shared", "watch")

@@ -20,27 +20,29 @@ BEGUN = [*WORDS[:2], Hang()]
 MODEL = "http://127.0.0.1:8080"
 
 
-def recipes() -> Dict[str, str]:
+def recipes(document: str = DOCUMENT) -> Dict[str, str]:
     """The document's Python blocks by the name in their first line."""
     blocks = re.findall(
-        r"^\.\. code-block:: python\n\n((?:    .*\n|\n)+)", DOCUMENT + "\n", re.MULTILINE
+        r"^\.\. code-block:: python\n\n((?:    .*\n|\n)+)", document + "\n", re.MULTILINE
     )
     sources = [textwrap.dedent(block).strip() + "\n" for block in blocks]
     return {source.partition("\n")[0].replace("# ", "", 1): source for source in sources}
 
 
-def source(name: str, *changes: Tuple[str, str]) -> str:
+def source(name: str, *changes: Tuple[str, str], document: str = DOCUMENT) -> str:
     """A recipe with addresses and times of the test's own; each of `changes` must be in it."""
-    text = recipes()[name]
+    text = recipes(document)[name]
     for old, new in changes:
         assert old in text, f"{name} no longer has {old!r}"
         text = text.replace(old, new)
     return text
 
 
-def write(folder: pathlib.Path, name: str, *changes: Tuple[str, str]) -> None:
+def write(
+    folder: pathlib.Path, name: str, *changes: Tuple[str, str], document: str = DOCUMENT
+) -> None:
     """Write a recipe to its file, with changes as `source` makes them."""
-    (folder / name).write_text(source(name, *changes), "utf-8")
+    (folder / name).write_text(source(name, *changes, document=document), "utf-8")
 
 
 @contextlib.contextmanager
