@@ -5,7 +5,8 @@ was; a module each answers one command.  `settings` says what holds where nothin
 by the `table` of settings; `command` runs it between `signals` and `exits`: what may end it
 early, its exit code and the line that says why.  `output` writes, `view` shows a run,
 `execute` runs one and shows it; `durable` and `resting` are about runs that can be resumed;
-`talk` holds a conversation, of `turns`, typed at the `keyboard` or commands (`slash`), in `chats`.
+`talk` holds a conversation, of `turns`, typed at the `keyboard` or commands (`slash`), in `chats`;
+`examine` is what `doctor` looks at, `servers` whether they answer.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         approve,
         chat,
         check,
+        doctor,
         follow,
         model,
         models,

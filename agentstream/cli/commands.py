@@ -70,6 +70,11 @@ _MODELS = """\
 List the names of the models that a server offers, one a line, as --model and
 a workflow file take them.
 """
+_DOCTOR = """\
+Say what would be used, where each setting comes from, and whether the servers
+answer: asked for their models only, five seconds at most.  No key is shown.
+Exits with 0 if `agentstream chat` would work, else with 1 and what to do.
+"""
 _HELP = "Tell more of a command, or list the settings.\n"
 
 
@@ -284,6 +289,13 @@ def _models(add: Add) -> None:
     add("--retries", metavar="N", type=kinds.number, help="further tries of what may pass")
 
 
+def _doctor(add: Add) -> None:
+    _model(add)
+    _log(add)
+    add("--offline", action="store_true", help="ask no server")
+    add("--json", action="store_true", help="as JSON")
+
+
 def _help(add: Add) -> None:
     add("topic", metavar="TOPIC", nargs="?", help=argparse.SUPPRESS)
 
@@ -366,5 +378,6 @@ COMMANDS: Tuple[Tuple[str, str, str, Callable[[Add], None]], ...] = (
     ("serve", "[options] [FILE ...]", _SERVE, _serve),
     ("model", "[options]", _MODEL, _embedded),
     ("models", "[options]", _MODELS, _models),
+    ("doctor", "[options]", _DOCTOR, _doctor),
     ("help", "[COMMAND | settings]", _HELP, _help),
 )

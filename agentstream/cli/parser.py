@@ -28,8 +28,8 @@ everything else to standard error.
   approve ID       answer a run that asks whether it may make a tool call
   signal ID NAME   send a run the value that it waits for
   serve            serve a log over HTTP, with a page to watch the runs
-  model            keep a small model's server up, of this machine's own
-  models           list the models that a server offers
+  model, models    keep a small model's server up; list those of a server
+  doctor           say what would be used, and whether it works
 
 `agentstream COMMAND --help` tells more, `agentstream help settings` what can be
 set where: by a flag, in the environment, or in your config.toml.

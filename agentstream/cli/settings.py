@@ -33,6 +33,7 @@ __all__ = [
     "note_unknown_variables",
     "open_client",
     "setting",
+    "source_of",
     "state_folder",
     "token",
 ]
@@ -77,6 +78,21 @@ def setting(given: argparse.Namespace, name: str) -> Any:
     if not hasattr(given, "config"):
         given.config = _read(config_file())  # once a command, and only if it is needed
     return given.config.get(name)
+
+
+def source_of(given: argparse.Namespace, name: str) -> str:
+    """Where a setting comes from: its flag, its variable, the config file's path; "" if nowhere.
+
+    Raises:
+        ConfigError: the config file cannot be read.
+    """
+    if getattr(given, name, None) is not None:
+        return _setting(name).flag
+    if os.environ.get(_setting(name).variable):
+        return _setting(name).variable
+    if not _setting(name).in_file or setting(given, name) is None:
+        return ""
+    return str(config_file())
 
 
 def token(path: Optional[str]) -> Optional[str]:

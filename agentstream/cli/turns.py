@@ -7,7 +7,6 @@ not lost: it can be asked again, and the conversation goes on.
 from __future__ import annotations
 
 import contextlib
-import re
 import sys
 from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
@@ -16,6 +15,7 @@ from agentstream.cli.chats import Chat, begin, chat_of
 from agentstream.cli.execute import Turn, execute
 from agentstream.cli.exits import line_of
 from agentstream.cli.output import note, say
+from agentstream.cli.servers import title
 from agentstream.cli.settings import advise, find_log, open_client, setting
 from agentstream.errors import AgentStreamError, Cancelled, ConfigError, WorkflowFailed
 from agentstream.llm.messages import ChatMessage, Content
@@ -148,8 +148,7 @@ class Turns:
     @property
     def model(self) -> str:
         """Which model answers, and at which server."""
-        about = repr(self._client).strip("<>").partition(" ")[2]
-        return re.sub("(://[^/]*)/.*", r"\1", about)  # without the path that requests go to
+        return title(self._client)
 
     def begin(self) -> None:
         """Begin a new conversation; the one until now stays where it is kept."""

@@ -134,6 +134,7 @@ COMMANDS = [
     "model",
     "models",
     "tools",
+    "doctor",
     "help",
 ]
 
