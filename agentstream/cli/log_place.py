@@ -13,7 +13,7 @@ from agentstream.events.shared import SharedStore
 
 __all__ = ["LogPlace", "check_log", "has_password", "is_url"]
 
-_SCHEMES = ("redis", "rediss", "unix")
+_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
 _EXPECTED = "must be the path of a file, or redis://HOST/0?log=NAME, rediss:// or unix://"
 _YES_OR_NO = {"true": True, "1": True, "false": False, "0": False}
 
@@ -137,7 +137,8 @@ def check_log(where: str, given: str) -> str:
     # No part of it is told: there may be a password in it.
     try:
         parts = urllib.parse.urlsplit(given)
-        if parts.scheme.lower() not in _SCHEMES or parts.port == 0:
+        several = "," in parts.netloc  # of which each may have a port
+        if parts.scheme.lower() not in _SCHEMES or (not several and parts.port == 0):
             raise ConfigError(f"{where} {_EXPECTED}")
         if parts.fragment:
             raise ConfigError(f"{where}: a log's name is written ?log=NAME, not #NAME")

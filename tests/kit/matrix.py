@@ -38,7 +38,7 @@ LONG = [
     *("tests/recipes/test_jobs.py", "tests/recipes/test_jobs_celery.py"),
     *(
         f"tests/events/redis/test_{name}.py"
-        for name in ("entries", "owners", "server", "shared", "watch")
+        for name in ("cluster", "failover", "server", "shared", "watch")
     ),
     "tests/jobs/test_work.py",
 ]

@@ -1,4 +1,4 @@
-"""A real redis-server of the test's own, on a free port, with its files in a temporary folder.
+"""Real Redis servers of the test's own, on free ports, with their files in a temporary folder.
 
 A test that asks for one where redis-server or the module `redis` is missing is skipped, but
 on CI it fails.
@@ -10,6 +10,7 @@ import importlib.util
 import itertools
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -17,11 +18,11 @@ import subprocess
 import tempfile
 import threading
 import time
-from typing import Any, List, NoReturn
+from typing import Any, List, NoReturn, Sequence
 
 import pytest
 
-from tests.kit.support import free_port
+from tests.kit.support import free_port, wait_until
 
 _names = itertools.count(1)
 
@@ -52,14 +53,16 @@ class RedisServer:
         self._folder = tempfile.mkdtemp(prefix="agentstream-redis-")
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._command: List[str] = [
-            program,
+        self._command = [program, *self._arguments(settings)]
+        self._process: Any = None
+        self.start()
+
+    def _arguments(self, settings: Sequence[str]) -> List[str]:
+        return [
             *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", self._folder),
             *("--save", "", "--daemonize", "no", "--repl-diskless-sync-delay", "0"),
             *(f"--{word}" if at % 2 == 0 else word for at, word in enumerate(settings)),
         ]
-        self._process: Any = None
-        self.start()
 
     def start(self) -> None:
         """Start it, or start it again with what it had on its disk."""
@@ -91,6 +94,19 @@ class RedisServer:
             sock.sendall(sent)
             return sock.recv(65536)
 
+    def replicate(self, port: int) -> None:
+        """Be a replica of the server at a port; returns when it has all of it."""
+        self.say("REPLICAOF", "127.0.0.1", str(port))
+        wait_until(lambda: b"master_link_status:up" in self.say("INFO", "replication"))
+
+    def reach(self) -> int:
+        """How far its replication has come."""
+        info = self.say("INFO", "replication")
+        whose = rb"slave_repl" if b"role:slave" in info else rb"master_repl"
+        found = re.search(whose + rb"_offset:(\d+)", info)
+        assert found is not None
+        return int(found[1])
+
     def kill(self) -> None:
         """As kill -9 does."""
         self._process.kill()
@@ -114,6 +130,42 @@ class RedisServer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class RedisSentinel(RedisServer):
+    """The only Sentinel of a master; a context manager.
+
+    Args:
+        master: whom it watches.
+
+    Attributes:
+        url: of a log of that master.
+    """
+
+    #: What it calls the master.
+    NAME = "the-master"
+
+    def __init__(self, master: RedisServer) -> None:
+        self._master = master
+        super().__init__()
+        self.url = f"redis+sentinel://127.0.0.1:{self.port}/{self.NAME}"
+
+    def _arguments(self, settings: Sequence[str]) -> List[str]:
+        file = pathlib.Path(self._folder, "sentinel.conf")
+        lines = [
+            f"port {self.port}",
+            "bind 127.0.0.1",
+            f"dir {self._folder}",
+            f"sentinel monitor {self.NAME} 127.0.0.1 {self._master.port} 1",
+            f"sentinel down-after-milliseconds {self.NAME} 500",
+            f"sentinel failover-timeout {self.NAME} 5000",
+        ]
+        file.write_text("\n".join(lines) + "\n")
+        return [str(file), "--sentinel"]
+
+    def knows(self, replica: RedisServer) -> bool:
+        """True once it could make that one the master."""
+        return b"\r\n%d\r\n" % replica.port in self.say("SENTINEL", "REPLICAS", self.NAME)
 
 
 def log_name() -> str:

@@ -1,4 +1,4 @@
-"""The Redis server of a log: its address, connections to it, and what its errors mean.
+"""The Redis server of a log: connections to it, and what its errors mean.
 
 The only importer of the module `redis`, and not before a store is made.  Of that module
 only connections are used: no pool, no retries (a command that is sent again blindly is
@@ -12,13 +12,11 @@ import logging
 import socket
 import ssl
 import threading
-import urllib.parse
 from collections import deque
 from typing import (
     Any,
     Callable,
     Deque,
-    Dict,
     Iterator,
     List,
     Optional,
@@ -28,6 +26,7 @@ from typing import (
 )
 
 from agentstream.errors import ConfigError, LogError
+from agentstream.events.redis.address import Address
 from agentstream.events.redis.scripts import Script
 
 __all__ = ["Link", "Server", "pack"]
@@ -35,7 +34,6 @@ __all__ = ["Link", "Server", "pack"]
 logger = logging.getLogger("agentstream.events.redis")
 
 _MOST_LINKS = 16  # of a process, but for those that its threads have for themselves
-_CONNECT_S = 5.0
 _DENIED = "user executing the script can't run this command"  # of Redis 7, under no code
 
 T = TypeVar("T")
@@ -46,7 +44,7 @@ class Server:
     """A Redis server, and connections to it that threads take in turn.
 
     Args:
-        url: redis://, rediss:// or unix://, as redis-py takes it.
+        url: where it is; see `Address`.
         log: the log's name.
         timeout: seconds that the server may take for an answer.
 
@@ -76,21 +74,8 @@ class Server:
         # The second one never exists.  While a cluster moves the log to another node it refuses
         # scripts of which it lacks a key: each is refused then, and none is done by half.
         self.keys = (self.key, self.prefix + b"none")
-        self.name = f"the log {log!r} at {_shown(url)}"
-        options = self._options(url)
-        self._kind: Any = options.pop("connection_class", redis.connection.Connection)
-        never = redis.retry.Retry(redis.backoff.NoBackoff(), 0)
-        self._options_of = {
-            **options,
-            "decode_responses": False,
-            "health_check_interval": 0,
-            "protocol": 2,
-            "retry": never,
-            "retry_on_error": [],
-            "retry_on_timeout": False,
-            "socket_connect_timeout": min(timeout, _CONNECT_S),
-        }
-        self._moved: Dict[str, Any] = {}
+        self._address = Address(redis, url, timeout)
+        self.name = f"the log {log!r} at {self._address.shown}"
         self.reset()
         self.new_link()  # that the settings of the URL are some
 
@@ -100,41 +85,12 @@ class Server:
         self._places = threading.BoundedSemaphore(_MOST_LINKS)
         self._closed = False
 
-    def _options(self, url: str) -> Dict[str, Any]:
-        try:
-            options: Dict[str, Any] = self._redis.connection.parse_url(url)
-        except (ValueError, TypeError):  # its text may hold the URL
-            raise ConfigError.about(
-                "url",
-                "must be redis://[user:password@]host[:port][/database], rediss:// or unix://",
-            ) from None
-        return options
-
     def has_moved(self, error: BaseException) -> bool:
-        """True for a cluster's word that another node has the log: connections go there now.
-
-        All of a log is in one slot, and so on one node.
-        """
-        if isinstance(error, self._redis.exceptions.MovedError):
-            host, port = error.host, error.port
-        elif str(error).startswith("MOVED "):
-            host, _, port = str(error).split()[-1].rpartition(":")
-        else:
-            return False
-        # Without a host, it is another port of the same.
-        self._moved = {"port": int(port), **({"host": host} if host else {})}
-        logger.info("%s is at another node, port %d", self.name, int(port))
-        self._close_idle()
-        return True
-
-    def stay(self) -> None:
-        """Have connections go where the URL says, should the node that had the log be away."""
-        self._moved = {}
-
-    def connect(self, patience: float) -> Any:
-        """A connection of the module `redis`, not open yet."""
-        patience += self.timeout
-        return self._kind(**{**self._options_of, **self._moved, "socket_timeout": patience})
+        """True for a cluster's word that another node has the log: connections go there now."""
+        moved = self._address.has_moved(error)
+        if moved:
+            self._close_idle()
+        return moved
 
     def new_link(self, patience: float = 0.0) -> Link:
         """A connection of one's own, not open yet.
@@ -232,7 +188,7 @@ class Server:
             return self._error("is a cluster that changes", retryable=True)
         if isinstance(error, kinds.ResponseError):
             shown = code if code.isupper() and code.isalpha() else "an error"
-            passing = ("MISCONF", "NOREPLICAS", "TRYAGAIN", "CLUSTERDOWN", "MOVED", "ASK")
+            passing = "MISCONF NOREPLICAS TRYAGAIN CLUSTERDOWN MOVED ASK BUSY".split()
             moved = isinstance(error, kinds.MovedError)
             return self._error(f"answered {shown}", retryable=moved or code in passing)
         return self._error(f"failed: {type(error).__name__}", retryable=True, unknown=True)
@@ -261,7 +217,7 @@ class Link:
     def __init__(self, server: Server, patience: float) -> None:
         self._server = server
         self._patience = patience
-        self._connection = server.connect(patience)
+        self._connection = server._address.connection(patience)
         self.count = 0
         self.is_stale = False
 
@@ -273,13 +229,19 @@ class Link:
         """
         if self._connection._sock is not None:
             return
-        self._connection = self._server.connect(self._patience)
-        try:
-            self._connection.connect()
-        except Exception as error:  # noqa: BLE001 - some of redis-py's are no RedisError
-            self._connection.disconnect()
-            self._server.stay()
-            raise self._server.explain(error) from None
+        address = self._server._address
+        for left in reversed(range(address.choices)):
+            try:
+                address.find()
+                self._connection = address.connection(self._patience)
+                self._connection.connect()
+                break
+            except Exception as error:  # noqa: BLE001 - some of redis-py's are no RedisError
+                self._connection.disconnect()
+                address.stay()
+                explained = self._server.explain(error)
+                if not left or not explained.retryable:
+                    raise explained from None
         self.count += 1
 
     def call(self, *commands: Sequence[Argument]) -> List[Any]:
@@ -382,16 +344,3 @@ def pack(command: Sequence[Argument]) -> bytes:
 
 def _encoded(value: Argument) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
-
-
-def _shown(url: str) -> str:
-    """The address of a URL, without credentials and settings."""
-    try:
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme == "unix":
-            return f"unix://{parts.path}"
-        host = parts.hostname or "localhost"
-        host = f"[{host}]" if ":" in host else host
-        return f"{parts.scheme}://{host}:{parts.port or 6379}{parts.path}"
-    except ValueError:
-        return "a URL that is none"

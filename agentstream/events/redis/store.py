@@ -49,7 +49,10 @@ class RedisStore(SharedStore):
     acknowledged in the last 30 s and lost is sent again.
 
     Args:
-        url: redis://, rediss:// (TLS) or unix://, with user and password if need be.
+        url: redis://, rediss:// (TLS) or unix://, with user and password if need be, and of a
+            cluster with several hosts, "redis://a:7000,b:7000"; or
+            redis+sentinel://host:26379,.../master (rediss+sentinel:// with TLS), whose hosts
+            are Sentinels; `sentinel_username` and `sentinel_password` behind "?" are for them.
         log: the log's name; each has its own events.  No braces.
         durability: "normal", "full" or "replicated".  normal: an append waits for no server;
             it is committed some milliseconds later.  full: an append through an `EventStream`

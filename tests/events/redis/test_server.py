@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
+import socketserver
+import subprocess
 import sys
+import threading
 import traceback
+from pathlib import Path
 from typing import Any, Callable, List
 
 import pytest
+import redis as module
 
 import agentstream
 from agentstream import ConfigError, EventStream, EventType, LogError, RedisStore
+from agentstream.events.redis.server import Server
 from agentstream.testing.stores import event
-from tests.kit.redis_server import RedisServer, free_port, log_name
-from tests.kit.support import wait_until
+from tests.kit.redis_server import RedisServer, log_name, missing
+from tests.kit.support import free_port
 
 SECRET = "hunter2-is-no-word"
 
@@ -164,39 +171,6 @@ def test_k32_a_log_of_another_version_is_refused(
     assert not caught.value.retryable
 
 
-def test_k27_in_a_cluster_the_log_is_followed_to_its_node() -> None:
-    bus = [str(free_port()) for _ in range(2)]
-    settings = ("cluster-enabled", "yes", "cluster-port")
-    with RedisServer(*settings, bus[0]) as one, RedisServer(*settings, bus[1]) as other:
-        one.say("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
-        other.say("CLUSTER", "MEET", "127.0.0.1", str(one.port), bus[0])
-        for server in (one, other):
-            wait_until(lambda s=server: b"cluster_state:ok" in s.say("CLUSTER", "INFO"))
-        ids = [server.say("CLUSTER", "MYID").split()[1].decode() for server in (one, other)]
-        with RedisStore(other.url, "shop", linger=0.001) as store, EventStream(store) as stream:
-            live = stream.subscribe(workflow_id="w", after=0)
-            with RedisStore(one.url, "shop") as writer:
-                writer.claim("w")
-                for n in range(1, 101):
-                    writer.append(event("w", n))
-                writer.flush()
-                key = "agentstream:{shop}:log"
-                slot = one.say("CLUSTER", "KEYSLOT", key).strip(b":\r\n").decode()
-                other.say("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0])
-                one.say("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1])
-                writer.append(event("w", 101))
-                keys = one.say("CLUSTER", "GETKEYSINSLOT", slot, "1000").split(b"\r\n")[2::2]
-                for name in keys:
-                    arguments = ("127.0.0.1", str(other.port), name.decode(), "0", "5000")
-                    one.say("MIGRATE", *arguments)
-                for server in (other, one):
-                    server.say("CLUSTER", "SETSLOT", slot, "NODE", ids[1])
-                writer.append(event("w", 102, EventType.WORKFLOW_COMPLETED))
-                writer.flush()
-                assert [e.offset for e in live] == list(range(1, 103))
-                assert [e.offset for e in writer.read(limit=1000)] == list(range(1, 103))
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_k28_a_forked_child_has_connections_of_its_own(
     open_store: Callable[..., RedisStore],
@@ -222,3 +196,105 @@ def test_k28_a_forked_child_has_connections_of_its_own(
     assert [one.offset for one in store.read(workflow_id="parent")] == list(range(1, 200))
     # What the child did not end was closed with its store.
     assert [run.status for run in store.runs() if run.workflow_id != "parent"] == ["closed"] * 3
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a CA of the test's own, and what it has signed for 127.0.0.1."""
+    folder: Path = tmp_path_factory.mktemp("ca")
+    if shutil.which("openssl") is None:
+        missing("openssl is not installed")
+    for name, signed in (("ca", False), ("other", False), ("server", True)):
+        make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+        make += ["-nodes", "-days", "1", "-subj", f"/CN={name}", "-keyout", f"{name}.key"]
+        if signed:
+            make += ["-CA", "ca.crt", "-CAkey", "ca.key", "-addext", "subjectAltName=IP:127.0.0.1"]
+            make += ["-addext", "basicConstraints=critical,CA:FALSE"]
+        command = [*make, "-out", f"{name}.crt"]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+def test_tls_with_a_certificate_that_is_trusted_and_with_none(authority: Path) -> None:
+    port = free_port()
+    files = {word: str(authority / f"server.{word}") for word in ("crt", "key")}
+    settings = ["tls-port", str(port), "tls-cert-file", files["crt"], "tls-key-file", files["key"]]
+    settings += ["tls-ca-cert-file", str(authority / "ca.crt"), "tls-auth-clients", "no"]
+    with RedisServer(*settings, "requirepass", SECRET):
+        address = f"rediss://:{SECRET}@127.0.0.1:{port}/0"
+        with RedisStore(f"{address}?ssl_ca_certs={authority / 'ca.crt'}") as store:
+            with EventStream(store) as stream:
+                live = stream.subscribe(workflow_id="w")
+                for n in range(200):
+                    stream.append(EventType.AGENT_LLM_STREAM_CHUNK, "w", {"chunk": "é" * n})
+                stream.append(EventType.WORKFLOW_COMPLETED, "w")
+                assert [one.offset for one in live] == list(range(1, 202))
+                assert not store.request_stop("w", "too late")
+                assert [one.offset for one in store.read()] == list(range(1, 202))
+        for query in ("", f"?ssl_ca_certs={authority / 'other.crt'}"):
+            with pytest.raises(LogError, match="no certificate that is trusted") as caught:
+                RedisStore(address + query)
+            assert (caught.value.retryable, caught.value.phase) == (False, "log")
+            assert SECRET not in texts(caught.value)
+
+
+#: What a server may answer, and whether it is worth while to ask again.
+ANSWERS = {
+    f"-ERR unknown command '{SECRET}'": False,
+    f"-NOAUTH {SECRET}": False,
+    f"-WRONGPASS {SECRET}": False,
+    f"-NOPERM {SECRET}": False,
+    f"-LOADING {SECRET}": True,
+    f"-READONLY {SECRET}": True,
+    f"-MASTERDOWN {SECRET}": True,
+    f"-OOM {SECRET}": True,
+    f"-MISCONF {SECRET}": True,
+    f"-NOREPLICAS {SECRET}": True,
+    f"-CLUSTERDOWN {SECRET}": True,
+    f"-TRYAGAIN {SECRET}": True,
+    f"-BUSY {SECRET}": True,
+    f"-CROSSSLOT {SECRET}": False,
+    f"-{SECRET} of a kind that nobody knows": False,
+    f"?{SECRET}": True,  # no answer of Redis at all
+    f"$100\r\n{SECRET}": True,  # the beginning of one
+    "": True,
+}
+
+
+def test_whatever_a_server_answers_is_a_log_error_that_shows_none_of_it() -> None:
+    answer = b""
+
+    class Answers(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1 << 16)
+            self.request.sendall(answer)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answers) as odd:
+        serving = threading.Thread(target=odd.serve_forever, args=(0.01,))
+        serving.start()
+        for text, again in ANSWERS.items():
+            server = Server(f"redis://127.0.0.1:{odd.server_address[1]}/0", "shop", 1.0)
+            # The module greets servers, and does not mind what they say to that.
+            answer = text.encode() + (b"" if text.startswith("$") else b"\r\n") if text else b""
+            connection = server._address.connection(0.0)
+            connection.lib_name = connection.lib_version = connection.driver_info = None
+            server._address.connection = lambda _, one=connection: one  # type: ignore[method-assign]
+            with pytest.raises(LogError) as caught:
+                server.new_link().call((b"PING",))
+            error = caught.value
+            assert (error.phase, error.retryable) == ("log", again), text
+            assert SECRET not in texts(error).replace(repr(text), ""), text
+        odd.shutdown()
+        serving.join(5)
+
+
+def test_every_error_of_the_module_redis_is_a_log_error(redis: RedisServer) -> None:
+    server = Server(redis.url, "shop", 1.0)
+    names = [name for name in dir(module.exceptions) if name.endswith(("Error", "Exception"))]
+    assert len(names) > 15
+    for name in names:
+        kind = getattr(module.exceptions, name)
+        where = "7 127.0.0.1:6379" if name in ("AskError", "MovedError") else SECRET
+        error = server.explain(kind(where))
+        assert (type(error), error.phase, error.args[0][:10]) == (LogError, "log", "the server")
+        assert SECRET not in str(error), name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import threading
 import time
 from typing import Any, Callable, Iterator, List, Tuple
@@ -136,8 +135,7 @@ def test_k04_a_network_that_swallows_all_holds_up_nobody(
 def test_k05_k06_what_a_promoted_replica_lacks_is_sent_again() -> None:
     with RedisServer() as master, RedisServer() as replica, TCPProxy(master.port) as way:
         with TCPProxy(master.port) as replication:
-            replica.say("REPLICAOF", "127.0.0.1", str(replication.port))
-            wait_until(lambda: b"master_link_status:up" in replica.say("INFO", "replication"))
+            replica.replicate(replication.port)
             name = log_name()
             writer = RedisStore(url_of(way), name)
             stream, live = follow(RedisStore(url_of(way), name), workflow_id="goes on", after=0)
@@ -148,7 +146,7 @@ def test_k05_k06_what_a_promoted_replica_lacks_is_sent_again() -> None:
                 writer.flush()
                 wait_until(lambda: b"slave0" in master.say("INFO", "replication"))
                 # WAIT would ask for what its own connection has written.
-                wait_until(lambda: _reach(replica, b"slave_repl") >= _reach(master, b"master_repl"))
+                wait_until(lambda: replica.reach() >= master.reach())
                 replication.hold()
                 append_all(writer, "goes on", 51, 250)
                 append_all(writer, "ends", 51, 60)
@@ -175,18 +173,10 @@ def test_k05_k06_what_a_promoted_replica_lacks_is_sent_again() -> None:
                 writer.close()
 
 
-def _reach(server: RedisServer, whose: bytes) -> int:
-    """How far a server's replication has come."""
-    found = re.search(whose + rb"_offset:(\d+)", server.say("INFO", "replication"))
-    assert found is not None
-    return int(found[1])
-
-
 def test_k05_a_taking_that_a_promoted_replica_lacks_has_not_been() -> None:
     with RedisServer() as master, RedisServer() as replica, TCPProxy(master.port) as way:
         with TCPProxy(master.port) as replication, RedisStore(url_of(way)) as store:
-            replica.say("REPLICAOF", "127.0.0.1", str(replication.port))
-            wait_until(lambda: b"master_link_status:up" in replica.say("INFO", "replication"))
+            replica.replicate(replication.port)
             checkpoints = store.checkpoints
             assert checkpoints is not None
             store.claim("lost")
@@ -196,7 +186,7 @@ def test_k05_a_taking_that_a_promoted_replica_lacks_has_not_been() -> None:
             checkpoints.write("w", {"a": b"1"}, wait=False)
             store.append(event("w", 1, EventType.WORKFLOW_SUSPENDED, {"status": "suspended"}))
             store.flush()
-            wait_until(lambda: _reach(replica, b"slave_repl") >= _reach(master, b"master_repl"))
+            wait_until(lambda: replica.reach() >= master.reach())
             replication.hold()
             assert checkpoints.resume("w").fence == 2
             store.append(event("w", 2))

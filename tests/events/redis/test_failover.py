@@ -1,0 +1,99 @@
+"""Replicas, Sentinels and their failovers: nothing is lost while its writer lives, nothing doubled."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+import time
+from typing import Any, List
+
+import pytest
+
+from agentstream import EventStream, EventType, LogError, RedisStore
+from agentstream.testing.stores import event
+from tests.kit.redis_server import RedisSentinel, RedisServer, log_name
+from tests.kit.support import wait_until
+
+CHUNK = EventType.AGENT_LLM_STREAM_CHUNK
+
+
+def offsets(events: List[Any]) -> List[int]:
+    return [one.offset for one in events]
+
+
+def is_written(store: RedisStore) -> bool:
+    try:
+        store.flush()
+    except LogError as error:
+        assert error.retryable, error
+        return False
+    return True
+
+
+def test_k07_replicated_is_what_a_replica_has() -> None:
+    with RedisServer() as master, RedisServer() as replica:
+        replica.replicate(master.port)
+        wait_until(lambda: b"state=online" in master.say("INFO", "replication"))
+        name = log_name()
+        with EventStream(RedisStore(master.url, name, "replicated", timeout=1.0)) as stream:
+            for n in range(1, 21):
+                stream.append(CHUNK, "w", {"chunk": f"{n}"})
+                if n % 5 == 0:  # it is there, without having to wait
+                    newest = replica.say("XREVRANGE", f"agentstream:{{{name}}}:run:w", "+", "-")
+                    assert b"\r\n%d-%d\r\n" % (n, n) in newest
+            replica.freeze()
+            began = time.monotonic()
+            with pytest.raises(LogError) as caught:
+                stream.append(CHUNK, "w", {"chunk": "21"})
+            assert (caught.value.outcome, caught.value.retryable) == ("unknown", True)
+            assert (caught.value.phase, time.monotonic() - began < 5.0) == ("log", True)
+            replica.thaw()
+            wait_until(lambda: is_written(stream.store))  # type: ignore[arg-type]
+            stream.append(EventType.WORKFLOW_COMPLETED, "w", {})
+            assert offsets(stream.store.read(workflow_id="w")) == list(range(1, 23))
+
+
+def test_k05_k06_sentinels_are_asked_where_the_master_is() -> None:
+    """A planned failover, and then the new master dies: each time the writer finds the other."""
+    with RedisServer() as one, RedisServer() as two, RedisSentinel(one) as sentinel:
+        two.replicate(one.port)
+        wait_until(lambda: sentinel.knows(two))
+        name = log_name()
+        writer = RedisStore(sentinel.url, name, max_queue=100_000)
+        stream = EventStream(RedisStore(sentinel.url, name))
+        live = stream.subscribe(workflow_id="w", after=0)
+        numbers, enough = itertools.count(1), threading.Event()
+        writer.claim("w")
+
+        def write() -> None:
+            while not enough.wait(0.01):
+                writer.append(event("w", next(numbers)))
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        try:
+            wait_until(lambda: writer.bounds().last > 20)
+            assert sentinel.say("SENTINEL", "FAILOVER", sentinel.NAME) == b"+OK\r\n"
+            wait_until(lambda: b"role:slave" in one.say("INFO", "replication"), 40.0)
+            wait_until(lambda: b"role:master" in two.say("INFO", "replication"))
+            wait_until(lambda: is_written(writer))
+            assert b":1\r\n" == two.say("EXISTS", f"agentstream:{{{name}}}:run:w")
+            wait_until(lambda: b"master_link_status:up" in one.say("INFO", "replication"))
+            wait_until(lambda: sentinel.knows(one) and is_synced(one, two))
+            two.kill()
+            wait_until(lambda: b"role:master" in one.say("INFO", "replication"), 40.0)
+        finally:
+            enough.set()
+            thread.join(10)
+        last = next(numbers)
+        writer.append(event("w", last, EventType.WORKFLOW_COMPLETED))
+        wait_until(lambda: is_written(writer))
+        with contextlib.closing(stream):
+            assert offsets(list(live)) == list(range(1, last + 1))
+            assert offsets(writer.read(workflow_id="w", limit=1 << 20)) == list(range(1, last + 1))
+        writer.close()
+
+
+def is_synced(replica: RedisServer, master: RedisServer) -> bool:
+    return replica.reach() >= master.reach() - 10_000
