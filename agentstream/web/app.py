@@ -42,6 +42,7 @@ from agentstream.events.stream import EventStream
 from agentstream.jobs import Jobs
 from agentstream.runtime.runtime import Runtime
 from agentstream.web.auth import Guard, nothing
+from agentstream.web.listing import list_runs
 from agentstream.web.page import load_page
 from agentstream.web.registered import Registered, Runnable
 from agentstream.web.resting import Resting
@@ -258,7 +259,8 @@ class App:
 
     def _list(self, request: Request) -> Response:
         limit = _number(request.args.get("limit", "100"), "limit")
-        runs: List[RunState] = self._store.runs(limit=min(limit, 1000))
+        statuses = [status for status in request.args.getlist("status") if status]
+        runs = list_runs(self._store, min(limit, 1000), statuses, request.args.get("q", ""))
         listed = [{**run.listed(), "pending": self._resting.listed(run)} for run in runs]
         return _reply({"workflows": listed, "registered": sorted(self._workflows)})
 

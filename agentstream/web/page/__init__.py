@@ -5,7 +5,7 @@ order of `_SCRIPTS`: base (small helpers, the server's answers), plain (long tex
 inline and markdown (what models write, as elements), run (the chosen run and its connection),
 tabs (one connection for all tabs), events (what each event does), cards (steps, agents,
 painting), output (what an agent says), rest (a run that rests, and the answers it waits for),
-list (the runs, what the reader does), begin.
+list (the runs, what the reader does), keys, begin.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["load_page"]
 
 _SCRIPTS = (
     *("base", "plain", "inline", "markdown", "run", "tabs", "events", "cards", "output"),
-    *("rest", "list", "begin"),
+    *("rest", "list", "keys", "begin"),
 )
 
 

@@ -25,11 +25,12 @@
     node.append(...children);
     return node;
   }
-  const put = (node, text) => { if (node.textContent !== text) node.textContent = text; };
+  const put = (node, text) => { if (node && node.textContent !== text) node.textContent = text; };
   const show = (node, yes) => { if (node.hidden === yes) node.hidden = !yes; };
   const say = (text) => put($('say'), text);
   const number = (value, digits = 0) =>
     value.toLocaleString('en', { maximumFractionDigits: digits, minimumFractionDigits: digits });
+  const money = (value) => value.toLocaleString('en', { maximumSignificantDigits: 3 });
   const is = (value) => typeof value === 'number' && Number.isFinite(value);
 
   let skew = 0;  // the server's clock less ours, in seconds

@@ -90,7 +90,7 @@
       node, step, agent, body: node.lastChild, status: 'running', doing: '',
       over: false, live: false, part: null, tools: [], asked: null, first: null, begun: null,
       latest: null, count: 0, wait: null, rate: null, about: '', tokens: 0,
-      rounds: new Map(), again: false, texts: [], isRaw: false,
+      rounds: new Map(), again: false, texts: [], isRaw: false, model: '', tries: 0, cost: null,
     };
     cardTools(card);
     const before = lastOf(step);
@@ -290,9 +290,12 @@
     const wait = card.wait ?? card.first;
     const tokens = card.tokens + (card.live ? card.count : 0);
     facts(card.node.querySelector('.facts'), [
+      ['model', card.model],
       ['first token', is(wait) && span(wait)],
       ['tokens/s', is(rate) && (guess ? '≈ ' : card.about) + number(rate, rate < 100 ? 1 : 0)],
+      ['retries', card.tries > 0 && number(card.tries)],
       ['tokens', tokens > 0 && number(tokens)],
+      ['cost', card.cost !== null && money(card.cost)],
     ]);
   }
   /** The pace of an answer under way, by its chunks; the server's own figure comes at its end. */
@@ -320,6 +323,7 @@
       ['rests for', view.rests && view.rested && span(Math.max(0, now() - view.rested))],
       ['tokens', view.tokens &&
         `${view.tokens.estimated ? '≈ ' : ''}${number(view.tokens.total_tokens)}`],
+      ['cost', is(view.tokens?.cost) && money(view.tokens.cost)],
     ]);
   }
   /** What the run was given: whole, and folded if it is long. */

@@ -38,6 +38,7 @@
       view.kinds.set(data.step, data.kind);
       if (data.attempt > 1) view.attempts.set(data.step, data.attempt);
       chip(data.step, data.name, 'running');
+      if (data.attempt > 1) put(view.chips.get(data.step)?.about, ` attempt ${data.attempt}`);
       if (is(data.items)) countItems(data.step, data.items);
       if (data.run) runCard(data);
       if (data.kind === 'Function') functionCard(data);
@@ -78,7 +79,7 @@
       card.first = card.begun = null;
       card.count = 0;
       card.live = true;
-      card.model = data.model;
+      card.model = data.model || card.model;
       enter(card, 'waiting for the first token');
     },
     agent_llm_stream_chunk(card, data, event) {
@@ -99,6 +100,8 @@
       if (is(data.first_token_s) && card.wait === null) card.wait = data.first_token_s;
       if (is(data.tokens_per_second)) { card.rate = data.tokens_per_second; card.about = ''; }
       if (is(data.usage?.completion_tokens)) card.tokens += data.usage.completion_tokens;
+      if (is(data.usage?.cost)) card.cost = (card.cost || 0) + data.usage.cost;
+      card.model = data.model || card.model;
       card.part = null;
       enter(card, 'answered');
     },
@@ -110,10 +113,12 @@
       card.part = null;
     },
     agent_llm_request_retried(card, data) {
+      card.tries += 1;
       remark(card, `Trying again in ${span(data.delay_s || 0)}: ${data.message || data.error}`);
       enter(card, 'trying again');
     },
     agent_fallback(card, data) {
+      card.tries += 1;
       const by = (provider, model) => [provider, model].filter(Boolean).join(' ');
       remark(card, `${by(data.provider, data.model)} failed: ${data.message || data.error}; `
         + `asking ${by(data.next_provider, data.next_model)}`);

@@ -72,8 +72,10 @@
 
   async function refresh() {
     clearTimeout(polling);
+    const wanted = listed();
     try {
-      const answer = await ask(`workflows?limit=${most}`);
+      const answer = await ask(wanted);
+      if (wanted !== listed()) return;  // another list is asked for by now
       list(answer.workflows);
       offer(answer.registered || []);
       watch(answer.workflows);
@@ -91,6 +93,16 @@
     clearTimeout(polling);
     polling = setTimeout(refresh, document.hidden ? 10 * POLL_MS : POLL_MS);
   }
+
+  /** The list that is wanted: of some statuses, with some words. */
+  function listed() {
+    const query = new URLSearchParams({ limit: most });
+    const words = $('find').value.trim();
+    if (words) query.set('q', words);
+    for (const status of $('status').value.split(' ').filter(Boolean)) query.append('status', status);
+    return `workflows?${query}`;
+  }
+  const isFiltered = () => Boolean($('find').value.trim() || $('status').value);
 
   /** A connection that is half dead says nothing: the list tells that there is more. */
   function watch(runs) {
@@ -121,6 +133,8 @@
       if ($('runs').children[i] !== row) $('runs').insertBefore(row, $('runs').children[i] || null);
     });
     for (const [id, row] of rows) if (!ids.has(id)) { row.remove(); rows.delete(id); }
+    show($('finding'), runs.length > 0 || isFiltered());
+    put($('none'), isFiltered() ? 'No run is like that.' : 'Nothing has run yet.');
     show($('none'), !runs.length);
     show($('more'), runs.length >= most && most < 1000);
     markChosen();
@@ -143,9 +157,10 @@
     }
     const took = run.started_at && run.ended_at ? span(run.ended_at - run.started_at) : '';
     const tokens = is(run.usage?.total_tokens) ? `${number(run.usage.total_tokens)} tokens` : '';
+    const cost = is(run.usage?.cost) ? `cost ${money(run.usage.cost)}` : '';
     const asked = [...new Set((run.pending || []).map((each) => each.name))];
     const waits = asked.length ? `waits for ${asked.join(', ')}` : '';
-    put(about, [run.status, waits, took, tokens].filter(Boolean).join(' · '));
+    put(about, [run.status, waits, took, tokens, cost].filter(Boolean).join(' · '));
   }
   function markChosen() {
     for (const [id, row] of rows) {
@@ -169,6 +184,19 @@
     event.preventDefault();
     $('start').requestSubmit();
   });
+
+  let typing = 0;
+  $('find').addEventListener('input', () => {
+    clearTimeout(typing);
+    typing = setTimeout(find, 150);
+  });
+  $('status').addEventListener('change', find);
+  $('finding').addEventListener('submit', (event) => { event.preventDefault(); find(); });
+  async function find() {
+    await refresh();
+    const count = rows.size;
+    say(`${number(count)} run${count === 1 ? '' : 's'}`);
+  }
 
   // --- what the reader does -----------------------------------------------------------------
 

@@ -40,14 +40,14 @@
 
   // --- copying --------------------------------------------------------------------------------
 
-  /** A button that copies what `text()` gives, and says so. */
-  function copyButton(name, text) {
-    const button = make('button', { type: 'button', className: 'small', 'aria-label': name }, 'Copy');
+  /** A button that copies what `text()` gives, and says so; `label` is what it shows. */
+  function copyButton(name, text, label = 'Copy') {
+    const button = make('button', { type: 'button', className: 'small', 'aria-label': name }, label);
     button.addEventListener('click', async () => {
       const isCopied = await copy(text());
       put(button, isCopied ? 'Copied' : 'Not copied');
       say(isCopied ? 'Copied' : 'The browser did not let it be copied');
-      setTimeout(() => put(button, 'Copy'), 1500);
+      setTimeout(() => put(button, label), 1500);
     });
     return button;
   }
