@@ -1,4 +1,4 @@
-"""Which runs a list has: the newest, or those among them of some statuses, with some words in them."""
+"""Which runs a list has: the newest, or those of some statuses, with some words in them."""
 
 from __future__ import annotations
 
