@@ -29,7 +29,7 @@ document.addEventListener('securitypolicyviolation', (event) =>
 STRANGE = (
     "script:not(body > script:last-of-type), img, image, picture, video, audio, source, iframe, object,"
     " embed, applet, frame, svg, math, base, meta[http-equiv], link:not([rel=icon]), style:not(head style),"
-    " form:not(#start, #login), main [style], a[href^=javascript], a[ping], main [name], template, slot"
+    " form:not(#start, #login, #finding), main [style], a[href^=javascript], a[ping], main [name], template, slot"
 )
 HANDLERS = """
 return [...document.querySelectorAll('*')].flatMap((e) => e.getAttributeNames())
