@@ -188,7 +188,7 @@ class Server:
             return self._error("is a cluster that changes", retryable=True)
         if isinstance(error, kinds.ResponseError):
             shown = code if code.isupper() and code.isalpha() else "an error"
-            passing = "MISCONF NOREPLICAS TRYAGAIN CLUSTERDOWN MOVED ASK BUSY".split()
+            passing = ["MISCONF", "NOREPLICAS", "TRYAGAIN", "CLUSTERDOWN", "MOVED", "ASK", "BUSY"]
             moved = isinstance(error, kinds.MovedError)
             return self._error(f"answered {shown}", retryable=moved or code in passing)
         return self._error(f"failed: {type(error).__name__}", retryable=True, unknown=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 from typing import Any, Iterator, List, Tuple
 
-import pytest
-
 from agentstream import EventStream, EventType, LogError, RedisStore
 from agentstream.testing.stores import event
 from tests.kit.redis_server import RedisServer
