@@ -78,6 +78,16 @@ class EventStream(Publishing):
         """True once it takes no more events."""
         return self._closed
 
+    @property
+    def subscribers(self) -> int:
+        """Subscriptions that are open."""
+        return len(self._subscribers)
+
+    @property
+    def missed(self) -> int:
+        """Events that subscriptions have missed, of those that were closed too."""
+        return self._subscribers.missed
+
     # --- writing ----------------------------------------------------------------------------
 
     def open_log(self, workflow_id: str, parent_workflow_id: Optional[str] = None) -> RunLog:

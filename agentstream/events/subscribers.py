@@ -28,9 +28,15 @@ class Subscribers:
         self.everything: Mailboxes = ()
         self.by_workflow: Dict[str, Mailboxes] = {}
         self._mailboxes: Dict[Mailbox, None] = {}
+        self._missed = 0  # by those that have left
 
     def __len__(self) -> int:
         return len(self._mailboxes)
+
+    @property
+    def missed(self) -> int:
+        """Events that they have missed, and those who have left."""
+        return self._missed + sum(mailbox.missed for mailbox in self.all())
 
     def all(self) -> List[Mailbox]:
         """All mailboxes."""
@@ -43,7 +49,8 @@ class Subscribers:
 
     def remove(self, mailbox: Mailbox) -> None:
         """Offer it nothing more."""
-        self._mailboxes.pop(mailbox, None)
+        if self._mailboxes.pop(mailbox, 0) is None:
+            self._missed += mailbox.missed
         self._renew(mailbox)
 
     def _renew(self, changed: Mailbox) -> None:

@@ -42,6 +42,7 @@ from agentstream.jobs import Jobs
 from agentstream.runtime.runtime import Runtime
 from agentstream.web.auth import Guard, nothing
 from agentstream.web.listing import list_runs
+from agentstream.web.metrics import CONTENT_TYPE, Metrics
 from agentstream.web.page import load_page
 from agentstream.web.registered import Registered, Runnable
 from agentstream.web.resting import Resting
@@ -163,6 +164,7 @@ class App:
         self._resting = Resting(self._store, self._runtime, self._workflows, self._jobs)
         self._guard = Guard(token, hosts, cors, origins)
         self._streams = Streams(self._events, max_streams, heartbeat)
+        self._metrics = Metrics(self._events, self._streams.__len__)
         self._routes = self._map()
 
     def _map(self) -> Map:
@@ -171,6 +173,7 @@ class App:
                 Rule("/", endpoint=self._page, methods=["GET"]),
                 Rule("/login", endpoint=self._login, methods=["POST"]),
                 Rule("/healthz", endpoint=self._health, methods=["GET"]),
+                Rule("/metrics", endpoint=self._measure, methods=["GET"]),
                 Rule("/workflows", endpoint=self._list, methods=["GET"]),
                 Rule("/workflows", endpoint=self._start, methods=["POST"]),
                 Rule("/workflows/<run:run>", endpoint=self._show, methods=["GET"]),
@@ -228,6 +231,7 @@ class App:
         are.  A store that the app was made of is closed; a runtime is not.
         """
         over = self._streams.close(wait)
+        self._metrics.close()
         if self._runtime is None:
             self._events.close()
         return over
@@ -253,6 +257,11 @@ class App:
 
     def _health(self, request: Request) -> Response:
         return _reply({"status": "ok", "token": self._guard.needs_token})
+
+    def _measure(self, request: Request) -> Response:
+        return Response(
+            self._metrics.page(), content_type=CONTENT_TYPE, headers={"Cache-Control": "no-store"}
+        )
 
     # --- runs -------------------------------------------------------------------------------
 

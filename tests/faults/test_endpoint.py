@@ -237,7 +237,7 @@ def test_h10_a_server_that_stops_sends_its_clients_back(tmp_path):
 
 # --- S08 ------------------------------------------------------------------------------------
 
-GETS = ("/workflows", "/workflows/run", RUN, "/events/stream")
+GETS = ("/workflows", "/workflows/run", RUN, "/events/stream", "/metrics")
 POSTS = ("/workflows", "/workflows/run/stop")
 
 

@@ -46,6 +46,7 @@ def served() -> Iterator[Site]:
             runtime.run(known["demo"], "Hi\nthere", workflow_id="done/1")
             runtime.run(WAITS, "x", workflow_id="waits")
             runtime.run(asks, "x", workflow_id="asks")
+            ask(it, "GET", "/metrics")  # the thread that counts is the server's, not a test's
             yield it
 
 
@@ -155,6 +156,7 @@ CASES: Dict[str, Dict[int, Callable[[Site], requests.Response]]] = {
         400: lambda it: ask(it, "GET", "/events/stream", headers={"Last-Event-ID": "x"}),
         503: lambda it: stopping(it, "/events/stream"),
     },
+    "GET /metrics": {200: lambda it: ask(it, "GET", "/metrics")},
     "GET /": {200: lambda it: ask(it, "GET", "/")},
     "POST /login": {
         204: lambda it: ask(it, "POST", "/login", {"token": TOKEN}),
