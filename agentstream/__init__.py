@@ -90,6 +90,7 @@ if TYPE_CHECKING:
     )
     from agentstream.llm.ollama.client import OllamaClient as OllamaClient
     from agentstream.llm.prices import Prices as Prices
+    from agentstream.llm.rate_limit.limit import RateLimit as RateLimit
     from agentstream.llm.settings import Limits as Limits, Retries as Retries, Timeouts as Timeouts
     from agentstream.llm.sse import ServerSentEvent as ServerSentEvent
     from agentstream.results import (
@@ -178,6 +179,7 @@ _HOMES = {
     "agentstream.llm.messages": ("ChatMessage", "ChatRequest", "Delta", "ToolCallDelta"),
     "agentstream.llm.ollama.client": ("OllamaClient",),
     "agentstream.llm.prices": ("Prices",),
+    "agentstream.llm.rate_limit.limit": ("RateLimit",),
     "agentstream.llm.settings": ("Limits", "Retries", "Timeouts"),
     "agentstream.llm.sse": ("ServerSentEvent",),
     "agentstream.results": (

@@ -100,6 +100,11 @@ class Accumulator:
         return self._finish
 
     @property
+    def usage(self) -> Optional[Usage]:
+        """What the server has counted so far; None if nothing."""
+        return self._usage
+
+    @property
     def goes_on(self) -> bool:
         """See `ChatResponse.goes_on`."""
         return bool(self._state and self._state.get("goes_on"))

@@ -12,7 +12,19 @@ import contextlib
 import itertools
 import json
 import time
-from typing import Callable, Generator, Iterable, Iterator, List, Mapping, NoReturn, Optional, Tuple
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    NoReturn,
+    Optional,
+    Tuple,
+)
 
 from agentstream.cancel import CancelToken
 from agentstream.errors import (
@@ -34,6 +46,10 @@ from agentstream.llm.transport import Exchange, Transport
 
 __all__ = ["Call"]
 
+if TYPE_CHECKING:
+    from agentstream.llm.rate_limit.admission import Admission
+    from agentstream.llm.rate_limit.limit import RateLimit
+
 #: The body of an HTTP error may take this long and be this long.
 _ERROR_BODY_S = 2.0
 _ERROR_BODY = 65536
@@ -49,7 +65,7 @@ class Call:
     Args:
         transport: where it goes.
         dialect: the request, and how its answer is read.
-        timeouts, retries, limits, prices: the client's.
+        timeouts, retries, limits, prices, rate_limit: the client's.
 
     Attributes:
         answer: the sum of what has come.
@@ -64,6 +80,7 @@ class Call:
         retries: Retries,
         limits: Limits,
         prices: Optional[Prices] = None,
+        rate_limit: Optional[RateLimit] = None,
     ) -> None:
         self._transport = transport
         self._dialect = dialect
@@ -71,6 +88,7 @@ class Call:
         self._retries = retries
         self._limits = limits
         self._prices = prices
+        self._rate_limit = rate_limit
         self._cancel = CancelToken()
         self.answer = Accumulator(dialect.model)
         self._tries = 0  # that counted as retries
@@ -178,7 +196,12 @@ class Call:
             data = None if body is None else json.dumps(body, allow_nan=False).encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise ConfigError(f"the request cannot be written as JSON: {error}") from None
-        with self._exchange(data, dialect.url, dialect.headers) as exchange:
+        with (
+            self._admission(body) as admission,
+            self._exchange(data, dialect.url, dialect.headers, admission) as exchange,
+        ):
+            if admission is not None:
+                admission.heard(exchange.headers)
             if not 200 <= exchange.status < 300:
                 text = self._read_text(exchange, _ERROR_BODY_S, _ERROR_BODY)
                 raise self._placed(dialect.status_error(exchange.status, exchange.headers, text))
@@ -186,6 +209,18 @@ class Call:
                 yield from self._read(exchange)
             finally:
                 self.answer.identify(dialect.response_id, dialect.native_finish)
+
+    def _admission(
+        self, body: Optional[Mapping[str, Any]]
+    ) -> contextlib.AbstractContextManager[Optional[Admission]]:
+        """What the attempt has to do with the rate limit, if there is one."""
+        if self._rate_limit is None:
+            return contextlib.nullcontext()
+        from agentstream.llm.rate_limit.admission import Admission  # noqa: PLC0415 - few need it
+
+        return Admission(
+            self._rate_limit, body, self._deadlines, self._retries, lambda: self.answer.usage
+        )
 
     def _placed(self, error: AgentStreamError) -> AgentStreamError:
         from agentstream.llm.where import placed  # noqa: PLC0415 - only errors need it
@@ -195,7 +230,11 @@ class Call:
 
     @contextlib.contextmanager
     def _exchange(
-        self, body: Optional[bytes], url: Optional[str], headers: Optional[Mapping[str, str]]
+        self,
+        body: Optional[bytes],
+        url: Optional[str],
+        headers: Optional[Mapping[str, str]],
+        admission: Optional[Admission] = None,
     ) -> Iterator[Exchange]:
         """One exchange, which `cancel` and the deadlines end."""
         self._stop = stop = CancelToken()
@@ -203,7 +242,12 @@ class Call:
         key = self._cancel.add_callback(stop.cancel)
         try:
             with self._transport.exchange(
-                body, stop, url=url, headers=headers, timer=self._deadlines
+                body,
+                stop,
+                url=url,
+                headers=headers,
+                timer=self._deadlines,
+                admit=None if admission is None else admission.enter,
             ) as exchange:
                 yield exchange
         except Cancelled as error:

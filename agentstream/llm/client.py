@@ -36,15 +36,32 @@ from agentstream.llm.stream import DeltaStream, TextStream, as_delta_stream
 from agentstream.llm.transport import ApiKey, Cert, Transport, Verify, display_url, place_of
 from agentstream.results import ChatResponse, Usage
 
-__all__ = ["ChatClient", "ClientSettings", "HTTPClient", "InsecureWarning", "signature_of"]
+__all__ = [
+    "ACCOUNTS",
+    "ChatClient",
+    "ClientSettings",
+    "HTTPClient",
+    "InsecureWarning",
+    "signature_of",
+]
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import TypedDict, Unpack
 
     from agentstream.llm.messages import RequestFields
     from agentstream.llm.output.means import OutputTraits
+    from agentstream.llm.rate_limit.limit import RateLimit
+
+    class Accounts(TypedDict, total=False):
+        """What every client takes besides: see `ACCOUNTS`."""
+
+        prices: Optional[Prices]
+        rate_limit: Optional[RateLimit]
+
 
 _Self = TypeVar("_Self", bound="ChatClient")
+#: Keywords of every client about what its requests cost, and how many there may be.
+ACCOUNTS = ("prices", "rate_limit")
 
 
 _takes_fields = checks.keywords(
@@ -215,6 +232,7 @@ class ClientSettings(NamedTuple):
     retries: Optional[Retries] = None
     limits: Optional[Limits] = None
     prices: Optional[Prices] = None
+    rate_limit: Optional[RateLimit] = None
 
     def __repr__(self) -> str:
         return f"<ClientSettings of {self.model!r}>"  # no key, no header
@@ -244,6 +262,7 @@ class HTTPClient(ChatClient):
         checks.instance("retries", self.retries, Retries, example="Retries(attempts=2)")
         checks.instance("limits", self.limits, Limits)
         self.prices = checks.instance("prices", settings.prices, Prices, optional=True)
+        self.rate_limit = _checked_limit(settings.rate_limit)
         self._body = checks.fields("body", settings.body)
         self.parallel_tool_calls = self._body.get("parallel_tool_calls")
         self._transport = Transport(
@@ -304,6 +323,7 @@ class HTTPClient(ChatClient):
             retries=self.retries,
             limits=self.limits,
             prices=self.prices,
+            rate_limit=self.rate_limit,
         )
 
     def _models_page(self, after: Optional[str]) -> str:
@@ -338,6 +358,14 @@ class HTTPClient(ChatClient):
     def close(self) -> None:
         """Close idle connections.  Streams under way go on."""
         self._transport.close()
+
+
+def _checked_limit(given: Optional[RateLimit]) -> Optional[RateLimit]:
+    if given is not None:
+        from agentstream.llm.rate_limit.limit import RateLimit  # noqa: PLC0415 - few need it
+
+        checks.instance("rate_limit", given, RateLimit, example="RateLimit(60)")
+    return given
 
 
 def _texts_of(request: ChatRequest) -> Iterator[str]:

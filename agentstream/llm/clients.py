@@ -14,13 +14,12 @@ from typing import (
 
 from agentstream import checks
 from agentstream.llm.chat.dialect import ChatTraits
-from agentstream.llm.client import ChatClient, ClientSettings, HTTPClient, InsecureWarning
+from agentstream.llm.client import ACCOUNTS, ChatClient, ClientSettings, HTTPClient, InsecureWarning
 from agentstream.llm.dialect import Dialect
 from agentstream.llm.hosted import Host
 from agentstream.llm.keywords import CLIENT_HINTS, OTHER_SETTING
 from agentstream.llm.llama.dialect import LlamaDialect
 from agentstream.llm.messages import ChatRequest
-from agentstream.llm.prices import Prices
 from agentstream.llm.secrets import NamedKey
 from agentstream.llm.settings import (
     LLAMA_MODEL,
@@ -46,6 +45,9 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from agentstream.llm.client import Accounts
     from agentstream.llm.llama.tools import Template
     from agentstream.llm.responses.choice import Apis
 
@@ -77,6 +79,7 @@ class OpenAIClient(HTTPClient):
             token, 60 s of silence, no deadline: for a hosted model.
         retries, limits: default `Retries()` and `Limits()`.
         prices: what its models' tokens cost, for `usage.cost`.
+        rate_limit: a `RateLimit`, which clients may share.
         think_tags: the model writes its reasoning into its answer, between <think>
             and </think>: take it for reasoning.  An answer without tags is held
             back for up to 65,536 characters, until it is clear that none come.
@@ -98,7 +101,7 @@ class OpenAIClient(HTTPClient):
 
     provider = "openai"
 
-    @checks.keywords(CLIENT_HINTS, otherwise=OTHER_SETTING)
+    @checks.keywords(CLIENT_HINTS, more=ACCOUNTS, otherwise=OTHER_SETTING)
     def __init__(
         self,
         model: str = OPENAI_MODEL,
@@ -113,10 +116,10 @@ class OpenAIClient(HTTPClient):
         timeouts: Optional[Timeouts] = None,
         retries: Optional[Retries] = None,
         limits: Optional[Limits] = None,
-        prices: Optional[Prices] = None,
         think_tags: bool = False,
         api: str = "auto",
         store: bool = False,
+        **accounts: Unpack[Accounts],
     ) -> None:
         own_url = os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
         base_url = own_url if base_url is None else checks.text("base_url", base_url, empty=True)
@@ -130,7 +133,7 @@ class OpenAIClient(HTTPClient):
         super().__init__(
             responses if api == "responses" or (api == "auto" and at_home) else chat,
             ClientSettings(
-                model, api_key, headers, body, verify, cert, timeouts, retries, limits, prices
+                model, api_key, headers, body, verify, cert, timeouts, retries, limits, **accounts
             ),
         )
         self._settings: Dict[str, Any] = {"api": api, "at_home": at_home, "store": store}
@@ -171,6 +174,7 @@ class LlamaClient(HTTPClient):
             of silence, no deadline.
         retries, limits: default `Retries()` and `Limits()`.
         prices: what its models' tokens cost, for `usage.cost`.
+        rate_limit: a `RateLimit`, which clients may share.
         tool_mode: how a model is given tools.  "native": by its chat template;
             if that knows none, a request with tools is a ConfigError (llama.cpp
             would drop them in silence; its /props is asked once).  "schema": by
@@ -189,7 +193,7 @@ class LlamaClient(HTTPClient):
     _wire = "grammar"
     _timeouts = LLAMA_TIMEOUTS
 
-    @checks.keywords(CLIENT_HINTS, otherwise=OTHER_SETTING)
+    @checks.keywords(CLIENT_HINTS, more=ACCOUNTS, otherwise=OTHER_SETTING)
     def __init__(
         self,
         base_url: str = LLAMA_URL,
@@ -203,15 +207,15 @@ class LlamaClient(HTTPClient):
         timeouts: Optional[Timeouts] = None,
         retries: Optional[Retries] = None,
         limits: Optional[Limits] = None,
-        prices: Optional[Prices] = None,
         tool_mode: str = "native",
         think_tags: bool = False,
+        **accounts: Unpack[Accounts],
     ) -> None:
         root = _V1.sub("", checks.text("base_url", base_url, empty=True))
         super().__init__(
             at_path(root, "/v1/chat/completions"),
             ClientSettings(
-                model, api_key, headers, body, verify, cert, timeouts, retries, limits, prices
+                model, api_key, headers, body, verify, cert, timeouts, retries, limits, **accounts
             ),
         )
         self._traits = ChatTraits(display_url(self._transport.url))

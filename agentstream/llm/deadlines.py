@@ -59,6 +59,7 @@ class Deadlines:
         self.expired = ""
         self.streaming = False
         self.total_due = threads.NEVER
+        self._first_since: Optional[float] = None  # of this attempt, if before it is connected
 
     def start(self, now: float) -> None:
         """The call begins."""
@@ -73,6 +74,7 @@ class Deadlines:
         """From now on, `stop` is what running out cancels."""
         self.expired = ""
         self.streaming = False
+        self._first_since = None
         self._stop = stop
 
     def arm(self, kind: str, seconds: Optional[float]) -> None:
@@ -92,6 +94,11 @@ class Deadlines:
         """The attempt waits for a place in the pool: only the total deadline counts."""
         self.arm("", None)
 
+    def begin_first_token(self) -> None:
+        """The attempt waits for a rate limit: from here on the first token is due."""
+        self._first_since = time.monotonic()
+        self.connected()
+
     def connecting(self) -> float:
         """The attempt connects; returns when that must be over."""
         self.arm("connect", self._timeouts.connect)
@@ -99,7 +106,10 @@ class Deadlines:
 
     def connected(self) -> None:
         """The request goes out: the first token is due."""
-        self.arm("first_token", self._timeouts.first_token)
+        seconds = self._timeouts.first_token
+        if seconds is not None and self._first_since is not None:
+            seconds -= time.monotonic() - self._first_since
+        self.arm("first_token", seconds)
 
     def begin_stream(self) -> None:
         """The first delta is here: `first_token` is over, `stall` begins."""

@@ -5,17 +5,19 @@ from __future__ import annotations
 import datetime
 import email.utils
 import re
-from typing import Any, Mapping, Optional
+from typing import Any, List, Mapping, NamedTuple, Optional
 
 from agentstream.llm.words import codes_of, holders_of
 
 __all__ = [
+    "Left",
     "is_final",
     "is_retryable",
     "parse_retry_after",
     "retry_after",
     "status_of",
     "until_reset",
+    "what_is_left",
 ]
 
 #: 425: too early, which TLS early data brings about.
@@ -186,6 +188,44 @@ def until_reset(headers: Mapping[str, str], now: float) -> Optional[float]:
             if wait is not None:
                 waits.append(wait)
     return max(waits) if waits else None
+
+
+class Left(NamedTuple):
+    """What a server says to be left of one of its limits.
+
+    Attributes:
+        kind: "requests", "tokens", "input-tokens" ...; "" where the header does not say.
+        left: how much.
+        limit: of how much; None where it does not say.
+        reset_s: seconds until there is more.
+    """
+
+    kind: str
+    left: float
+    limit: Optional[float]
+    reset_s: float
+
+
+def what_is_left(headers: Mapping[str, str], now: float) -> List[Left]:
+    """What an answer's headers say to be left, in the forms that `until_reset` reads.
+
+    Those that do not say until when are left out.
+
+    Args:
+        headers: by names in any case.
+        now: Unix time that dates count from.
+    """
+    found = []
+    lower = {name.lower(): value for name, value in headers.items() if "ratelimit" in name.lower()}
+    for name, text in lower.items():
+        if re.fullmatch(_LEFT, name) and re.fullmatch(_NUMBER, text.strip()):
+            reset_s = _until(lower.get(name.replace("remaining", "reset"), "").strip(), now)
+            limit = lower.get(name.replace("remaining", "limit"), "").strip()
+            if reset_s is not None:
+                kind = re.sub(r"^(x-|anthropic-)?ratelimit|-?remaining", "", name).strip("-")
+                whole = float(limit) if re.fullmatch(_NUMBER, limit) else None
+                found.append(Left(kind[:64], float(text), whole, reset_s))
+    return found
 
 
 def _until(text: str, now: float) -> Optional[float]:

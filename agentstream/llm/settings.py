@@ -118,7 +118,13 @@ class Limits(Frozen):
         tool_arguments: characters of the arguments of one answer's tool calls together.
         answer: characters of one answer, text and reasoning together.
         decompressed: bytes that a compressed body may inflate to (we ask for none).
-        pool_size: calls that one client has under way at once; more wait their turn.
+        pool_size: calls that one client has under way at once, and connections that it
+            keeps; more wait their turn.
+        concurrency: calls that one client has under way at once, if that is to be less
+            than `pool_size`: for a server with few slots, such as llama.cpp's, whose own
+            queue knows neither deadlines nor who has left.  Who waits is served in order
+            of arrival; a cancel and `Timeouts.total` end the wait, `first_token` counts
+            from the request.
 
     Raises:
         ConfigError: a bound is not a positive number.
@@ -130,10 +136,16 @@ class Limits(Frozen):
     answer: Optional[int] = 32 * 2**20
     decompressed: Optional[int] = 16 * 2**20
     pool_size: int = 512
+    concurrency: Optional[int] = None
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             checks.whole(f"Limits.{name}", value, 1, optional=name != "pool_size")
+
+    @property
+    def places(self) -> int:
+        """Calls that one client has under way at once."""
+        return min(self.pool_size, self.concurrency or self.pool_size)
 
 
 #: Of a server of one's own: a long prompt on a CPU takes its time, and so does loading a model.

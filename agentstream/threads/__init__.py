@@ -11,6 +11,7 @@ from agentstream.threads.lifecycle import after_fork, at_exit, exiting
 from agentstream.threads.poller import Poller
 from agentstream.threads.pool import NoThread, WorkerPool
 from agentstream.threads.start import NEVER, bounded, get_within, slices, start_thread
+from agentstream.threads.uptime import uptime
 from agentstream.threads.wakeup import Wakeup
 
 __all__ = [
@@ -32,4 +33,5 @@ __all__ = [
     "look_again",
     "slices",
     "start_thread",
+    "uptime",
 ]

@@ -13,6 +13,8 @@ import sqlite3
 import time
 from typing import List
 
+from agentstream.threads import uptime
+
 __all__ = ["LogClock"]
 
 _KEPT = 5
@@ -33,22 +35,15 @@ class LogClock:
         a few writers until the log's time has caught up.
         """
         if not self._noted:
-            offsets = [*_offsets(connection), time.time() - _uptime()][-_KEPT:]
+            offsets = [*_offsets(connection), time.time() - uptime()][-_KEPT:]
             connection.execute(
                 "INSERT OR REPLACE INTO meta VALUES ('clocks', ?)", (json.dumps(offsets),)
             )
             self._offset = sorted(offsets)[(len(offsets) - 1) // 2]
             self._noted = True
-        return min(time.time(), _uptime() + self._offset)
+        return min(time.time(), uptime() + self._offset)
 
 
 def _offsets(connection: sqlite3.Connection) -> List[float]:
     found = connection.execute("SELECT value FROM meta WHERE key = 'clocks'").fetchone()
     return [] if found is None else [float(offset) for offset in json.loads(found[0])]
-
-
-def _uptime() -> float:
-    """Seconds since the machine was started, those it slept included where it can be told."""
-    if hasattr(time, "CLOCK_BOOTTIME"):
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()

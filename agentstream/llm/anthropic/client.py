@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any, Mapping, Optional, Union
+from typing import TYPE_CHECKING, Any, Mapping, Optional, Union
 
 from agentstream import checks
 from agentstream.llm.anthropic.dialect import MessagesDialect, MessagesTraits
-from agentstream.llm.client import ClientSettings, HTTPClient
+from agentstream.llm.client import ACCOUNTS, ClientSettings, HTTPClient
 from agentstream.llm.dialect import Dialect
 from agentstream.llm.hosted import Host
 from agentstream.llm.keywords import CLIENT_HINTS, OTHER_SETTING
 from agentstream.llm.messages import ChatRequest
-from agentstream.llm.prices import Prices
 from agentstream.llm.secrets import NamedKey
 from agentstream.llm.settings import (
     ANTHROPIC_MODEL,
@@ -26,6 +25,11 @@ from agentstream.llm.settings import (
 from agentstream.llm.transport import ApiKey, Cert, Verify, at_path, display_url
 
 __all__ = ["AnthropicClient"]
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from agentstream.llm.client import Accounts
 
 #: The end of a base URL that may be given or left out.
 _V1 = re.compile(r"/v1/*(?=\?|$)")
@@ -67,6 +71,7 @@ class AnthropicClient(HTTPClient):
             hidden, and then comes before it), 60 s of silence, no deadline.
         retries, limits: default `Retries()` and `Limits()`.
         prices: what its models' tokens cost, for `usage.cost`.
+        rate_limit: a `RateLimit`, which clients may share.
 
     Raises:
         ConfigError: a setting cannot be used, or Anthropic's own server is meant and
@@ -77,7 +82,7 @@ class AnthropicClient(HTTPClient):
     _wire = "messages"
     _timeouts = ANTHROPIC_TIMEOUTS
 
-    @checks.keywords(CLIENT_HINTS, otherwise=OTHER_SETTING)
+    @checks.keywords(CLIENT_HINTS, more=ACCOUNTS, otherwise=OTHER_SETTING)
     def __init__(
         self,
         model: str = ANTHROPIC_MODEL,
@@ -93,7 +98,7 @@ class AnthropicClient(HTTPClient):
         timeouts: Optional[Timeouts] = None,
         retries: Optional[Retries] = None,
         limits: Optional[Limits] = None,
-        prices: Optional[Prices] = None,
+        **accounts: Unpack[Accounts],
     ) -> None:
         own_url = os.environ.get("ANTHROPIC_BASE_URL") or ANTHROPIC_URL
         base_url = own_url if base_url is None else checks.text("base_url", base_url, empty=True)
@@ -104,7 +109,7 @@ class AnthropicClient(HTTPClient):
         super().__init__(
             at_path(root, "/v1/messages"),
             ClientSettings(
-                model, api_key, headers, body, verify, cert, timeouts, retries, limits, prices
+                model, api_key, headers, body, verify, cert, timeouts, retries, limits, **accounts
             ),
             key_header="x-api-key",
         )

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Mapping, Optional, Union
+from typing import TYPE_CHECKING, Any, Mapping, Optional, Union
 
 from agentstream import checks
 from agentstream.errors import ConfigError
-from agentstream.llm.client import ClientSettings, HTTPClient
+from agentstream.llm.client import ACCOUNTS, ClientSettings, HTTPClient
 from agentstream.llm.dialect import Dialect
 from agentstream.llm.keywords import CLIENT_HINTS, OTHER_SETTING
 from agentstream.llm.messages import ChatRequest
 from agentstream.llm.ollama.dialect import OllamaDialect
 from agentstream.llm.ollama.request import Settings
-from agentstream.llm.prices import Prices
 from agentstream.llm.settings import OLLAMA_TIMEOUTS, OLLAMA_URL, Limits, Retries, Timeouts
 from agentstream.llm.transport import ApiKey, Cert, Verify, at_path, display_url
 
 __all__ = ["OllamaClient"]
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from agentstream.llm.client import Accounts
 
 #: The end of a base URL of Ollama's that may be given or left out.
 _PATH = re.compile(r"/(v1|api)/*(?=\?|$)")
@@ -47,6 +51,7 @@ class OllamaClient(HTTPClient):
             loaded meanwhile), 120 s of silence, no deadline.
         retries, limits: default `Retries()` and `Limits()`.
         prices: what its models' tokens cost, for `usage.cost`.
+        rate_limit: a `RateLimit`, which clients may share.
 
     A request's `response_format` becomes `format`; `temperature`, `top_p`, `seed`, `stop`
     and `max_tokens` become options.  Pictures go as data: URLs only.
@@ -60,7 +65,7 @@ class OllamaClient(HTTPClient):
     _wire = "grammar"
     _timeouts = OLLAMA_TIMEOUTS
 
-    @checks.keywords(CLIENT_HINTS, otherwise=OTHER_SETTING)
+    @checks.keywords(CLIENT_HINTS, more=ACCOUNTS, otherwise=OTHER_SETTING)
     def __init__(
         self,
         model: str,
@@ -78,7 +83,7 @@ class OllamaClient(HTTPClient):
         timeouts: Optional[Timeouts] = None,
         retries: Optional[Retries] = None,
         limits: Optional[Limits] = None,
-        prices: Optional[Prices] = None,
+        **accounts: Unpack[Accounts],
     ) -> None:
         if not checks.text("model", model, empty=True):
             raise ConfigError.about(
@@ -88,7 +93,7 @@ class OllamaClient(HTTPClient):
         super().__init__(
             at_path(root, "/api/chat"),
             ClientSettings(
-                model, api_key, headers, body, verify, cert, timeouts, retries, limits, prices
+                model, api_key, headers, body, verify, cert, timeouts, retries, limits, **accounts
             ),
         )
         self._models = at_path(root, "/api/tags")

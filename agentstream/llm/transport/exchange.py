@@ -83,6 +83,8 @@ class Exchange:
             connection had lain idle and turns out to be stale: closed, closing with a
             408 (RFC 9110, 15.5.9), or with bytes in it that are no answer.  Nobody's
             failure, but the server may have seen the request.
+        admit: called with `stop` once there is a place, before anything is sent; returns
+            when the request may go out.
 
     Attributes:
         broken: what ended the body too soon, in words; "" if nothing did.
@@ -102,12 +104,14 @@ class Exchange:
         *,
         timer: Optional[Timer] = None,
         resend: bool = True,
+        admit: Optional[Callable[[CancelToken], object]] = None,
     ) -> None:
         self._send = send
         self._places = places
         self._stop = stop
         self._timer = _Unbounded() if timer is None else timer
         self._resend = resend
+        self._admit = admit
         self._stale = False
         self._placed = False
         self._link: Optional[Link] = None
@@ -134,6 +138,8 @@ class Exchange:
         self._timer.queued()
         self._placed = self._places.acquire(self._stop)
         self._check_stop("connect")
+        if self._admit is not None:
+            self._admit(self._stop)
         while self._response is None:
             self._response = self._try()
 

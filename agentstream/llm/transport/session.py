@@ -160,7 +160,7 @@ class Transport:
         self._session.mount("https://", adapter)
         # No server of ours sets cookies to good ends, and a jar is shared by all threads.
         self._session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-        self.places = FairSemaphore(self.limits.pool_size)
+        self.places = FairSemaphore(self.limits.places)
         self._process = os.getpid()
 
     def _after_fork(self) -> None:
@@ -187,6 +187,7 @@ class Transport:
         timer: Optional[Timer] = None,
         resend: bool = True,
         method: Optional[str] = None,
+        admit: Optional[Callable[[CancelToken], object]] = None,
     ) -> Exchange:
         """A request and its answer, to be used in a `with` block.
 
@@ -197,7 +198,7 @@ class Transport:
             stop: ends the exchange, from any thread.
             url: default: the transport's own.
             headers: of this request, over those of every request.
-            timer, resend: see `Exchange`, which says what is raised, too.
+            timer, resend, admit: see `Exchange`, which says what is raised, too.
             method: default: POST with a body, GET without.
         """
 
@@ -213,7 +214,7 @@ class Transport:
         def send(link: Link) -> StreamResponse:
             return self._send(link, body, url, headers, method)
 
-        return Exchange(send, self.places, stop, timer=timer, resend=resend)
+        return Exchange(send, self.places, stop, timer=timer, resend=resend, admit=admit)
 
     def secrets(self) -> Iterator[str]:
         """What must not be shown of what is sent: keys, headers' values, the URL's secrets.

@@ -1,0 +1,1 @@
+"""RateLimit: how much may go to a provider within a time, whoever sends it."""
