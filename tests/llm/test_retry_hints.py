@@ -7,6 +7,7 @@ import pytest
 from agentstream import errors
 from agentstream.agent import Agent
 from agentstream.llm import failures
+from agentstream.llm.retry_hints import Left, what_is_left
 from agentstream.llm.secrets import Redactor
 from agentstream.llm.settings import Retries
 from agentstream.runtime import Runtime
@@ -201,3 +202,36 @@ def test_w13_a_limit_that_is_used_up_says_when_it_begins_anew(headers, expected)
 def test_a_500_that_another_try_meets_again_is_not_retried(said, retryable):
     error = status_error(500, {"error": {"code": 500, "message": said, "type": "server_error"}})
     assert error.retryable is retryable
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, []),
+        ({"x-ratelimit-remaining-requests": "5"}, []),  # until when?
+        (
+            {
+                "X-RateLimit-Limit-Requests": "60",
+                "X-RateLimit-Remaining-Requests": "59",
+                "X-RateLimit-Reset-Requests": "1s",
+                "x-ratelimit-remaining-tokens": "149984",
+                "x-ratelimit-reset-tokens": "6m0s",
+            },
+            [Left("requests", 59, 60, 1), Left("tokens", 149984, None, 360)],
+        ),
+        (
+            {
+                "anthropic-ratelimit-input-tokens-limit": "1000",
+                "anthropic-ratelimit-input-tokens-remaining": "0",
+                "anthropic-ratelimit-input-tokens-reset": "2023-11-14T22:13:25Z",
+            },
+            [Left("input-tokens", 0, 1000, 5)],
+        ),
+        ({"ratelimit-remaining": "3", "ratelimit-reset": "9"}, [Left("", 3, None, 9)]),
+        ({"x-ratelimit-remaining": "-3", "x-ratelimit-reset": "9"}, []),
+        ({"x-ratelimit-remaining": "many", "x-ratelimit-reset": "9"}, []),
+        ({"x-ratelimit-remaining": "3", "x-ratelimit-reset": "0"}, []),
+    ],
+)
+def test_what_a_server_says_to_be_left(headers, expected):
+    assert what_is_left(headers, 1_700_000_000.0) == expected
