@@ -67,7 +67,7 @@ def begin(*, keep: bool) -> Chat:
     """A new conversation, named by the hour; it is in the file once something was said."""
     if not keep:
         return Chat("", Conversation())
-    name = f"{time.strftime('%Y-%m-%dT%H:%M:%S')}-{os.getpid()}"
+    name = f"{time.strftime('%Y-%m-%d-%H%M%S')}-{os.getpid()}"
     return Chat(name, _store().get(name))
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         approve,
         chat,
         check,
+        completion,
         doctor,
         follow,
         model,

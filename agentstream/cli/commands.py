@@ -8,7 +8,10 @@ from typing import Any, Callable, Tuple
 from agentstream.cli import arguments as kinds
 from agentstream.llm.settings import LLAMA_URL
 
-__all__ = ["COMMANDS"]
+__all__ = ["COMMANDS", "PROVIDERS"]
+
+#: `agentstream.providers.NAMES`, which brings the clients.
+PROVIDERS = ("llama", "openai", "anthropic", "ollama", "embedded")
 
 _CHAT = """\
 Ask a model.  Without a PROMPT: a conversation at a terminal, else what is piped
@@ -74,6 +77,11 @@ _DOCTOR = """\
 Say what would be used, where each setting comes from, and whether the servers
 answer: asked for their models only, five seconds at most.  No key is shown.
 Exits with 0 if `agentstream chat` would work, else with 1 and what to do.
+"""
+_COMPLETION = """\
+Write the script with which a shell completes this command line.  For bash, in
+~/.bashrc: eval "$(agentstream completion bash)"; for zsh the same in ~/.zshrc,
+behind compinit; for fish: agentstream completion fish | source.
 """
 _HELP = "Tell more of a command, or list the settings.\n"
 
@@ -296,6 +304,10 @@ def _doctor(add: Add) -> None:
     add("--json", action="store_true", help="as JSON")
 
 
+def _completion(add: Add) -> None:
+    add("shell", metavar="SHELL", choices=("bash", "zsh", "fish"), help=argparse.SUPPRESS)
+
+
 def _help(add: Add) -> None:
     add("topic", metavar="TOPIC", nargs="?", help=argparse.SUPPRESS)
 
@@ -320,7 +332,7 @@ def _server(add: Add, insecure: str = "do not verify its certificate") -> None:
         "--provider",
         metavar="NAME",
         type=kinds.text,
-        help="llama, openai, anthropic, ollama, embedded",
+        help=", ".join(PROVIDERS),
     )
     add("--base-url", metavar="URL", type=kinds.text, help=f"the server; llama: {LLAMA_URL}")
     add("--insecure", action="store_true", default=None, help=insecure)
@@ -379,5 +391,6 @@ COMMANDS: Tuple[Tuple[str, str, str, Callable[[Add], None]], ...] = (
     ("model", "[options]", _MODEL, _embedded),
     ("models", "[options]", _MODELS, _models),
     ("doctor", "[options]", _DOCTOR, _doctor),
+    ("completion", "bash | zsh | fish", _COMPLETION, _completion),
     ("help", "[COMMAND | settings]", _HELP, _help),
 )

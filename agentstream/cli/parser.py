@@ -32,7 +32,7 @@ everything else to standard error.
   doctor           say what would be used, and whether it works
 
 `agentstream COMMAND --help` tells more, `agentstream help settings` what can be
-set where: by a flag, in the environment, or in your config.toml.
+set where, `agentstream completion bash` (zsh, fish) lets the Tab key do so.
 
 exit codes: 0 done, 1 failed, 2 usage error, 3 waits for an answer, 75 busy
             124 --deadline has passed, 129 SIGHUP, 130 Ctrl-C, 143 SIGTERM

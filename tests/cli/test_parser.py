@@ -135,6 +135,7 @@ COMMANDS = [
     "models",
     "tools",
     "doctor",
+    "completion",
     "help",
 ]
 

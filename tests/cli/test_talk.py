@@ -18,12 +18,6 @@ from tests.kit.support import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="terminals and signals of POSIX")
 
-#: Starts Python with standard input as its controlling terminal: there Ctrl-C is a signal.
-IN_CONTROL = """
-import fcntl, os, sys, termios
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
-"""
 XTERM = {"TERM": "xterm"}
 #: What readline writes as it begins to read.
 READS = "> "
@@ -33,8 +27,7 @@ class Talker:
     """A person at the terminal of a conversation: types lines, and waits for what is shown."""
 
     def __init__(self, cli, *words, env=XTERM, shows="Ctrl-D leaves"):
-        begun = [sys.executable, "-c", IN_CONTROL, "-m", "agentstream", "chat", *words]
-        self.command = cli._start(begun, None, "stdin stdout stderr", env)
+        self.command = cli.in_control(sys.executable, "-m", "agentstream", "chat", *words, env=env)
         self._seen = 0
         self.wait(shows)
 

@@ -31,6 +31,14 @@ PATIENCE = 60.0
 OPEN = object()  # standard input: a pipe that somebody holds open, and writes nothing to
 
 
+#: Makes standard input the controlling terminal, then is the program.
+_IN_CONTROL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
 class Command:
     """A running command.
 
@@ -224,6 +232,11 @@ class Shell:
             env,
             **options,
         )
+
+    def in_control(self, *words: str, env: Optional[Dict[str, str]] = None) -> Command:
+        """Start a program whose terminal is its controlling one: there Ctrl-C is a signal."""
+        begun = [sys.executable, "-c", _IN_CONTROL, *words]
+        return self._start(begun, None, "stdin stdout stderr", env)
 
     def _start(
         self, words: List[str], stdin: Any, terminal: str, env: Any, **popen: Any
