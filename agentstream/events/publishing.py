@@ -61,6 +61,10 @@ class Publishing:
         settles = type(store).settle is not EventStore.settle
         self._settle: Optional[Callable[[Event], None]] = store.settle if settles else None
 
+    def traceparent(self) -> str:
+        """The context of the caller's span, for a run that another process begins; "" for none."""
+        return "" if self.tracing is None else self.tracing.traceparent()
+
     def _open(self, workflow_id: str, parent: Optional[str]) -> RunLog:
         workflow_id = check_id("workflow_id", workflow_id)
         if parent is not None:

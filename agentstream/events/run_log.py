@@ -28,6 +28,9 @@ class Tracing(Protocol):
             about: what the event is about, as its writer has it; no part of the event.
         """
 
+    def traceparent(self) -> str:
+        """The context of the caller's span, as W3C Trace Context has it; "" outside of one."""
+
 
 class Publisher(Protocol):
     """What a log writes to."""

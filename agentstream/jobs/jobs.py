@@ -128,7 +128,9 @@ class Jobs:
         run = new_id() if workflow_id is None else check_id("workflow_id", workflow_id)
         settings = self._settings
         try:
-            records = records_of_queued(run, workflow.name, input, settings)
+            records = records_of_queued(
+                run, workflow.name, input, settings, traceparent=self._events.traceparent()
+            )
         except NotKept as error:
             raise ConfigError(f"the input cannot be kept: {error}", setting="input") from None
         size = len(records["input"])

@@ -24,7 +24,7 @@ from agentstream.llm.transport import Outgoing, outgoing
 from agentstream.otel import names
 from agentstream.otel.spans import Key, OpenSpan, Spans
 
-__all__ = ["Beginnings", "key_of", "server_of"]
+__all__ = ["Beginnings", "key_of", "server_of", "traceparent_of"]
 
 Data = Mapping[str, Any]
 Attributes = Dict[str, Any]
@@ -70,10 +70,10 @@ class Beginnings:
     # --- runs -------------------------------------------------------------------------------
 
     def _run(self, log: RunLog, data: Data, about: object) -> Data:
-        begun = self._begin_run(log, data, current.get_current())
-        carrier: Dict[str, str] = {}
-        _FORMAT.inject(carrier, context=begun.context)
-        return {**data, **{key: carrier[key] for key in ("traceparent",) if key in carrier}}
+        """A run begins within the span that it was queued in, or that is current here."""
+        begun = self._begin_within(log, data, about if isinstance(about, str) else "")
+        mine = traceparent_of(begun.context)
+        return {**data, "traceparent": mine} if mine else data
 
     def _resumed(self, log: RunLog, data: Data, about: object) -> None:
         """A run goes on within the span that it began with, in whichever process that was."""
@@ -83,14 +83,17 @@ class Beginnings:
             self._begin_run(log, data, here)
             return
         first = self._stream.store.read(workflow_id=log.workflow_id, after=0, limit=1)
-        carrier = {"traceparent": text(first[0].data, "traceparent")} if first else {}
-        there = _FORMAT.extract(carrier, context=Context())
-        known = trace.get_current_span(there).get_span_context()
-        resumer = trace.get_current_span(here).get_span_context()
-        links: Any = ()
-        if known.is_valid and resumer.is_valid:
-            links = (trace.Link(resumer),)
-        self._begin_run(log, data, there if known.is_valid else here, links)
+        self._begin_within(log, data, text(first[0].data, "traceparent") if first else "")
+
+    def _begin_within(self, log: RunLog, data: Data, traceparent: str) -> OpenSpan:
+        """Begin a run's span within one of another process; the current one is a link then."""
+        here = current.get_current()
+        there = _FORMAT.extract({"traceparent": traceparent}, context=here)
+        outer, mine = (trace.get_current_span(each).get_span_context() for each in (there, here))
+        if not outer.is_valid or outer.span_id == mine.span_id:
+            return self._begin_run(log, data, here)
+        links = (trace.Link(mine),) if mine.is_valid else ()
+        return self._begin_run(log, data, there, links)
 
     def _begin_run(self, log: RunLog, data: Data, context: Context, links: Any = ()) -> OpenSpan:
         name = text(data, "workflow")
@@ -215,6 +218,13 @@ class Beginnings:
 def key_of(kind: str, run: str, label: str = "", call: str = "") -> Key:
     """The key of a span: see `Key`."""
     return kind, run, label, call
+
+
+def traceparent_of(context: Context) -> str:
+    """A context's span as W3C Trace Context has it; "" for none."""
+    carrier: Dict[str, str] = {}
+    _FORMAT.inject(carrier, context=context)
+    return carrier.get("traceparent", "")
 
 
 def server_of(address: Any) -> Attributes:

@@ -26,7 +26,7 @@ from agentstream.events.model import TERMINAL, Event, EventType
 from agentstream.events.run_log import RunLog
 from agentstream.events.stream import EventStream
 from agentstream.otel import names
-from agentstream.otel.beginnings import Beginnings, key_of, server_of
+from agentstream.otel.beginnings import Beginnings, key_of, server_of, traceparent_of
 from agentstream.otel.spans import Key, OpenSpan, Spans
 
 __all__ = ["Instrumentation", "instrument"]
@@ -171,11 +171,16 @@ class Instrumentation:
             logger.exception("the span of %s in run %s is not made", kind.value, log.workflow_id)
             return data
 
+    def traceparent(self) -> str:
+        """See `Tracing.traceparent`."""
+        return traceparent_of(current.get_current())
+
     def headers(self) -> Mapping[str, str]:
-        """See `Outgoing.headers`."""
+        """See `Outgoing.headers`: the global propagator's, without the program's baggage."""
         carrier: Dict[str, str] = {}
         if self.propagate and not self._closed:
             propagation.inject(carrier)
+            carrier.pop("baggage", None)
         return carrier
 
     @contextlib.contextmanager
@@ -183,6 +188,9 @@ class Instrumentation:
         self, method: str, name: str, address: Optional[Tuple[str, int]], protocol: str
     ) -> Iterator[None]:
         """See `Outgoing.call`: the span of a call of an MCP server's tool."""
+        if self._closed:
+            yield
+            return
         attributes = {
             names.MCP_METHOD: method,
             names.TOOL_NAME: name,
@@ -271,6 +279,7 @@ class Instrumentation:
     def _answered(self, event: Event) -> None:
         data = event.data
         attributes = {
+            names.PROVIDER: text(data, "provider") or None,
             names.RESPONSE_MODEL: data.get("model"),
             names.RESPONSE_ID: data.get("response_id"),
             names.FIRST_CHUNK: data.get("first_token_s"),

@@ -68,15 +68,20 @@ def begin(
 
 
 def records_of_queued(
-    workflow_id: str, workflow: str, input: Any, settings: Checkpoints
+    workflow_id: str, workflow: str, input: Any, settings: Checkpoints, *, traceparent: str = ""
 ) -> Dict[str, bytes]:
     """The checkpoint of a run that is queued: what `take` finds when it is begun.
+
+    Args:
+        traceparent: of the span that it is queued in; "" for none.
 
     Raises:
         NotKept: the input cannot be kept.
     """
     # Without a shape: it has the one that the workflow has when it begins.
     said = {"workflow": workflow, "shape": None, "conversation": False, "key": workflow_id}
+    if traceparent:
+        said["traceparent"] = traceparent
     encode(input, "input")  # what cannot be kept of it is told by its place in the input itself
     return {"run": pack(said, settings.codec), "input": pack([input], settings.codec)}
 

@@ -110,7 +110,7 @@ class Execution:
         workflow = self._workflow
         try:
             self.bear(workflow.budget, f"workflow {workflow.name!r}", f"{self.prefix}|spent")
-            self.log.note(*self._beginning())
+            self.log.note(*self._beginning(), about=self._queued_in())
             steps = ((str(number), step) for number, step in enumerate(workflow.steps))
             output = self.one_after_the_other(steps, input, self._cancel, self.steps)
         except Suspended as error:
@@ -151,6 +151,13 @@ class Execution:
             return EventType.WORKFLOW_RESUMED, resumption(kept, workflow, self.prefix)
         named = ((step.name, step.kind) for step in workflow.steps)
         return EventType.WORKFLOW_STARTED, payloads.workflow_started(workflow.name, named)
+
+    def _queued_in(self) -> Optional[str]:
+        """The traceparent of who queued the run, in another process perhaps; None for none."""
+        if self.checkpoints is None or self._is_within or self.log.offset:
+            return None
+        said = self.checkpoints.get("run")
+        return None if said is None else said.get("traceparent")
 
     def give_up(self) -> AgentStreamError:
         """End the run as stopped, in another thread than that of `run`; returns the error.

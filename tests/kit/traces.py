@@ -78,6 +78,7 @@ def as_value(span: ReadableSpan) -> Drawn:
             key: list(value) if isinstance(value, tuple) else value
             for key, value in (span.attributes or {}).items()
         },
+        "links": [f"{link.context.span_id:016x}" for link in span.links],
         "events": [[event.name, dict(event.attributes or {})] for event in span.events],
     }
 

@@ -22,6 +22,7 @@ from agentstream import (
     Parallel,
     RunContext,
     Runtime,
+    SqliteStore,
     Step,
     Workflow,
     mcp,
@@ -29,6 +30,7 @@ from agentstream import (
     tool,
 )
 from agentstream.errors import Cancelled, WorkflowFailed
+from agentstream.jobs import Jobs
 from agentstream.testing import Gate, Reply, ScriptedServer
 from agentstream.testing.mcp import ScriptedMCP
 from tests.kit.mcp_support import fault_server
@@ -188,7 +190,8 @@ def test_what_fails_is_tried_again_or_stopped(server, client, telemetry):
             raise ValueError("MARKEDWORDS")
         return value
 
-    both = Parallel(Step(flaky, name="flaky", retries=1), Step(lambda x: 1 // 0, name="odd"))
+    odd = Step(lambda x: 1 // 0, name="odd")
+    both = Parallel(Step(flaky, name="flaky", retries=1), odd, fail_fast=False)
     runs(telemetry, Workflow("bad", [both]))
     with Runtime() as runtime, telemetry.instrument(runtime.event_stream):
         handle = runtime.submit(Workflow("slow", [Agent("late", client=client)]), "x")
@@ -200,9 +203,9 @@ def test_what_fails_is_tried_again_or_stopped(server, client, telemetry):
     spans = telemetry.spans()
     steps = [s for s in spans if s["name"] == "step flaky"]
     told = [(s["attributes"]["agentstream.attempt"], s["failed"]) for s in steps]
-    assert sorted(told)[0] == (1, True)
-    (odd,) = telemetry.named("step odd")
-    assert odd["attributes"]["error.type"] == "ZeroDivisionError"
+    assert sorted(told) == [(1, True), (2, False)]
+    (failed,) = telemetry.named("step odd")
+    assert failed["attributes"]["error.type"] == "ZeroDivisionError"
     assert "MARKED" not in json.dumps(spans)
     (slow,), (chat,) = telemetry.named("invoke_workflow slow"), telemetry.named("chat m-1")
     for each in (slow, chat):  # somebody wanted that: no error
@@ -295,6 +298,22 @@ def test_calls_to_mcp_servers_have_spans_and_say_where_they_belong(server, clien
     assert header.split("-")[:3] == ["00", call["trace"], call["id"]]
     assert sent[0].json["params"]["_meta"]["traceparent"] == header
     assert len(telemetry.points()["mcp.client.operation.duration"]) == 2
+
+
+def test_a_job_is_within_the_span_that_started_it_in_whatever_process(telemetry, tmp_path):
+    path = str(tmp_path / "jobs.db")
+    workflow = Workflow("w", [Agent("a", client=saying("x"))])
+    with Runtime(event_stream=EventStream(SqliteStore(path))) as web:
+        with telemetry.instrument(web.event_stream):
+            with telemetry.tracer.start_as_current_span("order") as order:
+                name = Jobs(web, [workflow]).start("w", "go")
+    with Runtime(event_stream=EventStream(SqliteStore(path))) as worker:
+        with telemetry.instrument(worker.event_stream):
+            with telemetry.tracer.start_as_current_span("task") as task:
+                assert Jobs(worker, [workflow]).run(name).status == "completed"
+    (run,) = telemetry.named("invoke_workflow w")
+    assert run["parent"] == f"{order.get_span_context().span_id:016x}"
+    assert run["links"] == [f"{task.get_span_context().span_id:016x}"]
 
 
 # --- what it costs whom ---------------------------------------------------------------------
