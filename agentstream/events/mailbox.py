@@ -7,6 +7,7 @@ events, and how to leave; it knows no stream.
 
 from __future__ import annotations
 
+import functools
 import logging
 import queue
 import sys
@@ -18,12 +19,13 @@ from typing import Any, Callable, Deque, Dict, FrozenSet, Optional
 from agentstream import threads
 from agentstream.errors import Closed, LogError
 from agentstream.events import payloads
+from agentstream.events.gathering import Gathering
 from agentstream.events.lock import StreamLock
 from agentstream.events.model import TERMINAL, Event, EventType, FrozenDict
 from agentstream.events.raised import Raised
 from agentstream.events.store import EventStore
 
-__all__ = ["UNKNOWN", "Callback", "Mailbox", "missed_event"]
+__all__ = ["UNKNOWN", "Callback", "Mailbox", "NotLive", "missed_event"]
 
 logger = logging.getLogger("agentstream.events")
 
@@ -45,33 +47,13 @@ def missed_event(first: int, last: int, unit: str, workflow_id: str = "") -> Eve
     return Event(None, 0, None, EventType.EVENTS_MISSED, workflow_id, None, time.time(), data)
 
 
-class _Rest:
-    """Lets a callback's thread wait a little where events come by the thousand a second.
+def _put_and_ring(put: Callable[[Any], None], bell: Callable[[], object], item: Any) -> None:
+    put(item)
+    bell()
 
-    To be woken for every one of them costs more than all else that is done with
-    it, and in its turn wakes whoever else waits for the interpreter: with 256
-    streams at once, a fifth of the CPU time and most of the delay.  So, once
-    events have come at that pace for a while, it lets two milliseconds' worth
-    of them gather.  An event that comes alone is never kept waiting.
-    """
 
-    _SECONDS = 0.002
-    _PACE = 0.001  # seconds an event: what comes more slowly is waited for
-    _AFTER = 16  # times in a row that the queue ran dry at that pace
-
-    def __init__(self) -> None:
-        self._since = 0.0
-        self._quick = 0
-        self._gate = threading.Lock()
-        self._gate.acquire()
-
-    def ran_dry(self, count: int) -> None:
-        """The queue is empty, `count` events after the last time: rest, if that is worth while."""
-        now = time.monotonic()
-        self._quick = self._quick + 1 if now - self._since < self._PACE * count else 0
-        self._since = now
-        if self._quick > self._AFTER:
-            self._gate.acquire(timeout=self._SECONDS)
+class NotLive(Exception):
+    """What comes next is not in the queue: the store is to be read, or there is no more."""
 
 
 class Mailbox:
@@ -135,7 +117,8 @@ class Mailbox:
 
     def _renew_queue(self) -> None:
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._put, self._waiting = self._queue.put, self._queue.qsize
+        self._put: Callable[[Any], None] = self._queue.put
+        self._waiting = self._queue.qsize
 
     # --- the publisher's side: under the lock, and never waiting ----------------------------
 
@@ -249,6 +232,35 @@ class Mailbox:
                 return event  # type: ignore[no-any-return]
         self._leave(self)
         raise Closed("the subscription has ended")
+
+    def take_now(self) -> Optional[Event]:
+        """The next event if it is in the queue; None if nothing is.
+
+        Raises:
+            NotLive: `take` has to go on.
+        """
+        while not (self._reading or self._page or self._done):
+            try:
+                event: Any = self._queue.get_nowait()
+            except queue.Empty:
+                return None
+            if not self._is_due(event):
+                continue
+            kind = event[3]
+            self._done = kind in TERMINAL and self.workflow_id is not None
+            if self._types is None or kind in self._types:
+                return event  # type: ignore[no-any-return]
+        raise NotLive
+
+    def ring(self, bell: Optional[Callable[[], object]]) -> None:
+        """Have `bell` called with all that is put into the queue from now on; None: no more.
+
+        Publishers call it, under the lock: it may wait for nothing.
+        """
+        with self._lock.after, self._lock.lock:
+            put = self._put = self._queue.put
+            if bell is not None:
+                self._put = functools.partial(_put_and_ring, put, bell)
 
     def _is_due(self, item: Any) -> bool:
         """Look at what came through the queue; True for an event that is to be delivered."""
@@ -386,7 +398,7 @@ class Mailbox:
     def _deliver(self) -> None:
         callback = self.callback
         assert callback is not None
-        rest = _Rest()
+        rest = Gathering()
         while True:
             live = self.workflow_id is None and not self._reading and not self._page
             event = self._deliver_live(callback, rest) if live else None
@@ -401,7 +413,7 @@ class Mailbox:
             except BaseException as error:  # noqa: BLE001 - counted and logged
                 self._raised.add(error, event.id)  # type: ignore[union-attr]
 
-    def _deliver_live(self, callback: Callback, rest: _Rest) -> Any:
+    def _deliver_live(self, callback: Callback, rest: Gathering) -> Any:
         """The way of most events in short; returns the first item that may need another."""
         mine = self._queue
         get, waiting = mine.get, mine.qsize

@@ -70,6 +70,24 @@ class Subscription(Iterator[Event]):
             raise RuntimeError("this subscription has a callback: it cannot be iterated as well")
         return self._mailbox.take(timeout)
 
+    def get_now(self) -> Optional[Event]:
+        """The next event if it has come already; None if not.  Reads no store, waits for nothing.
+
+        For one thread that reads many subscriptions: see `ring`.
+
+        Raises:
+            NotLive: `get` has to go on: it is behind and reads from the store, or there
+                are no more.
+        """
+        return self._mailbox.take_now()
+
+    def ring(self, bell: Optional[Callable[[], object]]) -> None:
+        """Have `bell` called whenever something has come, until it is called with None.
+
+        Publishers call it, and wait for it: it must not wait, nor touch the stream.
+        """
+        self._mailbox.ring(bell)
+
     @property
     def errors(self) -> int:
         """How often the callback raised."""

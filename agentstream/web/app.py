@@ -44,6 +44,7 @@ from agentstream.web.auth import Guard, nothing
 from agentstream.web.listing import list_runs
 from agentstream.web.metrics import CONTENT_TYPE, Metrics
 from agentstream.web.page import load_page
+from agentstream.web.pushing import KEY
 from agentstream.web.registered import Registered, Runnable
 from agentstream.web.resting import Resting
 from agentstream.web.streams import Streams
@@ -340,16 +341,16 @@ class App:
         after = _after(request)
         if after is not None and after == state.last_offset and self._store.has_ended(run):
             return nothing()  # that was all: an EventSource stops at this
-        return self._open_stream(run, after)
+        return self._open_stream(request, run, after)
 
     def _stream_all(self, request: Request) -> Response:
-        return self._open_stream(None, _after(request), request.args.getlist("run"))
+        return self._open_stream(request, None, _after(request), request.args.getlist("run"))
 
     def _open_stream(
-        self, run: Optional[str], after: Optional[int], only: Sequence[str] = ()
+        self, request: Request, run: Optional[str], after: Optional[int], only: Sequence[str] = ()
     ) -> Response:
         try:
-            stream = self._streams.open(run, after, only)
+            stream = self._streams.open(run, after, only, request.environ.get(KEY))
         except OffsetGone as gone:
             raise BadRequest(str(gone)) from None
         if stream is None:

@@ -12,7 +12,7 @@ import logging
 import socket
 import threading
 import time
-from typing import Any, List, Optional, Tuple
+from typing import Any, Callable, Iterable, List, Optional, Tuple
 
 import waitress.server
 from waitress import wasyncore
@@ -20,6 +20,7 @@ from waitress import wasyncore
 from agentstream import threads
 from agentstream.errors import ConfigError
 from agentstream.web.app import App
+from agentstream.web.pushing import KEY
 
 __all__ = ["CUT_S", "SWITCH_S", "Server", "is_loopback", "listen"]
 
@@ -92,6 +93,21 @@ def listen(host: str, port: int, *, cut_after: float = CUT_S) -> socket.socket:
     return sock
 
 
+class _TaskPush:
+    """What waitress's `write` of a request can do (PEP 3333); its buffer takes what is written.
+
+    Attributes:
+        write: writes a part of the body; raises ClientDisconnected if nobody will have it.
+    """
+
+    write: Callable[[bytes], None]
+
+    def has_room(self) -> bool:
+        """True while a write waits for nobody: waitress's own waits above that mark."""
+        task: Any = self.write.__self__  # type: ignore[attr-defined]
+        return bool(task.channel.total_outbufs_len <= _MOST_WAITING)
+
+
 class Server:
     """The app on a socket; a context manager that serves while it lasts.
 
@@ -112,7 +128,7 @@ class Server:
         host, port = sock.getsockname()[:2]
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         self._server = waitress.server.create_server(
-            app,
+            self._answer,
             sockets=[sock],
             threads=app.max_streams + _MORE_THREADS,
             connection_limit=app.max_streams + 500,
@@ -163,6 +179,16 @@ class Server:
 
     def _readable(self) -> bool:
         return bool(self._is_readable()) and time.monotonic() >= self._exhausted_until
+
+    def _answer(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        """The app's answer; it may be written by another thread than the request's own."""
+        push = environ[KEY] = _TaskPush()
+
+        def start(*arguments: Any) -> Any:
+            push.write = start_response(*arguments)
+            return push.write
+
+        return self._app(environ, start)
 
     def start(self) -> Server:
         """Serve, in a thread; returns at once."""

@@ -8,11 +8,13 @@ from typing import Collection, Dict, FrozenSet, Iterator, List, Optional, Protoc
 
 from agentstream import threads
 from agentstream.errors import Closed, OffsetGone
-from agentstream.events.mailbox import missed_event
+from agentstream.events.mailbox import NotLive, missed_event
 from agentstream.events.model import Event
 from agentstream.events.stream import EventStream
+from agentstream.events.subscription import Subscription
 from agentstream.events.tail import LogTail
 from agentstream.llm.sse import encode_comment, encode_event
+from agentstream.web.pushing import Loan, Push, Pusher
 
 __all__ = ["RETRY_MS", "Streams"]
 
@@ -45,6 +47,7 @@ class Streams:
         self.heartbeat = heartbeat
         self.most = most
         self._events = events
+        self._pusher = Pusher()
         self._tail = LogTail(events.store, lambda: events.closed)
         # Re-entrant: a server's signal handler may close it.
         self._changed = threading.Condition(threading.RLock())
@@ -58,11 +61,16 @@ class Streams:
         return len(self._open)
 
     def open(
-        self, workflow_id: Optional[str], after: Optional[int], only: Collection[str] = ()
+        self,
+        workflow_id: Optional[str],
+        after: Optional[int],
+        only: Collection[str] = (),
+        push: Optional[Push] = None,
     ) -> Optional[SSEStream]:
         """A stream of one workflow's events, or of all; None if there are too many, or no more.
 
-        Of all, those of the workflows in `only` are sent, if it names any.
+        Of all, those of the workflows in `only` are sent, if it names any.  `push` is the
+        connection's, of a server that has such.
 
         Raises:
             OffsetGone: `after` is above the end.
@@ -73,7 +81,7 @@ class Streams:
                 return None
             self._opening += 1
         try:
-            stream = self._begin(workflow_id, after, frozenset(only))
+            stream = self._begin(workflow_id, after, frozenset(only), push)
             with self._changed:
                 self._open.add(stream)
         finally:
@@ -87,7 +95,11 @@ class Streams:
         return self._closed
 
     def _begin(
-        self, workflow_id: Optional[str], after: Optional[int], only: FrozenSet[str]
+        self,
+        workflow_id: Optional[str],
+        after: Optional[int],
+        only: FrozenSet[str],
+        push: Optional[Push],
     ) -> SSEStream:
         if workflow_id is None:
             reader = self._tail.open(after)
@@ -106,7 +118,10 @@ class Streams:
                 begin = max(gone.first - 1, begin)  # more may go in this moment: once more
                 missed = missed_event((after or 0) + 1, begin, "offset", workflow_id)
             else:
-                return SSEStream(self, subscription, missed=missed, by_offset=True)
+                stream = SSEStream(self, subscription, missed=missed, by_offset=True)
+                if push is not None:
+                    stream.loan = Loan(self._pusher, stream, subscription, push)
+                return stream
 
     def encode(self, event: Event, place: Optional[int]) -> bytes:
         """An event on the wire; `place` becomes its id."""
@@ -146,6 +161,7 @@ class SSEStream:
 
     Attributes:
         place: the position it begins after, if it begins with what is new; else None.
+        loan: lends it to who writes for many; None where that cannot be.
     """
 
     def __init__(
@@ -161,6 +177,7 @@ class SSEStream:
         self._streams = streams
         self._source = source
         self.place = place
+        self.loan: Optional[Loan] = None
         self._only = only
         self._began = False
         self._missed = missed
@@ -180,14 +197,25 @@ class SSEStream:
         yield encode_comment("agentstream")
         if self._missed is not None:
             yield self._with_retry(self._streams.encode(self._missed, None))
-        while not (self._ending or self._over):
-            data = self._next()
+        heartbeat = threads.bounded(self._streams.heartbeat)
+        waits = self.loan is None
+        while self._goes_on():
+            data = self._next(heartbeat if waits else 0.0)
+            if not data and not waits and self._goes_on():
+                assert self.loan is not None
+                waits = self.loan.lend(heartbeat)
+                if waits:
+                    continue  # what is to be done takes this thread
+            waits = self.loan is None
             if data:
                 yield self._with_retry(data)
-            elif not (self._ending or self._over):
+            elif self._goes_on():
                 yield encode_comment()
         if self._ending:
             yield f"retry: {RETRY_MS}\n\n".encode()
+
+    def _goes_on(self) -> bool:
+        return not (self._ending or self._over)
 
     def _with_retry(self, data: bytes) -> bytes:
         """`data`, the first of it with the time after which to come back."""
@@ -196,11 +224,11 @@ class SSEStream:
         self._began = True
         return b"retry: %d\n" % RETRY_MS + data
 
-    def _next(self) -> bytes:
+    def _next(self, patience: float) -> bytes:
         """The events that are there, waiting for the first; b"" if none came in time."""
         pieces: List[bytes] = []
         size = 0
-        until = time.monotonic() + threads.bounded(self._streams.heartbeat)
+        until = time.monotonic() + patience
         while size < _MOST_AT_ONCE:
             try:
                 # A client that has much to catch up gets it in few writes.
@@ -217,10 +245,34 @@ class SSEStream:
             size += len(pieces[-1])
         return b"".join(pieces)
 
+    def take_now(self) -> Tuple[bytes, bool]:
+        """See `pushing.Stream`; a subscription's only, while it is lent."""
+        source = self._source
+        assert isinstance(source, Subscription)
+        pieces: List[bytes] = []
+        size = 0
+        goes_on = not self._ending
+        while goes_on and size < _MOST_AT_ONCE:
+            try:
+                event = source.get_now()
+            except NotLive:
+                goes_on = False
+                break
+            if event is None:
+                break
+            pieces.append(self._streams.encode(event, event.offset))
+            size += len(pieces[-1])
+        else:
+            goes_on = False
+        data = b"".join(pieces)
+        return (self._with_retry(data) if data else b""), goes_on
+
     def end(self) -> None:
         """End it, from any thread; what it has not sent, the client gets when it comes back."""
         self._ending = True
         self._source.close(0)
+        if self.loan is not None:
+            self.loan.give_back()
 
     def close(self) -> None:
         """The client is gone, or has had it all.  WSGI servers call it."""

@@ -255,6 +255,8 @@ def test_what_is_published_while_a_subscriber_comes_in_is_had_once() -> None:
 
 def test_subscribers_know_who_is_left() -> None:
     class Box:
+        missed = 0
+
         def __init__(self, workflow_id: Optional[str]) -> None:
             self.workflow_id = workflow_id
 
