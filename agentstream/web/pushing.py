@@ -47,6 +47,9 @@ class Stream(Protocol):
     def take_now(self) -> Tuple[bytes, bool]:
         """What has come for the client, and whether no more than that is to be done."""
 
+    def end(self) -> None:
+        """End it: its client is gone, or comes back for what it has not had."""
+
 
 class Pusher:
     """The thread that writes for all streams which are lent to it; there while some are."""
@@ -155,7 +158,8 @@ class Loan:
                         self._pushed_at = time.monotonic()
                     if goes_on:
                         return
-            except Exception:  # of the server's own: its client is gone, and its thread finds out
+            except Exception:  # of the server's own: the client is gone
                 logger.debug("a stream cannot be written to", exc_info=True)
+                self._stream.end()
             self._lent = False
             self._back.set()
