@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from typing import TYPE_CHECKING, Callable, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 
 from agentstream import checks
 from agentstream.errors import ConfigError, ConnectError, LimitExceeded, StatusError
@@ -52,6 +52,17 @@ class Budget(Frozen):
         checks.number("cost", self.cost, 0, optional=True, of="a budget")
         if self.tokens is None and self.cost is None:
             raise ConfigError("a budget needs a bound: Budget(tokens=50_000) or Budget(cost=0.20)")
+
+    def to_dict(self) -> Dict[str, Any]:
+        """The bounds that it has, for events and checkpoints."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    def with_bounds(self, other: Optional[Budget]) -> Budget:
+        """The tighter one of each bound of both."""
+        bounds = self.to_dict()
+        for name, value in ({} if other is None else other.to_dict()).items():
+            bounds[name] = min(bounds.get(name, value), value)
+        return Budget(**bounds)
 
 
 #: What ends a request that costs nothing; whatever else does, its prompt may have been read.
@@ -168,8 +179,9 @@ class Spending:
             return
         spent, charged, needed = counts
         under_way = f", requests under way may take {charged:,.7g}" if charged else ""
+        unit = "tokens" if name == "tokens" else "in money"
         raise LimitExceeded(
-            f"{self._whose} has spent {spent:,.7g} of {most:,.7g} {name}{under_way}, and the next"
+            f"{self._whose} has spent {spent:,.7g} of {most:,.7g} {unit}{under_way}, and the next"
             f" request may take {needed:,.7g} (Budget.{name})",
             limit=f"budget_{name}",
             spent=self._spent,

@@ -14,6 +14,7 @@ from typing import Any, Dict, Tuple
 from agentstream import checks
 
 __all__ = [
+    "amount",
     "assignment",
     "count",
     "json_object",
@@ -43,6 +44,17 @@ def temperature(given: str) -> float:
         found = -1.0
     if not 0 <= found <= 10:
         raise argparse.ArgumentTypeError(f"{given!r} must be a number from 0 to 10")
+    return found
+
+
+def amount(given: str) -> float:
+    """A number from 0 on, of money."""
+    try:
+        found = float(given)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < float("inf"):
+        raise argparse.ArgumentTypeError(f"{given!r} must be a number from 0 on")
     return found
 
 

@@ -10,6 +10,7 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
+from agentstream.cli.budget import budget_of
 from agentstream.cli.exits import DONE, Interrupted
 from agentstream.cli.lock import hold
 from agentstream.cli.output import Output, note_unread, piped_in, say
@@ -71,7 +72,7 @@ def _answer(given: argparse.Namespace) -> int:
         client = open_client(given, stack, resume=True)
         conversation = _named(given)
         try:
-            if conversation is not None or given.jsonl or setting(given, "log") or _watched(given):
+            if conversation is not None or given.jsonl or setting(given, "log") or _counts(given):
                 return _as_a_run(given, client, system, question.content, conversation)
             messages = [ChatMessage.system(system)] if system else []
             messages.append(question)
@@ -114,6 +115,11 @@ def _named(given: argparse.Namespace) -> Optional[Conversation]:
 
     chat = chat_of(given)
     return None if chat is None else chat.conversation
+
+
+def _counts(given: argparse.Namespace) -> bool:
+    """True if somebody watches, or there is a budget: what only a run has."""
+    return _watched(given) or budget_of(given) is not None
 
 
 def _watched(given: argparse.Namespace) -> bool:

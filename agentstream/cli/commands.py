@@ -177,6 +177,7 @@ def _runs(add: Add) -> None:
     add("-n", dest="limit", type=kinds.count, default=20, metavar="N", help="so many (%(default)s)")
     add("--active", action="store_true", help="only those under way")
     add("--waiting", action="store_true", help="only those suspended or interrupted")
+    add("--cost", action="store_true", help="show what they cost, and all their tokens")
     add("--json", action="store_true", help="as JSON, one run a line")
 
 
@@ -373,6 +374,9 @@ def _bounds(add: Add) -> None:
     add("--deadline", metavar="TIME", type=kinds.seconds, help="stop after 600 or 10m, with 124")
     add("--retries", metavar="N", type=kinds.number, help="further tries of what may pass")
     add("--lock", metavar="NAME", type=kinds.text, help="leave with 75 if another holds this lock")
+    # As --api: there is no line left for them.
+    add("--budget-tokens", metavar="N", type=kinds.count, help=argparse.SUPPRESS)
+    add("--budget-cost", metavar="COST", type=kinds.amount, help=argparse.SUPPRESS)
 
 
 #: The commands: usage, help, and what adds their kinds.

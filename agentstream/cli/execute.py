@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Callable, Dict, NamedTuple, Optional
 
+from agentstream.cli.budget import budget_of
 from agentstream.cli.durable import Kept, keep_origin
 from agentstream.cli.exits import DONE, SUSPENDED as WAITS, Interrupted
 from agentstream.cli.log_place import LogPlace
@@ -95,8 +96,9 @@ def execute(
         view.watch(workflow_id, lambda reason: runtime.stop_generation(workflow_id, reason))
         runtime.event_stream.subscribe(view)
         # Whichever try at it this is, the calls of a run that is made once have the same keys.
-        options = {"workflow_id": once or workflow_id, "context": context, "once": once is not None}
-        handle = _begin(runtime, what, input, {**options, **turn.options}, kept)
+        options: Dict[str, Any] = {**turn.options, "context": context, "budget": budget_of(given)}
+        options.update(workflow_id=once or workflow_id, once=once is not None)
+        handle = _begin(runtime, what, input, options, kept)
         (turn.on_begun or _teller(given, log, view))(handle)
         try:
             run = _result(handle, stream.store, None if kept is None else log)
@@ -150,7 +152,7 @@ def _begin(
         resume = kept is not None and kept.goes_on
         handle = runtime.submit(what, input, resume=resume, **options)
     else:
-        options = {name: options[name] for name in ("workflow_id", "context")}
+        options = {name: options[name] for name in ("workflow_id", "context", "budget")}
         handle = runtime.resume(what, force=kept.force, **options)
     if kept is not None:
         keep_origin(runtime.event_stream.store, handle.workflow_id, kept.origin)

@@ -39,7 +39,7 @@ def runs(given: argparse.Namespace) -> int:
         if given.json:
             all(output.write_json(_as_dict(state, store)) for state in found)
         else:
-            all(output.write(line + "\n") for line in _table(found, store))
+            all(output.write(line + "\n") for line in _table(found, store, cost=given.cost))
     return DONE
 
 
@@ -63,8 +63,9 @@ def _asked(state: RunState, store: EventStore) -> List[Pending]:
     return asked_of(store, state.workflow_id)
 
 
-def _table(states: List[RunState], store: EventStore) -> Iterator[str]:
-    yield f"{'ID':<18}{'STATUS':<13}{'STARTED':<21}{'TOOK':>8}  {'TOKENS':>7}  WORKFLOW"
+def _table(states: List[RunState], store: EventStore, *, cost: bool) -> Iterator[str]:
+    spent = f"{'ALL':>9}  {'COST':>9}  " if cost else ""
+    yield f"{'ID':<18}{'STATUS':<13}{'STARTED':<21}{'TOOK':>8}  {'TOKENS':>7}  {spent}WORKFLOW"
     for state in states:
         started = (
             ""
@@ -75,8 +76,17 @@ def _table(states: List[RunState], store: EventStore) -> Iterator[str]:
         tokens = (state.usage or {}).get("completion_tokens")
         yield (
             f"{state.workflow_id:<17} {state.status:<12} {started:<21}{_took(state):>8}  "
-            f"{'' if tokens is None else tokens:>7}  {state.name}{within}{_why(state, store)}"
+            f"{'' if tokens is None else tokens:>7}  {_spent(state) if cost else ''}"
+            f"{state.name}{within}{_why(state, store)}"
         )
+
+
+def _spent(state: RunState) -> str:
+    """All tokens of a run, prompts and answers, and what they cost, where that is known."""
+    usage = state.usage or {}
+    tokens, cost = usage.get("total_tokens"), usage.get("cost")
+    shown = f"{cost:.6g}" if isinstance(cost, (int, float)) else ""
+    return f"{'' if tokens is None else tokens:>9}  {shown:>9}  "
 
 
 def _why(state: RunState, store: EventStore) -> str:

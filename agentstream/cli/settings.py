@@ -10,15 +10,14 @@ import os
 import pathlib
 import stat
 import sys
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional
 
-from agentstream import checks
 from agentstream.cli.fallback import named_in, tell_earlier
-from agentstream.cli.log_place import LogPlace, check_log, has_password, is_url
+from agentstream.cli.kinds import as_prices, checked, known, parsed
+from agentstream.cli.log_place import LogPlace, has_password, is_url
 from agentstream.cli.output import note
-from agentstream.cli.table import SETTINGS, Setting, find, meant, unknown_variables
+from agentstream.cli.table import SETTINGS, meant, unknown_variables
 from agentstream.errors import AuthError, ConfigError, ConnectError
-from agentstream.text import is_encodable
 
 if TYPE_CHECKING:
     import argparse
@@ -38,28 +37,10 @@ __all__ = [
     "token",
 ]
 
-#: The most of those that are numbers: a century, and as many tries as a flag takes.
-_MOST = {"deadline": checks.LONGEST_S, "log_days": checks.LONGEST_S / 86_400, "retries": 999_999}
 #: Of the config file, as the library has them.
 _OTHER_NAMES = {"system_prompt": "system"}
-_UNITS = {"deadline": "seconds", "log_days": "days"}
-
-
-def _are_texts(values: List[Any]) -> bool:
-    return all(isinstance(value, str) for value in values)
-
-
-#: What a value of each kind must be.
-_FITS: Dict[Any, Tuple[str, Callable[[Any], bool]]] = {
-    str: ("a text", lambda value: isinstance(value, str)),
-    bool: ("true or false", lambda value: isinstance(value, bool)),
-    float: ("a number", checks.is_number),
-    int: ("a whole number", checks.is_whole),
-    list: ("a list of texts", lambda value: isinstance(value, list) and _are_texts(value)),
-}
 #: Settings that not every provider's client takes.
 _OF_SOME = ("api", "think_tags")
-_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
 def setting(given: argparse.Namespace, name: str) -> Any:
@@ -70,11 +51,11 @@ def setting(given: argparse.Namespace, name: str) -> Any:
     """
     value = getattr(given, name, None)
     if value is not None:
-        return _checked(name, value, f"--{name.replace('_', '-')}")
-    variable = _setting(name).variable
+        return checked(name, value, f"--{name.replace('_', '-')}")
+    variable = known(name).variable
     text = os.environ.get(variable)
     if text:
-        return _checked(name, _parsed(name, text, variable), variable)
+        return checked(name, parsed(name, text, variable), variable)
     if not hasattr(given, "config"):
         given.config = _read(config_file())  # once a command, and only if it is needed
     return given.config.get(name)
@@ -235,7 +216,7 @@ def _checked_all(path: pathlib.Path, given: Dict[str, Any]) -> Dict[str, Any]:
                 raise ConfigError(f"{path}: {name}: unknown setting{_meant(name)}")
             where = f"{path}: {name}"
             is_time = name == "deadline" and isinstance(value, str)  # "10m", as the flag has it
-            values[name] = _checked(name, _parsed(name, value, where) if is_time else value, where)
+            values[name] = checked(name, parsed(name, value, where) if is_time else value, where)
         except ConfigError as error:
             problems.append(str(error))
     if problems:
@@ -274,72 +255,6 @@ def note_unknown_variables(environ: Mapping[str, str]) -> None:
         note(f"agentstream: warning: {name} is no setting: {hint}")
 
 
-def _setting(name: str) -> Setting:
-    found = find(name)
-    assert found is not None, name
-    return found
-
-
-# --- what a setting must be ------------------------------------------------------------------
-
-
-def _parsed(name: str, text: str, where: str) -> Any:
-    kind = _setting(name).kind
-    if not is_encodable(text):
-        raise ConfigError(f"{where} is not UTF-8")
-    if kind is bool:
-        if text.lower() in _TRUE + _FALSE:
-            return text.lower() in _TRUE
-        raise ConfigError(f"{where} must be 1 or 0")
-    if kind is str:
-        return text
-    if kind is list:
-        return [part.strip() for part in text.split(",") if part.strip()]
-    if name == "deadline":
-        seconds = checks.parse_time(text)
-        if seconds is None:
-            raise ConfigError(f"{where} must be seconds above 0, or 10m, or 2h")
-        return seconds
-    try:
-        return kind(text)
-    except ValueError:
-        raise ConfigError(f"{where} must be a number, not {text[:40]!r}") from None
-
-
-def _checked(name: str, value: Any, where: str) -> Any:
-    said, fits = _FITS[_setting(name).kind]
-    if not fits(value):
-        raise ConfigError(f"{where} must be {said}")  # no value: it may be a key
-    if name == "provider":
-        _check_provider(where, value)
-    elif name == "api":
-        _check_api(where, value)
-    elif name == "fallback":
-        named_in(value, where)
-    elif name in _UNITS:
-        value = float(value)
-        if not 0 < value <= _MOST[name]:
-            most = f"{_MOST[name]:.0f} at most"
-            raise ConfigError(f"{where} must be {_UNITS[name]} above 0, {most}, not {value:g}")
-    elif name == "retries":
-        checks.whole(where, value, 0, int(_MOST[name]))
-    elif name == "base_url" and not value.startswith(("http://", "https://")):
-        raise ConfigError(f"{where} must begin with http:// or https://")  # it may hold a key
-    return check_log(where, value) if name == "log" else value
-
-
-def _check_provider(where: str, value: str) -> None:
-    from agentstream import providers  # noqa: PLC0415 - it brings the clients
-
-    checks.one_of(where, value, providers.NAMES)
-
-
-def _check_api(where: str, value: str) -> None:
-    from agentstream.llm.clients import APIS  # noqa: PLC0415 - as above
-
-    checks.one_of(where, value, APIS)
-
-
 # --- the client that the settings name -------------------------------------------------------
 
 
@@ -371,6 +286,9 @@ def open_client(
             settings[key] = setting(given, key)
         elif getattr(given, key, None):
             raise ConfigError(f"--{key.replace('_', '-')} is no setting of {name}")
+    prices = setting(given, "prices")
+    if prices is not None:
+        settings["prices"] = as_prices(prices, "prices")
     retries = setting(given, "retries")
     client = _open(name, settings, stack, retries, resume=resume, soon=bool(others))
     if not others:
@@ -380,6 +298,7 @@ def open_client(
     clients = [client]
     for other in others:
         more = {"model": other.model, "base_url": other.base_url, "api_key": None}
+        more["prices"] = settings.get("prices")
         clients.append(_open(other.provider, more, stack, retries, resume=resume, soon=True))
     return FallbackClient(clients)
 
@@ -418,7 +337,7 @@ def _open(
 
 def _source_of(name: str) -> str:
     """Where a setting that is no flag comes from: its variable, or the config file."""
-    variable = _setting(name).variable
+    variable = known(name).variable
     return variable if os.environ.get(variable) else str(config_file())
 
 

@@ -20,7 +20,7 @@ class Setting(NamedTuple):
 
     Attributes:
         name: its key in the config file, and in capitals the end of its variable.
-        kind: str, bool, int, float for a time or a number, or list for texts.
+        kind: str, bool, int, float for a time or a number, list for texts, or dict.
         about: what it is, in some words.
         flag: what sets it on a command line; "" for what is never a flag.
         in_file: the config file may hold it.
@@ -40,24 +40,27 @@ class Setting(NamedTuple):
 
 SETTINGS: Tuple[Setting, ...] = (
     Setting("provider", str, "llama, openai, ...", "--provider"),
-    Setting("model", str, "as the server has it", "--model"),
+    Setting("model", str, "the server's name", "--model"),
     Setting("base_url", str, "the server", "--base-url"),
     Setting("fallback", list, "asked if that fails", "--fallback"),
-    Setting("api", str, "auto, responses, chat", "--api"),
-    Setting("think_tags", bool, "<think> is reasoning", "--think-tags"),
+    Setting("api", str, "responses or chat", "--api"),
+    Setting("think_tags", bool, "<think> tags", "--think-tags"),
     Setting("api_key", str, "the server's key"),
-    Setting("insecure", bool, "trust any certificate", "--insecure"),
-    Setting("system", str, "`chat`'s instructions", "--system"),
-    Setting("log", str, "file, or redis://...", "--log"),
-    Setting("log_password", str, "of a log at redis://", "--log-password-file"),
+    Setting("insecure", bool, "trust any server", "--insecure"),
+    Setting("system", str, "of `chat`", "--system"),
+    Setting("log", str, "file or redis://...", "--log"),
+    Setting("log_password", str, "of a redis:// log", "--log-password-file"),
     Setting("log_days", float, "days to keep events"),
-    Setting("checkpoints", bool, "`run` can be resumed", "--checkpoints"),
+    Setting("checkpoints", bool, "runs can go on", "--checkpoints"),
     Setting("deadline", float, "stop after: 10m", "--deadline"),
     Setting("retries", int, "further tries", "--retries"),
-    Setting("token", str, "of `serve`, `follow`", "--token-file", in_file=False),
+    Setting("budget_tokens", int, "what a run may use", "--budget-tokens"),
+    Setting("budget_cost", float, "what it may cost", "--budget-cost"),
+    Setting("prices", dict, "what models cost"),
+    Setting("token", str, "of `serve`", "--token-file", in_file=False),
     Setting("config", str, "the config file", in_file=False),
-    Setting("state", str, "conversations' folder", in_file=False),
-    Setting("cache", str, "embedded model folder", in_file=False),
+    Setting("state", str, "folder of chats", in_file=False),
+    Setting("cache", str, "folder of models", in_file=False),
 )
 _NAMED = {setting.name: setting for setting in SETTINGS}
 

@@ -116,15 +116,22 @@ def run_end(
 # --- workflows ------------------------------------------------------------------------------
 
 
-def workflow_started(workflow: str, steps: Iterable[Tuple[str, str]]) -> Data:
+def workflow_started(
+    workflow: str,
+    steps: Iterable[Tuple[str, str]],
+    budget: Optional[Mapping[str, float]] = None,
+) -> Data:
     """A run begins.
 
     Holds:
         workflow: the workflow's name.
         steps: its steps in order, each {name, kind}.
+        budget (of a run that has one of its own): its bounds, {tokens, cost}, or one of them.
         traceparent (of a run that is traced): its span's context, as W3C Trace Context has it.
     """
-    return {"workflow": workflow, "steps": [{"name": name, "kind": kind} for name, kind in steps]}
+    named = [{"name": name, "kind": kind} for name, kind in steps]
+    data: Data = {"workflow": workflow, "steps": named}
+    return data if budget is None else {**data, "budget": budget}
 
 
 def workflow_step_started(

@@ -400,7 +400,7 @@ def _budget_of(options: RunOptions, kept: Optional[RunCheckpoints]) -> Optional[
     if kept is None:
         return given
     if given is not None:
-        kept.put({"budget": dict(vars(given))})
+        kept.put({"budget": given.to_dict()})
         return given
     known = kept.get("budget")
     return None if known is None else Budget(**known)

@@ -84,6 +84,7 @@ class Execution:
         self.key = log.workflow_id
         self.prefix = ""
         self.spending: Optional[Spending] = None
+        self._budget: Optional[Budget] = None
         self.conversation = conversation
         self.late: Optional[DeadlineExceeded] = None
         self.log = log
@@ -141,6 +142,7 @@ class Execution:
         if budget is not None:
             kept = None if self.checkpoints is None else (self.checkpoints, key)
             self.spending = bearing(budget, whose, self.spending, kept)
+            self._budget = budget.with_bounds(self._budget)
 
     def _beginning(self) -> Tuple[EventType, Dict[str, Any]]:
         """The event that the run, or its further part, begins with."""
@@ -150,7 +152,8 @@ class Execution:
 
             return EventType.WORKFLOW_RESUMED, resumption(kept, workflow, self.prefix)
         named = ((step.name, step.kind) for step in workflow.steps)
-        return EventType.WORKFLOW_STARTED, payloads.workflow_started(workflow.name, named)
+        budget = None if self._budget is None else self._budget.to_dict()
+        return EventType.WORKFLOW_STARTED, payloads.workflow_started(workflow.name, named, budget)
 
     def _queued_in(self) -> Optional[str]:
         """The traceparent of who queued the run, in another process perhaps; None for none."""

@@ -36,6 +36,7 @@ from agentstream.tools import Tool, tool
 from agentstream.workflow.definition import Step, Workflow, takes_two
 from agentstream.workflow.shapes import Branch, Map, Parallel, Repeat
 from agentstream.workflow.waiting import Wait
+from agentstream.workflow_files.budget import with_budget
 from agentstream.workflow_files.conditions import Condition
 from agentstream.workflow_files.fallback import make_fallback
 from agentstream.workflow_files.importing import Importer
@@ -162,7 +163,8 @@ class Builder:
         problems.raise_them()
         for one, parts in self._files:  # those within come first
             parts.make_clients()
-            self._built[id(one)] = Workflow(one.name, [assemble(s, parts) for s in one.steps])
+            made = [assemble(s, parts) for s in one.steps]
+            self._built[id(one)] = Workflow(one.name, made, budget=one.budget)
         return self._built[id(file)]
 
     def _prepare(self, file: FileSpec, root: Problems, seen: Set[int]) -> None:
@@ -331,7 +333,7 @@ class _LiveParts(Parts):
                     client=client,
                     tools=[*(self._tools[t] for t in agent.tools), *self._served(agent)],
                     output=self._found[output] if isinstance(output, str) else output,
-                    **with_limits(agent.settings),
+                    **with_limits(with_budget(agent.settings)),
                     **approve,
                 )
 

@@ -50,6 +50,10 @@ def _one(file: FileSpec) -> Iterator[str]:
         yield f"  input, unless another is given: {_quoted(file.input)}"
     if file.files:
         yield f"  with {', '.join(map(os.path.basename, file.files))}"
+    if file.budget is not None:
+        bounds = ((name, getattr(file.budget, name)) for name in ("tokens", "cost"))
+        said = ", ".join(f"{name} {_number(most)}" for name, most in bounds if most is not None)
+        yield f"  budget of a run: {said}"
     if file.checkpoints is not None:
         yield "  its runs can be resumed"
     for key, value in file.context.items():

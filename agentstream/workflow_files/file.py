@@ -25,13 +25,19 @@ from typing import (
 
 from agentstream.errors import ConfigError
 from agentstream.workflow.definition import Workflow
+from agentstream.workflow_files.budget import read_budget
 from agentstream.workflow_files.building import Builder, DefaultClient, Progress, inert
 from agentstream.workflow_files.describing import describe
-from agentstream.workflow_files.parts import read_agent, read_checkpoints, read_client, read_tool
+from agentstream.workflow_files.parts import (
+    read_agent,
+    read_checkpoints,
+    read_client,
+    read_tool,
+)
 from agentstream.workflow_files.problems import TABLE, TEXT, TEXTS, Path, Problems, Table, dotted
 from agentstream.workflow_files.reading import Overrides, override, read_tables
 from agentstream.workflow_files.servers import read_server
-from agentstream.workflow_files.spec import FileSpec
+from agentstream.workflow_files.spec import FileSpec, RunSpec
 from agentstream.workflow_files.steps import StepReader
 
 __all__ = ["WorkflowFile", "load_workflow"]
@@ -135,8 +141,7 @@ class _Loader:
         name = table.get("name", TEXT, pathlib.Path(label).stem)
         if not name:
             table.refuse("name", "must not be empty")
-        input, context = table.get("input", TEXT), table.get("context", TABLE, {})
-        files, checkpoints = table.get("files", TEXTS, []), read_checkpoints(table)
+        runs = _runs(table)
         named = {key: table.table(key) for key in ("clients", "tools", "mcp", "agents")}
         given = {key: inner.values for key, inner in named.items()}
         clients = self._each(
@@ -171,10 +176,7 @@ class _Loader:
         file = WorkflowFile(
             label,
             name,
-            input=input,
-            files=files,
-            context=context,
-            checkpoints=checkpoints,
+            runs=runs,
             clients=clients,
             tools=tools,
             servers=servers,
@@ -234,6 +236,16 @@ class _Loader:
                 problems.warn(where, f"{text}, if no function sets it")
             else:
                 problems.add(where, text)
+
+
+def _runs(table: Table) -> RunSpec:
+    return RunSpec(
+        table.get("input", TEXT),
+        table.get("files", TEXTS, []),
+        table.get("context", TABLE, {}),
+        read_checkpoints(table),
+        read_budget(table),
+    )
 
 
 def _warn_of_unused(file: WorkflowFile, problems: Problems) -> None:

@@ -18,6 +18,7 @@ from agentstream.llm.transport import check_header, check_url, secrets_in
 from agentstream.providers import DEFAULT, EMBEDDED, PROVIDERS
 from agentstream.tools import Tool
 from agentstream.workflow.checkpoints import Checkpoints
+from agentstream.workflow_files.budget import budget_in
 from agentstream.workflow_files.fallback import FALLBACK, outermost, read_fallback
 from agentstream.workflow_files.output import read_output
 from agentstream.workflow_files.problems import (
@@ -307,6 +308,7 @@ _AGENT = {
     "parallel_tool_calls": FLAG,
     "reasoning_effort": TEXT,
     "on_cut": TEXT,
+    "budget": TABLE,
     "max_rounds": WHOLE,
     "repeat_limit": _BOUND,
     "repeat_memory": _BOUND,
@@ -402,4 +404,6 @@ def _check_agent(agent: str, tools: Dict[str, Tool], **given: Any) -> None:
     checks.number("top_p", given.get("top_p"), 0, 1, optional=True)
     as_choice(agent, given.get("tool_choice"), tools)
     checks.one_of("on_cut", given.get("on_cut", "warn"), ON_CUT)
+    if "budget" in given:
+        budget_in(given["budget"])
     limits_of({key: value for key, value in given.items() if key in LIMIT_KEYS})

@@ -28,6 +28,7 @@ SECTIONS = (
     "input",
     "context",
     "checkpoints",
+    "budget",
     "clients",
     "agents",
     "tools",

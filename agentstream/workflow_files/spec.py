@@ -10,6 +10,7 @@ import os
 import pathlib
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
+from agentstream.agent.budget import Budget
 from agentstream.workflow_files.conditions import Condition
 from agentstream.workflow_files.problems import Path
 
@@ -18,6 +19,7 @@ __all__ = [
     "AgentSpec",
     "ClientSpec",
     "FileSpec",
+    "RunSpec",
     "ServerSpec",
     "StepSpec",
     "ToolSpec",
@@ -142,6 +144,24 @@ class StepSpec(NamedTuple):
         return 1 + sum(step.size() for _, step in self.steps)
 
 
+class RunSpec(NamedTuple):
+    """What the runs of a file begin with.
+
+    Attributes:
+        input: what they are given where nobody gives them another; None for nothing.
+        files: paths of pictures and PDFs that go with it, as the file writes them.
+        context: what their steps share.
+        checkpoints: what `Checkpoints` is given, if they can be resumed; else None.
+        budget: what each may spend; None for no bound.
+    """
+
+    input: Optional[str]
+    files: Sequence[str]
+    context: Dict[str, Any]
+    checkpoints: Optional[Dict[str, Any]]
+    budget: Optional[Budget]
+
+
 class FileSpec:
     """A workflow file that has been read and found right.
 
@@ -152,6 +172,7 @@ class FileSpec:
         name, input: its workflow's name; the input it gives, or None.
         files: paths of pictures and PDFs that go with the input, as they can be opened.
         checkpoints: what `Checkpoints` is given, if its runs can be resumed; else None.
+        budget: what its runs may spend; None for no bound.
         clients, agents, tools, servers: what it describes, by name.
         steps: its steps.
         used: the agents that steps name.
@@ -168,10 +189,7 @@ class FileSpec:
         label: str,
         name: str,
         *,
-        input: Optional[str],
-        files: Sequence[str] = (),
-        context: Dict[str, Any],
-        checkpoints: Optional[Dict[str, Any]] = None,
+        runs: RunSpec,
         clients: Dict[str, ClientSpec],
         tools: Dict[str, ToolSpec],
         servers: Dict[str, ServerSpec],
@@ -186,9 +204,10 @@ class FileSpec:
         self.path = pathlib.Path(label)
         self.folder = os.path.dirname(os.path.abspath(label))
         self.name = name
-        self.input = input
-        self.files = tuple(os.path.join(self.folder, path) for path in files)
-        self.checkpoints = checkpoints
+        self.input = runs.input
+        self.files = tuple(os.path.join(self.folder, path) for path in runs.files)
+        self.checkpoints = runs.checkpoints
+        self.budget = runs.budget
         self.clients = clients
         self.tools = tools
         self.servers = servers
@@ -201,7 +220,7 @@ class FileSpec:
         self.warnings: Tuple[str, ...] = ()
         self.size = sum(step.size() for step in steps)
         self.depth: int = 1 + max((inner.depth for inner in nested), default=0)
-        self._context = context
+        self._context = runs.context
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.label}: {self.name!r}>"

@@ -116,7 +116,12 @@ def test_help_tells_of_commands_and_lists_the_settings(monkeypatch, capsys):
         assert setting.variable in listed
         assert setting.flag in listed
     flags = {word for name in COMMANDS for word in told(name, "--help").split()}
-    few = {"--api", "--think-tags"}  # need these, and the screen has 24 lines
+    few = {
+        "--api",
+        "--think-tags",
+        "--budget-tokens",
+        "--budget-cost",
+    }  # need these, and the screen has 24 lines
     assert {one.flag for one in SETTINGS if one.flag} <= flags | few
 
 
