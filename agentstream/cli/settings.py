@@ -68,10 +68,10 @@ def source_of(given: argparse.Namespace, name: str) -> str:
         ConfigError: the config file cannot be read.
     """
     if getattr(given, name, None) is not None:
-        return _setting(name).flag
-    if os.environ.get(_setting(name).variable):
-        return _setting(name).variable
-    if not _setting(name).in_file or setting(given, name) is None:
+        return known(name).flag
+    if os.environ.get(known(name).variable):
+        return known(name).variable
+    if not known(name).in_file or setting(given, name) is None:
         return ""
     return str(config_file())
 
