@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import pathlib
 import signal
 import threading
 import time
@@ -22,6 +23,7 @@ from agentstream import (
     MemoryStore,
     NotDone,
     Runtime,
+    SqliteStore,
     ToolCall,
     Wait,
     Workflow,
@@ -29,6 +31,7 @@ from agentstream import (
     tool,
 )
 from agentstream.events.checkpoints import CheckpointStore
+from agentstream.events.sqlite import jobs as queue_clock
 from agentstream.events.store import EventStore
 from agentstream.jobs import JobRun, Jobs
 from agentstream.testing import ScriptedClient
@@ -328,3 +331,18 @@ def test_nothing_starts_before_it_is_used() -> None:
         jobs.send = print
         assert threading.active_count() == before
         assert "reply" in repr(jobs)
+
+
+def test_k15_a_clock_that_is_set_or_a_machine_that_is_restarted_delays_nothing(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with SqliteStore(tmp_path / "runs.db") as store:
+        store.checkpoints.queue("run", "reply", {}, due=0.05)
+        monkeypatch.setattr(time, "time", lambda now=time.time(): now - 3600)
+        wait_until(lambda: store.checkpoints.take_due(["reply"]) == ["run"])
+        later = queue_clock.uptime() + 100_000
+        monkeypatch.setattr(queue_clock, "uptime", lambda: later)
+        store.checkpoints.queue("later", "reply", {}, due=30.0)
+        monkeypatch.undo()  # as after a restart
+        assert store.checkpoints.take_due(["reply"]) == ["later"]
+        assert store.checkpoints.take_due(["reply"]) == []

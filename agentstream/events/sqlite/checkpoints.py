@@ -269,7 +269,7 @@ class SqliteCheckpoints(CheckpointStore):
         self._claims.check_writable()
         self._claims.reap()
         with self._reader.query() as connection:
-            if not jobs.is_any_due(connection, names):
+            if not jobs.is_any_due(connection, names, pause):
                 return []  # nothing is written for nothing
         found: List[str] = self._writer.do(lambda c: jobs.take_due(c, names, pause, limit))
         return found
