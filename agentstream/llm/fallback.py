@@ -335,10 +335,8 @@ class _Call:
         try:
             if time.monotonic() >= self._due:
                 raise _too_late(total)
-            threads.arm(alarm, self._due)
+            _arm(alarm, self._due)
             yield token
-        except RuntimeError as error:
-            raise ConnectError("no thread could be started for the deadlines") from error
         except Cancelled as error:
             if cancel.cancelled or not token.cancelled:
                 raise
@@ -400,6 +398,13 @@ class _Call:
         return wanted or self._client.clients[place].model
 
 
+def _arm(alarm: threads.Alarm, due: float) -> None:
+    try:
+        threads.arm(alarm, due)
+    except RuntimeError:
+        raise ConnectError("no thread could be started for the deadlines") from None
+
+
 def _too_late(total: float, partial: Optional[ChatResponse] = None) -> DeadlineExceeded:
     return DeadlineExceeded(
         f"the answer was not complete within {total:g} s, over all clients (Timeouts.total)",
@@ -413,7 +418,11 @@ def _with_earlier(errors: List[AgentStreamError]) -> AgentStreamError:
     """The last error, or that of the last client that could make the request; with the others."""
     asked = [error for error in errors if not isinstance(error, ConfigError)]
     final = (asked or errors)[-1]
-    earlier = [error.with_traceback(None) for error in errors if error is not final]
+    earlier: List[AgentStreamError] = []
+    for error in errors:
+        earlier += error.earlier  # of a client that is made of clients itself
+        if error is not final:
+            earlier.append(error.with_traceback(None))
     final.earlier = tuple(earlier)
     if sys.version_info >= (3, 11):
         for error in earlier:

@@ -142,7 +142,7 @@ def test_free_models_take_a_budget_of_nothing():
         assert runtime.run(Agent("a", client), "hi", budget=Budget(cost=0)).output == "ok"
 
 
-def test_branches_that_race_for_the_last_of_it_do_not_pass_it_together():
+def test_f13_branches_that_race_for_the_last_of_it_do_not_pass_it_together():
     class Slow(ScriptedClient):
         """Answers nobody before all have asked that may."""
 
@@ -335,7 +335,7 @@ def _pay() -> str:
     return "paid"
 
 
-def test_what_was_spent_and_the_budget_itself_are_kept_over_a_resume(tmp_path: Any) -> None:
+def test_f14_what_was_spent_and_the_budget_itself_are_kept_over_a_resume(tmp_path: Any) -> None:
     call = [ToolCall("c", "_pay", "{}"), Delta(finish_reason="tool_calls", usage=Usage(10, 5, 15))]
     for of in ("run", "workflow", "agent"):
         client = ScriptedClient(answer(), call, answer(), answer())

@@ -35,6 +35,8 @@ class Plant(NamedTuple):
 
 
 MODEL = "agentstream/events/model.py"
+FALLBACK = "agentstream/llm/fallback.py"
+_FALLBACK = "tests/llm/test_fallback.py::test_"
 MEMORY = "agentstream/events/memory.py"
 STREAM = "agentstream/events/stream.py"
 PUBLISHING = "agentstream/events/publishing.py"
@@ -52,6 +54,35 @@ _TYPED = "tests/schema/test_output.py::test_"
 
 PLANTS: List[Plant] = [
     Plant(
+        "behind the first delta nobody else is asked",
+        FALLBACK,
+        "        if self.answer.begun:\n            raise error",
+        "        if False:\n            raise error",
+        _FALLBACK + "f06_a_client_whose_answer_broke_off_is_left_alone_too",
+    ),
+    Plant(
+        "provider state goes home",
+        FALLBACK,
+        "without_state(request.messages, client.wrote)",
+        "request.messages",
+        _FALLBACK + "provider_state_goes_home_and_nowhere_else",
+    ),
+    Plant(
+        "one call tries a client after its pause",
+        "agentstream/llm/pauses.py",
+        "state.due <= self._clock() and not state.probe",
+        "state.due <= self._clock()",
+        "tests/llm/test_pauses.py::test_of_many_threads_one_tries",
+    ),
+    Plant(
+        "branches do not pass a budget together",
+        "agentstream/agent/budget.py",
+        "sum(counts) <= most",
+        "counts[0] + counts[2] <= most",
+        "tests/agent/test_budget.py::test_f13_branches_that_race_for_the_last_of_it_do_not"
+        "_pass_it_together",
+    ),
+    Plant(
         "an approval is of the call as it was asked",
         "agentstream/web/resting.py",
         '    if answer == "yes" and arguments is None and not reason:',
@@ -68,8 +99,8 @@ PLANTS: List[Plant] = [
     Plant(
         "a further try has the keys of the first",
         "agentstream/cli/execute.py",
-        '"once": once is not None}',
-        '"once": False, "workflow_id": workflow_id}',
+        "workflow_id=once or workflow_id, once=once is not None)",
+        "workflow_id=workflow_id, once=False)",
         f"{_RESUMED}a_further_try_has_the_keys_of_the_first",
     ),
     Plant(

@@ -156,7 +156,7 @@ FAULTS: Dict[str, Fault] = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_of_the_first_client(name: str):
+def test_f01_f02_f03_f05_f06_f07_a_fault_of_the_first_client(name: str):
     fault = FAULTS[name]
     with servers() as (first, second), fallback(first, second, first_token=0.4) as client:
         fault.play(first)
@@ -183,7 +183,7 @@ def test_a_fault_of_the_first_client(name: str):
         assert (len(first.requests), len(second.requests)) == (1, 2)
 
 
-def test_a_refused_connection_and_a_certificate_that_is_none():
+def test_f04_a_refused_connection_and_a_certificate_that_is_none():
     with socket.socket() as closed, ScriptedServer(tls=True) as tls, servers(1) as (last,):
         closed.bind(("127.0.0.1", 0))
         refusing = f"http://127.0.0.1:{closed.getsockname()[1]}"
@@ -196,7 +196,7 @@ def test_a_refused_connection_and_a_certificate_that_is_none():
         assert len(tls.requests) == 0
 
 
-def test_both_down_raises_the_last_error_and_tells_of_the_other():
+def test_f08_both_down_raises_the_last_error_and_tells_of_the_other():
     with servers() as (first, second), fallback(first, second) as client:
         _status(429, Retry_After="20")(first)
         _status(503)(second)
@@ -226,7 +226,7 @@ def test_who_is_left_alone_is_asked_as_the_last_of_all():
         assert [(n.client, n.next_client) for n in notices(result.deltas)] == [(2, 1)]
 
 
-def test_after_its_pause_one_call_tries_a_client_and_the_others_do_not_wait():
+def test_f09_after_its_pause_one_call_tries_a_client_and_the_others_do_not_wait():
     with servers() as (first, second), fallback(first, second, pause=0.05) as client:
         _status(503)(first)
         second.default(chat_chunk({"content": "two"}, finish_reason="stop"))
@@ -294,7 +294,7 @@ def test_a_bad_request_that_falls_over_pauses_nobody():
         assert ask(client).text == "one"
 
 
-def test_a_client_whose_answer_broke_off_is_left_alone_too():
+def test_f06_a_client_whose_answer_broke_off_is_left_alone_too():
     with servers() as (first, second), fallback(first, second) as client:
         first.reply(chat_chunk({"content": "half"}), Cut())
         second.reply_text("whole")
@@ -323,7 +323,7 @@ def test_an_empty_answer_is_one():
 # --- time -------------------------------------------------------------------------------------
 
 
-def test_total_holds_over_all_clients():
+def test_f10_total_holds_over_all_clients():
     for settings in ({"total": 0.8}, {"total": 0.8, "first_token": 0.5}):
         own = settings.pop("first_token", 0.5)
         with servers() as (first, second):
@@ -348,7 +348,7 @@ def test_total_of_its_own_holds_for_the_first_client_as_well():
         assert second.requests == []
 
 
-def test_cancel_ends_it_at_once_wherever_it_is():
+def test_f10_cancel_ends_it_at_once_wherever_it_is():
     def waiting_first(first: ScriptedServer, second: ScriptedServer) -> None:
         first.reply(Hang())
 
@@ -416,7 +416,7 @@ def test_a_requests_model_is_the_first_clients():
         assert [body["temperature"] for body in bodies] == [0.5, 0.5]
 
 
-def test_a_client_that_cannot_make_the_request_is_passed_over_and_not_left_alone():
+def test_f12_a_client_that_cannot_make_the_request_is_passed_over_and_not_left_alone():
     with servers() as (first, second):
         responses = OpenAIClient(
             "r", api_key="k", base_url=first.url, api="responses", retries=Retries(0)
@@ -470,7 +470,7 @@ def test_provider_state_goes_home_and_nowhere_else():
     assert [_states(request) for request in second.requests] == [[None, None, None]]
 
 
-def test_signed_reasoning_goes_back_to_its_server_alone_in_a_mixed_conversation():
+def test_f11_signed_reasoning_goes_back_to_its_server_alone_in_a_mixed_conversation():
     thought = {"reasoning_content": "hm", "content": "one"}
     with servers() as (first, second), fallback(first, second, pause=0.0) as client:
         first.reply(chat_chunk(thought), chat_chunk({}, finish_reason="stop"))
@@ -564,6 +564,12 @@ def test_fallbacks_nest_and_close_all_of_theirs():
             told = [(n.model, n.next_model) for n in notices(result.deltas)]
             assert told == [("a", "b"), ("b", "c")]
             assert (result.text, result.response.model) == ("hi", "c")
+            for number, server in enumerate((a, b, c)):
+                _status(500 + number)(server)
+                _status(500 + number)(server)
+            error = ask(FallbackClient([*client.clients])).error
+            assert isinstance(error, ServerError)
+            assert [one.status for one in (*error.earlier, error)] == [500, 502, 501]
         assert all(server.wait_idle() for server in (a, b, c))
 
 
