@@ -182,7 +182,7 @@ ENVIRONMENT = {"os.environ", "os.getenv", "os.environb"}
 #: What the clients read of the environment.
 VARIABLES = {
     "llm/clients.py": ("OPENAI_API_KEY", "OPENAI_BASE_URL"),
-    "otel/instrument.py": ("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT",),
+    "otel/instrumentation.py": ("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT",),
     "llm/anthropic/client.py": ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"),
     # What a program needs, and no key: an MCP server's process inherits nothing else.
     "mcp/environment.py": (

@@ -92,13 +92,10 @@ class ChatClient(ABC):
     provider: str = ""
     parallel_tool_calls: Optional[bool] = None
     prices: Optional[Prices] = None
+    #: Host and port of its server; None of a client that has no one server.
+    address: Optional[Tuple[str, int]] = None
     #: It can be asked for a typed answer and be given tools in one request.
     schema_with_tools: bool = True
-
-    @property
-    def address(self) -> Optional[Tuple[str, int]]:
-        """Host and port of its server; None of a client that has no one server."""
-        return None
 
     @abstractmethod
     def stream_deltas(
@@ -274,6 +271,7 @@ class HTTPClient(ChatClient):
             cert=settings.cert,
             limits=self.limits,
         )
+        self.address = self._transport.address
         if settings.verify is False:
             warnings.warn(
                 f"certificates of {display_url(url)} are not verified",
@@ -284,11 +282,6 @@ class HTTPClient(ChatClient):
     def __repr__(self) -> str:
         where = display_url(self._transport.url)
         return f"<{type(self).__name__} {self.model!r} at {where}>"
-
-    @property
-    def address(self) -> Tuple[str, int]:
-        """See `ChatClient.address`."""
-        return self._transport.address
 
     def stream_deltas(
         self, request: ChatRequest, *, cancel: Optional[CancelToken] = None

@@ -8,6 +8,6 @@ Needs the extra `otel`: the API package alone; the SDK, and where things go, are
 
 from __future__ import annotations
 
-from agentstream.otel.instrument import Instrumentation, instrument
+from agentstream.otel.instrumentation import Instrumentation, instrument
 
 __all__ = ["Instrumentation", "instrument"]

@@ -31,6 +31,17 @@ Attributes = Dict[str, Any]
 
 #: What a metric says of a tool that the agent does not have: models make up names.
 OTHER = "_OTHER"
+#: Kinds of spans that end with these events.
+_LEFT: Mapping[EventType, str] = {
+    EventType.WORKFLOW_STEP_COMPLETED: "step",
+    EventType.WORKFLOW_STEP_FAILED: "step",
+    EventType.AGENT_COMPLETED: "agent",
+    EventType.AGENT_FAILED: "agent",
+    EventType.AGENT_LLM_REQUEST_COMPLETED: "request",
+    EventType.AGENT_LLM_REQUEST_FAILED: "request",
+    EventType.TOOL_CALL_COMPLETED: "tool",
+    EventType.TOOL_CALL_FAILED: "tool",
+}
 _FORMAT = TraceContextTextMapPropagator()
 
 
@@ -65,7 +76,22 @@ class Beginnings:
         """See `Tracing.note`; raises what a span processor of the user's raises."""
         begin = self._by_type.get(kind)
         changed = None if begin is None else begin(log, data, about)
+        if kind in _LEFT:  # what comes next, a predicate of a Repeat's say, is not within it
+            around = self._around(_LEFT[kind], log.workflow_id, text(data, "step"))
+            if around is not None:
+                current.attach(trace.set_span_in_context(around.span))
         return data if changed is None else changed
+
+    def _around(self, kind: str, run: str, label: str) -> Optional[OpenSpan]:
+        """The open span around one of a kind: around an agent's, that of the step which has it."""
+        keys = []
+        if kind == "step":
+            while "." in label:  # "1.then.0" is within "1.then", or "1"
+                label = label.rpartition(".")[0]
+                keys.append(key_of("step", run, label))
+        else:
+            keys.append(key_of("step" if kind == "agent" else "agent", run, label))
+        return self._spans.newest(*keys, key_of("run", run))
 
     # --- runs -------------------------------------------------------------------------------
 
@@ -103,21 +129,14 @@ class Beginnings:
 
     def _step(self, log: RunLog, data: Data, about: object) -> None:
         label, run = text(data, "step"), log.workflow_id
-        attempt = data.get("attempt", 1)
         attributes = {
             names.RUN_ID: run,
             names.STEP: label,
             names.STEP_NAME: text(data, "name"),
             names.STEP_KIND: text(data, "kind"),
-            names.ATTEMPT: attempt,
+            names.ATTEMPT: data.get("attempt", 1),
         }
-        around = label
-        keys = []
-        while "." in around:  # "1.then.0" is within "1.then", or "1"
-            around = around.rpartition(".")[0]
-            keys.append(key_of("step", run, around))
-        parent = self._spans.newest(*keys, key_of("run", run))
-        self._begin(key_of("step", run, label), text(data, "name"), attributes, parent)
+        self._begin(key_of("step", run, label), text(data, "name"), attributes)
 
     # --- agents -----------------------------------------------------------------------------
 
@@ -129,11 +148,9 @@ class Beginnings:
         conversation = getattr(about, "key", None)
         if isinstance(conversation, str):
             attributes[names.CONVERSATION_ID] = conversation
-        parent = self._spans.newest(key_of("step", run, label), key_of("run", run))
-        self._begin(key_of("agent", run, label), name, attributes, parent)
+        self._begin(key_of("agent", run, label), name, attributes)
 
     def _request(self, log: RunLog, data: Data, about: Any) -> None:
-        client: Optional[ChatClient] = None
         attributes: Attributes = {
             names.RUN_ID: log.workflow_id,
             names.AGENT_NAME: text(data, "agent"),
@@ -143,7 +160,8 @@ class Beginnings:
         }
         model = text(data, "model")
         if about is not None:
-            client, request = about
+            client: ChatClient = about[0]
+            request: ChatRequest = about[1]
             model = request.model or model
             attributes.update(_settings(request))
             attributes.update(server_of(client.address))
@@ -153,7 +171,8 @@ class Beginnings:
                 attributes.update(asked(request))
         if model:
             attributes[names.REQUEST_MODEL] = model
-        self._within_agent("request", log, data, model, attributes)
+        key = key_of("request", log.workflow_id, text(data, "step"))
+        self._begin(key, model, attributes)
 
     def _answer(self, log: RunLog, data: Data, about: Any) -> None:
         if not self._content or about is None:
@@ -175,36 +194,28 @@ class Beginnings:
         }
         if self._content:
             attributes[names.TOOL_ARGUMENTS] = text(data, "arguments")
-        begun = self._within_agent("tool", log, data, name, attributes, call=text(data, "id"))
+        key = key_of("tool", log.workflow_id, text(data, "step"), text(data, "id"))
+        begun = self._begin(key, name, attributes)
         if about is None:
             begun.noted[names.TOOL_NAME] = OTHER
-
-    def _within_agent(
-        self,
-        kind: str,
-        log: RunLog,
-        data: Data,
-        name: str,
-        attributes: Attributes,
-        *,
-        call: str = "",
-    ) -> OpenSpan:
-        run, label = log.workflow_id, text(data, "step")
-        parent = self._spans.newest(key_of("agent", run, label), key_of("run", run))
-        return self._begin(key_of(kind, run, label, call), name, attributes, parent)
 
     def _begin(
         self,
         key: Key,
         name: str,
         attributes: Attributes,
-        parent: Optional[OpenSpan] = None,
         *,
         context: Optional[Context] = None,
         links: Any = (),
     ) -> OpenSpan:
-        """Begin a span and make it this context's current one, of which all is a run's own."""
-        if parent is None and context is None:
+        """Begin a span and make it the current one of this context, which is a run's own.
+
+        Args:
+            context: in which it begins; None for the span around it, or what is current.
+        """
+        kind, run, label, _ = key
+        parent = self._around(kind, run, label) if context is None else None
+        if parent is None and context is None:  # an agent on its own
             context = current.get_current()
         begun = self._spans.begin(
             key, name, time.time_ns(), attributes, parent=parent, context=context, links=links
@@ -229,7 +240,9 @@ def traceparent_of(context: Context) -> str:
 
 def server_of(address: Any) -> Attributes:
     """The attributes of a server's host and port."""
-    return {} if not address else {names.SERVER_ADDRESS: address[0], names.SERVER_PORT: address[1]}
+    if not isinstance(address, tuple) or len(address) != 2:  # a client of the user's own says it
+        return {}
+    return {names.SERVER_ADDRESS: address[0], names.SERVER_PORT: address[1]}
 
 
 def _settings(request: ChatRequest) -> Attributes:

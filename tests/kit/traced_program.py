@@ -1,4 +1,4 @@
-"""A process that resumes the run of tests/otel/test_instrument.py, and prints its spans as JSON.
+"""A process that resumes the run of tests/otel/test_instrumentation.py, and prints its spans as JSON.
 
 python -m tests.kit.traced_program LOG URL ID
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from agentstream import (
     LlamaClient,
     MemoryStore,
     Parallel,
+    Repeat,
     RunContext,
     Runtime,
     SqliteStore,
@@ -31,10 +33,11 @@ from agentstream import (
 )
 from agentstream.errors import Cancelled, WorkflowFailed
 from agentstream.jobs import Jobs
+from agentstream.otel import instrumentation, spans
 from agentstream.testing import Gate, Reply, ScriptedServer
 from agentstream.testing.mcp import ScriptedMCP
 from tests.kit.mcp_support import fault_server
-from tests.kit.support import client_of, saying
+from tests.kit.support import client_of, saying, wait_until
 from tests.kit.traces import Telemetry, tree
 
 
@@ -265,6 +268,17 @@ def test_a_users_own_spans_and_runs_are_within_the_tool_or_step(server, client, 
     )
 
 
+def test_a_predicate_is_within_its_own_step_not_in_what_ended_before_it(telemetry):
+    def enough(value: Any) -> bool:
+        with telemetry.tracer.start_as_current_span("enough"):
+            return True
+
+    repeat = Repeat(Agent("a", client=saying("x")), at_most=2, until=enough, name="again")
+    runs(telemetry, Workflow("w", [repeat]))
+    (mine,), (around,) = telemetry.named("enough"), telemetry.named("step again")
+    assert mine["parent"] == around["id"]
+
+
 def test_an_agent_on_its_own_is_within_its_caller_and_leaves_nothing_behind(client, server):
     server.reply_text("hi")
     with Telemetry() as telemetry, EventStream(MemoryStore()) as stream:
@@ -358,6 +372,57 @@ def test_a_processor_that_raises_fails_no_run(caplog):
     assert "is not made" in caplog.text
 
 
+def test_what_is_open_is_bounded_and_what_was_missed_is_ended(telemetry, monkeypatch):
+    monkeypatch.setattr(spans, "_MOST", 10)
+    table = spans.Spans(telemetry.tracer, telemetry.meters.get_meter("tests"))
+    for number in range(25):
+        table.begin(("step", "r", str(number), ""), "s", number, {})
+    assert len(telemetry.named("step s")) == 15
+    table.end_all(30)
+    assert len(telemetry.named("step s")) == 25
+    assert table.oldest(("step", "r", "24", "")) is None
+    assert table.end(("step", "r", "24", ""), 31) is None
+
+
+def test_ends_that_the_store_has_let_go_do_not_leave_spans_open(telemetry, monkeypatch):
+    monkeypatch.setattr(instrumentation, "_MAX_QUEUE", 2)
+    stuck = Stuck()
+    telemetry.tracers.add_span_processor(stuck)
+    agent = Agent("a", client=saying("x"))
+    with Runtime(event_stream=EventStream(MemoryStore(capacity=20))) as runtime:
+        made = telemetry.instrument(runtime.event_stream)
+        for _ in range(20):
+            runtime.run(agent, "go")
+        stuck.go.set()
+        runtime.event_stream.close()
+        assert made._subscription.missed
+        assert made._spans.runs() == []
+    assert len(telemetry.named("invoke_workflow a")) == 20
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork with threads, from 3.12 on
+def test_a_forked_child_has_no_open_spans_and_makes_its_own(telemetry, client, server):
+    held = threading.Event()
+    with Runtime() as runtime, telemetry.instrument(runtime.event_stream) as made:
+        handle = runtime.submit(Workflow("held", [lambda x: held.wait(20)]), "x")
+        wait_until(lambda: made._spans.runs())
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                code = 2 if made._spans.runs() else 3
+                with Runtime() as mine, Telemetry() as own, own.instrument(mine.event_stream):
+                    mine.run(Agent("child", client=saying("x")), "go")
+                code = 0 if code == 3 and own.named("invoke_agent child") else code
+            finally:
+                os._exit(code)
+        held.set()
+        handle.result(10)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert telemetry.named("invoke_workflow held")
+
+
 def test_no_chunk_comes_to_it(telemetry, monkeypatch):
     seen: List[str] = []
     for name in ("_take", "note"):
@@ -415,10 +480,10 @@ def test_runs_under_way_end_with_it(telemetry, server, client):
     gate = Gate()
     server.reply(*Reply.text("a").actions[:1], gate)
     with Runtime() as runtime:
-        instrumentation = telemetry.instrument(runtime.event_stream)
+        made = telemetry.instrument(runtime.event_stream)
         handle = runtime.submit(Agent("late", client=client), "x")
         server.wait_requests(1)
-        instrumentation.close()
+        made.close()
         assert telemetry.named("invoke_workflow late")
         handle.cancel()
         gate.open()

@@ -109,7 +109,7 @@ class Instrumentation:
         )
         self._stream = stream
         self._closed = False
-        self._ended: Deque[Tuple[Key, int, str]] = deque()
+        self._calls: Deque[Tuple[Key, int, str]] = deque()
         self._beginnings = Beginnings(stream, self._spans, self, capture_content=capture_content)
         self._by_type: Mapping[EventType, Callable[[Event], None]] = {
             **dict.fromkeys((*TERMINAL, EventType.WORKFLOW_SUSPENDED), self._run_ended),
@@ -197,15 +197,13 @@ class Instrumentation:
             names.MCP_PROTOCOL: protocol,
             **server_of(address),
         }
-        key = key_of("mcp", "", "", os.urandom(8).hex())
-        begun = self._spans.begin(
-            key,
-            name,
-            time.time_ns(),
-            {key: value for key, value in attributes.items() if value != ""},
-            context=current.get_current(),
-        )
-        token = current.attach(begun.context)
+        known = {key: value for key, value in attributes.items() if value != ""}
+        key, here = key_of("mcp", "", "", os.urandom(8).hex()), current.get_current()
+        try:
+            here = self._spans.begin(key, name, time.time_ns(), known, context=here).context
+        except Exception:  # as in `note`
+            logger.exception("the span of a call of %s is not made", name)
+        token = current.attach(here)
         failed = ""
         try:
             yield
@@ -215,7 +213,7 @@ class Instrumentation:
         finally:
             current.detach(token)
             # A span's end may take its processors long: it is left to the subscription's thread.
-            self._ended.append((key, time.time_ns(), failed))
+            self._calls.append((key, time.time_ns(), failed))
 
     # --- in the subscription's ----------------------------------------------------------------
 
@@ -225,8 +223,8 @@ class Instrumentation:
 
     def _end_calls(self) -> None:
         """End the spans of calls to MCP servers that are over; their tools' events come behind."""
-        while self._ended:
-            key, at, failed = self._ended.popleft()
+        while self._calls:
+            key, at, failed = self._calls.popleft()
             self._spans.end(key, at, error=failed, is_failure=failed != _CANCELLED)
 
     def _run_ended(self, event: Event) -> None:
