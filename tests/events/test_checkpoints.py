@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agentstream import EventStream, EventType, LogError, MemoryStore, SqliteStore
+from agentstream import EventStream, EventType, LogError, MemoryStore
 from agentstream.events.store import EventStore
 from agentstream.testing import CheckpointConformance, QueueConformance
+from tests.kit.log_support import SqliteLogs
 
 
 class TestMemoryCheckpoints(CheckpointConformance):
@@ -17,15 +17,8 @@ class TestMemoryCheckpoints(CheckpointConformance):
         return MemoryStore()
 
 
-class TestSqliteCheckpoints(CheckpointConformance):
-    durability = "normal"
-
-    @pytest.fixture(autouse=True)
-    def _folder(self, tmp_path: Path) -> None:
-        self.path = tmp_path / "runs.db"
-
-    def make_store(self) -> EventStore:
-        return SqliteStore(self.path, durability=self.durability)
+class TestSqliteCheckpoints(SqliteLogs, CheckpointConformance):
+    pass
 
 
 class TestSqliteCheckpointsInFull(TestSqliteCheckpoints):
@@ -37,13 +30,8 @@ class TestMemoryQueue(QueueConformance):
         return MemoryStore()
 
 
-class TestSqliteQueue(QueueConformance):
-    @pytest.fixture(autouse=True)
-    def _folder(self, tmp_path: Path) -> None:
-        self.path = tmp_path / "runs.db"
-
-    def make_store(self) -> EventStore:
-        return SqliteStore(self.path)
+class TestSqliteQueue(SqliteLogs, QueueConformance):
+    pass
 
 
 def test_a_rest_that_was_broken_off_behind_its_keeping_is_one() -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-
-from agentstream import MemoryStore, SqliteStore
+from agentstream import MemoryStore
 from agentstream.events.store import EventStore
 from agentstream.testing.stores import StoreConformance
+from tests.kit.log_support import SqliteLogs
 
 
 class TestMemoryStore(StoreConformance):
@@ -16,15 +13,8 @@ class TestMemoryStore(StoreConformance):
         return MemoryStore()
 
 
-class TestSqliteStore(StoreConformance):
-    durability = "normal"
-
-    @pytest.fixture(autouse=True)
-    def _folder(self, tmp_path: Path) -> None:
-        self.path = tmp_path / "runs.db"
-
-    def make_store(self) -> EventStore:
-        return SqliteStore(self.path, durability=self.durability)
+class TestSqliteStore(SqliteLogs, StoreConformance):
+    pass
 
 
 class TestSqliteStoreInFull(TestSqliteStore):

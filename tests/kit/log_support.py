@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from agentstream import EventType
+import pytest
+
+from agentstream import EventType, SqliteStore
+from agentstream.events.store import EventStore
 
 ROOT = Path(__file__).resolve().parents[2]
 CHUNK = EventType.AGENT_LLM_STREAM_CHUNK
@@ -41,3 +44,16 @@ class Locked:
     def __exit__(self, *_: object) -> None:
         self._connection.execute("ROLLBACK")
         self._connection.close()
+
+
+class SqliteLogs:
+    """What a published suite is told about SqliteStore: a log of its own for each test."""
+
+    durability = "normal"
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path: Path) -> None:
+        self.path = tmp_path / "runs.db"
+
+    def make_store(self) -> EventStore:
+        return SqliteStore(self.path, durability=self.durability)

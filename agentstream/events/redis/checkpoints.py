@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import os
-import threading
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Set
+from typing import Any, Callable, Dict, List, Optional, Sequence, Set
 
-from agentstream import checks
-from agentstream.errors import Busy, LogError
+from agentstream.errors import LogError
 from agentstream.events.checkpoints import (
-    CheckpointStore,
     Entry,
-    check_queued,
     check_records,
 )
-from agentstream.events.entry import check_id, check_reason
+from agentstream.events.entry import check_id
 from agentstream.events.redis.owners import Owners
 from agentstream.events.redis.reader import Reader
 from agentstream.events.redis.run import Operation, Run, refusal
 from agentstream.events.redis.run_scripts import ANSWER, DUE, FORWARD, QUEUE, TAKE
-from agentstream.events.redis.server import Argument, Server
+from agentstream.events.redis.server import Server
 from agentstream.events.redis.writer import Writer
 from agentstream.events.run_state import RunState, first_line
+from agentstream.events.shared_checkpoints import SharedCheckpoints, busy
 from agentstream.events.store import has_log
 
 __all__ = ["RedisCheckpoints"]
 
 
-class RedisCheckpoints(CheckpointStore):
+class RedisCheckpoints(SharedCheckpoints):
     """Checkpoints in the log's server, written within the log's commits.
 
     Args:
@@ -51,74 +48,29 @@ class RedisCheckpoints(CheckpointStore):
         self._on_taken = on_taken
         self.reset()
 
-    def reset(self) -> None:
-        """Begin anew, in a forked child."""
-        self._lock = threading.Lock()
-        self._taking: Set[str] = set()  # the runs that a thread is about to take
-
     def __repr__(self) -> str:
         return f"<RedisCheckpoints of {self._server.name}>"
 
     # --- the run's own process --------------------------------------------------------------
 
-    def begin(
-        self,
-        workflow_id: str,
-        *,
-        root: Optional[str] = None,
-        recover: int = 3,
-        keep: Optional[float] = None,
-    ) -> None:
-        """See `CheckpointStore.begin`; it is committed with what follows."""
-        check_id("workflow_id", workflow_id)
-        checks.whole("recover", recover)
-        keep = checks.seconds("keep", keep, optional=True)
-        run = self._run(workflow_id)
-        outer = None if root is None else self._run(root)
+    def _begin(self, run: Run, outer: Optional[Run], recover: int, keep: Optional[float]) -> None:
         if run.fence is None:
             run.fence = 1 if outer is None else outer.fence
         if run.fence is None:
-            raise LogError(refusal(outer.workflow_id if outer else workflow_id, [b"none"]))
+            raise LogError(refusal((outer or run).workflow_id, [b"none"]))
         run.keeps = outer is None
+        root = None if outer is None else outer.workflow_id
         self._writer.put(Operation.begin(run, root, recover, keep), wait=False)
 
-    def write(
-        self,
-        workflow_id: str,
-        records: Mapping[str, Optional[bytes]],
-        *,
-        discard: Sequence[str] = (),
-        wait: bool = True,
+    def _write(
+        self, run: Run, records: Dict[str, Optional[bytes]], discard: Sequence[str], wait: bool
     ) -> None:
-        """See `CheckpointStore.write`."""
-        check_records(records, discard)
-        kept = {key: None if value is None else bytes(value) for key, value in records.items()}
-        run = self._own_root(workflow_id)
-        self._writer.put(Operation.write(run, kept, discard), wait=wait)
+        _check_root(run)
+        self._writer.put(Operation.write(run, records, discard), wait=wait)
 
-    def refuse(self, workflow_id: str, why: str) -> None:
-        """See `CheckpointStore.refuse`; waits for a commit."""
-        check_reason(why)
-        run = self._own_root(workflow_id)
+    def _refuse(self, run: Run, why: str) -> None:
+        _check_root(run)
         self._writer.put(Operation.refuse(run, why), wait=True)
-
-    def _run(self, workflow_id: str) -> Run:
-        """A run that this process writes."""
-        run = self._writer.runs.get(workflow_id)
-        if run is None or run.released:
-            raise LogError(f"workflow {workflow_id!r} is not under way here")
-        if run.refused is not None:
-            raise LogError(run.refused)
-        if run.lacks is not None:
-            raise LogError(f"an earlier part of its checkpoint was not kept: {run.lacks}")
-        return run
-
-    def _own_root(self, workflow_id: str) -> Run:
-        run = self._run(workflow_id)
-        if not run.keeps:
-            code = b"none" if run.fence is None else b"within"
-            raise LogError(refusal(workflow_id, [code]))
-        return run
 
     # --- anybody ----------------------------------------------------------------------------
 
@@ -168,23 +120,17 @@ class RedisCheckpoints(CheckpointStore):
 
     # --- runs that are queued ---------------------------------------------------------------
 
-    def queue(
+    def _queue(
         self,
         workflow_id: str,
         name: str,
-        records: Mapping[str, bytes],
+        records: Dict[str, bytes],
         *,
-        recover: int = 3,
-        keep: Optional[float] = None,
-        due: float = 0.0,
+        recover: int,
+        keep: Optional[float],
+        due: float,
     ) -> None:
-        """See `CheckpointStore.queue`."""
-        check_queued(workflow_id, name, records)
-        checks.whole("recover", recover)
-        keep = checks.seconds("keep", keep, optional=True)
-        kept: List[Argument] = []
-        for key, value in records.items():
-            kept += [key, bytes(value)]
+        kept = [part for record in records.items() for part in record]
         call = os.urandom(8).hex()
         answer = self._server.run(
             QUEUE,
@@ -209,35 +155,22 @@ class RedisCheckpoints(CheckpointStore):
 
     # --- taking a run -----------------------------------------------------------------------
 
-    def resume(self, workflow_id: str) -> Entry:
-        """See `CheckpointStore.resume`."""
-        check_id("workflow_id", workflow_id)
-        with self._lock:
-            if workflow_id in self._taking:
-                raise _busy(workflow_id, "here")
-            self._taking.add(workflow_id)
-        try:
-            known = self._writer.runs.get(workflow_id)
-            if known is not None:
-                self._writer.flush()  # it may have been left, and that not committed
-                known = self._writer.runs.get(workflow_id)
-            owners = self._owners()
-            owners.enter()
-            committer = self._writer.committer
-            mine = known is not None and known.refused is None
-            answer = self._server.run(
-                TAKE, committer.log_id, committer.owner, owners.beat, workflow_id, int(mine)
-            )
-            return self._install(workflow_id, answer)
-        finally:
-            with self._lock:
-                self._taking.discard(workflow_id)
+    def _take_over(self, workflow_id: str) -> Entry:
+        known = self._writer.runs.get(workflow_id)
+        owners = self._owners()
+        owners.enter()
+        committer = self._writer.committer
+        mine = known is not None and known.refused is None
+        answer = self._server.run(
+            TAKE, committer.log_id, committer.owner, owners.beat, workflow_id, int(mine)
+        )
+        return self._install(workflow_id, answer)
 
     def _install(self, workflow_id: str, answer: List[Any]) -> Entry:
         """Have the writer take the events of runs that are this process's now."""
         code = answer[0]
         if code == b"busy":
-            raise _busy(workflow_id, answer[1].decode())
+            raise busy(workflow_id, answer[1].decode())
         if code == b"within":
             root = answer[1].decode()
             raise LogError(f"workflow {workflow_id!r} is within {root!r}: resume that one")
@@ -268,5 +201,12 @@ def _records(found: List[bytes]) -> Dict[str, bytes]:
     return {key.decode(): value for key, value in zip(found[::2], found[1::2])}
 
 
-def _busy(workflow_id: str, where: str) -> Busy:
-    return Busy(f"workflow {workflow_id!r} is under way {where}")
+def _check_root(run: Run) -> None:
+    """See that a run keeps a checkpoint of its own.
+
+    Raises:
+        LogError: it does not.
+    """
+    if not run.keeps:
+        code = b"none" if run.fence is None else b"within"
+        raise LogError(refusal(run.workflow_id, [code]))

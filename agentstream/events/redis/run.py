@@ -5,69 +5,27 @@ from __future__ import annotations
 from collections import deque
 from typing import Deque, List, Mapping, Optional, Sequence, Tuple, Union
 
-from agentstream.errors import AgentStreamError, LogError
+from agentstream.errors import AgentStreamError
 from agentstream.events.model import Event
+from agentstream.events.shared_writer import WrittenRun
 
 __all__ = ["Item", "Operation", "Run", "refusal"]
 
 
-class Run:
+class Run(WrittenRun):
     """A workflow that this process writes.
 
     Attributes:
-        parent: the run that started it, or None.
-        input: what it was given, to be kept with its first event.
-        fence: counts how often it was taken; None while it keeps no checkpoint.
-        inner: the runs within it that were taken with it.
-        since: the offset behind which this process writes it.
-        last, committed: the offsets appended, and known to be in the log, last.
         seq: of its newest operation.
-        ended: its end is among what was appended.
-        released: ... or what leaves it to others.
-        keeps: it is a root with a checkpoint.
-        lacks: why its checkpoint is not whole.
-        barred: why nothing more is taken; what was is still written, and then it is left.
-        refused: why nothing more is written.
         tail: what was committed of late, and when, to be sent again should the server lose it.
         kept: how many items that is.
     """
 
-    __slots__ = (
-        "barred",
-        "committed",
-        "ended",
-        "fence",
-        "inner",
-        "input",
-        "keeps",
-        "kept",
-        "lacks",
-        "last",
-        "parent",
-        "refused",
-        "released",
-        "seq",
-        "since",
-        "tail",
-        "workflow_id",
-    )
+    __slots__ = ("kept", "seq", "tail")
 
     def __init__(self, workflow_id: str, parent: Optional[str]) -> None:
-        self.workflow_id = workflow_id
-        self.parent = parent
-        self.input: Optional[str] = None
-        self.fence: Optional[int] = None
-        self.inner: Tuple[str, ...] = ()
-        self.since = 0
-        self.last = 0
-        self.committed = 0
+        super().__init__(workflow_id, parent)
         self.seq = 0
-        self.ended = False
-        self.released = False
-        self.keeps = False
-        self.lacks: Optional[LogError] = None
-        self.barred: Optional[str] = None
-        self.refused: Optional[str] = None
         self.tail: Deque[Tuple[float, List[Item]]] = deque()
         self.kept = 0
 

@@ -1,11 +1,7 @@
 """The writer: one thread that commits what was appended, many events at a time.
 
-Appending puts an event into a bounded queue and waits for no server.  Events stay in that
-queue until they are known to be in the log: while the server is away they wait there, and
-are sent when it is back.
-
-A signal handler may call everything here, whatever it interrupts: the lock is re-entrant,
-who waits lets go of it wholly, and the thread is woken without one.
+See WriterThread for appending, and for what signal handlers may call.  While the server is
+away events wait in the queue, and are sent when it is back.
 """
 
 from __future__ import annotations
@@ -14,22 +10,20 @@ import itertools
 import logging
 import threading
 import time
-from collections import deque
-from typing import Callable, Deque, List, Optional
+from typing import Callable, Dict, List, Optional
 
 from agentstream import threads
 from agentstream.errors import LogError
-from agentstream.events.model import RELEASING, TERMINAL, Event
+from agentstream.events.model import Event
 from agentstream.events.redis.commit import Committer
 from agentstream.events.redis.run import Item, Operation, Run
-from agentstream.events.shared_writer import WriterThread, again
+from agentstream.events.shared_writer import LOOK_S, WriterThread, again
 
 __all__ = ["Writer"]
 
 logger = logging.getLogger("agentstream.events.redis")
 
 _BATCH = 1000
-_LOOK_S = 0.05
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.02, 0.5
 
 
@@ -52,45 +46,25 @@ class Writer(WriterThread):
         on_commit: called by the thread after each commit.
     """
 
+    runs: Dict[str, Run]
+
     def __init__(
         self, committer: Committer, *, linger: float, max_queue: int, timeout: float
     ) -> None:
         self.committer = committer
         self._linger = linger
         self._max_queue = max_queue
-        self.timeout = timeout
+        self.timeout = self._patience = timeout
         self.on_commit: Callable[[], object] = lambda: None
         self._reset()
 
     def _reset(self) -> None:
         self._renew()
-        self.pending: Deque[Item] = deque()
         self.runs = self.committer.runs
         self._close_by = threads.NEVER  # until when the rest may be tried again
         self._retry_s = _FIRST_RETRY_S
 
     # --- from any thread, and from signal handlers ------------------------------------------
-
-    def append(self, run: Run, event: Event) -> None:
-        """Queue an event; one that is there already is not queued again.
-
-        Raises:
-            LogError: the log takes none.
-        """
-        with self.lock:
-            offset = event[1]
-            if offset <= run.last:
-                return
-            if offset != run.last + 1:
-                raise LogError(f"event {offset} of {run.workflow_id!r} came after {run.last}")
-            self._check(run, event[3] in TERMINAL)
-            if len(self.pending) >= self._max_queue:
-                self._wait_for_room(run, event)
-            self.pending.append(event)
-            run.last = offset
-            if event[3] in RELEASING:
-                run.released, run.ended = True, event[3] in TERMINAL
-            self._rouse()
 
     def put(self, operation: Operation, *, wait: bool) -> None:
         """Have something done behind the events appended so far, before those that follow.
@@ -109,30 +83,8 @@ class Writer(WriterThread):
             if operation.error is not None:
                 raise operation.error
 
-    def _check(self, run: Run, terminal: bool) -> None:
-        if self._closing:
-            raise LogError("the log is closed")
-        why = run.refused or run.barred
-        if why is not None:
-            raise LogError(why)
-        # A run that failed because of the log may still say so, should the log recover.
-        if self.failure is not None and not self.failure.retryable and not terminal:
-            raise again(self.failure)
-
-    def _wait_for_room(self, run: Run, event: Event) -> None:
-        end = time.monotonic() + self.timeout
-        while len(self.pending) >= self._max_queue:
-            left = end - time.monotonic()
-            if left <= 0 or self.failure is not None:
-                raise self._full()
-            self._hurry()
-            self._room.wait(min(left, _LOOK_S))
-            self._check(run, event[3] in TERMINAL)
-
-    def _full(self) -> LogError:
-        why = "" if self.failure is None else f", as {self.failure}"
-        count = len(self.pending)
-        return LogError(f"{count} events wait for the log{why}: no more are taken", retryable=True)
+    def _gives_up(self, failure: LogError) -> bool:
+        return not failure.retryable
 
     def _rouse(self) -> None:
         if self._idle:
@@ -140,16 +92,6 @@ class Writer(WriterThread):
             self._wakeup.set()
         elif self._thread is None and not self._starting:
             self._start()
-
-    def last_of(self, run: Run) -> int:
-        """The offset appended last, though an interruption left it unsaid."""
-        with self.lock:
-            newest = self.pending[-1] if self.pending else None
-            if newest is not None and not isinstance(newest, Operation):
-                if newest[4] == run.workflow_id and newest[1] > run.last:
-                    run.last = newest[1]
-                    run.released, run.ended = newest[3] in RELEASING, newest[3] in TERMINAL
-            return run.last
 
     def events(self) -> List[Event]:
         """The events that wait to be committed."""
@@ -188,7 +130,7 @@ class Writer(WriterThread):
                     break
                 # A look now and then: a signal handler that waits as well, between a look
                 # and the wait, takes the news in its turn.
-                self.news.wait(min(left, _LOOK_S))
+                self.news.wait(min(left, LOOK_S))
             if done():
                 return
             if self.failure is not None:
@@ -200,7 +142,7 @@ class Writer(WriterThread):
             )
 
     def _is_hopeless(self) -> bool:
-        return self.failure is not None and not self.failure.retryable
+        return self.failure is not None and self._gives_up(self.failure)
 
     # --- the thread -------------------------------------------------------------------------
 
@@ -264,7 +206,7 @@ class Writer(WriterThread):
                     continue
                 run = self.runs.get(item[4])
                 if run is not None and run.released and item[1] >= run.last:
-                    self._let_go(run)
+                    self._forget(run)
             self.committed += len(items)
             self._room.notify_all()
             self.news.notify_all()
@@ -272,14 +214,6 @@ class Writer(WriterThread):
             self.on_commit()
         except Exception:
             logger.exception("after a commit")
-
-    def _let_go(self, run: Run) -> None:
-        """Forget a run that has been left, and those taken with it that nobody went on with."""
-        del self.runs[run.workflow_id]
-        for name in run.inner:
-            inner = self.runs.get(name)
-            if inner is not None and inner.last == inner.since:
-                del self.runs[name]
 
     def _fail(self, error: Exception) -> None:
         if not isinstance(error, LogError):
@@ -313,7 +247,7 @@ class Writer(WriterThread):
             if thread is not threading.current_thread():
                 end = time.monotonic() + self.timeout + 1.0
                 while not self._ended and time.monotonic() < end:
-                    self.news.wait(_LOOK_S)
+                    self.news.wait(LOOK_S)
             if self.pending:
                 count, name = len(self.pending), self.committer.server.name
                 logger.error("%d events of %s were not written", count, name)

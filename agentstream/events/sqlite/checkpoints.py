@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import threading
-from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set, Union
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Union
 
-from agentstream import checks
-from agentstream.errors import Busy, LogError
+from agentstream.errors import LogError
 from agentstream.events.checkpoints import (
-    CheckpointStore,
     Entry,
-    check_queued,
     check_records,
 )
-from agentstream.events.entry import check_id, check_reason
 from agentstream.events.resting import INTERRUPTED, SUSPENDED
 from agentstream.events.run_state import RunState, first_line
+from agentstream.events.shared_checkpoints import SharedCheckpoints, busy
 from agentstream.events.sqlite import interrupted, jobs, leases, resumable, statements
 from agentstream.events.sqlite.claims import Claims
 from agentstream.events.sqlite.commit import is_of_the_database
@@ -40,7 +36,7 @@ class _Taken(NamedTuple):
     inner: Sequence[Kept]
 
 
-class SqliteCheckpoints(CheckpointStore):
+class SqliteCheckpoints(SharedCheckpoints):
     """Checkpoints in the log's file, written within the log's commits.
 
     Args:
@@ -65,31 +61,15 @@ class SqliteCheckpoints(CheckpointStore):
         self._reader = reader
         self.reset()
 
-    def reset(self) -> None:
-        """Begin anew, in a forked child."""
-        self._lock = threading.RLock()
-        self._taking: Set[str] = set()  # the runs that a thread is about to take
-
     def __repr__(self) -> str:
         return f"<SqliteCheckpoints {self._path!r}>"
 
     # --- the run's own process --------------------------------------------------------------
 
-    def begin(
-        self,
-        workflow_id: str,
-        *,
-        root: Optional[str] = None,
-        recover: int = 3,
-        keep: Optional[float] = None,
-    ) -> None:
-        """See `CheckpointStore.begin`; it is committed with what follows."""
-        check_id("workflow_id", workflow_id)
-        checks.whole("recover", recover)
-        keep = checks.seconds("keep", keep, optional=True)
-        run = self._run(workflow_id)
-        outer = None if root is None else self._run(root)
+    def _check_writable(self) -> None:
+        self._claims.check_writable()
 
+    def _begin(self, run: Run, outer: Optional[Run], recover: int, keep: Optional[float]) -> None:
         def enter(connection: sqlite3.Connection) -> None:
             statements.check_claimed(connection, run)
             assert run.id is not None
@@ -103,23 +83,9 @@ class SqliteCheckpoints(CheckpointStore):
 
         self._put(run, enter, wait=False)
 
-    def write(
-        self,
-        workflow_id: str,
-        records: Mapping[str, Optional[bytes]],
-        *,
-        discard: Sequence[str] = (),
-        wait: bool = True,
+    def _write(
+        self, run: Run, records: Dict[str, Optional[bytes]], discard: Sequence[str], wait: bool
     ) -> None:
-        """See `CheckpointStore.write`.
-
-        A store with `on_error="memory"` keeps it in memory while the disk takes nothing,
-        as it does events, and waits no longer.
-        """
-        check_records(records, discard)
-        kept = {key: None if value is None else bytes(value) for key, value in records.items()}
-        run = self._run(workflow_id)
-
         def write(connection: sqlite3.Connection) -> None:
             if run.keeps:  # nobody else changes that while it is ours
                 _check_owner(connection, run)
@@ -127,32 +93,16 @@ class SqliteCheckpoints(CheckpointStore):
                 return
             run.keeps = True
             assert run.id is not None
-            resumable.write(connection, run.id, kept, discard)
+            resumable.write(connection, run.id, records, discard)
 
         self._put(run, write, wait=wait)
 
-    def refuse(self, workflow_id: str, why: str) -> None:
-        """See `CheckpointStore.refuse`; waits for a commit."""
-        check_reason(why)
-        run = self._run(workflow_id)
-
+    def _refuse(self, run: Run, why: str) -> None:
         def refuse(connection: sqlite3.Connection) -> None:
             resumable.refuse(connection, self._own_root(connection, run).id, why)
             run.keeps = False
 
         self._put(run, refuse, wait=True)
-
-    def _run(self, workflow_id: str) -> Run:
-        """A run that this process writes."""
-        self._claims.check_writable()
-        run = self._writer.runs.get(workflow_id)
-        if run is None or run.released:
-            raise LogError(f"workflow {workflow_id!r} is not under way here")
-        if run.refused is not None:
-            raise LogError(run.refused)
-        if run.lacks is not None:
-            raise LogError(f"an earlier part of its checkpoint was not kept: {run.lacks}")
-        return run
 
     def _own_root(self, connection: sqlite3.Connection, run: Run) -> Kept:
         _check_owner(connection, run)
@@ -167,8 +117,7 @@ class SqliteCheckpoints(CheckpointStore):
         """Have `action` done in its place among the events; what it fails with, `run` lacks."""
 
         def act(connection: sqlite3.Connection) -> None:
-            if run.lacks is not None:
-                raise LogError(f"an earlier part of its checkpoint was not kept: {run.lacks}")
+            run.check_whole()
             try:
                 action(connection)
             except Exception as error:
@@ -241,26 +190,19 @@ class SqliteCheckpoints(CheckpointStore):
 
     # --- runs that are queued ---------------------------------------------------------------
 
-    def queue(
+    def _queue(
         self,
         workflow_id: str,
         name: str,
-        records: Mapping[str, bytes],
+        records: Dict[str, bytes],
         *,
-        recover: int = 3,
-        keep: Optional[float] = None,
-        due: float = 0.0,
+        recover: int,
+        keep: Optional[float],
+        due: float,
     ) -> None:
-        """See `CheckpointStore.queue`."""
-        check_queued(workflow_id, name, records)
-        checks.whole("recover", recover)
-        keep = checks.seconds("keep", keep, optional=True)
-        self._claims.check_writable()
-        kept = {key: bytes(value) for key, value in records.items()}
-
         def add(connection: sqlite3.Connection) -> None:
             run = jobs.add(connection, workflow_id, name, recover=recover, keep=keep, due=due)
-            resumable.write(connection, run, kept)
+            resumable.write(connection, run, records)
 
         self._writer.do(add)
 
@@ -281,27 +223,14 @@ class SqliteCheckpoints(CheckpointStore):
 
     # --- taking a run -----------------------------------------------------------------------
 
-    def resume(self, workflow_id: str) -> Entry:
-        """See `CheckpointStore.resume`; waits for a commit."""
-        check_id("workflow_id", workflow_id)
-        self._claims.check_writable()
-        with self._lock:
-            if workflow_id in self._taking:
-                raise _busy(workflow_id)
-            self._taking.add(workflow_id)
-        try:
-            if workflow_id in self._writer.runs:
-                self._writer.flush()  # it may have been left, and that not committed
-            taken: Union[_Taken, LogError] = self._claims.do(
-                lambda c, owner: self._take(c, owner, workflow_id)
-            )
-            if isinstance(taken, LogError):
-                raise taken
-            self._install(taken)
-            return taken.entry
-        finally:
-            with self._lock:
-                self._taking.discard(workflow_id)
+    def _take_over(self, workflow_id: str) -> Entry:
+        taken: Union[_Taken, LogError] = self._claims.do(
+            lambda c, owner: self._take(c, owner, workflow_id)
+        )
+        if isinstance(taken, LogError):
+            raise taken
+        self._install(taken)
+        return taken.entry
 
     def _take(
         self, connection: sqlite3.Connection, owner: int, workflow_id: str
@@ -353,11 +282,11 @@ class SqliteCheckpoints(CheckpointStore):
         if kept.owner == me:
             run = self._writer.runs.get(kept.workflow_id)
             if (run is not None and not run.lost) or not kept.can_be_resumed:
-                raise _busy(kept.workflow_id)
+                raise busy(kept.workflow_id, "here")
             # An earlier call has taken it, and was broken off before it could say so.
             resumable.rest(connection, kept.id, INTERRUPTED, inner=True)
         elif found is not None and leases.is_alive(self._path, *found):
-            raise _busy(kept.workflow_id, found[1])
+            raise busy(kept.workflow_id, f"in process {found[1]}")
         elif kept.owner is not None:
             interrupted.close_interrupted(connection, [kept.owner])
 
@@ -388,8 +317,3 @@ def _check_owner(connection: sqlite3.Connection, run: Run) -> None:
     except LogError as error:
         run.refused, run.lost = str(error), True  # its runtime is told
         raise
-
-
-def _busy(workflow_id: str, pid: Optional[int] = None) -> Busy:
-    where = "here" if pid is None else f"in process {pid}"
-    return Busy(f"workflow {workflow_id!r} is under way {where}")

@@ -74,13 +74,11 @@ class CommitLoop(WriterThread):
 
     def _reset(self) -> None:
         self._renew()
-        self.pending: Deque[Event] = deque()
         self.runs: Dict[str, Run] = {}
         self.hand_overs = HandOvers()
         self._operations: List[Operation] = []
         self._ordered: Deque[Operation] = deque()  # those with a place among the events
         self._batch = 0  # events in the last commit
-        self._siblings = 0  # so many appends are waited for
         self._last: Optional[Action] = None  # what is done when all is written
         self._retry_at = 0.0
         self._tidy_at = 0.0  # when there is housekeeping to do
@@ -162,9 +160,9 @@ class CommitLoop(WriterThread):
             together = 1 < self._batch <= _MOST_SIBLINGS and len(self.pending) < self._batch
             if not together or self._urgent or self._closing:
                 return
-            self._siblings = self._batch
+            self._rush = self._batch  # so many appends are waited for
         self._wakeup.wait(_SIBLINGS_S)
-        self._siblings = 0
+        self._rush = 0
 
     def _is_untidy(self, written: int) -> bool:
         self._untidied += written
@@ -196,14 +194,9 @@ class CommitLoop(WriterThread):
         self.on_commit()
 
     def _let_go(self, run: Run) -> None:
-        """Forget a run that has been left, and those taken with it that nobody went on with."""
-        del self.runs[run.workflow_id]
+        self._forget(run)
         if not run.ended:
             self.hand_overs.placed(run.workflow_id, self.committer.position)
-        for name in run.inner:
-            inner = self.runs.get(name)
-            if inner is not None and inner.last == inner.since:
-                del self.runs[name]
 
     def _fail(self, error: Exception, operations: List[Operation]) -> None:
         if not isinstance(error, LogError):

@@ -10,6 +10,7 @@ from agentstream.errors import LogError
 from agentstream.events import accessors
 from agentstream.events.model import RELEASING, TERMINAL, Event, EventType
 from agentstream.events.resting import RESTING, status_of_rest
+from agentstream.events.shared_writer import WrittenRun
 from agentstream.events.sqlite import interrupted, resumable, rows
 from agentstream.events.sqlite.entries import INSERT, last_position
 from agentstream.events.sqlite.leases import WriterLease
@@ -27,45 +28,22 @@ _STATUS = {
 }
 
 
-class Run:
-    """A workflow that this process writes."""
+class Run(WrittenRun):
+    """A workflow that this process writes.
 
-    __slots__ = (
-        "committed",
-        "ended",
-        "fence",
-        "id",
-        "inner",
-        "input",
-        "keeps",
-        "lacks",
-        "last",
-        "lost",
-        "owner",
-        "parent",
-        "refused",
-        "released",
-        "since",
-        "workflow_id",
-    )
+    Attributes:
+        id: its number; None: not in the log's table yet.
+        owner: the number of this process's lease.
+        lost: it is refused as it is not this process's any more.
+    """
+
+    __slots__ = ("id", "lost", "owner")
 
     def __init__(self, workflow_id: str, parent: Optional[str]) -> None:
-        self.workflow_id = workflow_id
-        self.parent = parent
-        self.input: Optional[str] = None  # to be written with the first event
-        self.id: Optional[int] = None  # None: not in the log's table yet
+        super().__init__(workflow_id, parent)
+        self.id: Optional[int] = None
         self.owner: Optional[int] = None
-        self.fence: Optional[int] = None  # None: it keeps no checkpoint
-        self.inner: Tuple[str, ...] = ()  # the runs within it that were taken with it
-        self.since = 0  # the offset behind which this process writes it
-        self.last = 0  # the offset appended last
-        self.committed = 0
-        self.ended = False  # its end is among what was appended
-        self.released = False  # ... or what leaves it to others
-        self.keeps = False  # it is known to be a root with a checkpoint
-        self.lacks: Optional[LogError] = None  # why its checkpoint is not whole
-        self.refused: Optional[str] = None  # why nothing more is written
-        self.lost = False  # ... namely that it is not ours any more
+        self.lost = False
 
 
 def write_events(connection: sqlite3.Connection, runs: Dict[str, Run], batch: List[Event]) -> int:

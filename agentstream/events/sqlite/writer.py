@@ -1,10 +1,6 @@
 """The writer: one thread that commits what was appended, many events at a time.
 
-Appending puts an event into a bounded queue and waits for no disk.  Events stay
-in that queue until they are committed, so that readers find them meanwhile.
-
-A signal handler may call everything here, whatever it interrupts: the lock is
-re-entrant, who waits lets go of it wholly, and the thread is woken without one.
+See WriterThread for appending, and for what signal handlers may call.
 """
 
 from __future__ import annotations
@@ -15,8 +11,7 @@ import time
 from typing import Any, Callable, Optional
 
 from agentstream.errors import LogError
-from agentstream.events.model import RELEASING, TERMINAL, Event
-from agentstream.events.shared_writer import again
+from agentstream.events.shared_writer import LOOK_S, again
 from agentstream.events.sqlite.commit import Action, Operation
 from agentstream.events.sqlite.commit_loop import CommitLoop
 from agentstream.events.sqlite.statements import Run
@@ -25,89 +20,22 @@ __all__ = ["Writer"]
 
 logger = logging.getLogger("agentstream.events.sqlite")
 
-_LOOK_S = 0.05
-
 
 class Writer(CommitLoop):
     """Takes events and operations from any thread; its loop commits them in order."""
 
     # --- from any thread, and from signal handlers ------------------------------------------
 
-    def append(self, run: Run, event: Event) -> None:
-        """Queue an event; one that is there already is not queued again.
+    def _gives_up(self, failure: LogError) -> bool:
+        return not self._keep_going
 
-        Raises:
-            LogError: the log takes none.
-        """
-        with self.lock:
-            offset = event[1]
-            if offset <= run.last:
-                return
-            if offset != run.last + 1:
-                raise LogError(f"event {offset} of {run.workflow_id!r} came after {run.last}")
-            if self._closing or run.refused is not None or self.failure is not None:
-                self._check(run, event)
-            if len(self.pending) >= self._max_queue:
-                self._wait_for_room(run, event)
-            self.pending.append(event)
-            run.last = offset
-            if event[3] in RELEASING:
-                run.released, run.ended = True, event[3] in TERMINAL
-                if not run.ended:
-                    self.hand_overs.left(run.workflow_id, run.since + 1, offset)
-            if self._idle:
-                self._idle = False
-                self._wakeup.set()
-            elif self._siblings:
-                if len(self.pending) >= self._siblings:
-                    self._wakeup.set()
-            elif self._thread is None:
-                self._begin_with(run, event)
+    def _has_more_room(self) -> bool:
+        """What is kept in memory until the disk is back may be more."""
+        return self.failure is not None and len(self.pending) < self._max_queue * 10
 
-    def _begin_with(self, run: Run, event: Event) -> None:
-        if not self._ended:
-            if not self._starting:
-                self._start()
-            return
-        # A signal handler closed the log between the check and here.
-        if run.committed < event[1]:  # ... and nobody will write it
-            self.pending.remove(event)
-            run.last, run.ended, run.released = event[1] - 1, False, False
-            raise LogError("the log is closed")
-
-    def _check(self, run: Run, event: Event) -> None:
-        if self._closing:
-            raise LogError("the log is closed")
-        if run.refused is not None:
-            raise LogError(run.refused)
-        # A run that failed because of the log may still say so, should the log recover.
-        if self.failure is not None and not self._keep_going and event[3] not in TERMINAL:
-            raise again(self.failure)
-
-    def _wait_for_room(self, run: Run, event: Event) -> None:
-        most = self._max_queue * 10
-        end = time.monotonic() + self._patience
-        while len(self.pending) >= self._max_queue:
-            if self.failure is not None and len(self.pending) < most:
-                return  # kept in memory until the disk is back
-            left = end - time.monotonic()
-            if left <= 0 or self.failure is not None:
-                raise LogError(
-                    f"{len(self.pending)} events wait for the disk: no more are taken",
-                    retryable=True,
-                )
-            self._hurry()
-            self._room.wait(min(left, _LOOK_S))
-            self._check(run, event)
-
-    def last_of(self, run: Run) -> int:
-        """The offset appended last, though an interruption left it unsaid."""
-        with self.lock:
-            newest = self.pending[-1] if self.pending else None
-            if newest is not None and newest[4] == run.workflow_id and newest[1] > run.last:
-                run.last = newest[1]
-                run.released, run.ended = newest[3] in RELEASING, newest[3] in TERMINAL
-            return run.last
+    def _note_release(self, run: Run) -> None:
+        if not run.ended:
+            self.hand_overs.left(run.workflow_id, run.since + 1, run.last)
 
     def appended(self) -> int:
         """How many events have been appended, committed or not."""
@@ -183,7 +111,7 @@ class Writer(CommitLoop):
             left = end - time.monotonic()
             if left <= 0:
                 return False
-            self.news.wait(min(left, _LOOK_S))
+            self.news.wait(min(left, LOOK_S))
         return True
 
     def do(self, action: Action) -> Any:

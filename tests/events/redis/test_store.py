@@ -11,7 +11,9 @@ from agentstream.events.store import EventStore
 from agentstream.testing import CheckpointConformance, QueueConformance, StoreConformance
 
 
-class TestRedisStore(StoreConformance):
+class RedisLogs:
+    """What the suites are told: a log of its own for each test."""
+
     @pytest.fixture(autouse=True)
     def _opener(self, open_store: Callable[..., RedisStore]) -> None:
         self._open = open_store
@@ -20,19 +22,13 @@ class TestRedisStore(StoreConformance):
         return self._open()
 
 
-class TestRedisCheckpoints(CheckpointConformance):
-    @pytest.fixture(autouse=True)
-    def _opener(self, open_store: Callable[..., RedisStore]) -> None:
-        self._open = open_store
-
-    def make_store(self) -> EventStore:
-        return self._open()
+class TestRedisStore(RedisLogs, StoreConformance):
+    pass
 
 
-class TestRedisQueue(QueueConformance):
-    @pytest.fixture(autouse=True)
-    def _opener(self, open_store: Callable[..., RedisStore]) -> None:
-        self._open = open_store
+class TestRedisCheckpoints(RedisLogs, CheckpointConformance):
+    pass
 
-    def make_store(self) -> EventStore:
-        return self._open()
+
+class TestRedisQueue(RedisLogs, QueueConformance):
+    pass
