@@ -47,6 +47,7 @@ from agentstream.web.page import load_page
 from agentstream.web.pushing import KEY
 from agentstream.web.registered import Registered, Runnable
 from agentstream.web.resting import Resting
+from agentstream.web.socket_push import with_push
 from agentstream.web.streams import Streams
 
 __all__ = ["App", "Registered", "create_app"]
@@ -201,6 +202,7 @@ class App:
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         """WSGI (PEP 3333)."""
+        start_response = with_push(environ, start_response)
         request = Request(environ)
         if self._jobs is not None:
             self._jobs.watch()  # in this process: it may have been forked since the app was made

@@ -40,6 +40,9 @@ class Push(Protocol):
     def write(self, data: bytes) -> None:
         """Write a part of the answer's body; raises what it will if the client is gone."""
 
+    def settle(self) -> None:
+        """Send what a write has left over, in the request's own thread, which may wait."""
+
 
 class Stream(Protocol):
     """A stream that can be lent."""
@@ -140,6 +143,7 @@ class Loan:
             with self._turn:
                 self._lent = False
             self._pusher.leave()
+            self._push.settle()
 
     def give_back(self) -> None:
         """Wake the stream's own thread, or have it not wait."""
@@ -156,7 +160,7 @@ class Loan:
                     if data:
                         self._push.write(data)
                         self._pushed_at = time.monotonic()
-                    if goes_on:
+                    if goes_on and self._push.has_room():
                         return
             except Exception:  # of the server's own: the client is gone
                 logger.debug("a stream cannot be written to", exc_info=True)

@@ -107,6 +107,9 @@ class _TaskPush:
         task: Any = self.write.__self__  # type: ignore[attr-defined]
         return bool(task.channel.total_outbufs_len <= _MOST_WAITING)
 
+    def settle(self) -> None:
+        """Nothing: waitress sends by itself what is left over."""
+
 
 class Server:
     """The app on a socket; a context manager that serves while it lasts.

@@ -56,6 +56,23 @@ def check_stream(url: str, events: EventStream, *, http10: bool) -> None:
     assert [event.offset for event in follow(f"{url}/workflows/{run}", TOKEN)] == [1, 2, 3, 4]
 
 
+def check_slow(url: str, events: EventStream) -> None:
+    """One who reads slowly holds up nobody, and gets all of it."""
+    chunks(events, "slow", 1)
+    events.store.flush()
+    path = "/workflows/slow/stream"
+    with SSE(url, path, token=TOKEN) as slow, SSE(url, path, token=TOKEN) as quick:
+        assert slow.event().id == quick.event().id == "1"
+        for _ in range(60):
+            chunks(events, "slow", 1, "x" * 100_000)  # more than a socket takes, in the end
+            assert len(quick.event().data["data"]["chunk"]) == 100_000
+        finish(events, "slow")
+        assert quick.ids() == [62]
+        told = slow.events()
+        assert [int(sent.id) for sent in told if sent.id] == list(range(2, 63))
+        assert {len(sent.data["data"].get("chunk", "")) for sent in told} == {100_000, 0}
+
+
 def check(url: str, events: EventStream) -> None:
     for http10 in (False, True):
         check_stream(url, events, http10=http10)
@@ -198,6 +215,7 @@ def test_h09_h10_gunicorn_gthread(tmp_path):
     try:
         wait_until(lambda: _answers(url), timeout=60.0)
         check(url, events)
+        check_slow(url, events)
         chunks(events, "run", 1)
         events.store.flush()
         with SSE(url, RUN, token=TOKEN) as stream:
