@@ -178,11 +178,11 @@ class Spending:
         if most is None or sum(counts) <= most:
             return
         spent, charged, needed = counts
-        under_way = f", requests under way may take {charged:,.7g}" if charged else ""
+        under_way = f", requests under way may take {_shown(charged)}" if charged else ""
         unit = "tokens" if name == "tokens" else "in money"
         raise LimitExceeded(
-            f"{self._whose} has spent {spent:,.7g} of {most:,.7g} {unit}{under_way}, and the next"
-            f" request may take {needed:,.7g} (Budget.{name})",
+            f"{self._whose} has spent {_shown(spent)} of {_shown(most)} {unit}{under_way}, and the"
+            f" next request may take {_shown(needed)} (Budget.{name})",
             limit=f"budget_{name}",
             spent=self._spent,
             most=most,
@@ -225,6 +225,11 @@ def bearing(
     return Spending(
         budget, whose, outer, spent=keeper.get(key), keep=lambda usage: keeper.put({key: usage})
     )
+
+
+def _shown(count: float) -> str:
+    """Tokens or money, without an exponent: 12,000 or 0.000012."""
+    return f"{count:,.8f}".rstrip("0").rstrip(".")
 
 
 def _tokens(usage: Usage) -> int:

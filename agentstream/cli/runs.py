@@ -85,7 +85,7 @@ def _spent(state: RunState) -> str:
     """All tokens of a run, prompts and answers, and what they cost, where that is known."""
     usage = state.usage or {}
     tokens, cost = usage.get("total_tokens"), usage.get("cost")
-    shown = f"{cost:.6g}" if isinstance(cost, (int, float)) else ""
+    shown = f"{cost:.6f}" if isinstance(cost, (int, float)) else ""
     return f"{'' if tokens is None else tokens:>9}  {shown:>9}  "
 
 

@@ -40,7 +40,7 @@ def test_what_runs_cost_is_in_the_table_the_json_and_the_events(here, server, cl
     assert run["usage"]["cost"] == run["steps"][0]["usage"]["cost"] == 12e-6
     head, row = here("runs", "--cost").out.splitlines()
     assert head.split()[-3:] == ["ALL", "COST", "WORKFLOW"]
-    assert row.split()[-3:] == ["12", "1.2e-05", "verse"]
+    assert row.split()[-3:] == ["12", "0.000012", "verse"]
     (listed,) = here("runs", "--json").events
     assert listed["usage"]["cost"] == 12e-6
     (followed,) = here("follow", "dear", "--json").events
