@@ -547,6 +547,49 @@ PLANTS: List[Plant] = [
         "        if",
         "tests/threads/test_clock.py::test_an_earlier_alarm_is_not_kept_waiting_by_a_later_one",
     ),
+    Plant(
+        "spans hold no content unless asked",
+        "agentstream/otel/beginnings.py",
+        "            if self._content:\n                from agentstream.otel.content import asked",
+        "            if True:\n                from agentstream.otel.content import asked",
+        "tests/otel/test_spans.py::test_a_request_a_tool_and_an_agent_say_what_they_are",
+    ),
+    Plant(
+        "a resumed run goes on in its trace",
+        "agentstream/otel/beginnings.py",
+        '        return {**data, "traceparent": mine} if mine else data',
+        "        return data",
+        "tests/otel/test_instrumentation.py::"
+        "test_the_tree_of_a_run_that_another_process_resumes_is_the_drawn_one",
+    ),
+    Plant(
+        "an end is of the oldest attempt",
+        "agentstream/otel/spans.py",
+        "            return found[0] if found else None",
+        "            return found[-1] if found else None",
+        "tests/otel/test_spans.py::test_what_is_open_is_bounded_and_what_was_missed_is_ended",
+    ),
+    Plant(
+        "a model makes up no series",
+        "agentstream/web/metrics.py",
+        "            if len(known) >= _MOST_VALUES:",
+        "            if False:",
+        "tests/web/test_metrics.py::test_labels_are_escaped_and_bounded",
+    ),
+    Plant(
+        "nothing is counted before somebody asks",
+        "agentstream/web/metrics.py",
+        "        self._begun = False\n\n    def page",
+        "        self._begun = False\n        self._begin()\n\n    def page",
+        "tests/web/test_metrics.py::test_what_happened_is_counted_from_the_first_request_on",
+    ),
+    Plant(
+        "a log line holds no key",
+        "agentstream/logs/formatter.py",
+        "        return _SECRET.sub(_mask, self._redact(replace_surrogates(text)))",
+        "        return replace_surrogates(text)",
+        "tests/logs/test_formatter.py::test_an_exception_is_there_without_its_secrets",
+    ),
 ]
 
 

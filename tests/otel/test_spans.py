@@ -378,8 +378,13 @@ def test_what_is_open_is_bounded_and_what_was_missed_is_ended(telemetry, monkeyp
     for number in range(25):
         table.begin(("step", "r", str(number), ""), "s", number, {})
     assert len(telemetry.named("step s")) == 15
+    twice = ("step", "r", "24", "")
+    table.begin(twice, "again", 29, {})
+    table.end(twice, 29)  # the first attempt's end, of which the events tell later
+    assert telemetry.named("step again") == []
     table.end_all(30)
     assert len(telemetry.named("step s")) == 25
+    assert len(telemetry.named("step again")) == 1
     assert table.oldest(("step", "r", "24", "")) is None
     assert table.end(("step", "r", "24", ""), 31) is None
 

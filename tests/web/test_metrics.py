@@ -18,7 +18,7 @@ from agentstream.web.metrics import BOUNDS, CONTENT_TYPE, FAMILIES, Metrics
 from tests.kit.support import client_of, saying, wait_until
 from tests.kit.web_support import TOKEN, site
 
-DOC = (pathlib.Path(__file__).parents[2] / "docs" / "observability.rst").read_text("utf-8")
+DOC = pathlib.Path(__file__).parents[2] / "docs" / "observability.rst"
 
 Key = Tuple[str, ...]
 
@@ -147,7 +147,7 @@ def test_a_log_of_other_processes_and_one_that_is_closed(tmp_path: pathlib.Path)
 
 
 def test_the_documentation_lists_them_with_their_types_and_labels():
-    rows = re.findall(r"^``(agentstream_\w+)`` +(\w+) +(.*)$", DOC, re.MULTILINE)
+    rows = re.findall(r"^``(agentstream_\w+)`` +(\w+) +(.*)$", DOC.read_text("utf-8"), re.M)
     assert {name: kind for name, kind, _ in rows} == {n: kind for n, (kind, _) in FAMILIES.items()}
     told: Dict[str, List[str]] = {name: re.findall(r"``(\w+)``", rest) for name, _, rest in rows}
     assert told["agentstream_runs_ended_total"] == ["workflow", "state"]
