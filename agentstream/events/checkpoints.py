@@ -154,6 +154,7 @@ class CheckpointStore(ABC):
         recover: int = 3,
         keep: Optional[float] = None,
         due: float = 0.0,
+        input: Optional[str] = None,
     ) -> None:
         """Make a run that nobody has yet, a root: whoever takes it (`resume`) begins it.
 
@@ -166,6 +167,7 @@ class CheckpointStore(ABC):
             records: its checkpoint.
             recover, keep: as in `begin`.
             due: seconds until it is due (`take_due`) for the first time.
+            input: what it is given, as text, for `RunState.input` (`EventStore.note_input`).
 
         Raises:
             ConfigError: an argument cannot be used, or the store queues no runs.

@@ -339,10 +339,11 @@ class MemoryStore(EventStore):
         kept = self._workflows.get(workflow_id)
         return self._gone.get(workflow_id, 0) if kept is None else kept.last
 
-    def _queue(self, workflow_id: str, name: str) -> None:
+    def _queue(self, workflow_id: str, name: str, input: Optional[str]) -> None:
         if workflow_id in self._states or self._last_of(workflow_id):
             raise has_log(workflow_id)
-        self._know(workflow_id, None).name = name
+        state = self._know(workflow_id, None)
+        state.name, state.input = name, input
         self._rest(workflow_id, QUEUED)
 
     def _rest(self, workflow_id: str, status: str) -> None:

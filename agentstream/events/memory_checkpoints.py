@@ -38,7 +38,7 @@ class Runs(Protocol):
     def _rest(self, workflow_id: str, status: str) -> None:
         """Nobody runs it any more."""
 
-    def _queue(self, workflow_id: str, name: str) -> None:
+    def _queue(self, workflow_id: str, name: str, input: Optional[str]) -> None:
         """Make a run that nobody has yet; raises LogError if there is one."""
 
     @property
@@ -217,6 +217,7 @@ class MemoryCheckpoints(CheckpointStore):
         recover: int = 3,
         keep: Optional[float] = None,
         due: float = 0.0,
+        input: Optional[str] = None,
     ) -> None:
         """See `CheckpointStore.queue`; `recover` is of no account here, too."""
         check_queued(workflow_id, name, records)
@@ -227,7 +228,7 @@ class MemoryCheckpoints(CheckpointStore):
         checkpoint.call(time.monotonic() + due)
         checkpoint.calls = int(due > 0)
         with self._runs._lock:
-            self._runs._queue(workflow_id, name)
+            self._runs._queue(workflow_id, name, input)
             self._kept[workflow_id] = checkpoint
 
     def take_due(self, names: Sequence[str], *, pause: float = 60.0, limit: int = 100) -> List[str]:

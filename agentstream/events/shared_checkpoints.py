@@ -118,6 +118,7 @@ class SharedCheckpoints(CheckpointStore):
         recover: int = 3,
         keep: Optional[float] = None,
         due: float = 0.0,
+        input: Optional[str] = None,
     ) -> None:
         """See `CheckpointStore.queue`."""
         check_queued(workflow_id, name, records)
@@ -125,7 +126,7 @@ class SharedCheckpoints(CheckpointStore):
         keep = checks.seconds("keep", keep, optional=True)
         self._check_writable()
         kept = {key: bytes(value) for key, value in records.items()}
-        self._queue(workflow_id, name, kept, recover=recover, keep=keep, due=due)
+        self._queue(workflow_id, name, kept, recover=recover, keep=keep, due=due, input=input)
 
     # --- what each kind of log does ---------------------------------------------------------
 
@@ -156,6 +157,7 @@ class SharedCheckpoints(CheckpointStore):
         recover: int,
         keep: Optional[float],
         due: float,
+        input: Optional[str],
     ) -> None:
         """Add a run that nobody has begun, with its records."""
 

@@ -36,9 +36,11 @@ from agentstream.runtime.handle import RunHandle
 from agentstream.runtime.options import as_workflow
 from agentstream.runtime.resume import records_of_queued
 from agentstream.runtime.runtime import Runtime
+from agentstream.text import replace_surrogates
 from agentstream.workflow import Workflow
 from agentstream.workflow.checkpoints import Checkpoints
 from agentstream.workflow.codec import NotKept
+from agentstream.workflow.progress import input_as_text
 
 __all__ = ["Jobs"]
 
@@ -140,11 +142,21 @@ class Jobs:
         send = self.send
         due = 0.0 if send is None else self._resend
         self._queue.queue(
-            run, workflow.name, records, recover=settings.recover, keep=settings.keep, due=due
+            run,
+            workflow.name,
+            records,
+            recover=settings.recover,
+            keep=settings.keep,
+            due=due,
+            input=self._shown(input),
         )
         self._send(run)
         self.watch()
         return run
+
+    def _shown(self, input: Any) -> Optional[str]:
+        """The input as the log shows it, if its stream keeps inputs."""
+        return replace_surrogates(input_as_text(input)) if self._events.keep_inputs else None
 
     def _workflow(self, name: str) -> Workflow:
         workflow = self.workflows.get(name)
@@ -215,8 +227,9 @@ class Jobs:
             return JobRun(name, "ended", status, state.output, state.error)
         if status == SUSPENDED and not self._is_ready(state):
             return JobRun(name, "waiting", status)
-        if state.name or status != "queued":  # else another process has just claimed it
-            self._workflow(state.name)
+        if not state.name:  # another process is just beginning it
+            return JobRun(name, "busy", status)
+        self._workflow(state.name)
         return None
 
     def _enter(self, workflow_id: str) -> RunHandle:

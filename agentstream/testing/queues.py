@@ -69,6 +69,9 @@ class QueueConformance:
             assert checkpoints.waiting() == []
             assert not store.has_ended("run")
             assert store.bounds("run") == (0, 0)
+            checkpoints.queue("asked", "reply", {}, input="tea,\nplease")
+            assert [state.input for state in store.runs()] == ["tea,", None]
+            assert store.run("asked").input == "tea,\nplease"
             _refused(lambda: checkpoints.write("run", {"a": b"2"}))
             _refused(lambda: checkpoints.queue("run", "reply", {}))
             _refused(lambda: stream.open_log("run"))

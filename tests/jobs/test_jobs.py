@@ -59,7 +59,7 @@ def test_a_run_is_queued_executed_once_and_asked_for(open_store: Open, jobs_of: 
     assert sent == [run]
     (state,) = store.runs()
     assert (state.workflow_id, state.name, state.status) == (run, "reply", "queued")
-    assert (state.started_at, state.last_offset) == (None, 0)
+    assert (state.started_at, state.last_offset, state.input) == (None, 0, "tea")
     assert jobs.run(run) == JobRun(run, "new", "completed", "TEA")
     assert jobs.run(run) == JobRun(run, "ended", "completed", "TEA")
     assert jobs.result(run) == "TEA"

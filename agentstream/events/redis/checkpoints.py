@@ -15,7 +15,7 @@ from agentstream.events.redis.owners import Owners
 from agentstream.events.redis.reader import Reader
 from agentstream.events.redis.run import Operation, Run, refusal
 from agentstream.events.redis.run_scripts import ANSWER, DUE, FORWARD, QUEUE, TAKE
-from agentstream.events.redis.server import Server
+from agentstream.events.redis.server import Argument, Server
 from agentstream.events.redis.writer import Writer
 from agentstream.events.run_state import RunState, first_line
 from agentstream.events.shared_checkpoints import SharedCheckpoints, busy
@@ -129,14 +129,20 @@ class RedisCheckpoints(SharedCheckpoints):
         recover: int,
         keep: Optional[float],
         due: float,
+        input: Optional[str],
     ) -> None:
-        kept = [part for record in records.items() for part in record]
+        kept: List[Argument] = [part for record in records.items() for part in record]
         call = os.urandom(8).hex()
-        answer = self._server.run(
-            QUEUE,
-            *(self._writer.committer.log_id, workflow_id, name, call, repr(float(due)), recover),
-            *("" if keep is None else repr(float(keep)), *kept),
-        )
+        committer = self._writer.committer
+        arguments: List[Argument] = [committer.log_id, workflow_id, name, call, repr(float(due))]
+        arguments += [recover, "" if keep is None else repr(float(keep))]
+        arguments += ["" if input is None else f"={input}", *kept]
+        try:
+            answer = self._server.run_safely(committer.confirm, QUEUE, arguments)
+        except LogError as error:
+            if error.outcome != "unknown" or not error.retryable:
+                raise
+            answer = self._server.run_safely(committer.confirm, QUEUE, arguments)
         if answer[0] != b"ok":
             raise has_log(workflow_id)
 

@@ -100,14 +100,7 @@ class Committer:
         self._note_written(start + 1, position)
         names = [text.decode() for text in stops]
         self.stops += zip(names[::2], names[1::2])
-        if after:
-            reached = answers[1][0] if isinstance(answers[1], list) else answers[1]
-            if reached < 1:
-                raise LogError(
-                    f"{self.server.name} has it, but not as safely as was asked for",
-                    retryable=True,
-                    outcome="unknown",
-                )
+        self.link.check_confirmed(answers[1:])
         return list(results)
 
     def _take_note(self, batch: Batch, answers: Sequence[Any]) -> None:

@@ -152,7 +152,7 @@ return {'again'}
 """)
 
 #: id, run, workflow's name, the call's own name, seconds until it is due, recover, keep,
-#: records {key value} -> "ok", or "has": there is such a run.
+#: "=" and the input or "", records {key value} -> "ok", or "has": there is such a run.
 QUEUE = Script("""
 if is_gone() then return {'gone'} end
 local w, name = ARGV[2], ARGV[3]
@@ -163,7 +163,8 @@ local no, wait = call('HINCRBY', L, 'runs', 1), tonumber(ARGV[5])
 call('HSET', S(w), 'no', no, 'status', 'queued', 'owner', '', 'last', 0, 'name', name,
      'job', name, 'queued', ARGV[4], 'fence', 0, 'seq', 0, 'deaths', 0, 'recover', ARGV[6],
      'keep', ARGV[7])
-for i = 8, #ARGV, 2 do call('HSET', P .. ':keep:' .. w, ARGV[i], ARGV[i + 1]) end
+if ARGV[8] ~= '' then call('HSET', S(w), 'input', string.sub(ARGV[8], 2)) end
+for i = 9, #ARGV, 2 do call('HSET', P .. ':keep:' .. w, ARGV[i], ARGV[i + 1]) end
 call('ZADD', P .. ':runs', no, w)
 set_due(w, NOW + wait)
 -- Who has it due later tells somebody of it now.

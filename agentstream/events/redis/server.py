@@ -140,6 +140,19 @@ class Server:
         """
         return self._attempt(lambda link: link.run(script, *arguments))
 
+    def run_safely(
+        self,
+        confirm: Optional[Sequence[Argument]],
+        script: Script,
+        arguments: Sequence[Argument],
+    ) -> Any:
+        """As `run`; returns once as many have it as the command `confirm` waits for.
+
+        Raises:
+            LogError: what was wrong; it is not known to be as safe as that.
+        """
+        return self._attempt(lambda link: link.run_safely(confirm, script, arguments))
+
     def _attempt(self, act: Callable[[Link], T]) -> T:
         """Do something that may be done twice; again if it is the connection that was at fault."""
         with self.link() as link:
@@ -265,6 +278,33 @@ class Link:
             except _NoScript:
                 continue
         raise AssertionError("a script that is sent whole is known")
+
+    def run_safely(
+        self,
+        confirm: Optional[Sequence[Argument]],
+        script: Script,
+        arguments: Sequence[Argument],
+    ) -> Any:
+        """See `Server.run_safely`."""
+        after = () if confirm is None else (confirm,)
+        answers = self.send_script(script, arguments, *after)
+        answer = self.checked(answers[0])
+        self.check_confirmed(answers[1:])
+        return answer
+
+    def check_confirmed(self, answers: Sequence[Any]) -> None:
+        """See what the command of `run_safely` was answered, if there was one.
+
+        Raises:
+            LogError: fewer have it than were asked for.
+        """
+        for answer in answers:
+            if (answer[0] if isinstance(answer, list) else answer) < 1:
+                raise LogError(
+                    f"{self._server.name} has it, but not as safely as was asked for",
+                    retryable=True,
+                    outcome="unknown",
+                )
 
     def checked(self, answer: Any) -> Any:
         """A script's answer.

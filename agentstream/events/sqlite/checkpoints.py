@@ -199,10 +199,13 @@ class SqliteCheckpoints(SharedCheckpoints):
         recover: int,
         keep: Optional[float],
         due: float,
+        input: Optional[str],
     ) -> None:
         def add(connection: sqlite3.Connection) -> None:
             run = jobs.add(connection, workflow_id, name, recover=recover, keep=keep, due=due)
             resumable.write(connection, run, records)
+            if input is not None:
+                connection.execute("INSERT INTO inputs VALUES (?, ?)", (run, input))
 
         self._writer.do(add)
 
