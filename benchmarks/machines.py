@@ -12,29 +12,29 @@ processes of their own.  Events have 80 bytes of data.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 import os
-import pathlib
 import platform
-import re
-import subprocess
-import sys
 import tempfile
 import threading
 import time
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Tuple
+from typing import Callable, Dict, List, NamedTuple, Tuple
 
-from agentstream import EventStream, EventType, RedisStore, SqliteStore
-from agentstream.events.store import EventStore
-from agentstream.testing.stores import event
+from agentstream import EventStream, EventType
+from benchmarks.fleet import (
+    CHUNK,
+    DATA,
+    LEASE,
+    ROOT,
+    Bench,
+    Other,
+    events_of,
+    log_url,
+    other,
+)
 from tests.kit.redis_server import RedisServer, log_name
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs" / "redis.rst"
 BEGIN, END = ".. figures begin\n", ".. figures end\n"
-DATA = {"agent": "greeter", "step": "0", "chunk": "x" * 44}  # 80 bytes of JSON
-LEASE = 3.0
 
 
 class Figure(NamedTuple):
@@ -44,30 +44,6 @@ class Figure(NamedTuple):
     value: str
     prototype: str
     aim: str
-
-
-class Bench:
-    """A server to measure with.
-
-    Args:
-        server: whose logs are measured.
-        size: 1.0 for all of it, less for a part.
-    """
-
-    def __init__(self, server: RedisServer, size: float) -> None:
-        self.server = server
-        self._size = size
-
-    def times(self, count: int) -> int:
-        return max(10, int(count * self._size))
-
-    def open(self, name: str = "", **options: Any) -> RedisStore:
-        return RedisStore(self.server.url, name or log_name(), **options)
-
-
-def events_of(name: str, count: int) -> Iterator[Any]:
-    for n in range(1, count + 1):
-        yield event(name, n, data=DATA)
 
 
 def spread(times: List[float]) -> Tuple[float, float]:
@@ -126,7 +102,7 @@ def token_path(bench: Bench) -> List[Figure]:
             if n % 100 == 75:
                 bench.server.thaw()
             began = time.perf_counter()
-            log.append(EventType.AGENT_LLM_STREAM_CHUNK, DATA)
+            log.append(CHUNK, DATA)
             times.append(time.perf_counter() - began)
             pause.wait(0.005)
         bench.server.thaw()
@@ -149,7 +125,7 @@ def acked(bench: Bench) -> List[Figure]:
                 log = stream.open_log(f"run {n}")
                 for _ in range(count):
                     began = time.perf_counter()
-                    log.append(EventType.AGENT_LLM_STREAM_CHUNK, DATA)
+                    log.append(CHUNK, DATA)
                     times.append(time.perf_counter() - began)
 
             took = in_threads(write, 8)
@@ -162,13 +138,13 @@ def acked(bench: Bench) -> List[Figure]:
 def replay(bench: Bench) -> List[Figure]:
     """One run is read from its beginning to its end, and the log with all runs."""
     count, found = bench.times(100_000), []
-    before = used(bench)
+    before = bench.memory()
     with bench.open(max_queue=1 << 20, timeout=60.0) as store:
         store.claim("run")
         for one in events_of("run", count):
             store.append(one)
         store.flush()
-        size = (used(bench) - before) / count
+        size = (bench.memory() - before) / count
         for where in ({"workflow_id": "run"}, {}):
             after, began = 0, time.perf_counter()
             while after < count:
@@ -179,12 +155,6 @@ def replay(bench: Bench) -> List[Figure]:
         Figure("replay of all", f"{found[1]:.0f} k/s", "161 k/s", ""),
         Figure("bytes an event, of 80 of data", f"{size:.0f}", "177", "<= 200"),
     ]
-
-
-def used(bench: Bench) -> int:
-    found = re.search(rb"used_memory:(\d+)", bench.server.say("INFO", "memory"))
-    assert found is not None
-    return int(found[1])
 
 
 # --- what several do ------------------------------------------------------------------------
@@ -266,135 +236,87 @@ def passing(bench: Bench) -> List[Figure]:
     return rows
 
 
-# --- other processes ------------------------------------------------------------------------
+# --- what one node carries ------------------------------------------------------------------
 
 
-def log_url(bench: Bench, name: str) -> str:
-    return f"{bench.server.url}#{name}"
+def most(bench: Bench) -> List[Figure]:
+    """4 processes append to one log as fast as they can."""
+    name, count = log_name(), bench.times(50_000)
+    processes = [Other("append", {"log": log_url(bench, name), "count": count}) for _ in range(4)]
+    spent, began = bench.server_cpu(), time.perf_counter()
+    for process in processes:
+        process.say()
+    for process in processes:
+        process.hear()
+    took = time.perf_counter() - began
+    spent = bench.server_cpu() - spent
+    for process in processes:
+        process.end()
+    value = f"{4 * count / took / 1e3:.0f} k/s, {spent / (4 * count) * 1e6:.1f} us of the server"
+    return [Figure("append, 4 processes, one log", value, "90 k/s, 1.9 us", "")]
 
 
-def open_log(log: str, **options: Any) -> EventStore:
-    if "://" not in log:
-        return SqliteStore(log)
-    url, _, name = log.partition("#")
-    return RedisStore(url, name, **options)
+def carry(bench: Bench) -> List[Figure]:
+    """256 runs in 4 processes, each with 30 events a second; one process follows one of them."""
+    name, seconds = log_name(), max(3.0, bench.times(1000) / 100)
+    arguments = {"log": log_url(bench, name), "runs": 64, "rate": 30, "seconds": seconds}
+    processes = [Other("carry", {**arguments, "first": 64 * n}) for n in range(4)]
+    with EventStream(bench.open(name)) as stream:
+        subscription = stream.subscribe(workflow_id="run 7", after=0)
+        spent, began = bench.server_cpu(), time.perf_counter()
+        for process in processes:
+            process.say()
+        times = [time.time() - one.timestamp for one in subscription]
+        found = [process.hear() for process in processes]
+        took = time.perf_counter() - began
+        spent = (bench.server_cpu() - spent) / took
+        last = stream.store.bounds().last
+        commits = bench.count(f"agentstream:{{{name}}}:all", "XLEN") / took
+    for process in processes:
+        process.end()
+    times.sort()
+    share = sum(one["share"] for one in found) / 4
+    rows = [
+        (
+            "256 runs at 30/s in 4 processes",
+            f"{last / took:,.0f} events/s, {commits:.0f} commits/s",
+        ),
+        ("... CPU of the server; of each writer", f"{spent:.0%}; {share:.0%} of a core"),
+        ("... follower p50 / p99", "{:.1f} / {:.1f} ms".format(*spread(times))),
+    ]
+    prototype = ("622 commits/s", "; 10 %", "5.3 / 14 ms")
+    return [Figure(*row, old, "") for row, old in zip(rows, prototype)]
 
 
-class Other:
-    """A process that does one of the things below; lines of JSON go to and from it."""
-
-    def __init__(self, what: str, arguments: Dict[str, Any]) -> None:
-        command = [sys.executable, "-m", "benchmarks.machines", "--child", what]
-        self.process = subprocess.Popen(
-            [*command, json.dumps(arguments)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-        )
-        self.hear()
-
-    def say(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-
-    def hear(self) -> Any:
-        assert self.process.stdout is not None
-        return json.loads(self.process.stdout.readline())
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
-@contextlib.contextmanager
-def other(what: str, **arguments: Any) -> Iterator[Other]:
-    process = Other(what, arguments)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.process.communicate()
-
-
-def tell(**values: Any) -> None:
-    sys.stdout.write(json.dumps(values) + "\n")
-    sys.stdout.flush()
-
-
-def child_write(log: str, count: int, rate: float) -> None:
-    with EventStream(open_log(log, lease=LEASE)) as stream:
-        tell()
-        sys.stdin.readline()
-        run, pause = stream.open_log("run"), threading.Event()
-        for _ in range(count):
-            run.append(EventType.AGENT_LLM_STREAM_CHUNK, DATA)
-            pause.wait(1 / rate)
-        run.append(EventType.WORKFLOW_COMPLETED, {})
-
-
-class Stopped:
-    """Ends its runs as soon as they are to stop, and says when it heard of that."""
-
-    def __init__(self, stream: EventStream) -> None:
-        self._stream = stream
-        self.logs: Dict[str, Any] = {}
-
-    def stop(self, workflow_id: str, reason: str) -> bool:
-        data = {"reason": reason, "heard": time.time()}
-        self.logs[workflow_id].append(EventType.WORKFLOW_CANCELLED, data)
-        return True
-
-
-def child_stopped(log: str, count: int) -> None:
-    with EventStream(open_log(log)) as stream:
-        stopped = Stopped(stream)
-        stream.store.watch_stops(stopped.stop)
-        tell()
+def runs(bench: Bench) -> List[Figure]:
+    """Runs of five events, begun and ended; what each keeps, and the sockets of who does that."""
+    count, name = bench.times(5000), log_name()
+    before = bench.memory()
+    with bench.open(name, max_queue=1 << 20, timeout=60.0) as store:
+        stream = EventStream(store)
+        began = time.perf_counter()
         for n in range(count):
-            stopped.logs[f"run {n}"] = stream.open_log(f"run {n}")
-            stopped.logs[f"run {n}"].append(EventType.WORKFLOW_STARTED, {"workflow": "demo"})
-            sys.stdin.readline()
+            log = stream.open_log(f"run {n}")
+            log.append(EventType.WORKFLOW_STARTED, {"workflow": "demo"})
+            for _ in range(3):
+                log.append(CHUNK, DATA)
+            log.append(EventType.WORKFLOW_COMPLETED, {"output": "x" * 44})
+        store.flush()
+        rate = count / (time.perf_counter() - began)
+        size = (bench.memory() - before) / count
+        followed = [stream.subscribe(workflow_id=f"none {n}") for n in range(300)]
+        store.wait(1 << 40, 0.1)
+        sockets = bench.server.say("CLIENT", "LIST").count(b"addr=") - 1
+        for subscription in followed:
+            subscription.close()
+        stream.close()
+    return [
+        Figure("runs of 5 events, begun and ended, one process", f"{rate:,.0f}/s", "", ""),
+        Figure("bytes a run, its 5 events among them", f"{size:,.0f}", "", ""),
+        Figure("sockets of a process with runs and 300 followers", f"{sockets}", "O(workers)", ""),
+    ]
 
 
-def child_crowd(log: str, seconds: float) -> None:
-    """Write 4,000 events a second, of a hundred runs, and 30 of the one that is followed."""
-    with open_log(log) as store:  # type: ignore[attr-defined]
-        for n in range(100):
-            store.claim(f"run {n}")
-        store.claim("one")
-        tell()
-        sys.stdin.readline()
-        began, done, pause = time.monotonic(), 0, threading.Event()
-        while time.monotonic() - began < seconds:
-            due = int((time.monotonic() - began) * 4000)
-            for n in range(done, due):
-                store.append(event(f"run {n % 100}", n // 100 + 1, data=DATA))
-            for n in range(done * 30 // 4000, due * 30 // 4000):
-                store.append(event("one", n + 1, data=DATA))
-            done = due
-            pause.wait(0.002)
-
-
-def child_follower(log: str, which: str, seconds: float) -> None:
-    with EventStream(open_log(log)) as stream:
-        subscription = stream.subscribe(workflow_id="one" if which == "one" else None)
-        tell()
-        assert subscription.get(30) is not None
-        spent, began = time.process_time(), time.monotonic()
-        while time.monotonic() - began < seconds:
-            subscription.get(0.1)
-        tell(share=(time.process_time() - spent) / (time.monotonic() - began))
-        subscription.close()
-
-
-CHILDREN: Dict[str, Callable[..., None]] = {
-    "write": child_write,
-    "stopped": child_stopped,
-    "crowd": child_crowd,
-    "follower": child_follower,
-}
 FIGURES: Dict[str, Callable[[Bench], List[Figure]]] = {
     "append": append,
     "token": token_path,
@@ -404,6 +326,9 @@ FIGURES: Dict[str, Callable[[Bench], List[Figure]]] = {
     "stop": stop,
     "takeover": takeover,
     "passing": passing,
+    "most": most,
+    "carry": carry,
+    "runs": runs,
 }
 
 
@@ -432,11 +357,7 @@ def main() -> None:
     parser.add_argument("figures", nargs="*", help=", ".join(FIGURES))
     parser.add_argument("--quick", action="store_true", help="a tenth of everything")
     parser.add_argument("--write", action="store_true", help="put the table into docs/redis.rst")
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.child:
-        CHILDREN[arguments.child[0]](**json.loads(arguments.child[1]))
-        return
     rows = []
     with RedisServer() as server:
         version = server.say("INFO", "server").partition(b"redis_version:")[2].split()[0].decode()

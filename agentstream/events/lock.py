@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from typing import Callable, Deque, Dict
+from typing import Callable, Deque, Dict, Set
 
 from agentstream.errors import LogError
 
@@ -52,7 +52,7 @@ class StreamLock:
         deferred: what one thread is to do, by its number.
     """
 
-    __slots__ = ("_condition", "after", "deferred", "later", "lock")
+    __slots__ = ("_catching_up", "_condition", "after", "deferred", "later", "lock")
 
     def __init__(self) -> None:
         self.after = _After(self)
@@ -64,6 +64,7 @@ class StreamLock:
         """Begin anew, in a forked child: what other threads had to do, the parent's do."""
         mine = self.deferred.get(threading.get_ident())
         self.deferred = {} if mine is None else {threading.get_ident(): mine}
+        self._catching_up: Set[int] = set()  # threads
         self.lock = threading.RLock()
         self._condition = threading.Condition(self.lock)
 
@@ -88,21 +89,31 @@ class StreamLock:
         return True
 
     def catch_up(self) -> None:
-        """Do what was left to be done, unless this thread still holds the lock."""
-        mine = self.deferred.get(threading.get_ident())
-        if mine is not None:
-            self._do(mine)
-            if not mine and not self.is_mine():  # outside the lock nothing is deferred
-                self.deferred.pop(threading.get_ident(), None)
-        self._do(self.later)
+        """Do what was left to be done, unless this thread still holds the lock.
 
-    def _do(self, acts: Deque[Callable[[], object]]) -> None:
-        while acts and not self.is_mine():
-            try:
-                act = acts.popleft()
-            except IndexError:  # another thread did it
-                return
-            try:
-                act()
-            except LogError:
-                logger.exception("what a signal handler appended could not be kept")
+        What is done may itself call this: then whoever has begun goes on with the rest.
+        """
+        me = threading.get_ident()
+        if me in self._catching_up:
+            return
+        try:
+            self._catching_up.add(me)
+            mine = self.deferred.get(me)
+            while (mine or self.later) and not self.is_mine():
+                self._do_next(mine or self.later)
+                mine = self.deferred.get(me)
+            if mine is not None and not mine and not self.is_mine():
+                self.deferred.pop(me, None)  # outside the lock nothing is deferred
+        finally:
+            self._catching_up.discard(me)
+
+    @staticmethod
+    def _do_next(acts: Deque[Callable[[], object]]) -> None:
+        try:
+            act = acts.popleft()
+        except IndexError:  # another thread did it
+            return
+        try:
+            act()
+        except LogError:
+            logger.exception("what a signal handler appended could not be kept")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import sys
 from typing import Any, Callable, Dict
 
@@ -55,3 +56,14 @@ def test_b13_what_a_handler_raises_as_the_lock_is_taken_leaves_it_free(act: str)
     lock.release()
     assert not stream._lock.is_mine()
     stream.close()
+
+
+def test_any_number_of_subscriptions_may_be_abandoned_at_once() -> None:
+    with EventStream() as stream:
+        kept = stream.subscribe()
+        abandoned = [stream.subscribe(workflow_id=f"run {n}") for n in range(1500)]
+        del abandoned
+        gc.collect()
+        stream.append("system_warning", "mine", {})
+        assert kept.get(10) is not None
+        assert len(stream._subscribers) == 1
