@@ -260,14 +260,19 @@ class Server:
             idempotency_key = check_header(idempotency_key, "idempotency_key")
         token = CancelToken() if cancel is None else cancel
         connection = self._connection
-        with call_span("tools/call", name, connection.address, connection.protocol):
+        with call_span("tools/call", name, connection.address, connection.protocol) as note_failure:
+            result: Optional[CallResult] = None
             try:
-                return self._call_once(name, given, token, timeout, idempotency_key)
+                result = self._call_once(name, given, token, timeout, idempotency_key)
             except MCPError as error:
-                if error.code != HEADER_MISMATCH or not self._connection.mirrors:
+                if error.code != HEADER_MISMATCH or not connection.mirrors:
                     raise
-            self._listed(renew=True)  # the tool's schema has changed
-            return self._call_once(name, given, token, timeout, idempotency_key)
+            if result is None:
+                self._listed(renew=True)  # the tool's schema has changed
+                result = self._call_once(name, given, token, timeout, idempotency_key)
+            if result.is_error:
+                note_failure("tool_error")
+            return result
 
     def _call(
         self, name: str, arguments: Mapping[str, Any], cancel: Optional[CancelToken], key: str

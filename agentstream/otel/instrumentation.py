@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Iterator, Mapping, Optional, Tuple
+from typing import Any, Callable, Deque, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from opentelemetry import context as current, propagate as propagation, trace
 from opentelemetry.metrics import MeterProvider, get_meter_provider
@@ -186,10 +186,11 @@ class Instrumentation:
     @contextlib.contextmanager
     def call(
         self, method: str, name: str, address: Optional[Tuple[str, int]], protocol: str
-    ) -> Iterator[None]:
+    ) -> Iterator[Callable[[str], object]]:
         """See `Outgoing.call`: the span of a call of an MCP server's tool."""
+        failures: List[str] = []
         if self._closed:
-            yield
+            yield failures.append
             return
         attributes = {
             names.MCP_METHOD: method,
@@ -204,16 +205,15 @@ class Instrumentation:
         except Exception:  # as in `note`
             logger.exception("the span of a call of %s is not made", name)
         token = current.attach(here)
-        failed = ""
         try:
-            yield
+            yield failures.append
         except BaseException as error:
-            failed = type(error).__name__
+            failures.append(type(error).__name__)
             raise
         finally:
             current.detach(token)
             # A span's end may take its processors long: it is left to the subscription's thread.
-            self._calls.append((key, time.time_ns(), failed))
+            self._calls.append((key, time.time_ns(), "".join(failures[-1:])))
 
     # --- in the subscription's ----------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import Any, Dict, List
 
 import pytest
 
-from agentstream import Agent, EventStream, Runtime, SqliteStore
+from agentstream import Agent, Approval, EventStream, Runtime, SqliteStore, Workflow, otel, tool
 from agentstream.testing import ScriptedServer
 from tests.kit.traced_program import Model, client_of, workflow
 from tests.kit.traces import Telemetry, tree
@@ -85,9 +85,49 @@ def check_sent(server: ScriptedServer, spans: List[Dict[str, Any]]) -> None:
     assert {span["kind"] for span in chats.values()} == {"CLIENT"}
 
 
-def test_without_the_sdk_nothing_happens(server: ScriptedServer) -> None:
-    from agentstream import otel
+RESTED = """\
+invoke_workflow outer
+  step inner
+    invoke_workflow inner
+      step clerk
+        invoke_agent clerk
+          chat m-1
+          execute_tool pay
+  invoke_workflow outer
+    step inner
+      invoke_workflow inner
+        step clerk
+          invoke_agent clerk
+            execute_tool pay
+              booking
+            chat m-1"""
 
+
+def test_a_call_that_waited_for_its_answer_is_traced_where_it_is_made(
+    server: ScriptedServer, telemetry: Telemetry
+) -> None:
+    @tool
+    def pay(cents: int) -> str:
+        """Pay."""
+        with telemetry.tracer.start_as_current_span("booking"):
+            return f"{cents} paid"
+
+    server.reply_tool_calls(("pay", {"cents": 900}))
+    server.reply_text("done")
+    with client_of(server.url) as client, Runtime(checkpoints=True) as runtime:
+        clerk = Agent("clerk", client=client, tools=[pay], approve=lambda _: Approval.later())
+        outer = Workflow("outer", [Workflow("inner", [clerk])])
+        with telemetry.instrument(runtime.event_stream):
+            run = runtime.run(outer, "x", workflow_id="r")
+            assert run.status == "suspended"
+            (call,) = run.pending
+            assert runtime.resume(outer, "r", {call.id: True}).result(10).output == "done"
+    assert tree(telemetry.spans()) == RESTED
+    statuses = [span["attributes"] for span in telemetry.named("invoke_workflow inner")]
+    assert [each["agentstream.workflow.status"] for each in statuses] == ["suspended", "completed"]
+
+
+def test_without_the_sdk_nothing_happens(server: ScriptedServer) -> None:
     server.route("/v1/chat/completions", Model())
     with client_of(server.url) as client, Runtime() as runtime:
         with otel.instrument(runtime.event_stream, propagate=True):

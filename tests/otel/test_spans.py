@@ -295,9 +295,17 @@ def test_calls_to_mcp_servers_have_spans_and_say_where_they_belong(server, clien
         """Add."""
         return a + b
 
-    server.reply_tool_calls(("add", {"a": 1, "b": 2}), ("fs_echo", {"text": "x"}))
+    def fail() -> None:
+        """Fail."""
+        raise ValueError("no")
+
+    server.reply_tool_calls(("add", {"a": 1, "b": 2}), ("fs_echo", {"text": "x"}), ("fail", {}))
     server.reply_text("3")
-    with ScriptedMCP(add) as script, mcp.Server.http(script.url) as web, fault_server() as pipes:
+    with (
+        ScriptedMCP(add, fail) as script,
+        mcp.Server.http(script.url) as web,
+        fault_server() as pipes,
+    ):
         agent = Agent("m", client=client, tools=[*web.tools(), *pipes.tools("fs_", ["echo"])])
         runs(telemetry, agent, propagate=True)
         sent = [r for r in script.http.requests if r.headers.get("Mcp-Method") == "tools/call"]
@@ -311,7 +319,9 @@ def test_calls_to_mcp_servers_have_spans_and_say_where_they_belong(server, clien
     header = sent[0].headers["traceparent"]
     assert header.split("-")[:3] == ["00", call["trace"], call["id"]]
     assert sent[0].json["params"]["_meta"]["traceparent"] == header
-    assert len(telemetry.points()["mcp.client.operation.duration"]) == 2
+    assert len(telemetry.points()["mcp.client.operation.duration"]) == 3
+    (failed,) = telemetry.named("tools/call fail")
+    assert (failed["attributes"]["error.type"], failed["failed"]) == ("tool_error", True)
 
 
 def test_a_job_is_within_the_span_that_started_it_in_whatever_process(telemetry, tmp_path):

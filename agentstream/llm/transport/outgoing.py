@@ -7,9 +7,17 @@ from __future__ import annotations
 
 import contextlib
 from contextvars import ContextVar
-from typing import ContextManager, Mapping, Optional, Protocol, Tuple
+from typing import Callable, ContextManager, Mapping, Optional, Protocol, Tuple
 
 __all__ = ["Outgoing", "call_span", "outgoing", "trace_headers"]
+
+
+#: Takes the `error.type` of a call that failed and raises nothing.
+Fail = Callable[[str], object]
+
+
+def _note_nothing(error_type: str) -> None:
+    pass
 
 
 class Outgoing(Protocol):
@@ -20,8 +28,8 @@ class Outgoing(Protocol):
 
     def call(
         self, method: str, name: str, address: Optional[Tuple[str, int]], protocol: str
-    ) -> ContextManager[None]:
-        """A span around a call of an MCP server's."""
+    ) -> ContextManager[Fail]:
+        """A span around a call of an MCP server's; what it gives notes how the call failed."""
 
 
 #: Of the run that this context is part of; None: nobody traces it.
@@ -36,8 +44,10 @@ def trace_headers() -> Mapping[str, str]:
 
 def call_span(
     method: str, name: str, address: Optional[Tuple[str, int]], protocol: str
-) -> ContextManager[None]:
+) -> ContextManager[Fail]:
     """For a `with` block around a call to an MCP server: its span, where calls are traced.
+
+    What is raised in it is noted; a failure that is no exception is told to what it gives.
 
     Args:
         method: MCP's, "tools/call" say.
@@ -47,5 +57,5 @@ def call_span(
     """
     trace = outgoing.get()
     if trace is None:
-        return contextlib.nullcontext()
+        return contextlib.nullcontext(_note_nothing)
     return trace.call(method, name, address, protocol)
