@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import sys
-from typing import Any, List, NamedTuple, Optional, Sequence
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 from agentstream.cli.output import note
 from agentstream.text import replace_surrogates
@@ -45,11 +45,12 @@ class Keyboard:
 
     Args:
         history: the file of what was typed before; None: nothing is read or kept.
-        words: what Tab completes.
+        words: the commands; Tab completes them.
     """
 
     def __init__(self, history: Optional[str], words: Sequence[str] = ()) -> None:
         self._words = list(words)
+        self._held: Optional[str] = None  # a line that was read, and is yet to be given out
         self._history = None if history is None else _History(history)
         self._readline = _readline()
         self._knows_pastes = self._readline is not None and _tells_pastes(self._readline)
@@ -76,9 +77,9 @@ class Keyboard:
             EOFError: Ctrl-D: there is nothing more to come.
         """
         while True:
-            text = self._first()
+            text, is_paste = self._first()
             one_line = "\n" not in text
-            if text.startswith(_QUOTES) and (one_line or not self._knows_pastes):
+            if text.startswith(_QUOTES) and not is_paste:
                 text, one_line = self._block(text[len(_QUOTES) :]), False
             if not text.strip():
                 continue
@@ -87,13 +88,22 @@ class Keyboard:
                 return Typed(text[1:], False)
             return Typed(text, one_line and text.startswith("/"))
 
-    def _first(self) -> str:
-        """A line, with those that were pasted behind it."""
+    def _first(self) -> Tuple[str, bool]:
+        """A line, with those that belong to it; and True if readline says that it is a paste."""
+        if self._held is not None:
+            held, self._held = self._held, None
+            return held, False
+        # While an answer arrived nobody could tell a paste from typing.
+        joins = not self._knows_pastes or _more_is_there(0.0)
         lines = [self._line(_PROMPT)]
         with contextlib.suppress(EOFError):
-            while not self._knows_pastes and _more_is_there():
-                lines.append(self._line(""))
-        return "\n".join(lines)
+            while joins and self._held is None and _more_is_there(_PASTE_S):
+                line = self._line("")
+                if line.partition(" ")[0] in self._words:
+                    self._held = line
+                else:
+                    lines.append(line)
+        return "\n".join(lines), "\n" in lines[0]
 
     def _block(self, text: str) -> str:
         """What stands up to the closing quotes; Ctrl-D closes them too."""
@@ -133,13 +143,13 @@ def _tells_pastes(readline: Any) -> bool:
     return is_gnu and os.environ.get("TERM", "dumb") != "dumb"
 
 
-def _more_is_there() -> bool:
-    """True if another line waits: nobody types that fast."""
+def _more_is_there(seconds: float) -> bool:
+    """True if a line waits, or comes within so many seconds: nobody types that fast."""
     import select  # noqa: PLC0415
 
     if os.name == "nt":  # its consoles cannot be watched
         return False
-    return bool(select.select([sys.stdin], [], [], _PASTE_S)[0])
+    return bool(select.select([sys.stdin], [], [], seconds)[0])
 
 
 class _History:

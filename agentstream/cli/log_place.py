@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 import urllib.parse
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 
 from agentstream import checks
 from agentstream.errors import ConfigError
-from agentstream.events.shared import SharedStore
+
+if TYPE_CHECKING:
+    from agentstream.events.shared import SharedStore
 
 __all__ = ["LogPlace", "check_log", "has_password", "is_url"]
 

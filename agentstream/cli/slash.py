@@ -6,10 +6,12 @@ import json
 import os
 from typing import TYPE_CHECKING, Callable, Dict, NamedTuple
 
+from agentstream.agent.conversation import estimate_tokens
 from agentstream.cli.chats import words_of
 from agentstream.cli.output import note
 from agentstream.cli.table import meant
 from agentstream.errors import AgentStreamError, ConfigError
+from agentstream.llm.messages import ChatMessage
 
 if TYPE_CHECKING:
     from agentstream.agent.conversation import Conversation
@@ -121,6 +123,17 @@ def _undo(turns: Turns, argument: str) -> None:
     note(f"forgotten; {len(turns.chat.conversation)} messages are left")
 
 
+def _trim(turns: Turns, argument: str) -> None:
+    conversation = turns.chat.conversation
+    if not len(conversation):
+        raise ConfigError("nothing has been said yet")
+    question = ChatMessage.user(turns.unanswered or "")  # it counts, too
+    told = sum(map(estimate_tokens, conversation.fitted(question)))
+    conversation.max_tokens = max(1, told // 2) + estimate_tokens(question)
+    count = len(conversation.fitted(question))
+    note(f"the model is told the last {count} messages from now on")
+
+
 def _new(turns: Turns, argument: str) -> None:
     turns.begin()
     note("a new conversation")
@@ -135,6 +148,7 @@ COMMANDS: Dict[str, Command] = {
     "help": Command("", "this list", _help),
     "retry": Command("", "ask the last question again, in place of its answer", _retry),
     "undo": Command("", "forget the last question and its answer", _undo),
+    "trim": Command("", "tell the model the newer half only, if all is too long for it", _trim),
     "model": Command("NAME", "ask that model from now on; without NAME: which it is", _model),
     "system": Command("TEXT", "the instructions from now on; - for none", _system),
     "save": Command("FILE", "write what was said: Markdown, or JSON for FILE.json", _save),

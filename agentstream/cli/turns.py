@@ -17,7 +17,7 @@ from agentstream.cli.exits import line_of
 from agentstream.cli.output import note, say
 from agentstream.cli.servers import title
 from agentstream.cli.settings import advise, find_log, open_client, setting
-from agentstream.errors import AgentStreamError, Cancelled, ConfigError, WorkflowFailed
+from agentstream.errors import AgentStreamError, BadRequest, Cancelled, ConfigError, WorkflowFailed
 from agentstream.llm.messages import ChatMessage, Content
 
 if TYPE_CHECKING:
@@ -127,7 +127,11 @@ class Turns:
         advise(error, self._given)
         cause = error.__cause__
         known = isinstance(error, WorkflowFailed) and isinstance(cause, AgentStreamError)
-        say(f"{line_of(cause if known and cause else error)}; /retry asks again")
+        found = cause if known and cause else error
+        # No server says in the same words that it was told too much.
+        too_long = isinstance(found, BadRequest) and len(self.chat.conversation)
+        hint = "; if it is told too much: /trim, then /retry" if too_long else "; /retry asks again"
+        say(line_of(found) + hint)
 
     def on_ctrl_c(self) -> None:
         """Stop the answer under way; in the main thread.

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from agentstream.agent.conversation import Conversation
-from agentstream.testing import Hang, Reply, text_chunks
+from agentstream.testing import Gate, Hang, Reply, text_chunks
 from tests.kit.cli_runs import asked, halted, queue
 from tests.kit.programs import settle
 from tests.kit.support import wait_until
@@ -110,22 +110,27 @@ def test_a_turn_that_fails_is_told_and_can_be_asked_again(cli, server):
     talker.say("one?", "Fine.")
     server.reply(b"no", status=400, content_type="text/plain")
     talker.say("two?", "BadRequest: HTTP 400")
-    talker.wait("/retry asks again")
+    talker.wait("if it is told too much: /trim, then /retry")
     talker.say("/retry", "Fine.")
     assert [content for _, content in said(server)] == ["one?", "Fine.", "two?"]
-    server.reply(b"no", status=400, content_type="text/plain")
+    server.reply(b"no", status=403, content_type="text/plain")
     talker.say("three?", "/retry asks again")
     talker.say("four?", "Fine.")  # without the one that failed
     assert [content for _, content in said(server)][-3:] == ["two?", "Fine.", "four?"]
     # An answer there is may be had anew; if that fails it stays.
     server.reply(b"no", status=400, content_type="text/plain")
-    talker.say("/retry", "/retry asks again")
+    talker.say("/retry", "then /retry")
     talker.say("/undo", "forgotten; 4 messages are left")
     queue(server, Reply(*text_chunks("Better.")))
     talker.say("/retry", "Better.")
     talker.say("/save said.md", "4 messages are in said.md")
     talker.say("/save said.md", "/save: said.md is there already: name another file")
     talker.say("/save said.json", "4 messages are in said.json")
+    server.reply(b"no", status=400, content_type="text/plain")
+    talker.say("five?", "then /retry")
+    talker.say("/trim", "the model is told the last 2 messages from now on")
+    talker.say("/retry", "Fine.")
+    assert [content for _, content in said(server)] == ["two?", "Better.", "five?"]
     talker.leave()
     text = (
         "## user\n\none?\n\n## assistant\n\nFine.\n\n## user\n\ntwo?\n\n## assistant\n\nBetter.\n"
@@ -187,6 +192,20 @@ def test_a_paste_of_500_lines_is_one_message(cli, server, env):
     assert talker.command.finish() == 0
     (request,) = server.requests
     assert request.json["messages"][-1]["content"] == "\n".join(LINES)
+
+
+def test_what_is_typed_while_an_answer_arrives_is_one_message(cli, server):
+    server.default(*text_chunks("Fine."))
+    gate = Gate()
+    queue(server, halted("Wait", gate=gate))
+    talker = Talker(cli)
+    talker.say("one?", "Wait")
+    talker.command.type(b"two?\rthree?\r/exit\r")
+    talker.wait("three?")
+    gate.open()
+    assert talker.command.finish() == 0
+    assert [said(server, number)[-1][1] for number in range(2)] == ["one?", "two?\nthree?"]
+    assert len(server.requests) == 2
 
 
 def test_models_and_instructions_change_in_mid_conversation(cli, server):
