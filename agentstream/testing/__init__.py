@@ -39,6 +39,7 @@ from agentstream.testing.pieces import (
 )
 from agentstream.testing.proxy import TCPProxy
 from agentstream.testing.queues import QueueConformance
+from agentstream.testing.recorder import NotRecorded, Recorder
 from agentstream.testing.replies import Reply
 from agentstream.testing.request import Headers, Request
 from agentstream.testing.server import ScriptedServer
@@ -58,9 +59,11 @@ __all__ = [
     "Hang",
     "Headers",
     "KeepOpen",
+    "NotRecorded",
     "Pause",
     "QueueConformance",
     "Raw",
+    "Recorder",
     "Reply",
     "Request",
     "Reset",
