@@ -12,6 +12,7 @@ import pytest
 
 from agentstream import (
     Agent,
+    Approval,
     AuthError,
     BadRequest,
     Cancelled,
@@ -28,7 +29,9 @@ from agentstream import (
     ProviderStreamError,
     RateLimited,
     Retries,
+    Runtime,
     ServerError,
+    SqliteStore,
     StreamTruncated,
 )
 from agentstream.errors import AgentStreamError, StatusError
@@ -619,3 +622,27 @@ def test_what_it_says_of_itself():
         assert "'a'" in repr(client)
         assert "'b'" in repr(client)
         assert client.total is None
+
+
+def test_a_run_that_is_resumed_goes_on_with_whichever_client_answers(tmp_path: Any):
+    def pay() -> str:
+        """Pay."""
+        return "paid"
+
+    def runtime() -> Runtime:
+        return Runtime(event_stream=EventStream(SqliteStore(str(tmp_path / "r"))), checkpoints=True)
+
+    with servers() as (first, second), fallback(first, second, pause=0.0) as client:
+        agent = Agent("payer", client, tools=[pay], approve=lambda _: Approval.later())
+        first.reply_tool_calls(("pay", {}))
+        with runtime() as one:
+            (pending,) = one.run(agent, "pay!", workflow_id="r").pending
+        _status(503)(first)
+        second.reply_text("It is paid.")
+        with runtime() as other:
+            run = other.resume(agent, "r", {pending.id: True}).result(20)
+            kept = list(other.event_stream.store.read(workflow_id="r", after=0, limit=100))
+        assert run.output == "It is paid."
+        assert [e.type for e in kept].count(EventType.AGENT_FALLBACK) == 1
+        told = second.requests[0].json["messages"]
+        assert [message["role"] for message in told] == ["user", "assistant", "tool"]
