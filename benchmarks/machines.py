@@ -340,7 +340,7 @@ def table(rows: List[Figure]) -> str:
     lines = [".. list-table::", "   :header-rows: 1", ""]
     for row in (Figure("", "measured", "prototype", "aim"), *rows):
         for at, text in enumerate((row.what, row.value, f"[{row.prototype}]", row.aim)):
-            shown = "" if text == "[]" else text.replace("[prototype]", "[prototype]")
+            shown = "" if text == "[]" else text
             lines.append(f"   {'*' if at == 0 else ' '} - {shown}".rstrip())
     return "\n".join(lines) + "\n"
 
@@ -362,8 +362,9 @@ def main() -> None:
     with RedisServer() as server:
         version = server.say("INFO", "server").partition(b"redis_version:")[2].split()[0].decode()
         for name in arguments.figures or FIGURES:
-            rows += FIGURES[name](Bench(server, 0.1 if arguments.quick else 1.0))
-            print(*(f"{row.what}: {row.value}  [{row.prototype}]" for row in rows[-3:]), sep="\n")
+            found = FIGURES[name](Bench(server, 0.1 if arguments.quick else 1.0))
+            print(*(f"{row.what}: {row.value}  [{row.prototype}]" for row in found), sep="\n")
+            rows += found
     about = f"{os.cpu_count()} cores, Python {platform.python_version()}, Redis {version}.\n\n"
     print("\n" + about + table(rows))
     if arguments.write:

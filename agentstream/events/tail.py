@@ -279,7 +279,7 @@ class LogTail(Tail):
         return bool(self._readers)
 
     def _read(self) -> bool:
-        events = self.store.read(after=self.position, limit=_PAGE)
+        events = self.store.read_new(self.position, _PAGE)
         if not events:
             return False
         with self.news:

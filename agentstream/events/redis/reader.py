@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from typing import AbstractSet, Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from agentstream.errors import LogError, OffsetGone
@@ -21,6 +23,8 @@ ACTIVE = ("queued", "running")
 _NEWS_S = 0.1  # how long a reader waits for what is just being written
 _MOST_KNOWN = 1000
 _PAGE = 200  # entries of the log's own stream
+_MOST_FETCHED = 200  # stretches of events
+_SHARE_S = 2.0  # since the log's other tail has read
 _FIELDS = (b"parent", b"name", b"status", b"started", b"ended", b"last", b"usage", b"input")
 
 
@@ -52,7 +56,14 @@ class Reader:
     def __init__(self, server: Server, writer: Writer) -> None:
         self._server = server
         self._writer = writer
-        self.recent: Callable[[int], Optional[List[Any]]] = lambda after: None
+        self.reset(lambda after: None)
+
+    def reset(self, recent: Callable[[int], Optional[List[Any]]]) -> None:
+        """Begin anew, also in a forked child."""
+        self.recent = recent
+        self._fetching = threading.Lock()
+        self._fetched: Dict[Stretch, List[Event]] = {}  # of late, for this process's other tail
+        self._share_until = 0.0
         self._parents: Dict[str, Optional[str]] = {}
 
     def _run_key(self, workflow_id: str) -> bytes:
@@ -114,6 +125,34 @@ class Reader:
             raise self._server.gone()
         return int(first or 0), int(last)
 
+    def new(self, after: int, limit: int) -> List[Event]:
+        """Events above a position of which the log's own stream has told; at first, all."""
+        self._share_until = time.monotonic() + _SHARE_S
+        entries = self.recent(after)
+        if entries is None:
+            return self.of_all(after, limit)
+        return self._fetch_once(*_choose(entries, after, limit, "", None)).events
+
+    def _fetch_once(self, reach: int, wanted: List[Stretch]) -> Page:
+        """As `_fetch`; two tails of this process do not fetch the same."""
+        if time.monotonic() > self._share_until:
+            self._fetched = {}
+            return self._fetch(reach, wanted)
+        with self._fetching:
+            known = self._fetched
+            lacking = [one for one in wanted if one not in known]
+            page = Page([], reach, 0, 0)
+            if lacking or not wanted:
+                page = self._fetch(reach, lacking)
+                found = {event.position: event for event in page.events}
+                for one in lacking:
+                    places = range(one.position, one.position + one.size)
+                    known[one] = [found[place] for place in places if place in found]
+            events = [event for one in wanted for event in known[one]]
+            while len(known) > _MOST_FETCHED:
+                del known[next(iter(known))]
+            return page._replace(events=events)
+
     def _fetch(self, reach: int, wanted: List[Stretch]) -> Page:
         parents = self._parents_of([one.workflow_id for one in wanted])
         commands = []
@@ -162,7 +201,7 @@ class Reader:
         reach, wanted = _choose(entries, after, limit, owner, only)
         if entries and not wanted and _begins_by(entries[0], after + 1):
             return [], reach
-        page = self._fetch(reach, wanted)
+        page = self._fetch_once(reach, wanted)
         first, last = page.first, page.last
         if not entries:
             page = page._replace(reach=max(after, first - 1))

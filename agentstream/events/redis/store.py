@@ -145,7 +145,7 @@ class RedisStore(SharedStore):
 
     def _reset(self) -> None:
         self._news = News(self._server)
-        self._reader.recent = self._news.after
+        self._reader.reset(self._news.after)
         self._stops = StopWatch(self._server, self._requests, self._is_ours)
         self._owners = Owners(
             self._server,
@@ -220,6 +220,10 @@ class RedisStore(SharedStore):
             return False
         self._owners.start()
         return self._news.wait(after, timeout)
+
+    def read_new(self, after: int, limit: int) -> List[Event]:
+        """See `EventStore.read_new`; what `read_others` has read is not read again."""
+        return self._reader.new(after, limit)
 
     def read_others(
         self, after: int, limit: int, *, only: Optional[AbstractSet[str]] = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from typing import Any, Callable, Iterator, List
 import pytest
 
 from agentstream import Agent, Cancelled, EventStream, EventType, RedisStore, Runtime, Workflow
+from agentstream.events.tail import LogTail
 from agentstream.testing import ScriptedClient, TCPProxy
 from agentstream.testing.stores import event
 from tests.kit.log_support import ROOT
@@ -214,3 +216,28 @@ def test_a_run_by_hand_of_everything(open_store: Callable[..., RedisStore]) -> N
     assert reader.checkpoints.read(done.workflow_id) == {}
     json.dumps([one.to_dict() for one in events])
     assert event("w", 1).offset == 1
+
+
+def test_who_follows_all_runs_twice_reads_each_event_once(
+    redis: RedisServer, open_store: Callable[..., RedisStore]
+) -> None:
+    """As a web worker does: one stream of all runs, and subscriptions."""
+
+    def reads() -> int:
+        found = re.search(rb"cmdstat_xrange:calls=(\d+)", redis.say("INFO", "commandstats"))
+        return int(found[1]) if found else 0
+
+    writer, store = open_store(), open_store()
+    with EventStream(store) as stream:
+        every = stream.subscribe()
+        reader = LogTail(store, lambda: stream.closed).open(None)
+        writer.claim("w")
+        before = 0
+        for n in range(1, 61):
+            writer.append(event("w", n))
+            writer.flush()
+            found = [every.get(10), reader.get(10)]
+            assert [one.offset for one in found if one] == [n, n]
+            before = before or reads()
+        assert reads() - before < 59 * 1.5  # without sharing there are twice as many
+        reader.close()
