@@ -6,6 +6,7 @@ counted: of branches that run beside each other none spends what another one has
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
@@ -65,6 +66,8 @@ class Budget(Frozen):
         return Budget(**bounds)
 
 
+#: A sum of money may be above the bound by what adding floats does to it.
+_ROUNDED = 1 + 1e-9
 #: What ends a request that costs nothing; whatever else does, its prompt may have been read.
 _REFUSALS = (StatusError, ConnectError, ConfigError)
 
@@ -85,17 +88,20 @@ class Charge:
     def end(self, response: ChatResponse, error: Optional[BaseException] = None) -> None:
         """Correct it by what the request came to; `error` ended it."""
         used = self._used(response, error)
-        for spending in self._spendings:
-            spending.correct(self._estimate, used)
+        with contextlib.ExitStack() as stack:  # each, though one cannot keep it
+            for spending in self._spendings:
+                stack.callback(spending.correct, self._estimate, used)
 
     def _used(self, response: ChatResponse, error: Optional[BaseException]) -> Usage:
         usage = response.usage
         if isinstance(error, _REFUSALS) and response.first_token_s is None:
             return Usage()
-        if usage.prompt_tokens is None:
-            prompt = self._estimate.prompt_tokens or 0
+        prompt, total = usage.prompt_tokens, usage.total_tokens
+        if prompt is None:
+            prompt, total = self._estimate.prompt_tokens or 0, None
+        if total is None:
             total = prompt + (usage.completion_tokens or 0)
-            usage = usage._replace(prompt_tokens=prompt, total_tokens=total)
+        usage = usage._replace(prompt_tokens=prompt, total_tokens=total)
         if usage.cost is None:
             usage = usage._replace(cost=self._client.cost_of(usage))
         return usage
@@ -127,7 +133,8 @@ class Spending:
         self._keep = keep
         self._lock = threading.Lock()
         self._spent = Usage() if spent is None else spent
-        self._charged_tokens = 0  # by requests under way
+        self._under_way = 0  # requests; they are charged:
+        self._charged_tokens = 0
         self._charged_cost = 0.0
 
     @property
@@ -152,7 +159,7 @@ class Spending:
                 one = one.outer
         except BaseException:
             for other in charged:
-                other._give_back(estimate)
+                other.correct(estimate, Usage())
             raise
         return Charge(estimate, client, charged)
 
@@ -166,16 +173,17 @@ class Spending:
         tokens = estimate.total_tokens or 0
         with self._lock:
             spent = self._spent
-            in_tokens = _tokens(spent), self._charged_tokens, tokens
+            in_tokens = spent.total_tokens or 0, self._charged_tokens, tokens
             in_money = spent.cost or 0.0, self._charged_cost, cost or 0.0
             self._check("tokens", self.budget.tokens, in_tokens)
             self._check("cost", self.budget.cost, in_money)
+            self._under_way += 1
             self._charged_tokens += tokens
             self._charged_cost += cost or 0.0
 
     def _check(self, name: str, most: Optional[float], counts: Tuple[float, float, float]) -> None:
         """Raise if what is spent, what is charged and what is needed are more than the bound."""
-        if most is None or sum(counts) <= most:
+        if most is None or sum(counts) <= most * _ROUNDED:
             return
         spent, charged, needed = counts
         under_way = f", requests under way may take {_shown(charged)}" if charged else ""
@@ -189,17 +197,16 @@ class Spending:
             needed=needed,
         )
 
-    def _give_back(self, estimate: Usage) -> None:
-        with self._lock:
-            self._charged_tokens -= estimate.total_tokens or 0
-            self._charged_cost -= estimate.cost or 0.0
-
     def correct(self, estimate: Usage, used: Usage) -> None:
         """Put what a request has used in the place of what it was charged."""
-        self._give_back(estimate)
-        if used == Usage():
-            return
         with self._lock:
+            self._under_way -= 1
+            self._charged_tokens -= estimate.total_tokens or 0
+            self._charged_cost -= estimate.cost or 0.0
+            if not self._under_way:
+                self._charged_cost = 0.0  # what floats have left of it is nobody's
+            if used == Usage():
+                return
             self._spent += used
             if self._keep is not None:  # here: an older sum must not come behind a newer one
                 self._keep(self._spent)
@@ -230,12 +237,6 @@ def bearing(
 def _shown(count: float) -> str:
     """Tokens or money, without an exponent: 12,000 or 0.000012."""
     return f"{count:,.8f}".rstrip("0").rstrip(".")
-
-
-def _tokens(usage: Usage) -> int:
-    if usage.total_tokens is not None:
-        return usage.total_tokens
-    return (usage.prompt_tokens or 0) + (usage.completion_tokens or 0)
 
 
 def _estimate(request: ChatRequest, client: ChatClient) -> Usage:

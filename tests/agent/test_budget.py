@@ -270,6 +270,22 @@ def test_a_client_of_clients_is_estimated_at_the_dearest_and_charged_what_it_cos
     assert both.cost_of(usage) is None
 
 
+def test_money_that_floats_round_is_not_beyond_its_bound():
+    free = client_with(0, Prices({"scripted": (0, 0, 0)}))
+    spending = Spending(Budget(cost=0.3), "it", spent=Usage(cost=0.1 + 0.2))
+    spending.charge(ChatRequest("x"), free)
+    with pytest.raises(LimitExceeded):
+        Spending(Budget(cost=0.3), "it", spent=Usage(cost=0.31)).charge(ChatRequest("x"), free)
+
+
+def test_a_sum_that_a_server_leaves_out_is_made():
+    client = ScriptedClient(*[["x", Delta(finish_reason="stop", usage=Usage(10, 5))]] * 2)
+    with Runtime() as runtime:
+        workflow = Workflow("w", [Agent("a", client), Agent("b", client)])
+        error = exceeded(lambda: runtime.run(workflow, "x", budget=Budget(tokens=16)))
+    assert error.spent.total_tokens == 15
+
+
 def test_threads_never_charge_more_than_there_is():
     spending, client = Spending(Budget(tokens=1000), "it"), client_with(0)
     request = ChatRequest("x", max_tokens=20)
