@@ -1,4 +1,7 @@
-"""Workers without a task queue, and workers that die: real processes."""
+"""Workers without a task queue, and workers that die: real processes.
+
+The same in Redis is shown by tests/recipes/test_jobs_celery.py.
+"""
 
 from __future__ import annotations
 
@@ -53,6 +56,11 @@ if what.startswith("leaves"):  # as RQ's work-horse does
 jobs.work(max=2)
 say("over")
 """
+
+
+@pytest.fixture
+def file(tmp_path: pathlib.Path) -> str:
+    return str(tmp_path / "runs.db")
 
 
 @pytest.fixture(params=["sqlite", "redis"])
@@ -120,12 +128,12 @@ def test_k20_another_worker_goes_on_with_the_step_in_which_one_was_killed(
 
 
 def test_a_worker_that_is_told_to_end_leaves_its_runs_to_another(
-    where: str, tmp_path: pathlib.Path, jobs_of: Make
+    file: str, tmp_path: pathlib.Path, jobs_of: Make
 ) -> None:
-    web = jobs_of(open_log(where), str.upper, str.upper)
+    web = jobs_of(open_log(file), str.upper, str.upper)
     run = web.start("reply", "tea")
     for number in (signal.SIGTERM, signal.SIGINT):
-        with Program(WORKER, where, str(tmp_path), "waits") as worker:
+        with Program(WORKER, file, str(tmp_path), "waits") as worker:
             worker.expect("second TEA")
             worker.process.send_signal(number)
             worker.expect("over")
@@ -133,19 +141,19 @@ def test_a_worker_that_is_told_to_end_leaves_its_runs_to_another(
     state = web.runtime.event_stream.store.run(run)
     assert state is not None and state.status == "interrupted"
     (tmp_path / "go").touch()
-    with Program(WORKER, where, str(tmp_path), "waits") as worker:
+    with Program(WORKER, file, str(tmp_path), "waits") as worker:
         assert web.result(run, timeout=20) == "TEA!"
     assert (tmp_path / "first").read_text() == "tea\n"
     check_events(events_of(web, run))
 
 
 def test_k21_a_run_that_kills_each_of_its_workers_fails_once(
-    where: str, tmp_path: pathlib.Path, jobs_of: Make
+    file: str, tmp_path: pathlib.Path, jobs_of: Make
 ) -> None:
-    web = jobs_of(open_log(where), str.upper, str.upper, recover=1)
+    web = jobs_of(open_log(file), str.upper, str.upper, recover=1)
     run = web.start("reply", "tea")
     for _ in range(2):
-        with Program(WORKER, where, str(tmp_path), "dies") as worker:
+        with Program(WORKER, file, str(tmp_path), "dies") as worker:
             worker.expect("second TEA")
             assert worker.process.wait(20) == -signal.SIGKILL
     web.send = lambda _: None
@@ -157,12 +165,12 @@ def test_k21_a_run_that_kills_each_of_its_workers_fails_once(
 
 
 def test_k22_the_end_is_in_the_log_when_a_worker_leaves_by_exit(
-    where: str, tmp_path: pathlib.Path, jobs_of: Make
+    file: str, tmp_path: pathlib.Path, jobs_of: Make
 ) -> None:
     (tmp_path / "go").touch()
-    web = jobs_of(open_log(where), str.upper, str.upper)
+    web = jobs_of(open_log(file), str.upper, str.upper)
     run = web.start("reply", "tea")
-    with Program(WORKER, where, str(tmp_path), f"leaves {run}") as worker:
+    with Program(WORKER, file, str(tmp_path), f"leaves {run}") as worker:
         worker.expect("completed")
         assert worker.finish() == 0, worker.errors
     state = web.runtime.event_stream.store.run(run)
