@@ -355,30 +355,38 @@ class Jobs:
     def result(self, workflow_id: str, timeout: Optional[float] = None) -> Any:
         """Wait for a run, whichever process executes it; returns its output, as JSON values.
 
+        While the log cannot be reached, it waits for that, too.
+
         Args:
             timeout: seconds; None for no bound.
 
         Raises:
             WorkflowFailed, Cancelled: how it ended, with `run`.
             NotDone: it has not ended in time; it is a TimeoutError.
-            LogError: there is no such run, or its output is gone from the log.
+            LogError: there is no such run, its output is gone from the log, or that is closed.
         """
         until = threads.NEVER if timeout is None else time.monotonic() + threads.bounded(timeout)
-        self._state(workflow_id)
+        state, pause = self._state(workflow_id), threads.Wakeup()
         types = tuple(TERMINAL)
         with self._events.subscribe(workflow_id=workflow_id, types=types) as ends:
             while True:
-                state = self._state(workflow_id)
-                if state.status in ENDED:
-                    return output_of(state, end_of(self._store, state))
+                try:
+                    state = self._state(workflow_id)
+                    if state.status in ENDED:
+                        return output_of(state, end_of(self._store, state))
+                except LogError as error:
+                    if not error.retryable:
+                        raise
                 left = until - time.monotonic()
                 if left <= 0:
                     what = f"run {workflow_id!r} is {state.status} after {timeout:g} s"
                     raise NotDone(what, status=state.status)
                 try:
                     ends.get(min(left, _POLL_S))
-                except Closed:
-                    self._flush()  # it is ours, and not committed yet
+                except Closed:  # its end is not committed yet, or the stream has been closed
+                    if self._events.closed:
+                        raise LogError("the event stream is closed") from None
+                    pause.wait(min(left, _AGAIN_S))
 
 
 def _by_name(workflows: Sequence[Union[Workflow, Agent]]) -> Dict[str, Workflow]:

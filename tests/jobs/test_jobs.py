@@ -114,6 +114,31 @@ def test_a_wait_in_vain_ends_and_the_run_goes_on(jobs_of: Make) -> None:
         jobs.result("another")
 
 
+def test_a_wait_lasts_while_the_log_is_away_and_ends_when_it_is_closed(jobs_of: Make) -> None:
+    away = threading.Event()
+
+    class Remote(MemoryStore):
+        def run(self, workflow_id: str) -> Any:
+            if away.is_set():
+                raise LogError("the server cannot be reached", retryable=True)
+            return super().run(workflow_id)
+
+    jobs = jobs_of(Remote())
+    run = jobs.start("reply", "tea")
+    waiting, other = Task(lambda: jobs.result(run)), Task(lambda: jobs.result(run))
+    away.set()
+    with pytest.raises(LogError, match="cannot be reached"):
+        jobs.result(run)
+    threading.Event().wait(0.1)
+    away.clear()
+    jobs.run(run)
+    assert [waiting.result(), other.result()] == ["TEA", "TEA"]
+    waiting = Task(functools.partial(jobs.result, jobs.start("reply", "never")))
+    wait_until(lambda: len(jobs.runtime.event_stream._subscribers.all()) == 1)
+    jobs.runtime.shutdown(cancel=True)
+    assert "the event stream is closed" in str(waiting.error())
+
+
 def test_what_cannot_be_a_job_is_refused_and_nothing_queued(jobs_of: Make) -> None:
     jobs = jobs_of(MemoryStore())
     with pytest.raises(ConfigError, match="there is no workflow 'rely' here, but 'reply'"):
