@@ -166,10 +166,12 @@ class Crowd:
         client.returned += 1
         self._away.append((time.monotonic() + random.uniform(*_BACK), client))
 
-    def read(self, seconds: float) -> bool:
-        """Read until all have had the run's end; False if time is up."""
+    def read(self, seconds: float, *, begun: bool = False) -> bool:
+        """Read until all have had the run's end, or its beginning; False if time is up."""
         until = time.monotonic() + seconds
         while self._selector.get_map() or self._away:
+            if begun and all(client.ids for client in self.clients):
+                break
             now = time.monotonic()
             if now > until:
                 return False
@@ -205,15 +207,18 @@ class Crowd:
 
 def crowd(ports: List[int], count: int, killed_at: Optional[int]) -> Dict[str, Any]:
     """What a crowd has had; `killed_at` is the offset from which on a worker may be away."""
+    began = time.monotonic()
     them = Crowd(ports, count)
+    them.read(_PATIENCE, begun=True)
+    joined = time.monotonic() - began
     print("ready", flush=True)
     finished = them.read(4 * _PATIENCE)
     them.close()
     last = max((client.ids[-1] for client in them.clients if client.ids), default=0)
     wanted = set(range(1, last + 1))
     pairs = [pair for client in them.clients for pair in zip(client.ids, client.late)]
-    # Those that were there before a client came are as late as the client.
-    quiet = [late for place, late in pairs if 10 < place < (killed_at or last)]
+    # The first one was there before the clients came.
+    quiet = [late for place, late in pairs if 1 < place < (killed_at or last)]
     return {
         "finished": finished,
         "events": last,
@@ -221,6 +226,7 @@ def crowd(ports: List[int], count: int, killed_at: Optional[int]) -> Dict[str, A
         "missing": sum(len(wanted - set(client.ids)) for client in them.clients),
         "twice": sum(len(client.ids) - len(set(client.ids)) for client in them.clients),
         "disorder": sum(client.ids != sorted(client.ids) for client in them.clients),
+        "joined_s": round(joined, 2),
         "returned": sum(client.returned > 0 for client in them.clients),
         "late_ms": {f"p{p}": _percentile(quiet, p / 100) for p in (50, 99)},
         "worst_ms": _percentile([late for _, late in pairs], 1.0),
@@ -265,6 +271,7 @@ def trial(
     at = events // 2 if restart else None
     with EventStream(RedisStore(redis.url, log)) as stream:
         stream.append("workflow_started", RUN, {"workflow": "live"})
+        wait_until(lambda: connections(redis) <= 6)  # those of the trial before are gone
         before = connections(redis)
         with workers(kind, count, redis.url, log, clients) as found:
             ports = [worker.port for worker in found]

@@ -15,7 +15,7 @@ import logging
 import queue
 import threading
 import time
-from typing import Optional, Protocol, Tuple
+from typing import List, Optional, Protocol, Tuple
 
 from agentstream import threads
 from agentstream.events.subscription import Subscription
@@ -29,6 +29,8 @@ logger = logging.getLogger("agentstream.web")
 KEY = "agentstream.push"
 #: Seconds that the thread stays when no stream is lent.
 _LINGER_S = 0.25
+#: ... and that it writes before it wakes the threads of streams that it gives back.
+_LONGEST_S = 0.1
 
 
 class Push(Protocol):
@@ -95,8 +97,27 @@ class Pusher:
                         self._thread = None
                         return
                 continue
-            if loan is not None:
-                loan.push()
+            self._push_all(loan)
+
+    def _push_all(self, loan: Optional[Loan]) -> None:
+        """Write for that stream, and for all that are due; then wake those who have to go on.
+
+        A thread that is woken before would want the interpreter while others wait for their
+        events: at the end of a run all of them do.
+        """
+        back: List[Loan] = []
+        until = time.monotonic() + _LONGEST_S
+        while True:
+            if loan is not None and not loan.push():
+                back.append(loan)
+            if time.monotonic() > until:
+                break
+            try:
+                loan = self._due.get_nowait()
+            except queue.Empty:
+                break
+        for each in back:
+            each.give_back()
 
 
 class Loan:
@@ -149,11 +170,14 @@ class Loan:
         """Wake the stream's own thread, or have it not wait."""
         self._back.set()
 
-    def push(self) -> None:
-        """Write what has come, if that can be done at once.  In the pusher's thread."""
+    def push(self) -> bool:
+        """Write what has come; False if the stream's own thread has to go on.
+
+        In the pusher's thread.
+        """
         with self._turn:
             if not self._lent:
-                return
+                return True
             try:
                 if self._push.has_room():
                     data, goes_on = self._stream.take_now()
@@ -161,9 +185,9 @@ class Loan:
                         self._push.write(data)
                         self._pushed_at = time.monotonic()
                     if goes_on and self._push.has_room():
-                        return
+                        return True
             except Exception:  # of the server's own: the client is gone
                 logger.debug("a stream cannot be written to", exc_info=True)
                 self._stream.end()
             self._lent = False
-            self._back.set()
+            return False
