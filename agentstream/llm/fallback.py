@@ -363,7 +363,9 @@ class _Call:
         self._errors.append(error)
         following = self._next()
         if following is None:
-            raise _with_earlier(self._errors) from None
+            errors, self._errors = self._errors, []  # no cycle through a traceback
+            raise _with_earlier(errors) from None
+        error.with_traceback(None)  # the same
         notice = self._notice(ticket, error, seconds, following)
         logger.debug(
             "%s %s failed (%s); %s %s is asked",
@@ -422,7 +424,7 @@ def _with_earlier(errors: List[AgentStreamError]) -> AgentStreamError:
     for error in errors:
         earlier += error.earlier  # of a client that is made of clients itself
         if error is not final:
-            earlier.append(error.with_traceback(None))
+            earlier.append(error)
     final.earlier = tuple(earlier)
     if sys.version_info >= (3, 11):
         for error in earlier:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import socket
 import threading
 import time
+import weakref
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, Type
 
 import pytest
@@ -554,6 +556,18 @@ def test_a_typed_answer_may_be_begun_by_one_and_corrected_by_another():
         response = client.chat("n?", output=schema)
         assert response.value == {"n": 7}
         assert len(second.requests[0].json["messages"]) > 2
+
+
+def test_what_failed_is_let_go_of_without_the_garbage_collector():
+    error = ServerError("down")
+    gone, client = weakref.ref(error), FallbackClient([ScriptedClient(error), ScriptedClient("hi")])
+    del error
+    gc.disable()
+    try:
+        client.chat("hi")
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_fallbacks_nest_and_close_all_of_theirs():
