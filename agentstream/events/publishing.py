@@ -11,7 +11,7 @@ import functools
 import logging
 import time
 from collections import OrderedDict
-from typing import Any, Callable, Mapping, Optional
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional
 
 from agentstream.errors import LogError
 from agentstream.events.entry import check_id, check_size
@@ -26,11 +26,14 @@ from agentstream.events.model import (
     freeze_mapping,
     make_event,
 )
-from agentstream.events.run_log import RunLog, Tracing
+from agentstream.events.run_log import RunLog
 from agentstream.events.store import EventStore
 from agentstream.events.subscribers import Subscribers
 from agentstream.text import replace_surrogates
 from agentstream.threads.weak import WeakValues
+
+if TYPE_CHECKING:
+    from agentstream.events.run_log import Tracing
 
 __all__ = ["Publishing"]
 

@@ -6,14 +6,13 @@ program's logging asks for it.  Ids, durations, tokens and outcomes; nothing of 
 
 from __future__ import annotations
 
-import functools
 import logging
 from typing import Any, Dict, Mapping, Tuple
 
 from agentstream.events.accessors import text, usage_of
 from agentstream.events.model import EventType
 
-__all__ = ["LINES", "fields_of", "note_line"]
+__all__ = ["LINES", "fields_of", "log_line"]
 
 #: What has ended, and how, by the event that says so.
 LINES: Mapping[EventType, Tuple[str, str]] = {
@@ -48,21 +47,17 @@ _FIELDS: Mapping[str, str] = {
 _USAGE = ("prompt_tokens", "completion_tokens", "cost")
 
 
-@functools.cache
-def _logger() -> logging.Logger:
-    """Made by the first run: `dictConfig`, unless told not to, disables those that there are."""
-    return logging.getLogger("agentstream.run")
-
-
-def note_line(workflow_id: str, kind: EventType, data: Mapping[str, Any]) -> None:
-    """Log the line of an event, if it has one and the program's logging wants it.
+def log_line(
+    logger: logging.Logger, workflow_id: str, kind: EventType, data: Mapping[str, Any]
+) -> None:
+    """Log the line of an event, if it has one.
 
     Its fields are attributes of the record too, for a formatter such as `logs.JsonFormatter`.
     """
-    if kind in LINES and _logger().isEnabledFor(logging.INFO):
+    if kind in LINES:
         fields = fields_of(workflow_id, kind, data)
         shown = (f"{key}={_shown(value)}" for key, value in fields.items() if key != "event")
-        _logger().info("%s %s", fields["event"], " ".join(shown), extra=fields)
+        logger.info("%s %s", fields["event"], " ".join(shown), extra=fields)
 
 
 def fields_of(workflow_id: str, kind: EventType, data: Mapping[str, Any]) -> Dict[str, Any]:

@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Mapping, Optional, Protocol
+import functools
+import logging
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional, Protocol
 
 from agentstream.events.entry import check_entry_type
 from agentstream.events.model import Event, EventType
-from agentstream.events.run_lines import note_line
 
-__all__ = ["Publisher", "RunLog", "Tracing"]
+__all__ = ["Publisher", "RunLog"]
 
 _MISSED = EventType.EVENTS_MISSED
 
 
-class Tracing(Protocol):
-    """Makes spans of what runs do: it is told in the thread and the context that do it.
+if TYPE_CHECKING:
 
-    What happens after the beginning of a thing it learns as any subscriber does.
-    """
+    class Tracing(Protocol):
+        """Makes spans of what runs do: it is told in the thread and the context that do it.
 
-    def note(
-        self, log: RunLog, kind: EventType, data: Mapping[str, Any], about: object
-    ) -> Mapping[str, Any]:
-        """An event that is no chunk is about to be appended; returns its data, perhaps with more.
-
-        Args:
-            about: what the event is about, as its writer has it; no part of the event.
+        What happens after the beginning of a thing it learns as any subscriber does.
         """
 
-    def traceparent(self) -> str:
-        """The context of the caller's span, as W3C Trace Context has it; "" outside of one."""
+        def note(
+            self, log: RunLog, kind: EventType, data: Mapping[str, Any], about: object
+        ) -> Mapping[str, Any]:
+            """An event, no chunk, is about to be appended; returns its data, perhaps with more.
+
+            Args:
+                about: what the event is about, as its writer has it; no part of the event.
+            """
+
+        def traceparent(self) -> str:
+            """The context of the caller's span, as W3C Trace Context has it; "" outside of one."""
+
+
+@functools.cache
+def _logger() -> logging.Logger:
+    """Made by the first run: `dictConfig`, unless told not to, disables those that there are."""
+    return logging.getLogger("agentstream.run")
 
 
 class Publisher(Protocol):
@@ -118,8 +127,10 @@ class RunLog:
             about: what the event is about, for who traces.
         """
         event = self.append(kind, self.trace(kind, data, about))
-        if event is not None:
-            note_line(self.workflow_id, kind, data)
+        if event is not None and _logger().isEnabledFor(logging.INFO):
+            from agentstream.events.run_lines import log_line  # noqa: PLC0415 - most log none
+
+            log_line(_logger(), self.workflow_id, kind, data)
         return event
 
     def trace(

@@ -8,7 +8,7 @@ own begin within it; of what is within a run, the parent is found by the step's 
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, Dict, Mapping, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional
 
 from opentelemetry import context as current, trace
 from opentelemetry.context import Context
@@ -20,9 +20,12 @@ from agentstream.events.run_log import RunLog
 from agentstream.events.stream import EventStream
 from agentstream.llm.clients import ChatClient
 from agentstream.llm.messages import ChatRequest
-from agentstream.llm.transport import Outgoing, outgoing
+from agentstream.llm.transport import outgoing
 from agentstream.otel import names
 from agentstream.otel.spans import Key, OpenSpan, Spans
+
+if TYPE_CHECKING:
+    from agentstream.llm.transport.outgoing import Outgoing
 
 __all__ = ["Beginnings", "key_of", "server_of", "traceparent_of"]
 

@@ -14,7 +14,7 @@ what the libraries raise into our errors; `watching` shows what is sent, when as
 from __future__ import annotations
 
 from agentstream.llm.transport.exchange import Exchange, Timer
-from agentstream.llm.transport.outgoing import Outgoing, call_span, outgoing, trace_headers
+from agentstream.llm.transport.outgoing import call_span, outgoing, trace_headers
 from agentstream.llm.transport.session import ApiKey, Cert, Transport, Verify
 from agentstream.llm.transport.urls import (
     at_path,
@@ -30,7 +30,6 @@ __all__ = [
     "ApiKey",
     "Cert",
     "Exchange",
-    "Outgoing",
     "Timer",
     "Transport",
     "Verify",

@@ -7,33 +7,33 @@ from __future__ import annotations
 
 import contextlib
 from contextvars import ContextVar
-from typing import Callable, ContextManager, Mapping, Optional, Protocol, Tuple
+from typing import TYPE_CHECKING, Callable, ContextManager, Mapping, Optional, Protocol, Tuple
 
-__all__ = ["Outgoing", "call_span", "outgoing", "trace_headers"]
-
-
-#: Takes the `error.type` of a call that failed and raises nothing.
-Fail = Callable[[str], object]
+__all__ = ["call_span", "outgoing", "trace_headers"]
 
 
-def _note_nothing(error_type: str) -> None:
-    pass
+if TYPE_CHECKING:
+    #: Takes the `error.type` of a call that failed and raises nothing.
+    Fail = Callable[[str], object]
 
+    class Outgoing(Protocol):
+        """What is to be known of what leaves this process."""
 
-class Outgoing(Protocol):
-    """What is to be known of what leaves this process."""
+        def headers(self) -> Mapping[str, str]:
+            """The headers that tell a server the trace of this moment; none unless asked for."""
 
-    def headers(self) -> Mapping[str, str]:
-        """The headers that tell a server the trace of this moment; none unless asked for."""
-
-    def call(
-        self, method: str, name: str, address: Optional[Tuple[str, int]], protocol: str
-    ) -> ContextManager[Fail]:
-        """A span around a call of an MCP server's; what it gives notes how the call failed."""
+        def call(
+            self, method: str, name: str, address: Optional[Tuple[str, int]], protocol: str
+        ) -> ContextManager[Fail]:
+            """A span around a call of an MCP server's; what it gives notes how the call failed."""
 
 
 #: Of the run that this context is part of; None: nobody traces it.
 outgoing: ContextVar[Optional[Outgoing]] = ContextVar("agentstream_outgoing", default=None)
+
+
+def _note_nothing(error_type: str) -> None:
+    pass
 
 
 def trace_headers() -> Mapping[str, str]:
