@@ -12,6 +12,7 @@ from agentstream.cli.output import Output
 from agentstream.cli.resting import Pending, asked_of, in_short
 from agentstream.cli.settings import log_of
 from agentstream.errors import ConfigError
+from agentstream.events.accessors import cost_of
 from agentstream.events.model import EventType
 from agentstream.events.resting import INTERRUPTED, RESTING, SUSPENDED
 from agentstream.events.store import EventStore, RunState
@@ -83,9 +84,8 @@ def _table(states: List[RunState], store: EventStore, *, cost: bool) -> Iterator
 
 def _spent(state: RunState) -> str:
     """All tokens of a run, prompts and answers, and what they cost, where that is known."""
-    usage = state.usage or {}
-    tokens, cost = usage.get("total_tokens"), usage.get("cost")
-    shown = f"{cost:.6f}" if isinstance(cost, (int, float)) else ""
+    tokens, cost = (state.usage or {}).get("total_tokens"), cost_of({"usage": state.usage})
+    shown = "" if cost is None else f"{cost:.6f}"
     return f"{'' if tokens is None else tokens:>9}  {shown:>9}  "
 
 

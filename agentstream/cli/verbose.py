@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, Mapping
 
 from agentstream.cli.output import note
 from agentstream.events.accessors import (
+    cost_of,
     fallback,
     problems_of,
     resting,
@@ -59,6 +60,8 @@ def _begun(data: Data) -> str:
 def _completed(data: Data) -> str:
     tokens = tokens_of(data)
     used = "" if tokens is None else f", {tokens} tokens"
+    cost = cost_of(data)
+    used += "" if cost is None else f", cost {cost:.6f}"
     return f"{_step(data)} is done: {seconds_of(data):.1f} s{used}"
 
 

@@ -12,6 +12,7 @@ from typing import Any, List, Mapping, Optional, Tuple
 from agentstream.events.model import TERMINAL, EventType
 
 __all__ = [
+    "cost_of",
     "fallback",
     "gap_of",
     "is_of_agent",
@@ -44,6 +45,12 @@ def tokens_of(data: Mapping[str, Any]) -> Optional[int]:
     """The completion tokens of `usage`; None where they are not known."""
     count = (usage_of(data) or {}).get("completion_tokens")
     return count if isinstance(count, int) and not isinstance(count, bool) else None
+
+
+def cost_of(data: Mapping[str, Any]) -> Optional[float]:
+    """The cost of `usage`, in the unit of the prices; None where it is not known."""
+    cost = (usage_of(data) or {}).get("cost")
+    return cost if isinstance(cost, (int, float)) and not isinstance(cost, bool) else None
 
 
 def seconds_of(data: Mapping[str, Any]) -> float:

@@ -45,6 +45,7 @@ def test_what_runs_cost_is_in_the_table_the_json_and_the_events(here, server, cl
     assert listed["usage"]["cost"] == 12e-6
     (followed,) = here("follow", "dear", "--json").events
     assert followed["usage"] == run["usage"]
+    assert "tokens, cost 0.000012" in here("run", flow, "--input", "x", "-v").err
     events = here("run", flow, "--input", "x", "--jsonl", "--budget-tokens", "500").events
     assert events[0]["data"]["budget"] == {"tokens": 500}
     assert events[-1]["data"]["usage"]["cost"] == 12e-6
