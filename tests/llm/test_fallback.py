@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import socket
 import threading
 import time
@@ -22,6 +23,7 @@ from agentstream import (
     ChatMessage,
     ConfigError,
     ConnectError,
+    Conversation,
     DeadlineExceeded,
     EventStream,
     FallbackClient,
@@ -42,6 +44,7 @@ from agentstream.llm.messages import Delta, FallbackNotice
 from agentstream.testing import ScriptedClient, ScriptedServer
 from agentstream.testing.actions import Cut, Gate, Hang, Pause
 from agentstream.testing.pieces import chat_chunk, sse
+from tests.kit.strict import STRICT
 from tests.kit.support import KEY, ask, client_of
 
 PAUSE = 30.0  # longer than any test: who failed once is not asked again
@@ -499,6 +502,25 @@ def test_f11_signed_reasoning_goes_back_to_its_server_alone_in_a_mixed_conversat
 
 def _message(response: Any) -> ChatMessage:
     return ChatMessage.assistant(response.content, response.tool_calls, response.provider_state)
+
+
+def test_f11_each_protocol_takes_a_conversation_that_others_answered_parts_of():
+    for kind, other in itertools.permutations(STRICT, 2):
+        with servers() as (first, second):
+            strict = kind(first, [kind.rounds[3], ["Yes."]])
+            lenient = type("Lenient", (other,), {"problem": lambda self, body: ""})
+            clients = [strict.client(), lenient(second, [["Who knows."]]).client()]
+            conversation = Conversation()
+            with FallbackClient(clients, pause=0.0) as client:
+                agent = Agent("seer", client, system_prompt="Be brief.")
+                agent.run("So?", conversation=conversation)
+                first.reply_json({"error": "no"}, status=503, path=strict.path)
+                assert agent.run("And?", conversation=conversation).text == "Who knows."
+                strict.hear("Who knows.")
+                assert agent.run("Well?", conversation=conversation).text == "Yes."
+            sent = second.requests[0].body.decode()
+            assert [mark for mark in kind.marks if mark in sent] == []
+            assert strict.refused == []
 
 
 def test_a_paused_answer_without_words_goes_to_its_server_alone():
