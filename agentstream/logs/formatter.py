@@ -25,7 +25,7 @@ _KEYS = ("time", "level", "logger", "message", "exception", "stack")
 #: What looks like a key, whoever wrote it: "sk-...", "Bearer ...", "?api_key=...".
 _SECRET = pattern(
     r"(\bsk-[\w-]{4})[\w-]{4,}|(\b(?:bearer|basic)\s+)[\w.~+/=-]{8,}"
-    r"|(\b(?:[\w-]*(?:api[_-]?key|token|secret|password))[\"']?\s*[=:]\s*[\"']?)[^\s&\"',}]{4,}",
+    r"|(\b[\w-]{0,40}(?:api[_-]?key|token|secret|password)[\"']?\s*[=:]\s*[\"']?)[^\s&\"',}]{4,}",
     re.IGNORECASE,
 )
 
@@ -35,8 +35,8 @@ class JsonFormatter(logging.Formatter):
 
     Its keys: `time` (UTC, ISO 8601, milliseconds), `level`, `logger`, `message`, what `extra=`
     gave, and where there is one `exception`: {`type`, `message`, `traceback`}, or `stack`.
-    What JSON lacks is written as events have it, by its repr in the end.  In messages and
-    exceptions, what looks like a key is masked, and so are `secrets`.
+    What JSON lacks is written as events have it, by its repr in the end.  What looks like a
+    key is masked, and so are `secrets`.
 
     It may be named in a `logging.config.dictConfig`, as `"class"` or as `"()"`.
 
@@ -72,7 +72,7 @@ class JsonFormatter(logging.Formatter):
         }
         for key, value in vars(record).items():
             if key not in _OWN:
-                line[f"{key}_" if key in _KEYS else key] = _plain(value)
+                line[f"{key}_" if key in _KEYS else key] = self._cleaned(_plain(value))
         if record.exc_info and record.exc_info[0] is not None:
             line["exception"] = self._exception(record)
         elif record.exc_text:
@@ -90,6 +90,14 @@ class JsonFormatter(logging.Formatter):
         except Exception:  # noqa: BLE001 - of an error that cannot be written
             told["traceback"] = ""
         return {key: self._masked(value) for key, value in told.items()}
+
+    def _cleaned(self, value: Any) -> Any:
+        """A JSON value whose texts are masked."""
+        if isinstance(value, str):
+            return self._masked(value)
+        if isinstance(value, Mapping):
+            return {key: self._cleaned(item) for key, item in value.items()}
+        return list(map(self._cleaned, value)) if isinstance(value, tuple) else value
 
     def _masked(self, text: str) -> str:
         return _SECRET.sub(_mask, self._redact(replace_surrogates(text)))

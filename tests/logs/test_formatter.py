@@ -9,6 +9,7 @@ import logging.config
 import pathlib
 import subprocess
 import sys
+import time
 from typing import Any, Dict
 
 import pytest
@@ -84,12 +85,18 @@ def test_a_message_that_cannot_be_made_is_told_all_the_same(args):
 
 def test_an_exception_is_there_without_its_secrets():
     for secret in ("sk-abcdefgh12345678", "Bearer abcdefgh12345678", "hunter2-hunter2"):
+        extra = {"deep": {"a": [f"x {secret}"]}, "plain": f"token={secret}"}
         told = line(
-            f"with {secret}", error=raised(ValueError(f"refused {secret}: api_key={secret}"))
+            f"with {secret}",
+            **extra,
+            error=raised(ValueError(f"refused {secret}: api_key={secret}")),
         )
         assert told["exception"]["type"] == "ValueError"
         assert "raised" in told["exception"]["traceback"]
         assert secret not in json.dumps(told)
+    began = time.monotonic()
+    line("a-" * 40_000 + " sk-" * 10_000, x="token" * 20_000)
+    assert time.monotonic() - began < 5
     hostile = line(error=raised(type("Odd", (Exception,), {"__str__": Hostile.__repr__})()))
     assert hostile["exception"]["type"] == "Odd"
 
