@@ -24,7 +24,7 @@ from agentstream.results import ChatResponse
 if TYPE_CHECKING:
     import argparse
 
-    from agentstream.agent.conversation import Conversation
+    from agentstream.cli.chats import Chat
 
 __all__ = ["chat", "is_conversation"]
 
@@ -66,14 +66,14 @@ def _look_after(given: argparse.Namespace) -> int:
 
 def _answer(given: argparse.Namespace) -> int:
     """Answer one question."""
-    system = setting(given, "system") or ""
     with hold(given.lock), contextlib.ExitStack() as stack:
         question = ChatMessage.user(_prompt(given), given.files)
+        chat = _named(given)
         client = open_client(given, stack, resume=True)
-        conversation = _named(given)
         try:
-            if conversation is not None or given.jsonl or setting(given, "log") or _counts(given):
-                return _as_a_run(given, client, system, question.content, conversation)
+            if chat is not None or given.jsonl or setting(given, "log") or _counts(given):
+                return _as_a_run(given, client, question.content, chat)
+            system = setting(given, "system")
             messages = [ChatMessage.system(system)] if system else []
             messages.append(question)
             return _plain(client, ChatRequest(messages, **_sampling(given)), given)
@@ -107,14 +107,13 @@ def _reads_input(given: argparse.Namespace) -> bool:
     return bool(given.stdin) or not (given.prompt and given.prompt.strip())
 
 
-def _named(given: argparse.Namespace) -> Optional[Conversation]:
+def _named(given: argparse.Namespace) -> Optional[Chat]:
     """The conversation that the question belongs to."""
     if not given.last and given.conversation is None:
         return None
     from agentstream.cli.chats import chat_of  # noqa: PLC0415 - most questions have none
 
-    chat = chat_of(given)
-    return None if chat is None else chat.conversation
+    return chat_of(given)
 
 
 def _counts(given: argparse.Namespace) -> bool:
@@ -162,17 +161,17 @@ def _as_dict(response: ChatResponse) -> Dict[str, Any]:
     return {**fields, "text": response.text, "tool_calls": calls, "usage": response.usage.to_dict()}
 
 
-def _as_a_run(
-    given: argparse.Namespace,
-    client: Any,
-    system: str,
-    content: Any,
-    conversation: Optional[Conversation],
-) -> int:
+def _as_a_run(given: argparse.Namespace, client: Any, content: Any, chat: Optional[Chat]) -> int:
     """The same as a run of one agent: with events, and so with a log and a status line."""
     from agentstream.agent.agent import Agent  # noqa: PLC0415
     from agentstream.cli.execute import Turn, execute  # noqa: PLC0415
 
+    system = setting(given, "system") or ""
+    if chat is not None:
+        system = chat.system_of(given)
     agent = Agent("chat", client=client, system_prompt=system, **_sampling(given))
-    turn = Turn(conversation)
-    return execute(given, agent, content, log=find_log(given), plain=True, turn=turn)
+    turn = Turn(None if chat is None else chat.conversation)
+    code = execute(given, agent, content, log=find_log(given), plain=True, turn=turn)
+    if chat is not None:
+        chat.keep_instructions(system)
+    return code

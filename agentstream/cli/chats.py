@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Sequence
 
-from agentstream.agent.conversation import Conversation
-from agentstream.agent.conversations import Conversations
-from agentstream.cli.settings import state_folder
+from agentstream.agent.conversation import Conversation, Entry
+from agentstream.agent.conversations import Conversations, StoredConversation
+from agentstream.cli.settings import setting, state_folder
 from agentstream.errors import ConfigError
+from agentstream.events.entry import check_id
 from agentstream.llm.messages import ChatMessage
 
 if TYPE_CHECKING:
@@ -31,11 +32,37 @@ class Chat(NamedTuple):
 
     Attributes:
         name: its name in the file; "" for one that is not kept.
-        conversation: what was said, and takes what is said now.
+        conversation: what was said, and takes what is said now; no instructions.
+        instructions: those it was held with last; None if none were given.
     """
 
     name: str
     conversation: Conversation
+    instructions: Optional[str] = None
+
+    def system_of(self, given: argparse.Namespace) -> str:
+        """The instructions that hold: the flag's, its own, else those of the settings; or ""."""
+        if given.system is None and self.instructions is not None:
+            return self.instructions
+        return setting(given, "system") or ""
+
+    def keep_instructions(self, text: str) -> None:
+        """Keep what it is held with, for who goes on with it."""
+        if isinstance(self.conversation, _Kept) and text != (self.conversation.instructions or ""):
+            self.conversation.add(ChatMessage.system(text))
+
+
+class _Kept(StoredConversation):
+    """A conversation in the file: its instructions are kept among its messages."""
+
+    @property
+    def instructions(self) -> Optional[str]:
+        """The instructions that were kept last; None for none."""
+        said = [message for message, _ in super()._read() if message.role == "system"]
+        return words_of(said[-1]) if said else None
+
+    def _read(self) -> Sequence[Entry]:
+        return [entry for entry in super()._read() if entry[0].role != "system"]
 
 
 def chat_of(given: argparse.Namespace) -> Optional[Chat]:
@@ -49,18 +76,19 @@ def chat_of(given: argparse.Namespace) -> Optional[Chat]:
         return None
     name = given.conversation
     if given.last:
-        kept = names()
-        if not kept:
+        found = names()
+        if not found:
             raise ConfigError(
                 "there is no conversation to go on with: `agentstream chat` begins one, and"
                 " `agentstream chat --conversation NAME PROMPT` with a question"
             )
-        name = kept[0]
-    if not given.no_save:
-        return Chat(name, _store().get(name))
-    if not os.path.exists(_path()):
+        name = found[0]
+    if given.no_save and not os.path.exists(_path()):
         return Chat("", Conversation())
-    return Chat("", Conversation(_store().get(name).messages))
+    kept = _kept(name)
+    if given.no_save:
+        return Chat("", Conversation(kept.messages), kept.instructions)
+    return Chat(name, kept, kept.instructions)
 
 
 def begin(*, keep: bool) -> Chat:
@@ -68,7 +96,7 @@ def begin(*, keep: bool) -> Chat:
     if not keep:
         return Chat("", Conversation())
     name = f"{time.strftime('%Y-%m-%d-%H%M%S')}-{os.getpid()}"
-    return Chat(name, _store().get(name))
+    return Chat(name, _kept(name))
 
 
 def names() -> List[str]:
@@ -80,7 +108,7 @@ def listed() -> List[Dict[str, Any]]:
     """Name, number of messages and first words of each conversation, in the order of `names`."""
     found = []
     for name in names():
-        messages = _store().get(name).messages
+        messages = _kept(name).messages
         found.append({"name": name, "messages": len(messages), "begins": _beginning(messages)})
     return found
 
@@ -107,6 +135,11 @@ def _beginning(messages: Any) -> str:
     text = next((words_of(message) for message in messages if message.role == "user"), "")
     words = " ".join(text[: 4 * _SHOWN].split())
     return words if len(words) <= _SHOWN else words[: _SHOWN - 1] + "…"
+
+
+def _kept(name: str) -> _Kept:
+    check_id("a conversation's name", name)
+    return _Kept(_store(), name)
 
 
 def _path() -> str:

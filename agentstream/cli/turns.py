@@ -54,7 +54,7 @@ class Turns:
         self, given: argparse.Namespace, sampling: Dict[str, Any], stack: contextlib.ExitStack
     ) -> None:
         self.chat: Chat = chat_of(given) or begin(keep=not given.no_save)
-        self.system: str = setting(given, "system") or ""
+        self.system = self.chat.system_of(given)
         self.unanswered: Optional[Content] = None
         self.left = False
         self._given = given
@@ -105,6 +105,7 @@ class Turns:
             self._tell(error)
             return False
         self.unanswered = None
+        self.chat.keep_instructions(self.system)
         return True
 
     def _answer(self, content: Content) -> None:

@@ -94,9 +94,15 @@ def test_what_was_said_goes_with_the_next_question_and_is_kept(cli, here, server
     # ... and another command goes on with it, whatever its output goes to.
     assert here("chat", "-c", "more?").out == "An answer.\n"
     assert [content for _, content in said(server)][-3:] == ["a\nb", "An answer.", "more?"]
-    assert "system" not in dict(said(server))
+    assert said(server)[0] == (
+        "system",
+        "Be brief.",
+    )  # as it was held, unless a flag says otherwise
+    here("chat", "-c", "more?", "--system", "Be long.")
+    here("chat", "-c", "more?", "--no-save")
+    assert [content for role, content in said(server) if role == "system"] == ["Be long."]
     (listed,) = here("chat", "--list", "--json").events
-    assert (listed["messages"], listed["begins"]) == (8, "one?")
+    assert (listed["messages"], listed["begins"]) == (10, "one?")
     here("chat", "--forget", listed["name"])
     assert here("chat", "--list").out == ""
     assert here("chat", "--forget", "x", code=2).line.startswith("there is no conversation 'x'")
