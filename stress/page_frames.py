@@ -3,8 +3,9 @@
     python -m stress.page_frames [--bytes 1048576] [--seconds 10] [--kinds mixed,code]
 
 For each kind of text: prints frames a second (requestAnimationFrame), the longest time between two
-frames, the share of frames that came later than 50 ms, and how long it took until all of the text
-was shown. Fails below 30 frames a second, or if the page does not show the whole text.
+frames, the share of frames that came later than 50 ms, the processor's time that a frame took the
+page's thread, and how long it took until all of the text was shown. Fails below 30 frames a second,
+or if the page does not show the whole text.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import threading
 import time
 from typing import Any, Callable, Dict, List
 
-from agentstream import EventStream, EventType, MemoryStore
+from agentstream import EventStream, EventType, MemoryStore, Runtime
 from agentstream.web import create_app
 from agentstream.web.server import Server, listen
 from tests.kit.browser import Browser
@@ -58,6 +59,12 @@ requestAnimationFrame(function tick(at) {
 _SHOWN = "document.querySelector('.card .text')?.textContent.length || 0"
 
 
+def _busy(browser: Browser) -> float:
+    """Seconds that the page's thread has had of a processor."""
+    metrics = browser.cdp("Performance.getMetrics")["metrics"]
+    return float({metric["name"]: metric["value"] for metric in metrics}["ThreadTime"])
+
+
 def text_of(kind: str, size: int) -> str:
     pieces: List[str] = []
     length = 0
@@ -67,21 +74,26 @@ def text_of(kind: str, size: int) -> str:
     return "".join(pieces)[:size]
 
 
-def measure(browser: Browser, kind: str, size: int, seconds: float) -> Dict[str, Any]:
+def measure(
+    browser: Browser, kind: str, size: int, seconds: float, delta: int = _DELTA
+) -> Dict[str, Any]:
     """Stream a text within so many seconds; returns the figures of the frames meanwhile."""
     text = text_of(kind, size) + "\n\nTHE END"
     events = EventStream(MemoryStore(capacity=10**6))
     author = {"agent": "writer", "step": "0"}
     events.append(EventType.AGENT_PROCESSING, "run", author)
-    with Server(create_app(events.store, max_streams=4), listen("127.0.0.1", 0)) as server:
+    app = create_app(Runtime(event_stream=events), max_streams=4)
+    with Server(app, listen("127.0.0.1", 0)) as server:
         browser.open(f"{server.url}/#run")
         browser.wait("document.querySelector('.card')")
+        browser.cdp("Performance.enable", timeDomain="threadTicks")
+        busy = _busy(browser)
         browser.run(_COUNT)
         began = time.monotonic()
-        deltas = [text[at : at + _DELTA] for at in range(0, len(text), _DELTA)]
+        deltas = [text[at : at + delta] for at in range(0, len(text), delta)]
         pause = threading.Event()
-        for number, delta in enumerate(deltas):
-            data = {**author, "chunk": delta}
+        for number, piece in enumerate(deltas):
+            data = {**author, "chunk": piece}
             events.append(EventType.AGENT_LLM_STREAM_CHUNK, "run", data)
             early = began + seconds * number / len(deltas) - time.monotonic()
             if early > 0.005:
@@ -90,6 +102,8 @@ def measure(browser: Browser, kind: str, size: int, seconds: float) -> Dict[str,
         browser.wait("document.querySelector('.card .text')?.textContent.endsWith('THE END')")
         shown = time.monotonic() - began
         gaps = browser.run("return window.frames_")
+        busy = _busy(browser) - busy
+        browser.cdp("Performance.disable")
         length = browser.run(f"return {_SHOWN}")
         at_end = browser.run(
             "return scrollY >= document.documentElement.scrollHeight - innerHeight - 60"
@@ -100,6 +114,7 @@ def measure(browser: Browser, kind: str, size: int, seconds: float) -> Dict[str,
         "kind": kind,
         "frames a second": round(1000 * len(gaps) / sum(gaps), 1),
         "longest, ms": round(max(gaps)),
+        "a frame's work, ms": round(1000 * busy / len(gaps), 1),
         "late, %": round(100 * sum(gap > 50 for gap in gaps) / len(gaps), 1),
         "sent, s": round(sent, 1),
         "shown, s": round(shown, 1),

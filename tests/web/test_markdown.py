@@ -98,6 +98,12 @@ BLOCKS: List[Tuple[str, str]] = [
     ("a | b\n--- | --- | ---", "<p>a | b\n--- | --- | ---</p>"),
     ("a\r\nb\rc", "<p>a\nb\nc</p>"),
     ("\t a", "[code:| a|]"),
+    ('{"a": "*b*"}\n\n# c\n', '[json:|{"a": "*b*"}\n\n# c|]'),
+    ("[\n{\n", "[json:|[\n{|]"),
+    ("{a}", "<p>{a}</p>"),
+    ("[a] {", "<p>[a] {</p>"),
+    ("a\n\n{", "<p>a</p><p>{</p>"),
+    ("```\na\u202eb\n```", "[code:|a\\u202eb|]"),
 ]
 SPANS: List[Tuple[str, str]] = [
     ("*a* _b_ **c** __d__ ***e***", "<em>a</em> <em>b</em> <strong>c</strong> <strong>d</strong> <em><strong>e</strong></em>"),

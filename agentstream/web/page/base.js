@@ -9,7 +9,7 @@
     'system_warning', 'system_error', 'events_missed',
   ];
   const RESTS = ['suspended', 'interrupted'], ACTIVE = ['queued', 'running', ...RESTS];
-  const POLL_MS = 2000, MOST_BACKOFF_MS = 15000, NEAR_END = 48, MOST_OUTPUT = 20000, LONG_INPUT = 400;
+  const POLL_MS = 2000, MOST_BACKOFF_MS = 15000, NEAR_END = 48, LONG_INPUT = 400;
   // Mounted in another app the page is not at "/".
   const base = location.pathname.replace(/\/?$/, '/');
   const $ = (id) => document.getElementById(id);

@@ -149,9 +149,11 @@
     if (data.output === null || data.output === undefined) return remark(card, 'It returned nothing.');
     const words = typeof data.output === 'string';
     const text = words ? data.output : JSON.stringify(data.output, null, 2);
-    const shown = text.slice(0, MOST_OUTPUT);
-    card.body.append(make(words ? 'div' : 'pre', { className: words ? 'text' : '', dir: 'auto' }, shown));
-    if (shown !== text) remark(card, `… and ${number(text.length - shown.length)} characters more`);
+    const node = make(words ? 'div' : 'pre', { className: words ? 'text' : '', dir: 'auto' });
+    new Plain(node).add(text);
+    card.body.append(node);
+    card.texts.push({ node, source: [text] });
+    show(card.node.querySelector('.tools'), true);
   }
   function failFunction(data, status) {
     const card = view.cards.get(`${data.step}\nfunction`);
@@ -243,7 +245,6 @@
   }
   const short = (text) => (text.length > 90 ? `${text.slice(0, 90)} …` : text);
   const TOKENS = /"(?:[^"\\]|\\.)*"|[{}[\],:]|[^\s{}[\],:"]+/g;
-  const TURNS = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;  // would show it in another order
   /** JSON on lines of its own, each value as it was written: a number keeps all its digits. */
   function pretty(text) {
     try { JSON.parse(text); } catch { return String(text); }
@@ -259,7 +260,7 @@
       else if (token === ':') out += ': ';
       else out += token[0] === '"' ? JSON.stringify(JSON.parse(token)) : token;
     }
-    return out.replace(TURNS, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`);
+    return escaped(out);
   }
 
   // --- painting, once a frame ---------------------------------------------------------------
@@ -332,7 +333,8 @@
     view.shown = text;
     const long = text.length > LONG_INPUT || text.split('\n', 6).length > 5;
     show($('run-input'), Boolean(text));
-    put($('run-input-text'), text);
+    $('run-input-text').replaceChildren();
+    new Plain($('run-input-text')).add(text);
     put($('run-input-about'), long ? `${number(text.length)} characters` : '');
     $('run-input').open = !long;
   }

@@ -30,7 +30,7 @@
   /** Of the card that has the focus; else of all. */
   function toggleRaw() {
     const card = document.activeElement.closest('.card');
-    const buttons = [...(card || $('cards')).querySelectorAll('button.raw')];
+    const buttons = [...(card || $('cards')).querySelectorAll('button.raw:not([hidden])')];
     const isRaw = buttons.some((each) => each.getAttribute('aria-pressed') === 'true');
     for (const each of buttons) if ((each.getAttribute('aria-pressed') === 'true') === isRaw) each.click();
     say(isRaw ? 'Markdown' : 'Raw');

@@ -105,9 +105,12 @@
   const isFiltered = () => Boolean($('find').value.trim() || $('status').value);
 
   /** A connection that is half dead says nothing: the list tells that there is more. */
-  function watch(runs) {
-    const mine = view && runs.find((run) => run.workflow_id === view.id);
-    if (!mine || view.over) return;
+  async function watch(runs) {
+    if (!view || view.over) return;
+    const chosen = view;
+    const mine = runs.find((run) => run.workflow_id === view.id)
+      || await ask(address(view.id)).catch(() => null);  // it is older than those, or not like them
+    if (!mine || view !== chosen || view.over) return;
     // A process that died says nothing: the list tells that its run rests.
     if (RESTS.includes(mine.status) && !view.rests && mine.last_offset === view.last) lookAgain(view);
     if (!ready && view.source?.readyState !== EventSource.OPEN) return;

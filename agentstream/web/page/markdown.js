@@ -8,7 +8,8 @@
   const RULE = /^ {0,3}([-*_])(?: *\1){2,} *$/, QUOTE = /^ {0,3}> ?/, UNDERLINE = /^ {0,3}(={3,}|-{3,}) *$/;
   const ITEM = /^( {0,3})([-+*]|\d{1,9}[.)])( +|$)/, TASK = /^\[([ xX])\] /;
   const MOST_PARAGRAPH = 6000, MOST_PART = 6000, MOST_ITEMS = 50, MOST_COLUMNS = 64, MOST_DEPTH = 16;
-  const SLICE = 4096, LANGUAGE = /^[^\s{`]{1,30}/;
+  const IS_JSON = /^\s*(?:\{\s*(?:["}]|$)|\[\s*(?:[{["\]]|$))/;  // an answer of a type that was asked for
+  const SLICE = 1024, MOST_REST = 4096, LANGUAGE = /^[^\s{`]{1,30}/;
 
   /** A markdown text that grows at its end. */
   class Markdown {
@@ -19,6 +20,7 @@
       this.isTrial = false;
       this.done = [];      // what was done for that line, as functions that take it back
       this.grown = new Set();  // paragraphs
+      this.isEmpty = true;
       this.root = new Blocks(this, node, 0);
     }
     add(text) { this.queue += text; }
@@ -45,8 +47,8 @@
         this.line(line, this.isMore);
         this.isMore = false;
       }
-      while (this.rest.length > SLICE) {
-        const length = this.rest.lastIndexOf(' ', SLICE - 1) + 1 || whole(this.rest, SLICE);
+      while (this.rest.length > MOST_REST) {
+        const length = this.rest.lastIndexOf(' ', MOST_REST - 1) + 1 || whole(this.rest, MOST_REST);
         this.line(this.rest.slice(0, length), this.isMore);
         this.isMore = true;
         this.rest = this.rest.slice(length);
@@ -95,6 +97,9 @@
       this.doc.set(this, 'weight', this.weight + text.length);
     }
     begin(text) {
+      const { doc } = this, isFirst = doc.isEmpty;
+      doc.set(doc, 'isEmpty', false);
+      if (isFirst && IS_JSON.test(text)) return new Code(this, JSON_FENCE, text);
       const fence = fenceOf(text), item = ITEM.exec(text), heading = HEADING.exec(text);
       if (fence) return new Code(this, fence);
       if (heading) return this.heading(heading[1].length, text.slice(heading[0].length));
@@ -228,19 +233,21 @@
     }
   }
 
-  /** Fenced code, or an indented line's. */
+  const JSON_FENCE = ['', '', '', 'json'], NEVER = /(?!)/;  // nothing closes it
+
+  /** Fenced code, or that of an indented line or of JSON, which begins with it. */
   class Code {
-    constructor(blocks, fence, line = '') {
+    constructor(blocks, fence, line) {
       Object.assign(this, { doc: blocks.doc, indent: fence ? fence[1].length : 4, end: null });
       Object.assign(this, { isBegun: false, isOver: false, blank: 0 });
-      if (fence) this.end = new RegExp(`^ {0,3}\\${fence[2][0]}{${fence[2].length},} *$`);
+      if (fence) this.end = fence[2] ? new RegExp(`^ {0,3}\\${fence[2][0]}{${fence[2].length},} *$`) : NEVER;
       this.code = make('code');
       const language = (fence && LANGUAGE.exec(fence[3])?.[0]) || 'code';
       const copying = copyButton('Copy this code', () => this.code.textContent);
       blocks.add(make('div', { className: 'code' },
         make('div', { className: 'title' }, make('bdi', {}, language), copying), make('pre', {}, this.code)));
       this.plain = new Plain(this.code);
-      if (!fence) this.put(line);
+      if (line !== undefined) this.put(line);
     }
     takes(line) {
       if (this.isOver) return false;
@@ -256,13 +263,13 @@
       return true;
     }
     put(line) {
-      const text = line.slice(Math.min(line.search(/\S|$/), this.indent));
+      const text = escaped(line.slice(Math.min(line.search(/\S|$/), this.indent)));
       if (this.doc.isTrial) return this.trial(text);
       if (this.isBegun) this.plain.add('\n');
       this.plain.add(text);
       this.isBegun = true;
     }
-    more(text) { if (this.doc.isTrial) this.trial(text); else this.plain.add(text); }
+    more(text) { if (this.doc.isTrial) this.trial(escaped(text)); else this.plain.add(escaped(text)); }
     trial(text) { this.doc.append(this.code, make('div', { className: 'chunk' }, text || '\n')); }
   }
 

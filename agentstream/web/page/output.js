@@ -1,14 +1,15 @@
   // --- what an agent says ---------------------------------------------------------------------
 
-  const PAINT_MS = 10;
+  const LATE_MS = 28, MOST_PAINT_MS = 8, LEAST_PAINT_MS = .5;
   const pending = new Map();  // text to be put in at the next frame, by its part
   const growing = new Set();  // parts that have more than a frame had time for
+  let paintMs = 4, painted = 0;  // what a frame may take for texts; when the last one began
 
   function textPart(card) {
     const node = make('div', {});
     const made = { node, source: [] };
     card.texts.push(made);
-    show(card.node.querySelector('.tools'), true);
+    for (const node of card.node.querySelectorAll('.tools, .raw')) show(node, true);
     dress(made, card.isRaw);
     return made;
   }
@@ -33,11 +34,12 @@
 
   /** The buttons of a card: its text as the model wrote it, and a copy of that. */
   function cardTools(card) {
-    const raw = make('button', { type: 'button', className: 'small raw', 'aria-pressed': 'false' }, 'Raw');
+    const raw = make('button', { type: 'button', className: 'small raw', hidden: true }, 'Raw');
+    raw.setAttribute('aria-pressed', false);
     raw.addEventListener('click', () => {
       card.isRaw = !card.isRaw;
       raw.setAttribute('aria-pressed', card.isRaw);
-      for (const made of card.texts) {
+      for (const made of card.texts.filter((one) => one.out)) {
         pending.delete(made);
         dress(made, card.isRaw);
         write(made, made.source.splice(0).join(''));
@@ -61,8 +63,11 @@
       growing.add(made);
     }
     pending.clear();
-    const until = performance.now() + PAINT_MS;
-    for (const made of growing) if (made.out.step(until)) growing.delete(made);
+    // What is put in has to be laid out as well: late frames get less, and catch up later.
+    const began = performance.now(), isLate = began - painted > LATE_MS && growing.size;
+    paintMs = isLate ? Math.max(paintMs / 2, LEAST_PAINT_MS) : Math.min(paintMs + .5, MOST_PAINT_MS);
+    painted = began;
+    for (const made of growing) if (made.out.step(began + paintMs)) growing.delete(made);
     if (growing.size) wake();
   }
 

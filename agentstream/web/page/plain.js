@@ -38,6 +38,10 @@
     return isHalf ? Math.max(most - 1, 2) : most;
   }
 
+  const TURNS = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+  /** Code without the signs that would show it in another order than it runs in. */
+  const escaped = (code) => code.replace(TURNS, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`);
+
   // --- copying --------------------------------------------------------------------------------
 
   /** A button that copies what `text()` gives, and says so; `label` is what it shows. */
