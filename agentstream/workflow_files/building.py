@@ -43,6 +43,7 @@ from agentstream.workflow_files.importing import Importer
 from agentstream.workflow_files.output import find_output
 from agentstream.workflow_files.parts import inert_tool
 from agentstream.workflow_files.problems import Path, Problems
+from agentstream.workflow_files.rate_limit import make_rate_limit
 from agentstream.workflow_files.servers import open_server, tools_of_server
 from agentstream.workflow_files.spec import (
     LATER,
@@ -198,6 +199,9 @@ class Builder:
         """A client, closed with the stack."""
         settings = dict(spec.settings)
         provider = PROVIDERS[spec.provider]
+        if spec.rate_limit:
+            limit = make_rate_limit(spec.rate_limit, folder)
+            settings["rate_limit"] = self.stack.enter_context(limit)
         if spec.provider == EMBEDDED:
             server = self._server(spec, folder)
             settings.update(base_url=server.url, model=server.model)

@@ -18,7 +18,7 @@ FALLBACK = "fallback"
 _SETTINGS = {"on": TEXTS, "pause": TIME, "max_pause": TIME, "total": TIME}
 #: What it has not.
 _OF_ONE = ("provider", "model", "base_url", "api_key_env", "headers", "body", "prices",
-           "timeouts", "retries", "limits")  # fmt: skip
+           "timeouts", "retries", "limits", "rate_limit")  # fmt: skip
 _ELSEWHERE = "belongs to one of the clients that fallback names, each a [clients.NAME] of its own"
 
 

@@ -37,6 +37,7 @@ from agentstream.workflow_files.problems import (
     check_import,
     told,
 )
+from agentstream.workflow_files.rate_limit import read_rate_limit
 from agentstream.workflow_files.spec import LATER, AgentSpec, ClientSpec, ToolSpec
 
 __all__ = [
@@ -71,6 +72,7 @@ _LIMITS = {
     "answer": _BOUND,
     "decompressed": _BOUND,
     "pool_size": WHOLE,
+    "concurrency": WHOLE,
 }
 _TEXT_TABLE = Kind(
     "a table of texts", lambda v: TABLE.fits(v) and all(isinstance(x, str) for x in v.values())
@@ -124,13 +126,16 @@ def read_client(table: Table, name: str, clients: Mapping[str, Any]) -> Optional
     if "prices" in settings:
         settings["prices"] = Prices(settings["prices"])
     settings.update(_clocks(table, PROVIDERS[provider].timeouts))
+    rate_limit = read_rate_limit(table)
     key_env = header_envs = ca_file = None
     if provider != EMBEDDED:
         key_env = _key_env(table, provider, settings)
         ca_file = read_verification(table, settings)
         header_envs = read_headers(table, settings)
     table.done()
-    return ClientSpec(name, provider, settings, server, key_env, header_envs or {}, ca_file)
+    return ClientSpec(
+        name, provider, settings, server, key_env, header_envs or {}, ca_file, (), rate_limit
+    )
 
 
 def _check_setting(**given: Any) -> None:

@@ -36,6 +36,7 @@ class ClientSpec(NamedTuple):
         header_envs: the variables that hold headers' values, by header.
         ca_file: a path as the file writes it.
         fallback: the clients that one without a provider is made of.
+        rate_limit: the keywords of its `RateLimit`; {} for none.
     """
 
     name: str
@@ -46,6 +47,7 @@ class ClientSpec(NamedTuple):
     header_envs: Dict[str, str]
     ca_file: Optional[str]
     fallback: Tuple[str, ...] = ()
+    rate_limit: Dict[str, Any] = {}  # noqa: RUF012 - never written to
 
     @property
     def environment(self) -> Tuple[str, ...]:

@@ -85,6 +85,20 @@ BAD = {
     "[clients.c]\nprices = {m = [1, 2]}": [
         "[clients.c] prices: must be (input, cached, output), each for a million tokens"
     ],
+    "[clients.c]\nrate_limit = {}": ["[clients.c] rate_limit: RateLimit needs requests= or tok"],
+    "[clients.c]\nrate_limit = {requests = 0}": ["rate_limit.requests: must be 1 or more, not 0"],
+    "[clients.c]\nrate_limit = {requests = 1, burst = 2}": [
+        "[clients.c] rate_limit: must be from 1"
+    ],
+    "[clients.c]\nrate_limit = {requests = 1, per = 0}": ["per: must be a positive number of sec"],
+    "[clients.c]\nrate_limit = {requests = 1, path = ':memory:'}": [
+        "path: must be the name of a f"
+    ],
+    "[clients.c]\nrate_limit = {request = 1}": [
+        "rate_limit.request: unknown key; did you mean 're"
+    ],
+    "[clients.c]\nrate_limit = 60": ["[clients.c] rate_limit: must be a table, not a whole number"],
+    "[clients.c]\nlimits = {concurrency = 0}": ["limits.concurrency: must be 1 or more, not 0"],
     "[clients.c]\nprovider = 'ollama'": ["[clients.c] model: is needed"],
     "[clients.c]\nprovider = 'ollama'\nmodel = 'm'\nnum_ctx = 0": [
         "[clients.c] num_ctx: must be 1 or more"

@@ -23,7 +23,7 @@ from agentstream.llm.rate_limit.window import Grant, Rules, Window
 from agentstream.llm.retry_hints import Left
 from agentstream.threads import uptime
 
-__all__ = ["RateLimit", "Share"]
+__all__ = ["SERVERS", "RateLimit", "Share"]
 
 logger = logging.getLogger("agentstream.llm.rate_limit")
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 #: What a window is to learn; called with it, and with what its clock is ahead of `uptime`.
 _News = Callable[[Window, float], object]
 #: How the URL of a Redis server begins.
-_SERVERS = ("redis://", "rediss://", "unix://")
+SERVERS = ("redis://", "rediss://", "unix://")
 
 #: What another process has locked is tried again so soon, and so long.
 _BUSY_S, _BUSY_FOR_S = 0.002, 0.5
@@ -333,7 +333,7 @@ def _shared(path: Union[str, os.PathLike[str], None]) -> Optional[Shared]:
     except TypeError:
         reason = f"must be a str or a path, not {type(path).__name__}"
         raise ConfigError.about("path", reason, "RateLimit") from None
-    if name.startswith(_SERVERS):
+    if name.startswith(SERVERS):
         from agentstream.llm.rate_limit.server import LimitServer  # noqa: PLC0415
 
         return LimitServer(name)
