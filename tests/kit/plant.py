@@ -37,6 +37,10 @@ class Plant(NamedTuple):
 MODEL = "agentstream/events/model.py"
 FALLBACK = "agentstream/llm/fallback.py"
 _FALLBACK = "tests/llm/test_fallback.py::test_"
+WINDOW = "agentstream/llm/rate_limit/window.py"
+_WINDOW = "tests/llm/rate_limit/test_window.py::test_"
+_LIMIT = "tests/llm/rate_limit/test_limit.py::test_"
+_RECORDED = "tests/testing/test_recorder.py::test_"
 MEMORY = "agentstream/events/memory.py"
 STREAM = "agentstream/events/stream.py"
 PUBLISHING = "agentstream/events/publishing.py"
@@ -53,6 +57,55 @@ _APPROVED = "tests/cli/test_approve.py::test_"
 _TYPED = "tests/schema/test_output.py::test_"
 
 PLANTS: List[Plant] = [
+    Plant(
+        "no window holds more requests than the limit",
+        WINDOW,
+        "            due = max(due, self._room_at(1, 1, rules.requests))",
+        "            due = max(due, now)",
+        f"{_WINDOW}no_window_holds_more_and_two_percent_less_at_most",
+    ),
+    Plant(
+        "of processes the one that waits longest goes first",
+        WINDOW,
+        "        if due <= now and not before:",
+        "        if due <= now:",
+        f"{_WINDOW}of_processes_that_share_it_the_one_that_has_waited_longest_goes_first",
+    ),
+    Plant(
+        "what was never sent costs nothing",
+        "agentstream/llm/rate_limit/admission.py",
+        "            share.give_back(request=True)",
+        "            pass",
+        f"{_LIMIT}what_was_never_sent_is_given_back_and_what_was_refused_is_not",
+    ),
+    Plant(
+        "a 429 with Retry-After holds up everybody",
+        "agentstream/llm/rate_limit/admission.py",
+        "                self._limit.pause(asked)",
+        "                pass",
+        f"{_LIMIT}a_429_with_retry_after_holds_up_those_who_wait",
+    ),
+    Plant(
+        "a cancel wakes who waits for a rate limit",
+        "agentstream/llm/rate_limit/line.py",
+        "        key = stop.add_callback(turn.wakeup.set)",
+        "        key = stop.add_callback(int)",
+        f"{_LIMIT}total_ends_a_wait",
+    ),
+    Plant(
+        "no secret is in a cassette",
+        "agentstream/testing/tape.py",
+        "        taped.steps = [self._redacted(step) for step in taped.steps]",
+        "        pass",
+        f"{_RECORDED}no_secret_is_in_the_file",
+    ),
+    Plant(
+        "a recording answers one request",
+        "agentstream/testing/cassette.py",
+        "            return left.popleft() if left else None",
+        "            return left[0] if left else None",
+        f"{_RECORDED}equal_requests_are_answered_in_their_order_each_once",
+    ),
     Plant(
         "behind the first delta nobody else is asked",
         FALLBACK,

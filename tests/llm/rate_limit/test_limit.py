@@ -158,7 +158,7 @@ def test_a_cancel_ends_a_wait_within_10_ms_and_costs_nobody_anything(
 
 
 def test_total_ends_a_wait(server: ScriptedServer) -> None:
-    limit = RateLimit(1, per=60.0)
+    limit = RateLimit(1, per=3.0)
     timeouts = Timeouts(total=0.2, first_token=0.05)
     with LlamaClient(server.url, rate_limit=limit, timeouts=timeouts) as client:
         limit.take()
@@ -226,13 +226,14 @@ def test_what_was_never_sent_is_given_back_and_what_was_refused_is_not(
 ) -> None:
     limit = RateLimit(2, tokens=10_000, per=60.0, burst=2)
     nowhere = f"http://127.0.0.1:{free_port()}"
-    with LlamaClient(nowhere, rate_limit=limit, retries=Retries(0)) as client:
+    settings: Any = {"rate_limit": limit, "retries": Retries(0), "timeouts": Timeouts(total=5)}
+    with LlamaClient(nowhere, **settings) as client:
         for _ in range(5):
             with pytest.raises(ConnectError):
                 client.chat("hi")
-    with LlamaClient(server.url, rate_limit=limit, retries=Retries(0)) as client:
+    with LlamaClient(server.url, **settings) as client:
         client.chat("hi")
-        assert "2]" not in limit._window.dump()
+        assert sum(slot[1] for slot in limit._window._slots) == 1
         server.reply(status=500)
         with pytest.raises(ServerError):
             client.chat("x" * 30_000)
@@ -297,7 +298,7 @@ def test_many_waits_leave_nothing_behind() -> None:
         for _ in range(5000):
             limit.take(5).correct(7)
         gc.collect()
-        assert tracemalloc.get_traced_memory()[0] - before < 20_000
+        assert tracemalloc.get_traced_memory()[0] - before < 100_000  # 201 slots at most
     finally:
         tracemalloc.stop()
 
