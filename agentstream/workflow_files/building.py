@@ -38,7 +38,7 @@ from agentstream.workflow.shapes import Branch, Map, Parallel, Repeat
 from agentstream.workflow.waiting import Wait
 from agentstream.workflow_files.budget import with_budget
 from agentstream.workflow_files.conditions import Condition
-from agentstream.workflow_files.fallback import make_fallback
+from agentstream.workflow_files.fallback import Chains, make_fallback
 from agentstream.workflow_files.importing import Importer
 from agentstream.workflow_files.output import find_output
 from agentstream.workflow_files.parts import inert_tool
@@ -259,6 +259,7 @@ class _LiveParts(Parts):
         self._found: Dict[str, Any] = {}
         self._tools: Dict[str, Tool] = {}
         self._clients: Dict[str, ChatClient] = {}
+        self._chains = Chains()
         self._agents: Dict[str, Agent] = {}
         self._servers: Dict[str, Server] = {}
 
@@ -325,9 +326,9 @@ class _LiveParts(Parts):
         for name in self._file.used:
             agent = self._file.agents[name]
             client = (
-                self._builder.default_client()
-                if agent.client is None
-                else self._clients[agent.client]
+                self._chains.client(agent.clients, self._clients)
+                if agent.clients
+                else self._builder.default_client()
             )
             approve = {} if agent.approve is None else {"approve": self._approve(agent.approve)}
             output = agent.output

@@ -119,7 +119,8 @@ def _served_by(server: ServerSpec) -> str:
 
 
 def _agent(agent: AgentSpec) -> str:
-    said = [f"client {agent.client}" if agent.client else "client of the command line"]
+    named = ", then ".join(agent.clients)
+    said = [f"client {named}" if named else "client of the command line"]
     for key, value in agent.settings.items():
         if key not in ("system_prompt", "extra", "response_format"):
             said.append(f"{key} {_number(value)}")

@@ -11,7 +11,7 @@ from agentstream.llm.fallback import FallbackClient, error_kinds
 from agentstream.workflow_files.problems import TEXTS, TIME, Table
 from agentstream.workflow_files.spec import ClientSpec
 
-__all__ = ["FALLBACK", "make_fallback", "outermost", "read_fallback"]
+__all__ = ["FALLBACK", "Chains", "make_fallback", "outermost", "read_fallback", "read_names"]
 
 #: The key of such a client, and its settings besides.
 FALLBACK = "fallback"
@@ -28,23 +28,33 @@ def read_fallback(table: Table, name: str, clients: Mapping[str, Any]) -> Option
     Args:
         clients: the tables of all clients.
     """
-    named: Sequence[str] = table.get(FALLBACK, TEXTS, ())
+    named = read_names(table, clients)
     settings = table.settings(_SETTINGS, _check)
     table.done(dict.fromkeys(_OF_ONE, _ELSEWHERE))
-    if not named:
-        if isinstance(table.values[FALLBACK], list):
-            table.refuse(FALLBACK, "names no client")
+    if any(name in _reached(other, clients) for other in named):
+        table.refuse(FALLBACK, "leads back to the client itself")
         return None
+    return ClientSpec(name, "", settings, {}, None, {}, None, named) if named else None
+
+
+def read_names(
+    table: Table, clients: Mapping[str, Any], first: Optional[str] = None
+) -> Tuple[str, ...]:
+    """The clients that a table's `fallback` names; () without one.
+
+    Args:
+        clients: the tables of all clients.
+        first: the client that is asked before them.
+    """
+    named: Sequence[str] = table.get(FALLBACK, TEXTS, ())
+    if table.values.get(FALLBACK) == []:
+        table.refuse(FALLBACK, "names no client")
     for other in dict.fromkeys(named):
         if other not in clients:
             table.refuse(FALLBACK, table.problems.missing("client", other, clients))
-        elif named.count(other) > 1:
+        elif [first, *named].count(other) > 1:
             table.refuse(FALLBACK, f"names {other!r} twice")
-        elif name in _reached(other, clients):
-            table.refuse(FALLBACK, "leads back to the client itself")
-            return None
-    known = tuple(other for other in dict.fromkeys(named) if other in clients)
-    return ClientSpec(name, "", settings, {}, None, {}, None, known)
+    return tuple(other for other in dict.fromkeys(named) if other in clients)
 
 
 def _reached(name: str, clients: Mapping[str, Any]) -> Set[str]:
@@ -84,6 +94,21 @@ def _kinds(names: Sequence[str]) -> Tuple[Type[AgentStreamError], ...]:
             known = ", ".join(errors.__all__)
             raise ConfigError.about("on", f"names no error {name[:40]!r}; there is: {known}")
     return error_kinds(getattr(errors, name) for name in names)
+
+
+class Chains:
+    """The clients of agents that have a `fallback`: one for all agents that name the same."""
+
+    def __init__(self) -> None:
+        self._made: Dict[Tuple[str, ...], FallbackClient] = {}
+
+    def client(self, names: Tuple[str, ...], clients: Mapping[str, ChatClient]) -> ChatClient:
+        """The client that is made of those of these names."""
+        if len(names) == 1:
+            return clients[names[0]]
+        if names not in self._made:
+            self._made[names] = FallbackClient([clients[name] for name in names])
+        return self._made[names]
 
 
 def make_fallback(spec: ClientSpec, clients: Mapping[str, ChatClient]) -> FallbackClient:

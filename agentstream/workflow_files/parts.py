@@ -19,7 +19,7 @@ from agentstream.providers import DEFAULT, EMBEDDED, PROVIDERS
 from agentstream.tools import Tool
 from agentstream.workflow.checkpoints import Checkpoints
 from agentstream.workflow_files.budget import budget_in
-from agentstream.workflow_files.fallback import FALLBACK, outermost, read_fallback
+from agentstream.workflow_files.fallback import FALLBACK, outermost, read_fallback, read_names
 from agentstream.workflow_files.output import read_output
 from agentstream.workflow_files.problems import (
     FLAG,
@@ -333,7 +333,7 @@ def read_agent(
 ) -> AgentSpec:
     """The agent of a table, which may name those clients, tools and MCP servers, and
     files in `folder`."""
-    client = _client_of(table, clients)
+    client, fallback = _clients_of(table, clients)
     named, served = _tools_of(table, tools, servers)
     if not name:
         table.problems.add(table.where, "an agent needs a name")
@@ -354,7 +354,18 @@ def read_agent(
         if "system_prompt" in settings:
             table.refuse("system_prompt", "is another name for system: give one of them")
         settings["system_prompt"] = settings.pop("system")
-    return AgentSpec(name, client, tuple(named), settings, approve, output, tuple(served))
+    return AgentSpec(name, client, tuple(named), settings, approve, output, tuple(served), fallback)
+
+
+def _clients_of(
+    table: Table, clients: Mapping[str, object]
+) -> Tuple[Optional[str], Tuple[str, ...]]:
+    """An agent's client, and those that are asked where it fails."""
+    if FALLBACK in table.values and "client" not in table.values:
+        first, *others = read_names(table, clients) or (None,)
+        return first, tuple(name for name in others if name is not None)
+    client = _client_of(table, clients)
+    return client, read_names(table, clients, client)
 
 
 def _client_of(table: Table, clients: Mapping[str, object]) -> Optional[str]:

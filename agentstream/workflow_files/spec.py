@@ -92,6 +92,7 @@ class AgentSpec(NamedTuple):
     Attributes:
         approve: where the function that is asked is imported from; `LATER`; or None.
         client: None for that of whoever runs the file.
+        fallback: the clients that are asked, one after the other, where that fails.
         output: the JSON schema of its answer, or where its type is imported from; None
             for a text.
         served: tools of MCP servers: (the server, a tool's name or a pattern).
@@ -104,6 +105,12 @@ class AgentSpec(NamedTuple):
     approve: Optional[str]
     output: Any = None
     served: Tuple[Tuple[str, str], ...] = ()
+    fallback: Tuple[str, ...] = ()
+
+    @property
+    def clients(self) -> Tuple[str, ...]:
+        """Its clients in the order in which they are asked."""
+        return self.fallback if self.client is None else (self.client, *self.fallback)
 
 
 class ToolSpec(NamedTuple):
@@ -286,8 +293,7 @@ class FileSpec:
         """The clients that these agents need, each behind those that it is made of."""
         found: Dict[str, None] = {}
         for name in agents:
-            client = self.agents[name].client
-            if client is not None:
+            for client in self.agents[name].clients:
                 self._add_client(client, found)
         return tuple(found)
 

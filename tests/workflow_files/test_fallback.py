@@ -101,3 +101,41 @@ def test_a_ring_of_two_is_refused(write: Any) -> None:
     ring = text.replace('fallback = ["cloud", "local"]', 'fallback = ["cloud", "other"]')
     with pytest.raises(ConfigError, match="leads back"):
         load_workflow(write(ring))
+
+
+def test_an_agent_may_name_the_clients_itself(write: Any) -> None:
+    rows = (
+        ('fallback = ["cloud", "local"]', ("cloud", "local")),
+        ('client = "cloud"\n    fallback = ["local"]', ("cloud", "local")),
+        ('client = "local"', ("local",)),
+        ('client = "cloud"\n    fallback = ["steady"]', ("cloud", "steady")),
+    )
+    for lines, names in rows:
+        file = load_workflow(write(file_of(agent=lines)))
+        assert file.agents["a"].clients == names
+        assert f"client {', then '.join(names)}" in file.describe()
+        with file.build(environ={}) as workflow:
+            client = workflow.steps[0].what.client
+            assert isinstance(client, FallbackClient) is (len(names) > 1)
+    text = (
+        file_of(agent=rows[0][0])
+        + """
+    [agents.b]
+    fallback = ["cloud", "local"]
+    [[steps]]
+    agent = "b"
+    """
+    )
+    with load_workflow(write(text)).build(environ={}) as workflow:
+        first, second = (step.what.client for step in workflow.steps)
+        assert first is second  # they know of each other's failures
+    for line, said in (
+        ('client = "cloud"\n    fallback = ["cloud"]', "twice"),
+        ('fallback = ["clowd"]', "did you mean 'cloud'"),
+        ("fallback = []", "names no client"),
+        ("fallback = 5", "a list of texts"),
+    ):
+        with pytest.raises(ConfigError) as found:
+            load_workflow(write(file_of(agent=line)))
+        assert said in str(found.value)
+        assert "[agents.a]" in str(found.value)
