@@ -61,8 +61,8 @@ class AgentLog:
         """As `note`; a log that fails too must not hide the failure."""
         try:
             self.note(kind, data)
-        except LogError:
-            logger.exception("%s of %s is not in the log", kind.value, self.agent)
+        except LogError as error:
+            logger.error("%s of %s is not in the log: %s", kind.value, self.agent, error)
 
     def chunk(self, kind: EventType, text: str) -> None:
         """Append a piece of text or reasoning; on the way of every chunk."""

@@ -444,8 +444,9 @@ class Execution:
         """Append in the course of a failure; a log that fails too must not hide it."""
         try:
             self.log.note(kind, data)
-        except LogError:
-            logger.exception("%s of run %s is not in the log", kind.value, self.log.workflow_id)
+        except LogError as error:
+            run = self.log.workflow_id
+            logger.error("%s of run %s is not in the log: %s", kind.value, run, error)
 
 
 def _items(step: Step, input: Any) -> Optional[int]:
