@@ -153,9 +153,12 @@ def test_a_program_that_configures_no_logging_prints_nothing(server: ScriptedSer
     assert output_of(server, "") == ""
 
 
-@pytest.mark.parametrize("way", ["()", "class"])
+@pytest.mark.parametrize("way", ["()", "class", "flask"])
 def test_a_program_with_a_dictconfig_has_a_line_a_request_step_and_run(server, way):
-    printed = output_of(server, _DICT % (way == "()", way))
+    configure = _DICT % (way == "()", "()" if way == "flask" else way)
+    if way == "flask":  # as its documentation has it
+        configure = configure.replace("sys.stdout", "flask.logging.wsgi_errors_stream")
+    printed = output_of(server, configure)
     lines = [json.loads(text) for text in printed.splitlines()]
     lines = [each for each in lines if each["logger"] == "agentstream.run"]
     told = [(each["event"], each["outcome"], each["workflow_id"]) for each in lines]
