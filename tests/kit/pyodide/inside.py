@@ -10,7 +10,7 @@ import warnings
 #: Needs a package that is not here, or a system call that WebAssembly lacks.
 LEFT_OUT = (
     *("web.app", "web.auth", "web.resting", "web.server", "web.streams"),
-    *("testing.certificates", "cli.serve"),
+    *("testing.certificates", "cli.serve", "otel"),
 )
 
 
