@@ -125,10 +125,10 @@ class Turns:
 
     def _tell(self, error: BaseException) -> None:
         """Say why there is no answer."""
-        advise(error, self._given)
         cause = error.__cause__
         known = isinstance(error, WorkflowFailed) and isinstance(cause, AgentStreamError)
         found = cause if known and cause else error
+        advise(found, self._given)
         # No server says in the same words that it was told too much.
         too_long = isinstance(found, BadRequest) and len(self.chat.conversation)
         hint = "; if it is told too much: /trim, then /retry" if too_long else "; /retry asks again"

@@ -148,6 +148,14 @@ def test_a_turn_that_fails_is_told_and_can_be_asked_again(cli, server):
     assert list(cli.home.iterdir()) == []  # --no-save
 
 
+def test_what_goes_wrong_is_told_with_what_there_is_to_do(cli, server):
+    server.default(b"no", status=401, content_type="text/plain")
+    talker = Talker(cli, env={**XTERM, "AGENTSTREAM_API_KEY": ""})
+    talker.say("one?", "set AGENTSTREAM_API_KEY")
+    talker.wait("/retry asks again")
+    talker.leave()
+
+
 def test_ctrl_c_stops_the_answer_and_twice_at_the_prompt_leaves(cli, server):
     server.default(*text_chunks("Fine."))
     queue(server, halted("Once upon", " a time"), Reply(Hang()))
@@ -191,6 +199,8 @@ def test_a_paste_of_500_lines_is_one_message(cli, server, env):
     server.default(*text_chunks("Fine."))
     talker = Talker(cli, env=env)
     talker.wait(READS)
+    asks = "\x1b[?2004h" in talker.command.screen  # the terminal to tell a paste from typing
+    assert asks == (env is XTERM)
     text = "\r".join(LINES).encode()
     talker.command.type(b"\x1b[200~" + text + b"\x1b[201~" if env is XTERM else text)
     talker.press(b"\r", "Fine.")

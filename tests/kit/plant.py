@@ -54,6 +54,7 @@ _PROCESS = "tests/events/test_event_process.py::test_"
 _RESTS = "tests/events/sqlite/test_checkpoints.py::test_"
 _RESUMED = "tests/cli/test_resume.py::test_"
 _APPROVED = "tests/cli/test_approve.py::test_"
+_TALK = "tests/cli/test_talk.py::test_"
 _TYPED = "tests/schema/test_output.py::test_"
 
 PLANTS: List[Plant] = [
@@ -119,6 +120,34 @@ PLANTS: List[Plant] = [
         "without_state(request.messages, client.wrote)",
         "request.messages",
         _FALLBACK + "provider_state_goes_home_and_nowhere_else",
+    ),
+    Plant(
+        "a paste is one message",
+        "agentstream/cli/keyboard.py",
+        "set enable-bracketed-paste on",
+        "set enable-bracketed-paste off",
+        _TALK + "a_paste_of_500_lines_is_one_message",
+    ),
+    Plant(
+        "what failed is not told with the next question",
+        "agentstream/cli/turns.py",
+        "            self._tell(error)\n",
+        "            self._tell(error)\n            self.chat.conversation.add(ChatMessage.user(content))\n",
+        _TALK + "a_turn_that_fails_is_told_and_can_be_asked_again",
+    ),
+    Plant(
+        "what is said at a terminal is its owner's",
+        "agentstream/cli/keyboard.py",
+        "os.O_WRONLY | os.O_CREAT | how, 0o600",
+        "os.O_WRONLY | os.O_CREAT | how, 0o644",
+        _TALK + "what_was_said_goes_with_the_next_question_and_is_kept",
+    ),
+    Plant(
+        "doctor shows no secret",
+        "agentstream/cli/examine.py",
+        "    if name in _SECRET:\n        return",
+        "    if name in _SECRET:\n        return str(value)\n        return",
+        "tests/cli/test_doctor.py::test_it_says_what_would_be_used_and_where_that_comes_from",
     ),
     Plant(
         "one call tries a client after its pause",
