@@ -86,7 +86,16 @@ class RedisServer:
             return False
 
     def say(self, *words: str) -> bytes:
-        """Send one command; returns the beginning of the answer."""
+        """Send one command; returns the beginning of the answer.
+
+        It may be sent twice: Sentinels cut the connections of a server that changes its role.
+        """
+        try:
+            return self._say(*words)
+        except ConnectionResetError:
+            return self._say(*words)
+
+    def _say(self, *words: str) -> bytes:
         sent = b"*%d\r\n" % len(words)
         for word in words:
             sent += b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode())
