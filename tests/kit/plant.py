@@ -672,6 +672,49 @@ PLANTS: List[Plant] = [
         "        return replace_surrogates(text)",
         "tests/logs/test_formatter.py::test_an_exception_is_there_without_its_secrets",
     ),
+    Plant(
+        "flushed",
+        "agentstream/jobs/jobs.py",
+        "            ended = self._finish(handle)\n        finally:\n            self._flush()",
+        "            ended = self._finish(handle)\n        finally:\n            pass",
+        "tests/jobs/test_work.py::test_k22_the_end_is_in_the_log_when_a_worker_leaves_by_exit",
+    ),
+    Plant(
+        "told to one",
+        "agentstream/events/redis/run_scripts.py",
+        "  call('ZADD', key, NOW + pause * 2 ^ math.min(calls - 1, 6), w)\n",
+        "",
+        "tests/jobs/test_jobs.py::test_k19_a_message_that_is_lost_is_sent_again",
+    ),
+    Plant(
+        "sent again",
+        "agentstream/jobs/jobs.py",
+        "due = 0.0 if send is None else self._resend",
+        "due = 0.0 if send is None else 1e9",
+        "tests/jobs/test_jobs.py::test_k19_a_message_that_is_lost_is_sent_again",
+    ),
+    Plant(
+        "queued is taken",
+        "agentstream/events/redis/scripts.py",
+        " or f[1] == '' then return {'has'} end",
+        " then return {'has'} end",
+        "tests/events/redis/test_queue.py::test_k12_the_id_of_one_that_is_queued_is_nobodys_to_begin",
+    ),
+    Plant(
+        "stopped while queued",
+        "agentstream/events/sqlite/statements.py",
+        " AND owner IS NOT NULL",
+        "",
+        "tests/jobs/test_jobs.py::test_k23_one_that_is_queued_is_stopped_at_once_and_ended_for_its_"
+        "worker",
+    ),
+    Plant(
+        "one executes",
+        "agentstream/jobs/jobs.py",
+        '        if status in ENDED:\n            return JobRun(name, "ended"',
+        '        if status in ENDED and not status:\n            return JobRun(name, "ended"',
+        "tests/jobs/test_jobs.py::test_k18_of_many_deliveries_at_once_one_executes",
+    ),
 ]
 
 

@@ -43,3 +43,16 @@ def test_k07_a_run_is_queued_as_durably_as_events_are_appended(
         store.checkpoints.queue("run", "reply", {})
     assert (unsafe.value.outcome, unsafe.value.retryable) == ("unknown", True)
     assert time.monotonic() - began < 5.0
+
+
+def test_k12_the_id_of_one_that_is_queued_is_nobodys_to_begin(
+    open_store: Callable[..., RedisStore],
+) -> None:
+    store = open_store()
+    store.checkpoints.queue("run", "reply", {"a": b"1"})
+    for one in (store, open_store()):
+        with pytest.raises(LogError, match="has a log already"):
+            one.claim("run")
+    assert store.checkpoints.resume("run").records == {"a": b"1"}
+    with pytest.raises(LogError, match="another owner"):
+        open_store().claim("run")
