@@ -213,8 +213,8 @@ class Call:
     def _admission(
         self, body: Optional[Mapping[str, Any]]
     ) -> contextlib.AbstractContextManager[Optional[Admission]]:
-        """What the attempt has to do with the rate limit, if there is one."""
-        if self._rate_limit is None:
+        """What the attempt has to do with the rate limit, if there is one and a model is asked."""
+        if self._rate_limit is None or body is None:
             return contextlib.nullcontext()
         from agentstream.llm.rate_limit.admission import Admission  # noqa: PLC0415 - few need it
 

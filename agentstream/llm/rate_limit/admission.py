@@ -31,13 +31,13 @@ class Admission:
     def __init__(
         self,
         limit: RateLimit,
-        body: Optional[Mapping[str, Any]],
+        body: Mapping[str, Any],
         deadlines: Deadlines,
         retries: Retries,
         usage: Callable[[], Optional[Usage]],
     ) -> None:
         self._limit = limit
-        self._body = body or {}
+        self._body = body
         self._deadlines = deadlines
         self._retries = retries
         self._usage = usage

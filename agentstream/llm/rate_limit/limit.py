@@ -35,6 +35,8 @@ SERVERS = ("redis://", "rediss://", "unix://")
 
 #: What another process has locked is tried again so soon, and so long.
 _BUSY_S, _BUSY_FOR_S = 0.002, 0.5
+#: A fork waits so long at most for who is at the window.
+_FORK_S = 2.0
 #: What cannot be used is left alone for this long.
 _UNUSABLE_S = 5.0
 #: A wait of this many seconds is told at INFO.
@@ -113,6 +115,7 @@ class RateLimit:
         self.estimator = Estimator()
         self._shared = _shared(path)
         self._window = Window(self._rules)
+        self._held = False
         self._reset()
         threads.after_fork(self)
 
@@ -121,11 +124,18 @@ class RateLimit:
         self._news: Deque[_News] = deque()
         self._lock = threading.Lock()
         self._unusable_until = 0.0
-        self._busy_since: Optional[float] = None
+        self._busy_since = self._busy_last = 0.0
         self._who = f"{os.getpid()}-{os.urandom(6).hex()}"
 
+    def _before_fork(self) -> None:
+        # SQLite is not to be copied in the midst of its work; a server that hangs is.
+        self._held = self._lock.acquire(timeout=_FORK_S)
+
+    def _after_fork_in_parent(self) -> None:
+        if self._held:
+            self._lock.release()
+
     def _after_fork(self) -> None:
-        # A thread of the parent may have been in the middle of the window.
         self._window = Window(self._rules)
         if self._shared is not None:
             self._shared.after_fork()
@@ -157,7 +167,7 @@ class RateLimit:
     # --- a request's share ------------------------------------------------------------------
 
     def take(self, tokens: int = 0, cancel: Optional[CancelToken] = None) -> Share:
-        """Wait until a request of so many tokens may go out, and charge it.
+        """Wait until a request of so many tokens may go out, and charge it; returns its `Share`.
 
         The clients do this themselves; here it is for clients of one's own.
 
@@ -271,8 +281,7 @@ class RateLimit:
                     self._rules, lambda window, now: change(window, now, self._who)
                 )
             except Busy:
-                self._busy_since = self._busy_since or uptime()
-                if stop.cancelled or uptime() - self._busy_since < _BUSY_FOR_S:
+                if stop.cancelled or not self._is_stuck():
                     raise
                 self._set_aside(shared, "is locked by another process")
             except Unusable as trouble:
@@ -280,7 +289,7 @@ class RateLimit:
                     raise Busy from None  # the cancel has shut it
                 self._set_aside(shared, str(trouble))
             else:
-                self._busy_since = None
+                self._busy_last = 0.0
                 if self._unusable_until:
                     self._unusable_until = 0.0
                     logger.info("%s can be used again", shared.name)
@@ -289,12 +298,20 @@ class RateLimit:
                 stop.remove_callback(key)
         return change(self._window, uptime(), "")
 
+    def _is_stuck(self) -> bool:
+        """True if others have been at it whenever we came, for too long."""
+        now = uptime()
+        if now - self._busy_last > _BUSY_FOR_S:  # or we did not come
+            self._busy_since = now
+        self._busy_last = now
+        return now - self._busy_since >= _BUSY_FOR_S
+
     def _set_aside(self, shared: Shared, trouble: str) -> None:
         """Go on with the window of this process, for a while."""
         if not self._unusable_until:
             logger.warning("%s %s: each process keeps to the limit by itself", shared.name, trouble)
         self._unusable_until = uptime() + _UNUSABLE_S
-        self._busy_since = None
+        self._busy_last = 0.0
         shared.close()
 
 

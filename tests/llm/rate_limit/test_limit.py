@@ -19,6 +19,7 @@ from agentstream import (
     ConfigError,
     ConnectError,
     DeadlineExceeded,
+    FallbackClient,
     FirstTokenTimeout,
     Limits,
     LlamaClient,
@@ -117,6 +118,24 @@ def test_every_client_takes_one_and_shares_it(server: ScriptedServer) -> None:
     assert caught.value.setting == "rate_limit"
     with pytest.raises(TypeError, match="rate_limit"):
         LlamaClient(server.url, rate_limits=limit)  # type: ignore[call-arg]
+
+
+def test_a_list_of_models_costs_nothing(server: ScriptedServer) -> None:
+    server.reply('{"data": [{"id": "a"}]}', path="/v1/models")
+    limit = RateLimit(1, per=60.0)
+    with LlamaClient(server.url, rate_limit=limit) as client:
+        assert client.models() == ["a"]
+        client.chat("hi")
+
+
+def test_another_client_is_asked_in_place_of_a_long_wait(server: ScriptedServer) -> None:
+    limit = RateLimit(1, per=60.0, within_first_token=True)
+    timeouts = Timeouts(first_token=0.1)
+    first = LlamaClient(server.url, model="first", rate_limit=limit, timeouts=timeouts)
+    with FallbackClient([first, LlamaClient(server.url, model="second")]) as client:
+        client.chat("hi")
+        client.chat("hi")
+    assert [request.json["model"] for request in server.requests] == ["first", "second"]
 
 
 def test_first_come_first_served() -> None:
