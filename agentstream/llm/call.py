@@ -185,7 +185,7 @@ class Call:
         return True
 
     def _pause(self, seconds: float) -> None:
-        self._cancel.wait(seconds)
+        self._cancel.wait(seconds * self._transport.pace)
         if self._cancel.cancelled:
             raise self._stopped("connect")
 

@@ -246,6 +246,8 @@ def _tapes_in(path: str, lines: List[str]) -> List[Taped]:
             taped = Taped(request, len(tapes) + 1)
         elif taped is None:
             raise ConfigError(f"{path}, line {number}: no request comes before it")
+        elif not _follows(step, taped):
+            raise ConfigError(f"{path}, line {number}: that does not belong there")
         else:
             taped.steps.append(step)
             if "end" in step:
@@ -270,6 +272,18 @@ def _client_in(path: str, line: str) -> Dict[str, Any]:
         )
     client = head.get("client")
     return client if isinstance(client, dict) else {}
+
+
+def _follows(step: Dict[str, Any], taped: Taped) -> bool:
+    """True if a line may come behind those of `taped`: the answer first, or its end."""
+    if not isinstance(step.get("at", 0.0), (int, float)):
+        return False
+    if "end" in step:
+        needed = {"expired": "clock", "failed": "error", "broken": "why"}.get(step["end"], "end")
+        return isinstance(step.get(needed), str)
+    if not taped.steps:
+        return isinstance(step.get("answer"), int) and isinstance(step.get("headers"), dict)
+    return any(isinstance(step.get(name), str) for name in ("line", "base64", "text"))
 
 
 def _step(line: str) -> Optional[Dict[str, Any]]:

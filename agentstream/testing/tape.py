@@ -17,7 +17,7 @@ from agentstream import errors
 from agentstream.cancel import CancelToken
 from agentstream.errors import AgentStreamError, Cancelled, ConfigError
 from agentstream.llm.secrets import Redactor
-from agentstream.llm.transport import Exchange, Transport
+from agentstream.llm.transport import Exchange, Transport, secrets_in
 from agentstream.testing.cassette import Cassette, NotRecorded, Taped, bytes_of, text_of
 
 __all__ = ["TapeTransport"]
@@ -27,6 +27,8 @@ _KEPT = (
     *("content-type", "retry-after", "retry-after-ms", "x-should-retry", "location"),
     *("x-request-id", "request-id", "apim-request-id"),
 )
+#: A key or a header's value that is shorter is no secret, and may be a word of an answer's.
+_SECRET = 8
 _ERROR_FIELDS = ("phase", "retryable", "outcome", "request_id", "limit", "raw", "content_type")
 
 
@@ -49,6 +51,8 @@ class TapeTransport:
         self._replays = replays
         self._records = records
         self._speed = speed
+        if not records:
+            self.pace = 1 / speed if speed else 0.0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
@@ -71,24 +75,22 @@ class TapeTransport:
         return _Recorded(exchange, Taped(request), stop, how.get("timer"), self._keep)
 
     def _request(self, body: Optional[bytes], url: str, method: Optional[str]) -> Dict[str, Any]:
-        """What a request is to a cassette, which any server may have answered."""
+        """What a request is to a cassette, whatever server it is sent to, and with which key."""
         parts = urllib.parse.urlsplit(url)
-        path = urllib.parse.urlunsplit(("", "", parts.path, parts.query, ""))
-        request = {
+        query = parts.query
+        for secret in sorted(secrets_in(url), key=len, reverse=True):
+            query = query.replace(secret, "...")
+        return {
             "method": method or ("GET" if body is None else "POST"),
-            "path": path,
+            "path": urllib.parse.urlunsplit(("", "", parts.path, query, "")),
             "body": None if body is None else json.loads(body),
         }
-        return self._redacted(request)
-
-    def _redacted(self, value: Dict[str, Any]) -> Dict[str, Any]:
-        """`value` without the client's secrets, wherever they stand."""
-        redact = Redactor(self._real.secrets())
-        found: Dict[str, Any] = _each_text(value, redact)
-        return found
 
     def _keep(self, taped: Taped) -> None:
-        taped.steps = [self._redacted(step) for step in taped.steps]
+        """Put an exchange into the cassette, without the client's secrets, wherever they stand."""
+        redact = Redactor(secret for secret in self._real.secrets() if len(secret) >= _SECRET)
+        taped.request = _each_text(taped.request, redact)
+        taped.steps = _each_text(taped.steps, redact)
         self._cassette.add(taped)
 
 

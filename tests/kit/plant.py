@@ -96,7 +96,7 @@ PLANTS: List[Plant] = [
     Plant(
         "no secret is in a cassette",
         "agentstream/testing/tape.py",
-        "        taped.steps = [self._redacted(step) for step in taped.steps]",
+        "        taped.steps = _each_text(taped.steps, redact)",
         "        pass",
         f"{_RECORDED}no_secret_is_in_the_file",
     ),

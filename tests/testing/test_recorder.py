@@ -228,6 +228,23 @@ def test_retries_and_their_notices_are_replayed(server: ScriptedServer, tmp_path
     assert real == replayed == ["ServerError"]
 
 
+def test_the_waits_between_attempts_are_not_waited_for(
+    server: ScriptedServer, tmp_path: Any
+) -> None:
+    server.reply(status=429, headers={"Retry-After": "0.4"})
+    server.reply(*text_chunks("x"))
+    took = []
+
+    def act(client: Any) -> Any:
+        began = time.monotonic()
+        text = client.chat("hi").text
+        took.append(time.monotonic() - began)
+        return text
+
+    both(tmp_path / "c.jsonl", lambda url: LlamaClient(url), server.url, act)
+    assert took[0] > 0.4 and took[1] < 0.3
+
+
 def test_an_agent_with_tools_is_replayed_though_ids_are_made_anew(
     server: ScriptedServer, tmp_path: Any
 ) -> None:
@@ -334,8 +351,21 @@ def test_no_secret_is_in_the_file(server: ScriptedServer, tmp_path: Any) -> None
     text = path.read_text("utf-8")
     assert MARKS[0] not in text and "sid=" not in text and "acme" not in text
     assert "r1" in text and "v=2" in text
-    with Recorder(path, make()) as client:
-        client.chat("hi")
+    for key in ("none", "another-key-of-some-length"):  # whatever the key
+        url = f"{NOBODY}/v1?api_key={key}&v=2"
+        with Recorder(path, OpenAIClient("m", base_url=url, api_key=key)) as client:
+            client.chat("hi")
+
+
+def test_a_short_key_or_header_changes_no_words(server: ScriptedServer, tmp_path: Any) -> None:
+    server.reply(*text_chunks("none of them is blue"))
+    path = tmp_path / "c.jsonl"
+
+    def make(url: str) -> LlamaClient:
+        return LlamaClient(url, api_key="none", headers={"X-Team": "blue"})
+
+    real, replayed = both(path, make, server.url, lambda client: client.chat("none, blue?"))
+    assert real.text == replayed.text == "none of them is blue"
 
 
 def test_new_asks_only_for_what_is_not_there(server: ScriptedServer, tmp_path: Any) -> None:
@@ -398,7 +428,12 @@ def test_a_file_that_was_torn_keeps_what_is_whole(
 @pytest.mark.parametrize(
     "text",
     ["", "x", "[]", "{}", '{"cassette": 2}', '{"cassette": 1}\n{"line": "x"}\n',
-     '{"cassette": 1}\nx\n{"request": 1}\n', b"\xff"],
+     '{"cassette": 1}\nx\n{"request": 1}\n', b"\xff",
+     '{"cassette": 1}\n{"request": 1}\n{"line": "x"}\n',
+     '{"cassette": 1}\n{"request": 1}\n{"answer": "x"}\n',
+     '{"cassette": 1}\n{"request": 1}\n{"answer": 200, "headers": {}}\n{"text": 3}\n',
+     '{"cassette": 1}\n{"request": 1}\n{"end": "failed"}\n',
+     '{"cassette": 1}\n{"request": 1}\n{"end": "whole", "at": "x"}\n'],
 )  # fmt: skip
 def test_what_is_no_cassette_is_a_config_error(tmp_path: Any, text: Any) -> None:
     path = tmp_path / "c.jsonl"

@@ -109,11 +109,15 @@ class Transport:
 
     Attributes:
         places: the pool's.
+        pace: how long the waits between a call's attempts are, for what they should be; 0
+            of a transport that replays what was recorded.
 
     Raises:
         ConfigError: the URL, the key or a header cannot be sent; a file is missing
             or is no certificate.
     """
+
+    pace = 1.0
 
     def __init__(
         self,
