@@ -175,7 +175,9 @@ class Call:
     def _notice(self, error: AgentStreamError, delay: float) -> RetryNotice:
         attempt = self._tries + self._loading_tries + self._amendments
         resumed = self.answer.begun  # for else there would be no further try
-        return RetryNotice(attempt, delay, type(error).__name__, str(error), resumed)
+        notice = RetryNotice(attempt, delay, type(error).__name__, str(error), resumed)
+        notice.cause = error.with_traceback(None)  # which leads to who holds the notice
+        return notice
 
     def _may_resume(self, error: AgentStreamError) -> bool:
         if not self._dialect.may_resume(error):

@@ -20,7 +20,7 @@ from typing import (
 )
 
 from agentstream import checks
-from agentstream.errors import ConfigError
+from agentstream.errors import AgentStreamError, ConfigError
 from agentstream.llm.frozen import Frozen
 from agentstream.llm.keywords import OTHER_FIELD, REQUEST_HINTS
 from agentstream.results import ChatResponse, ToolCall, Usage
@@ -315,14 +315,19 @@ class ToolCallDelta(NamedTuple):
     cut: bool = False
 
 
-class RetryNotice(NamedTuple):
-    """Told in the stream before another try: which one (from 1), after how long, why."""
-
+class _RetryNotice(NamedTuple):
     attempt: int
     delay_s: float
     error: str
     message: str
     resumed: bool = False
+
+
+class RetryNotice(_RetryNotice):
+    """Told in the stream before another try: which one (from 1), after how long, why."""
+
+    #: The error itself, for who may rather ask another client.  No part of the value.
+    cause: Optional[AgentStreamError] = None
 
 
 class FallbackNotice(NamedTuple):

@@ -78,14 +78,24 @@ class Pauses:
             paused: if all others are left alone, take the one that is due first.
         """
         with self._lock:
-            left = [place for place in range(len(self._states)) if place not in asked]
-            for place in left:
-                state = self._states[place]
-                if not state.failures or (state.due <= self._clock() and not state.probe):
-                    return self._ticket(place)
-            if not (paused and left):
-                return None
-            return self._ticket(min(left, key=self._when))
+            place = self._first_ready(asked)
+            if place is None and paused:
+                left = [place for place in range(len(self._states)) if place not in asked]
+                place = min(left, key=self._when, default=None)
+            return None if place is None else self._ticket(place)
+
+    def ready(self, asked: Collection[int]) -> bool:
+        """True if there is a client besides those asked that is not left alone."""
+        with self._lock:
+            return self._first_ready(asked) is not None
+
+    def _first_ready(self, asked: Collection[int]) -> Optional[int]:
+        now = self._clock()
+        for place, state in enumerate(self._states):
+            free = not state.failures or (state.due <= now and not state.probe)
+            if free and place not in asked:
+                return place
+        return None
 
     def _when(self, place: int) -> List[float]:
         state = self._states[place]

@@ -15,7 +15,13 @@ __all__ = ["FALLBACK", "Chains", "make_fallback", "outermost", "read_fallback", 
 
 #: The key of such a client, and its settings besides.
 FALLBACK = "fallback"
-_SETTINGS = {"on": TEXTS, "pause": TIME, "max_pause": TIME, "total": TIME}
+_SETTINGS = {
+    "on": TEXTS,
+    "pause": TIME,
+    "max_pause": TIME,
+    "patience": TIME.or_false(),
+    "total": TIME,
+}
 #: What it has not.
 _OF_ONE = ("provider", "model", "base_url", "api_key_env", "headers", "body", "prices",
            "timeouts", "retries", "limits", "rate_limit")  # fmt: skip
@@ -85,7 +91,8 @@ def _check(**given: Any) -> None:
         if name == "on":
             _kinds(value)
         else:
-            checks.seconds(name, value, zero=name != "total")
+            optional = name == "patience"
+            checks.seconds(name, value, zero=name != "total", optional=optional)
 
 
 def _kinds(names: Sequence[str]) -> Tuple[Type[AgentStreamError], ...]:

@@ -35,7 +35,7 @@ class Plant(NamedTuple):
 
 
 MODEL = "agentstream/events/model.py"
-FALLBACK = "agentstream/llm/fallback.py"
+FALLBACK = "agentstream/llm/fallback_call.py"
 _FALLBACK = "tests/llm/test_fallback.py::test_"
 WINDOW = "agentstream/llm/rate_limit/window.py"
 _WINDOW = "tests/llm/rate_limit/test_window.py::test_"
@@ -152,8 +152,8 @@ PLANTS: List[Plant] = [
     Plant(
         "one call tries a client after its pause",
         "agentstream/llm/pauses.py",
-        "state.due <= self._clock() and not state.probe",
-        "state.due <= self._clock()",
+        "state.due <= now and not state.probe",
+        "state.due <= now",
         "tests/llm/test_pauses.py::test_of_many_threads_one_tries",
     ),
     Plant(

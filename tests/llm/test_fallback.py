@@ -60,7 +60,7 @@ def servers(count: int = 2) -> Iterator[List[ScriptedServer]]:
 def fallback(*given: Any, **settings: Any) -> Iterator[FallbackClient]:
     """Of a client of each server, model "m1", "m2" ...; clients may be given as they are."""
     ours = {
-        name: settings.pop(name) for name in ("pause", "max_pause", "on", "total")
+        name: settings.pop(name) for name in ("pause", "max_pause", "on", "patience", "total")
         if name in settings
     }  # fmt: skip
     clients = [
@@ -273,6 +273,41 @@ def test_a_clients_own_retries_come_first():
         assert (len(first.requests), len(second.requests)) == (3, 2)
         kinds = [type(delta.retry).__name__ for delta in result.deltas if delta.retry]
         assert kinds == ["RetryNotice", "RetryNotice", "FallbackNotice", "RetryNotice"]
+
+
+def test_who_would_wait_longer_than_its_patience_has_failed_while_another_is_ready():
+    retries = Retries(attempts=2, backoff=0.01)
+    with servers() as (first, second), fallback(first, second, retries=retries) as client:
+        _status(429, Retry_After="9")(first)
+        second.reply_text("two")
+        result = ask(client)
+        assert (result.text, len(first.requests)) == ("two", 1)
+        assert result.took < 3
+        assert [type(delta.retry).__name__ for delta in result.deltas if delta.retry] == [
+            "FallbackNotice"
+        ]
+        assert notices(result.deltas)[0].pause_s == pytest.approx(9, abs=0.1)
+    # Nobody else is ready: it waits as it does alone.
+    with (
+        servers() as (first, second),
+        fallback(first, second, retries=retries, patience=0.05) as client,
+    ):
+        for server in (first, second):
+            _status(503, Retry_After="0.1")(server)
+            _status(503, Retry_After="0.1")(server)
+        second.reply_text("two")
+        assert ask(client).text == "two"
+        assert (len(first.requests), len(second.requests)) == (1, 3)
+    for patience, asked in ((None, 2), (0.5, 2), (0.05, 1)):
+        with (
+            servers() as (first, second),
+            fallback(first, second, retries=retries, patience=patience) as client,
+        ):
+            _status(503, Retry_After="0.1")(first)
+            first.reply_text("one")
+            second.reply_text("two")
+            assert ask(client).text == ("one" if asked == 2 else "two")
+            assert len(first.requests) == asked
 
 
 def test_only_errors_that_are_named_make_it_ask_the_next_one():
@@ -643,6 +678,7 @@ def test_settings_that_cannot_be_used():
         ([one], {"pause": -1}),
         ([one], {"max_pause": "x"}),
         ([one], {"total": 0}),
+        ([one], {"patience": -1}),
     ]
     for clients, settings in rows:
         with pytest.raises(ConfigError):

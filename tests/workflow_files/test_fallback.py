@@ -46,15 +46,14 @@ def test_the_next_client_of_the_list_is_asked_and_the_event_says_so(write: Any) 
 
 
 def test_its_settings_and_what_check_says_of_it(write: Any) -> None:
-    more = (
-        'pause = "2s"\n    max_pause = 9\n    total = "1m"\n    on = ["RateLimited", "ServerError"]'
-    )
+    more = 'pause = "2s"\n    max_pause = 9\n    total = "1m"\n    patience = false\n    on = ["RateLimited", "ServerError"]'
     file = load_workflow(write(file_of(more=more, agent='client = "steady"')))
     assert "steady: asks cloud, then local; " in file.describe()
     with file.build(environ={}) as workflow:
         client = workflow.steps[0].what.client
         assert isinstance(client, FallbackClient)
         assert (client.on, client.total) == ((RateLimited, ServerError), 60.0)
+        assert client.patience is None
         assert [one.model for one in client.clients] == ["default", "default"]
 
 
@@ -84,6 +83,7 @@ def test_what_is_wrong_with_a_list_is_said(write: Any) -> None:
         ('fallback = ["cloud"]\non = ["Cancelled"]', "ends every call"),
         ('fallback = ["cloud"]\npause = -1', "pause"),
         ('fallback = ["cloud"]\npauses = 1', "did you mean 'pause'"),
+        ('fallback = ["cloud"]\npatience = "x"', "patience"),
     )
     for line, said in rows:
         text = file_of().replace('fallback = ["cloud", "local"]', line)
