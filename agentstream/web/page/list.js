@@ -123,10 +123,14 @@
   function list(runs) {
     const ids = new Set(runs.map((run) => run.workflow_id));
     const inner = (run) => ids.has(run.parent_workflow_id);
-    const ordered = [];
+    const ordered = [], children = new Map();
+    for (const run of runs.filter(inner)) {
+      const known = children.get(run.parent_workflow_id);
+      if (known) known.unshift(run); else children.set(run.parent_workflow_id, [run]);
+    }
     const place = (run) => {
       ordered.push(run);
-      runs.filter((one) => one.parent_workflow_id === run.workflow_id).reverse().forEach(place);
+      children.get(run.workflow_id)?.forEach(place);
     };
     runs.filter((run) => !inner(run)).forEach(place);
     ordered.forEach((run, i) => {

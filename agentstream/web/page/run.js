@@ -48,7 +48,8 @@
   const address = (id) => `workflows/${encodeURIComponent(id)}`;
 
   function choose() {
-    const id = decodeURIComponent(location.hash.slice(1));
+    let id = location.hash.slice(1);
+    try { id = decodeURIComponent(id); } catch { /* typed by hand: as it is */ }
     if (view && view.id === id) return;
     if (view) { remember(); view.close(); }
     view = id ? new View(id) : null;
