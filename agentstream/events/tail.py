@@ -13,7 +13,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from typing import AbstractSet, Any, Callable, Deque, List, Optional, Set, Tuple
+from typing import AbstractSet, Any, Callable, Deque, FrozenSet, List, Optional, Set, Tuple
 
 from agentstream import threads
 from agentstream.errors import Closed, LogError, OffsetGone
@@ -218,15 +218,18 @@ class LogTail(Tail):
     """
 
     def __init__(self, store: EventStore, is_closed: Callable[[], bool]) -> None:
-        self.news = threading.Condition()
-        super().__init__("log-tail", store, self.news, is_closed)
+        self.lock = threading.RLock()
+        super().__init__("log-tail", store, self.lock, is_closed)
         self._recent: Deque[Event] = deque()  # all events after `_since`, up to `position`
         self._since = 0
         self._readers: Set[LogReader] = set()
         threads.after_fork(self)
 
-    def open(self, after: Optional[int]) -> LogReader:
+    def open(self, after: Optional[int], only: FrozenSet[str] = frozenset()) -> LogReader:
         """A reader of all events after a position; None for those from now on.
+
+        One who wants `only` those of some workflows is not woken by others'; some of these
+        come to it all the same.
 
         Raises:
             OffsetGone: `after` is above the log's end.
@@ -234,8 +237,8 @@ class LogTail(Tail):
         """
         if self.is_closed():
             raise LogError("the event stream is closed")
-        reader = LogReader(self)
-        with self.news:
+        reader = LogReader(self, only)
+        with self.lock:
             self._readers.add(reader)
         try:
             self.start()
@@ -252,14 +255,14 @@ class LogTail(Tail):
 
     def close(self, reader: LogReader) -> None:
         """It reads no more."""
-        with self.news:
+        with self.lock:
             self._readers.discard(reader)
-            self.news.notify_all()
+            reader.news.notify_all()
 
     def recent(self, after: int) -> Optional[List[Event]]:
         """What has been read after a position; None if some of it is no longer here.
 
-        Under `news`.
+        Under the lock.
         """
         if after < self._since:
             return None
@@ -282,23 +285,27 @@ class LogTail(Tail):
         events = self.store.read_new(self.position, _PAGE)
         if not events:
             return False
-        with self.news:
+        with self.lock:
             self._recent.extend(events)
             while len(self._recent) > _MOST_RECENT:
                 self._since = self._recent.popleft().position or 0
-            self.position = events[-1].position or self.position
-            self.news.notify_all()
+            before, self.position = self.position, events[-1].position or self.position
+            whole = self.position - before == len(events)  # else they are to be told of a gap
+            runs = {event.workflow_id for event in events}
+            for reader in self._readers:
+                if not (whole and reader.passes(before, self.position, runs)):
+                    reader.news.notify_all()
             return True
 
     def _give_up(self) -> None:
-        with self.news:
+        with self.lock:
             for reader in self._readers:
                 reader.closed = True
+                reader.news.notify_all()
             self._readers.clear()
-            self.news.notify_all()
 
     def _after_fork(self) -> None:
-        self.news = self.lock = threading.Condition()
+        self.lock = threading.RLock()
         self._readers = set()
         self._thread = None
 
@@ -307,12 +314,16 @@ class LogReader:
     """One reader's place in the log.
 
     Attributes:
-        cursor: the position up to which it has been given events.
+        cursor: the position up to which it has been given events, or wanted none.
+        news: notified when some have come; over the tail's lock.
     """
 
-    def __init__(self, tail: LogTail) -> None:
+    def __init__(self, tail: LogTail, only: FrozenSet[str] = frozenset()) -> None:
         self.cursor = 0
         self.closed = False
+        self.news = threading.Condition(tail.lock)
+        self._only = only
+        self._waits = False
         self._tail = tail
         self._page: Deque[Event] = deque()
 
@@ -331,11 +342,27 @@ class LogReader:
             return None
         return self._page.popleft()
 
+    def passes(self, before: int, position: int, runs: Set[str]) -> bool:
+        """True if it waits, and events of these workflows are nothing to it: it has passed them.
+
+        Under the lock.
+        """
+        if not (self._waits and self._only and self.cursor == before):
+            return False
+        if not self._only.isdisjoint(runs):
+            return False
+        self.cursor = position
+        return True
+
     def _fill(self, timeout: Optional[float]) -> bool:
         tail = self._tail
-        with tail.news:
+        with self.news:
             within = None if timeout is None else threads.bounded(timeout)
-            tail.news.wait_for(lambda: self.closed or tail.position > self.cursor, within)
+            self._waits = True
+            try:
+                self.news.wait_for(lambda: self.closed or tail.position > self.cursor, within)
+            finally:
+                self._waits = False
             if self.closed:
                 raise Closed("the log is read no more")
             events = tail.recent(self.cursor) if tail.position > self.cursor else []

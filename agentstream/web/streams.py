@@ -102,7 +102,7 @@ class Streams:
         push: Optional[Push],
     ) -> SSEStream:
         if workflow_id is None:
-            reader = self._tail.open(after)
+            reader = self._tail.open(after, only)
             # One that begins with what is new gets its place at once: if it is cut
             # off before the first event, it can still come back to it.
             place = reader.cursor if after is None else None

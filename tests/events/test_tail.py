@@ -356,3 +356,26 @@ def test_a_store_that_is_away_for_long_is_followed_when_it_is_back(
     finally:
         reader.close()
         closed.set()
+
+
+def test_a_reader_of_some_runs_sleeps_through_those_of_others():
+    with EventStream() as stream:
+        logs = tail.LogTail(stream.store, lambda: stream.closed)
+        reader, of_all = logs.open(None, frozenset(["mine"])), logs.open(None)
+        got: List[Any] = []
+        thread = threading.Thread(target=lambda: got.append(reader.get(30.0)))
+        thread.start()
+        wait_until(lambda: reader._waits)
+        for _ in range(3000):  # more than is kept for readers
+            stream.append("agent_llm_stream_chunk", "other", {"chunk": "x"})
+        wait_until(lambda: reader.cursor == 3000)
+        assert (got, reader._waits) == ([], True)
+        stream.append("agent_llm_stream_chunk", "mine", {"chunk": "x"})
+        thread.join(20)
+        (mine,) = got
+        while mine.workflow_id != "mine":  # read in one page with it
+            mine = reader.get(5.0)
+        assert mine.position == 3001
+        assert [of_all.get(5.0).position for _ in range(3001)] == list(range(1, 3002))
+        for each in (reader, of_all):
+            each.close()
