@@ -326,6 +326,7 @@ def _model(add: Add, fallback: str = argparse.SUPPRESS) -> None:
     # Few need these: `agentstream help settings` lists them.
     add("--api", metavar="NAME", type=kinds.text, help=argparse.SUPPRESS)
     add("--think-tags", action="store_true", default=None, help=argparse.SUPPRESS)
+    add("--rate-limit", metavar="60/m", type=kinds.text, help=argparse.SUPPRESS)
 
 
 def _server(add: Add, insecure: str = "do not verify its certificate") -> None:

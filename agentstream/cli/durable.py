@@ -25,7 +25,8 @@ __all__ = ["Kept", "checkpoints_of", "find_origin", "keep_origin", "origin_of", 
 
 #: What the keys of the records begin with, before the time; the flags that are in one.
 _KEY = "origin:"
-_FLAGS = ("provider", "model", "base_url", "fallback", "api", "think_tags", "insecure", "retries")
+_FLAGS = ("provider", "model", "base_url", "fallback", "api", "think_tags", "insecure", "retries",
+          "rate_limit")  # fmt: skip
 
 
 class Kept(NamedTuple):

@@ -7,6 +7,7 @@ from typing import Any, Callable, Dict, List, Tuple
 from agentstream import checks
 from agentstream.cli.fallback import named_in
 from agentstream.cli.log_place import check_log
+from agentstream.cli.rate import rate_in
 from agentstream.cli.table import Setting, find
 from agentstream.errors import ConfigError
 from agentstream.text import is_encodable
@@ -98,6 +99,8 @@ def checked(name: str, value: Any, where: str) -> Any:
         named_in(value, where)
     elif name == "prices":
         as_prices(value, where)
+    elif name == "rate_limit" and rate_in(value) is None:
+        raise ConfigError(f"{where} must be requests, as 60/m, 5/s or 1000/h")
     elif name == "budget_tokens":
         checks.whole(where, value, 1)
     elif name == "budget_cost":

@@ -16,6 +16,7 @@ from agentstream.cli.fallback import named_in, tell_earlier
 from agentstream.cli.kinds import as_prices, checked, known, parsed
 from agentstream.cli.log_place import LogPlace, has_password, is_url
 from agentstream.cli.output import note
+from agentstream.cli.rate import open_rate_limit
 from agentstream.cli.table import SETTINGS, meant, unknown_variables
 from agentstream.errors import AuthError, ConfigError, ConnectError
 
@@ -289,6 +290,10 @@ def open_client(
     prices = setting(given, "prices")
     if prices is not None:
         settings["prices"] = as_prices(prices, "prices")
+    rate = setting(given, "rate_limit")
+    if rate is not None:
+        folder = os.path.join(state_folder(), "limits")
+        settings["rate_limit"] = open_rate_limit(rate, folder, name, settings["base_url"], stack)
     retries = setting(given, "retries")
     client = _open(name, settings, stack, retries, resume=resume, soon=bool(others))
     if not others:

@@ -54,6 +54,7 @@ SETTINGS: Tuple[Setting, ...] = (
     Setting("checkpoints", bool, "runs can go on", "--checkpoints"),
     Setting("deadline", float, "stop after: 10m", "--deadline"),
     Setting("retries", int, "further tries", "--retries"),
+    Setting("rate_limit", str, "requests: 60/m", "--rate-limit"),
     Setting("budget_tokens", int, "what a run may use", "--budget-tokens"),
     Setting("budget_cost", float, "what it may cost", "--budget-cost"),
     Setting("prices", dict, "what models cost"),

@@ -121,6 +121,7 @@ def test_help_tells_of_commands_and_lists_the_settings(monkeypatch, capsys):
         "--think-tags",
         "--budget-tokens",
         "--budget-cost",
+        "--rate-limit",
     }  # need these, and the screen has 24 lines
     assert {one.flag for one in SETTINGS if one.flag} <= flags | few
 
