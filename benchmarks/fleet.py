@@ -221,7 +221,7 @@ def child_append(log: str, count: int) -> None:
 
 def child_carry(log: str, runs: int, rate: float, seconds: float, first: int) -> None:
     """Append to so many runs in turn, each at `rate`; tell the share of a core that took."""
-    with EventStream(open_log(log)) as stream:
+    with EventStream(open_log(log, timeout=60.0)) as stream:
         logs = [stream.open_log(f"run {first + n}") for n in range(runs)]
         tell()
         sys.stdin.readline()

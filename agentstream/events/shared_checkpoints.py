@@ -52,8 +52,8 @@ class SharedCheckpoints(CheckpointStore):
     ) -> None:
         """See `CheckpointStore.write`.
 
-        A store with `on_error="memory"` keeps it in memory while the disk takes nothing,
-        as it does events, and waits no longer.
+        A store that goes on in memory while its disk takes nothing (`on_error="memory"`)
+        does so with records as well, and waits no longer.
         """
         check_records(records, discard)
         kept = {key: None if value is None else bytes(value) for key, value in records.items()}

@@ -6,10 +6,7 @@ import os
 from typing import Any, Callable, Dict, List, Optional, Sequence, Set
 
 from agentstream.errors import LogError
-from agentstream.events.checkpoints import (
-    Entry,
-    check_records,
-)
+from agentstream.events.checkpoints import Entry, check_records
 from agentstream.events.entry import check_id
 from agentstream.events.redis.owners import Owners
 from agentstream.events.redis.reader import Reader

@@ -7,10 +7,7 @@ import sqlite3
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Union
 
 from agentstream.errors import LogError
-from agentstream.events.checkpoints import (
-    Entry,
-    check_records,
-)
+from agentstream.events.checkpoints import Entry, check_records
 from agentstream.events.resting import INTERRUPTED, SUSPENDED
 from agentstream.events.run_state import RunState, first_line
 from agentstream.events.shared_checkpoints import SharedCheckpoints, busy
