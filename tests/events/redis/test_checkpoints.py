@@ -179,7 +179,7 @@ def test_k16_a_lease_s_thread_outlives_whatever_is_raised(
 def test_k16_a_process_that_no_beat_of_gets_through_stops_its_runs(
     redis: RedisServer, open_store: Callable[..., RedisStore], reaped: bool
 ) -> None:
-    lease, started = 0.6, threading.Semaphore(0)
+    lease, started = 1.0, threading.Semaphore(0)
 
     def wait(text: str, context: Any) -> str:
         started.release()
@@ -189,7 +189,7 @@ def test_k16_a_process_that_no_beat_of_gets_through_stops_its_runs(
     with contextlib.ExitStack() as stack:
         proxy = stack.enter_context(TCPProxy(redis.port))
         url = f"redis://127.0.0.1:{proxy.port}/0"
-        store = open_store(url=url, lease=lease, timeout=0.3, linger=0.001)
+        store = open_store(url=url, lease=lease, timeout=0.5, linger=0.001)
         other = open_store(lease=lease)
         stream = EventStream(store)
         handles = []

@@ -17,7 +17,7 @@ from tests.kit.redis_server import RedisServer, log_name
 
 
 class TestRedisStoreShared(SharedStoreConformance):
-    lease = 0.6
+    lease = 1.2
 
     @pytest.fixture(autouse=True)
     def _way(self, redis: RedisServer) -> Iterator[None]:
