@@ -12,7 +12,7 @@ import logging
 import socket
 import threading
 import time
-from typing import Any, Callable, Iterable, List, Optional, Tuple
+from typing import Any, Iterable, List, Optional, Tuple
 
 import waitress.server
 from waitress import wasyncore
@@ -94,18 +94,37 @@ def listen(host: str, port: int, *, cut_after: float = CUT_S) -> socket.socket:
 
 
 class _TaskPush:
-    """What waitress's `write` of a request can do (PEP 3333); its buffer takes what is written.
+    """Writes parts of waitress's answer to a request, after its headers."""
 
-    Attributes:
-        write: writes a part of the body; raises ClientDisconnected if nobody will have it.
-    """
+    def __init__(self) -> None:
+        self._task: Any = None
 
-    write: Callable[[bytes], None]
+    def begin(self, task: Any) -> None:
+        """It has been told the status and the headers."""
+        self._task = task
 
     def has_room(self) -> bool:
         """True while a write waits for nobody: waitress's own waits above that mark."""
-        task: Any = self.write.__self__  # type: ignore[attr-defined]
-        return bool(task.channel.total_outbufs_len <= _MOST_WAITING)
+        task = self._task
+        return bool(task.wrote_header and task.channel.total_outbufs_len <= _MOST_WAITING)
+
+    def write(self, data: bytes) -> None:
+        """Send it at once; what the socket does not take, waitress sends when it can.
+
+        Not by waitress's buffer, where its loop would see it and look at all connections.
+
+        Raises:
+            ClientDisconnected: the client is gone.
+        """
+        channel = self._task.channel
+        if self._task.chunked_response:
+            data = b"%X\r\n%b\r\n" % (len(data), data)
+        with channel.outbuf_lock:
+            sent = 0
+            if channel.connected and not channel.total_outbufs_len:
+                sent = channel.send(data, do_close=False)
+            if sent < len(data):
+                channel.write_soon(data[sent:])
 
     def settle(self) -> None:
         """Nothing: waitress sends by itself what is left over."""
@@ -188,8 +207,9 @@ class Server:
         push = environ[KEY] = _TaskPush()
 
         def start(*arguments: Any) -> Any:
-            push.write = start_response(*arguments)
-            return push.write
+            write = start_response(*arguments)
+            push.begin(write.__self__)
+            return write
 
         return self._app(environ, start)
 
