@@ -28,12 +28,14 @@ from agentstream.errors import AgentStreamError, Cancelled, ConfigError, StatusE
 from agentstream.llm.secrets import NamedKey
 from agentstream.llm.settings import Retries
 from agentstream.llm.transport import display_url
-from agentstream.providers import DEFAULT, EMBEDDED, PROVIDERS, make_client
+from agentstream.providers import DEFAULT, EMBEDDED, PROVIDERS, Provider, make_client
 from agentstream.text import strip_controls
 
 __all__ = ["FAULT", "FINE", "NOTE", "Finding", "Report", "examine"]
 
 FINE, NOTE, FAULT = "fine", "note", "fault"
+#: Where a setting comes from that nobody set.
+_DEFAULT = "default"
 #: Seconds that a server may take to say which models it has.
 _PATIENCE_S = 5.0
 #: Settings whose values are nobody's business but the user's.
@@ -130,18 +132,22 @@ def _look_at_settings(given: argparse.Namespace, report: Report) -> None:
             report.blame(error)
             continue
         if value:
-            report.settings[one.name] = value, source or "default"
+            report.settings[one.name] = value, source or _DEFAULT
     if report.advice:
         return
-    name = setting(given, "provider") or DEFAULT
-    provider = PROVIDERS[name]
-    defaults = {"provider": name, "model": provider.model, "base_url": provider.base_url}
-    for key, value in defaults.items():
-        if value and not (key != "provider" and name == EMBEDDED):
-            report.settings.setdefault(
-                key, (value, f"default of {name}" if key != "provider" else "default")
-            )
-    _look_at_variables(provider, report)
+    name = _provider_of(given)
+    report.settings.setdefault("provider", (name, _DEFAULT))
+    if name != EMBEDDED:
+        provider = PROVIDERS[name]
+        for key, value in (("model", provider.model), ("base_url", provider.base_url)):
+            if value:
+                report.settings.setdefault(key, (value, f"{_DEFAULT} of {name}"))
+    _look_at_variables(PROVIDERS[name], report)
+    order = [one.name for one in SETTINGS]
+    known = sorted(
+        report.settings, key=lambda key: order.index(key) if key in order else len(order)
+    )
+    report.settings = {key: report.settings[key] for key in known}
 
 
 def _value_of(given: argparse.Namespace, name: str) -> str:
@@ -164,19 +170,18 @@ def _value_of(given: argparse.Namespace, name: str) -> str:
     return strip_controls(", ".join(value) if isinstance(value, list) else str(value))
 
 
-def _look_at_variables(provider: Any, report: Report) -> None:
-    """The variables of the providers themselves; they count where no setting does."""
-    for one in PROVIDERS.values():
-        for variable in (one.key_env, one.url_env):
-            value = os.environ.get(variable or "")
-            if not value or not variable:
+def _look_at_variables(used: Provider, report: Report) -> None:
+    """The providers' own variables: the one that is used takes them where no setting says."""
+    for provider in PROVIDERS.values():
+        for variable, name in ((provider.key_env, "api_key"), (provider.url_env, "base_url")):
+            value = os.environ.get(variable) if variable else None
+            if not (value and variable):
                 continue
-            is_key = variable == one.key_env
-            counts = one is provider and ("api_key" if is_key else "base_url")
-            shown = "set" if is_key or "://" not in value else display_url(value)
-            overruled = counts and report.settings.get(counts, ("", "default"))[1]
-            if counts and (not overruled or str(overruled).startswith("default")):
-                report.settings[counts] = shown, variable
+            is_url = name == "base_url" and "://" in value
+            shown = display_url(value) if is_url else "set"
+            _, source = report.settings.get(name, ("", _DEFAULT))
+            if provider is used and source.startswith(_DEFAULT):
+                report.settings[name] = shown, variable
             else:
                 report.settings[variable] = shown, "environment, of no use here"
 
