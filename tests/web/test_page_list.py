@@ -226,3 +226,18 @@ def test_it_fits_a_narrow_window_in_both_schemes(page: Browser) -> None:  # noqa
         )
         page.press(ESCAPE)
     events.close()
+
+
+def test_y06_where_tabs_cannot_share_each_has_a_connection_of_its_own(page: Browser) -> None:  # noqa: F811
+    # As of a page that is neither TLS nor loopback: there are no locks to choose a leader by.
+    source = "Object.defineProperty(navigator, 'locks', { value: undefined })"
+    events = EventStream()
+    author: Dict[str, Any] = {"agent": "a", "step": "0"}
+    append(events, "run", "agent_llm_stream_chunk", **author, chunk="begun ")
+    with Runtime(event_stream=events) as runtime, serving(runtime) as url:
+        added = page.cdp("Page.addScriptToEvaluateOnNewDocument", source=source)
+        page.open(url + "#run")
+        page.wait_text(".card .text", "begun ")
+        append(events, "run", "agent_llm_stream_chunk", **author, chunk="and gone on with")
+        page.wait_text(".card .text", "begun and gone on with")
+        page.cdp("Page.removeScriptToEvaluateOnNewDocument", identifier=added["identifier"])

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.browser
 
 def test_what_streams_in_leaves_time_for_thirty_frames_a_second(page: Browser) -> None:  # noqa: F811
     found = measure(
-        page, "mixed", 2**18, seconds=0.5, delta=256
+        page, "mixed", 2**17, seconds=0.3, delta=256
     )  # a megabyte: stress/page_frames.py
     # Of the processor's time: others that have the machine's cores cost frames, too.
     assert found["a frame's work, ms"] < 1000 / 30, found

@@ -268,6 +268,7 @@
   function wake() {
     if (frame) return;
     frame = true;
+    woken = performance.now();
     // A hidden page gets no frames.
     if (document.hidden) setTimeout(paint, 250); else requestAnimationFrame(paint);
   }

@@ -85,14 +85,15 @@
     agent_llm_stream_chunk(card, data, event) {
       enter(card, 'writing');
       count(card, event);
-      write(part(card, 'text', textPart), data.chunk);
+      write(part(card, 'text', textPart), String(data.chunk ?? ''));
     },
     agent_llm_reasoning_chunk(card, data, event) {
       enter(card, 'thinking');
       count(card, event);
       const thought = part(card, 'reasoning', reasoningPart);
-      thought.length += data.chunk.length;
-      write(thought, data.chunk);
+      const text = String(data.chunk ?? '');
+      thought.length += text.length;
+      write(thought, text);
       thoughts.add(thought);
     },
     agent_llm_request_completed(card, data) {

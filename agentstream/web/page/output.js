@@ -1,9 +1,9 @@
   // --- what an agent says ---------------------------------------------------------------------
 
-  const LATE_MS = 28, MOST_PAINT_MS = 8, LEAST_PAINT_MS = .5;
+  const LATE_MS = 28, MOST_PAINT_MS = 8, LEAST_PAINT_MS = 2;
   const pending = new Map();  // text to be put in at the next frame, by its part
   const growing = new Set();  // parts that have more than a frame had time for
-  let paintMs = 4, painted = 0;  // what a frame may take for texts; when the last one began
+  let paintMs = 4, hasPainted = false;  // what a frame may take for texts; whether the last one had any
 
   function textPart(card) {
     const node = make('div', {});
@@ -63,11 +63,14 @@
       growing.add(made);
     }
     pending.clear();
-    // What is put in has to be laid out as well: late frames get less, and catch up later.
-    const began = performance.now(), isLate = began - painted > LATE_MS && growing.size;
+    // What is put in has to be laid out as well.  After a late frame comes one without any text, so
+    // that the reader can scroll, and the next have less; they catch up later.
+    const began = performance.now(), isLate = began - woken > LATE_MS && hasPainted && !document.hidden;
     paintMs = isLate ? Math.max(paintMs / 2, LEAST_PAINT_MS) : Math.min(paintMs + .5, MOST_PAINT_MS);
-    painted = began;
-    for (const made of growing) if (made.out.step(began + paintMs)) growing.delete(made);
+    hasPainted = !isLate;
+    if (hasPainted) {
+      for (const made of growing) if (made.out.step(began + paintMs)) growing.delete(made);
+    }
     if (growing.size) wake();
   }
 

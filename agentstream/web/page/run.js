@@ -2,7 +2,7 @@
 
   let view = null;     // the run that is shown
   const thoughts = new Set();  // reasoning that has grown since
-  let frame = false;
+  let frame = false, woken = 0;  // one is asked for; since when
 
   /** What is shown of one run, and where we are in its events. */
   class View {
