@@ -68,7 +68,7 @@ def source_of(given: argparse.Namespace, name: str) -> str:
     Raises:
         ConfigError: the config file cannot be read.
     """
-    if getattr(given, name, None) is not None:
+    if known(name).flag and getattr(given, name, None) is not None:
         return known(name).flag
     if os.environ.get(known(name).variable):
         return known(name).variable

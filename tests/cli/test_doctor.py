@@ -38,6 +38,7 @@ def test_it_says_what_would_be_used_and_where_that_comes_from(here, cli, models,
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("OPENAI_BASE_URL", f"http://user:{KEY}@127.0.0.1:9/v1?key={KEY}")
     monkeypatch.setenv("AGENTSTREAM_TOKEN", KEY)
+    monkeypatch.setenv("AGENTSTREAM_CONFIG", str(folder / "config.toml"))
     found = report(here, "--provider", "openai")  # `here` hunts for the key and the prompt
     assert found["works"] is True
     assert found["advice"] == []
@@ -50,6 +51,7 @@ def test_it_says_what_would_be_used_and_where_that_comes_from(here, cli, models,
         "system": (f"{len(PROMPT)} characters", config),
         "log": (str(folder / "runs.db"), config),
         "token": ("set", "AGENTSTREAM_TOKEN"),
+        "config": (config, "AGENTSTREAM_CONFIG"),
         "OPENAI_API_KEY": ("set", "environment, of no use here"),
         "OPENAI_BASE_URL": ("http://127.0.0.1:9/v1", "environment, of no use here"),
     }
