@@ -18,10 +18,12 @@ import subprocess
 import tempfile
 import threading
 import time
-from typing import Any, List, NoReturn, Sequence
+from typing import Any, Iterable, List, NoReturn, Sequence
 
 import pytest
 
+from agentstream import Event, LogError
+from agentstream.events.store import EventStore
 from tests.kit.support import free_port, wait_until
 
 _names = itertools.count(1)
@@ -180,3 +182,17 @@ class RedisSentinel(RedisServer):
 def log_name() -> str:
     """The name of a log that no other test has."""
     return f"test-{os.getpid()}-{next(_names)}"
+
+
+def offsets(events: Iterable[Event]) -> List[int]:
+    return [one.offset for one in events]
+
+
+def is_written(store: EventStore) -> bool:
+    """True if a store has committed what was appended; False if it may do so yet."""
+    try:
+        store.flush()
+    except LogError as error:
+        assert error.retryable, error
+        return False
+    return True

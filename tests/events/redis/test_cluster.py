@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Iterator, List, Tuple
+from typing import Iterator, Tuple
 
-from agentstream import EventStream, EventType, LogError, RedisStore
+from agentstream import EventStream, EventType, RedisStore
 from agentstream.testing.stores import event
-from tests.kit.redis_server import RedisServer
+from tests.kit.redis_server import RedisServer, is_written, offsets
 from tests.kit.support import free_port, wait_until
 
 
@@ -67,19 +67,6 @@ def cluster(masters: int) -> Iterator[Tuple[RedisServer, ...]]:
 def write(store: RedisStore, first: int, last: int) -> None:
     for n in range(first, last + 1):
         store.append(event("w", n))
-
-
-def offsets(events: List[Any]) -> List[int]:
-    return [one.offset for one in events]
-
-
-def is_written(store: RedisStore) -> bool:
-    try:
-        store.flush()
-    except LogError as error:
-        assert error.retryable, error
-        return False
-    return True
 
 
 def test_k27_logs_spread_over_masters_and_outlive_the_death_of_one() -> None:

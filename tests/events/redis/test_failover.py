@@ -6,29 +6,15 @@ import contextlib
 import itertools
 import threading
 import time
-from typing import Any, List
 
 import pytest
 
 from agentstream import EventStream, EventType, LogError, RedisStore
 from agentstream.testing.stores import event
-from tests.kit.redis_server import RedisSentinel, RedisServer, log_name
+from tests.kit.redis_server import RedisSentinel, RedisServer, is_written, log_name, offsets
 from tests.kit.support import wait_until
 
 CHUNK = EventType.AGENT_LLM_STREAM_CHUNK
-
-
-def offsets(events: List[Any]) -> List[int]:
-    return [one.offset for one in events]
-
-
-def is_written(store: RedisStore) -> bool:
-    try:
-        store.flush()
-    except LogError as error:
-        assert error.retryable, error
-        return False
-    return True
 
 
 def test_k07_replicated_is_what_a_replica_has() -> None:
@@ -49,7 +35,7 @@ def test_k07_replicated_is_what_a_replica_has() -> None:
             assert (caught.value.outcome, caught.value.retryable) == ("unknown", True)
             assert (caught.value.phase, time.monotonic() - began < 5.0) == ("log", True)
             replica.thaw()
-            wait_until(lambda: is_written(stream.store))  # type: ignore[arg-type]
+            wait_until(lambda: is_written(stream.store))
             stream.append(EventType.WORKFLOW_COMPLETED, "w", {})
             assert offsets(stream.store.read(workflow_id="w")) == list(range(1, 23))
 
