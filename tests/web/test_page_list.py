@@ -208,7 +208,7 @@ def a_long_name_of_a_function(argument_one, argument_two, argument_three): retur
 """.format("x" * 90)
 
 
-def test_it_fits_a_narrow_window_in_both_schemes(page: Browser) -> None:  # noqa: F811
+def test_it_fits_a_narrow_window_and_its_texts_are_copied(page: Browser) -> None:  # noqa: F811
     events = EventStream()
     author: Dict[str, Any] = {"agent": "writer", "step": "0"}
     append(events, "run", "workflow_started", workflow="report " + "y" * 60, steps=[])
@@ -220,6 +220,11 @@ def test_it_fits_a_narrow_window_in_both_schemes(page: Browser) -> None:  # noqa
             page.size(width, 740)
             assert page.run("return document.documentElement.scrollWidth") <= width
             assert page.run(WIDE) == []
+        page.run(COPIES)
+        code = SAMPLE.split("```")[1][7:-1]
+        for button, copied in ((".code button", code), (".tools .raw + button", SAMPLE)):
+            page.run("document.querySelector(arguments[0]).click()", button)
+            page.wait("window.copied === arguments[0]", copied)
         page.press("?")
         assert (
             page.run("return document.querySelector('#help').getBoundingClientRect().right") <= 320

@@ -9,7 +9,7 @@
     const node = make('div', {});
     const made = { node, source: [] };
     card.texts.push(made);
-    for (const node of card.node.querySelectorAll('.tools, .raw')) show(node, true);
+    for (const each of card.node.querySelectorAll('.tools, .raw')) show(each, true);
     dress(made, card.isRaw);
     return made;
   }
