@@ -99,7 +99,7 @@
     begin(text) {
       const { doc } = this, isFirst = doc.isEmpty;
       doc.set(doc, 'isEmpty', false);
-      if (isFirst && IS_JSON.test(text)) return new Code(this, JSON_FENCE, text);
+      if (isFirst && IS_JSON.test(doc.isTrial ? `${text}.` : text)) return new Code(this, JSON_FENCE, text);
       const fence = fenceOf(text), item = ITEM.exec(text), heading = HEADING.exec(text);
       if (fence) return new Code(this, fence);
       if (heading) return this.heading(heading[1].length, text.slice(heading[0].length));
