@@ -16,7 +16,7 @@ from agentstream.errors import ConfigError, LogError
 from agentstream.events.entry import check_id
 from agentstream.events.run_state import RunState
 
-__all__ = ["CheckpointStore", "Entry", "check_queued", "check_records", "doubled"]
+__all__ = ["CheckpointStore", "Entry", "QueuedRun", "check_records", "doubled"]
 
 _MOST_DOUBLED = 6
 _MOST_BYTES = 999_000_000  # SQLite takes no row above 10^9
@@ -42,6 +42,18 @@ class Entry(NamedTuple):
     reason: str
     records: Dict[str, bytes]
     inner: Dict[str, int]
+
+
+class QueuedRun(NamedTuple):
+    """A run that is to be queued, as `CheckpointStore.queue` has its fields."""
+
+    workflow_id: str
+    name: str
+    records: Dict[str, bytes]
+    recover: int
+    keep: Optional[float]
+    due: float
+    input: Optional[str]
 
 
 class CheckpointStore(ABC):
@@ -173,6 +185,16 @@ class CheckpointStore(ABC):
             ConfigError: an argument cannot be used, or the store queues no runs.
             LogError: there is such a run already, or it is not known to be committed.
         """
+        check_id("workflow_id", workflow_id)
+        check_id("name", name)
+        check_records(records)
+        checks.whole("recover", recover)
+        keep = checks.seconds("keep", keep, optional=True)
+        kept = {key: bytes(value) for key, value in records.items()}
+        self._queue(QueuedRun(workflow_id, name, kept, recover, keep, due, input))
+
+    def _queue(self, run: QueuedRun) -> None:
+        """Do what `queue` says, of which all is known to be right."""
         raise _queues_none(self)
 
     def take_due(self, names: Sequence[str], *, pause: float = 60.0, limit: int = 100) -> List[str]:
@@ -211,17 +233,6 @@ def _queues_none(store: CheckpointStore) -> ConfigError:
     return ConfigError(
         f"{kind} queues no runs: those of SqliteStore, RedisStore and MemoryStore do"
     )
-
-
-def check_queued(workflow_id: str, name: str, records: Mapping[str, Any]) -> None:
-    """See that a run can be queued so.
-
-    Raises:
-        ConfigError: an id, a name, a key or a value is none.
-    """
-    check_id("workflow_id", workflow_id)
-    check_id("name", name)
-    check_records(records)
 
 
 def doubled(pause: float, calls: int) -> float:

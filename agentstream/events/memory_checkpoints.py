@@ -10,7 +10,7 @@ from agentstream.errors import Busy, LogError
 from agentstream.events.checkpoints import (
     CheckpointStore,
     Entry,
-    check_queued,
+    QueuedRun,
     check_records,
     doubled,
 )
@@ -208,28 +208,15 @@ class MemoryCheckpoints(CheckpointStore):
                 checkpoint.call(time.monotonic())
             return True
 
-    def queue(
-        self,
-        workflow_id: str,
-        name: str,
-        records: Mapping[str, bytes],
-        *,
-        recover: int = 3,
-        keep: Optional[float] = None,
-        due: float = 0.0,
-        input: Optional[str] = None,
-    ) -> None:
-        """See `CheckpointStore.queue`; `recover` is of no account here, too."""
-        check_queued(workflow_id, name, records)
-        checks.whole("recover", recover)
-        checkpoint = _Checkpoint(checks.seconds("keep", keep, optional=True))
-        checkpoint.records = {key: bytes(value) for key, value in records.items()}
-        checkpoint.fence, checkpoint.name = 0, name
-        checkpoint.call(time.monotonic() + due)
-        checkpoint.calls = int(due > 0)
+    def _queue(self, run: QueuedRun) -> None:
+        checkpoint = _Checkpoint(run.keep)  # `recover` is of no account here, too
+        checkpoint.records = dict(run.records)
+        checkpoint.fence, checkpoint.name = 0, run.name
+        checkpoint.call(time.monotonic() + run.due)
+        checkpoint.calls = int(run.due > 0)
         with self._runs._lock:
-            self._runs._queue(workflow_id, name, input)
-            self._kept[workflow_id] = checkpoint
+            self._runs._queue(run.workflow_id, run.name, run.input)
+            self._kept[run.workflow_id] = checkpoint
 
     def take_due(self, names: Sequence[str], *, pause: float = 60.0, limit: int = 100) -> List[str]:
         """See `CheckpointStore.take_due`."""

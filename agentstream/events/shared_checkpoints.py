@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterator, Mapping, Optional, Sequence, Set
 
 from agentstream import checks
 from agentstream.errors import Busy, LogError
-from agentstream.events.checkpoints import CheckpointStore, Entry, check_queued, check_records
+from agentstream.events.checkpoints import CheckpointStore, Entry, check_records
 from agentstream.events.entry import check_id, check_reason
 
 __all__ = ["SharedCheckpoints", "busy"]
@@ -107,27 +107,6 @@ class SharedCheckpoints(CheckpointStore):
             with self._lock:
                 self._taking.discard(workflow_id)
 
-    # --- runs that are queued ---------------------------------------------------------------
-
-    def queue(
-        self,
-        workflow_id: str,
-        name: str,
-        records: Mapping[str, bytes],
-        *,
-        recover: int = 3,
-        keep: Optional[float] = None,
-        due: float = 0.0,
-        input: Optional[str] = None,
-    ) -> None:
-        """See `CheckpointStore.queue`."""
-        check_queued(workflow_id, name, records)
-        checks.whole("recover", recover)
-        keep = checks.seconds("keep", keep, optional=True)
-        self._check_writable()
-        kept = {key: bytes(value) for key, value in records.items()}
-        self._queue(workflow_id, name, kept, recover=recover, keep=keep, due=due, input=input)
-
     # --- what each kind of log does ---------------------------------------------------------
 
     def _check_writable(self) -> None:
@@ -146,20 +125,6 @@ class SharedCheckpoints(CheckpointStore):
     @abstractmethod
     def _refuse(self, run: Any, why: str) -> None:
         """Have nobody resume a run."""
-
-    @abstractmethod
-    def _queue(
-        self,
-        workflow_id: str,
-        name: str,
-        records: Dict[str, bytes],
-        *,
-        recover: int,
-        keep: Optional[float],
-        due: float,
-        input: Optional[str],
-    ) -> None:
-        """Add a run that nobody has begun, with its records."""
 
     @abstractmethod
     def _take_over(self, workflow_id: str) -> Entry:

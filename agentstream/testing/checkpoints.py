@@ -23,7 +23,7 @@ from agentstream.events.stream import EventStream
 from agentstream.events.subscription import Subscription
 from agentstream.testing.stores import refused
 
-__all__ = ["CheckpointConformance"]
+__all__ = ["CheckpointConformance", "OverStores"]
 
 _STARTED = EventType.WORKFLOW_STARTED
 _CHUNK = EventType.AGENT_LLM_STREAM_CHUNK
@@ -38,8 +38,8 @@ def _next(subscription: Subscription, count: int) -> List[Event]:
     return [event for event in found if event is not None]
 
 
-class CheckpointConformance:
-    """The tests.  Subclass it and say how a store is made."""
+class OverStores:
+    """Tests that each have a store of their own."""
 
     @abstractmethod
     def make_store(self) -> EventStore:
@@ -55,6 +55,10 @@ class CheckpointConformance:
             yield stream, checkpoints
         finally:
             stream.close()
+
+
+class CheckpointConformance(OverStores):
+    """The tests.  Subclass it and say how a store is made."""
 
     def _begin(self, stream: EventStream, name: str = "run", **options: Any) -> Any:
         log = stream.open_log(name)

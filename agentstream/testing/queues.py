@@ -9,18 +9,16 @@ Run by pytest, which is not needed to import this; each test gets a store of its
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
-from abc import abstractmethod
-from typing import Any, Callable, Iterator, List
+from typing import Any, List
 
-from agentstream.errors import AgentStreamError, Busy, ConfigError, LogError
-from agentstream.events.checkpoints import CheckpointStore, Entry
+from agentstream.errors import Busy, ConfigError
+from agentstream.events.checkpoints import Entry
 from agentstream.events.model import EventType
 from agentstream.events.run_state import RunState
-from agentstream.events.store import EventStore
-from agentstream.events.stream import EventStream
+from agentstream.testing.checkpoints import OverStores
+from agentstream.testing.stores import refused
 
 __all__ = ["QueueConformance"]
 
@@ -28,32 +26,8 @@ _NAMES = ["reply", "other"]
 _PATIENCE = 10.0
 
 
-def _refused(act: Callable[[], object], kind: type = LogError) -> None:
-    try:
-        act()
-    except AgentStreamError as error:
-        if type(error) is not kind:
-            raise
-        return
-    raise AssertionError(f"it raised no {kind.__name__}")
-
-
-class QueueConformance:
-    """The tests.  Subclass it and say how a store is made."""
-
-    @abstractmethod
-    def make_store(self) -> EventStore:
-        """A new, empty store, whose `checkpoints` are to be tested."""
-
-    @contextlib.contextmanager
-    def _stream(self) -> Iterator[Any]:
-        stream = EventStream(self.make_store())
-        try:
-            checkpoints = stream.store.checkpoints
-            assert isinstance(checkpoints, CheckpointStore)
-            yield stream, checkpoints
-        finally:
-            stream.close()
+class QueueConformance(OverStores):
+    """The tests.  Subclass it and say how a store is made (`make_store`)."""
 
     def _suspend(self, log: Any, status: str) -> None:
         data = {"workflow": "reply", "status": status, "output": "", "duration_s": 1.5}
@@ -73,11 +47,11 @@ class QueueConformance:
             checkpoints.queue("asked", "reply", {}, input="tea,\nplease")
             assert [state.input for state in store.runs()] == ["tea,", None]
             assert store.run("asked").input == "tea,\nplease"
-            _refused(lambda: checkpoints.write("run", {"a": b"2"}))
-            _refused(lambda: checkpoints.queue("run", "reply", {}))
-            _refused(lambda: stream.open_log("run"))
-            _refused(lambda: checkpoints.queue("", "reply", {}), ConfigError)
-            _refused(lambda: checkpoints.queue("one", "reply", {"a": "no bytes"}), ConfigError)
+            refused(lambda: checkpoints.write("run", {"a": b"2"}))
+            refused(lambda: checkpoints.queue("run", "reply", {}))
+            refused(lambda: stream.open_log("run"))
+            refused(lambda: checkpoints.queue("", "reply", {}), ConfigError)
+            refused(lambda: checkpoints.queue("one", "reply", {"a": "no bytes"}), ConfigError)
 
     def test_who_takes_it_begins_it(self) -> None:
         with self._stream() as (stream, checkpoints):
@@ -85,7 +59,7 @@ class QueueConformance:
             log, entry = stream.reopen_log("run")
             assert entry == Entry(0, 1, 0, "queued", {"a": b"1"}, {})
             assert stream.store.run("run").status == "queued"
-            _refused(lambda: stream.reopen_log("run"), Busy)
+            refused(lambda: stream.reopen_log("run"), Busy)
             assert log.append(EventType.WORKFLOW_STARTED, {"workflow": "reply"}).offset == 1
             assert stream.store.run("run").status == "running"
             checkpoints.write("run", {"a": None, "b": b"2"})
@@ -95,8 +69,8 @@ class QueueConformance:
             log.append(EventType.WORKFLOW_COMPLETED, {"output": "done"})
             stream.store.flush()
             assert checkpoints.read("run") == {}
-            _refused(lambda: stream.reopen_log("run"))
-            _refused(lambda: checkpoints.queue("run", "reply", {}))
+            refused(lambda: stream.reopen_log("run"))
+            refused(lambda: checkpoints.queue("run", "reply", {}))
 
     def test_each_that_is_due_is_told_to_one(self) -> None:
         with self._stream() as (_, checkpoints):
@@ -176,4 +150,4 @@ class QueueConformance:
             assert checkpoints.read("run") == {}
             assert checkpoints.take_due(["reply"]) == []
             assert not stream.store.request_stop("run", "again")
-            _refused(lambda: stream.reopen_log("run"))
+            refused(lambda: stream.reopen_log("run"))

@@ -6,7 +6,7 @@ import os
 from typing import Any, Callable, Dict, List, Optional, Sequence, Set
 
 from agentstream.errors import LogError
-from agentstream.events.checkpoints import Entry, check_records
+from agentstream.events.checkpoints import Entry, QueuedRun, check_records
 from agentstream.events.entry import check_id
 from agentstream.events.redis.owners import Owners
 from agentstream.events.redis.reader import Reader
@@ -117,23 +117,13 @@ class RedisCheckpoints(SharedCheckpoints):
 
     # --- runs that are queued ---------------------------------------------------------------
 
-    def _queue(
-        self,
-        workflow_id: str,
-        name: str,
-        records: Dict[str, bytes],
-        *,
-        recover: int,
-        keep: Optional[float],
-        due: float,
-        input: Optional[str],
-    ) -> None:
-        kept: List[Argument] = [part for record in records.items() for part in record]
-        call = os.urandom(8).hex()
-        committer = self._writer.committer
-        arguments: List[Argument] = [committer.log_id, workflow_id, name, call, repr(float(due))]
-        arguments += [recover, "" if keep is None else repr(float(keep))]
-        arguments += ["" if input is None else f"={input}", *kept]
+    def _queue(self, run: QueuedRun) -> None:
+        committer, call = self._writer.committer, os.urandom(8).hex()
+        keep = "" if run.keep is None else repr(float(run.keep))
+        shown = "" if run.input is None else f"={run.input}"
+        arguments: List[Argument] = [committer.log_id, run.workflow_id, run.name, call]
+        arguments += [repr(float(run.due)), run.recover, keep, shown]
+        arguments += [part for record in run.records.items() for part in record]
         try:
             answer = self._server.run_safely(committer.confirm, QUEUE, arguments)
         except LogError as error:
@@ -141,7 +131,7 @@ class RedisCheckpoints(SharedCheckpoints):
                 raise
             answer = self._server.run_safely(committer.confirm, QUEUE, arguments)
         if answer[0] != b"ok":
-            raise has_log(workflow_id)
+            raise has_log(run.workflow_id)
 
     def take_due(self, names: Sequence[str], *, pause: float = 60.0, limit: int = 100) -> List[str]:
         """See `CheckpointStore.take_due`; this process also looks for others that have died."""

@@ -7,7 +7,7 @@ import sqlite3
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Union
 
 from agentstream.errors import LogError
-from agentstream.events.checkpoints import Entry, check_records
+from agentstream.events.checkpoints import Entry, QueuedRun, check_records
 from agentstream.events.resting import INTERRUPTED, SUSPENDED
 from agentstream.events.run_state import RunState, first_line
 from agentstream.events.shared_checkpoints import SharedCheckpoints, busy
@@ -187,22 +187,14 @@ class SqliteCheckpoints(SharedCheckpoints):
 
     # --- runs that are queued ---------------------------------------------------------------
 
-    def _queue(
-        self,
-        workflow_id: str,
-        name: str,
-        records: Dict[str, bytes],
-        *,
-        recover: int,
-        keep: Optional[float],
-        due: float,
-        input: Optional[str],
-    ) -> None:
+    def _queue(self, run: QueuedRun) -> None:
+        self._claims.check_writable()
+
         def add(connection: sqlite3.Connection) -> None:
-            run = jobs.add(connection, workflow_id, name, recover=recover, keep=keep, due=due)
-            resumable.write(connection, run, records)
-            if input is not None:
-                connection.execute("INSERT INTO inputs VALUES (?, ?)", (run, input))
+            number = jobs.add(connection, run)
+            resumable.write(connection, number, run.records)
+            if run.input is not None:
+                connection.execute("INSERT INTO inputs VALUES (?, ?)", (number, run.input))
 
         self._writer.do(add)
 

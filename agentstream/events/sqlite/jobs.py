@@ -8,9 +8,9 @@ further ahead than any can be is over.  All of it is done within a transaction.
 from __future__ import annotations
 
 import sqlite3
-from typing import Any, List, Optional, Sequence
+from typing import Any, List, Sequence
 
-from agentstream.events.checkpoints import doubled
+from agentstream.events.checkpoints import QueuedRun, doubled
 from agentstream.events.store import has_log
 from agentstream.threads import uptime
 
@@ -20,20 +20,13 @@ __all__ = ["add", "bring_forward", "call", "forget", "take_due", "taken"]
 _EVER, _SLACK_S = 1000, 60.0
 
 
-def add(
-    connection: sqlite3.Connection,
-    workflow_id: str,
-    name: str,
-    *,
-    recover: int,
-    keep: Optional[float],
-    due: float,
-) -> int:
-    """Enter a run that nobody has, `due` in so many seconds; returns its number.
+def add(connection: sqlite3.Connection, queued: QueuedRun) -> int:
+    """Enter a run that nobody has; returns its number.
 
     Raises:
         LogError: there is such a run.
     """
+    workflow_id, name, due = queued.workflow_id, queued.name, queued.due
     known = connection.execute("SELECT 1 FROM runs WHERE workflow_id = ?", (workflow_id,))
     if known.fetchone() is not None:
         raise has_log(workflow_id)
@@ -44,7 +37,7 @@ def add(
     assert run is not None
     connection.execute(
         "INSERT INTO resumable (run, fence, recover, keep) VALUES (?, 0, ?, ?)",
-        (run, recover, keep),
+        (run, queued.recover, queued.keep),
     )
     # Who has it due later only tells somebody of it now.
     connection.execute(
