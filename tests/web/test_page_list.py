@@ -245,4 +245,8 @@ def test_y06_where_tabs_cannot_share_each_has_a_connection_of_its_own(page: Brow
         page.wait_text(".card .text", "begun ")
         append(events, "run", "agent_llm_stream_chunk", **author, chunk="and gone on with")
         page.wait_text(".card .text", "begun and gone on with")
+        for cost in (0.25, 0.5):  # told while it runs
+            usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "cost": cost}
+            append(events, "run", "agent_llm_request_completed", **author, usage=usage)
+        page.wait("document.querySelector('#run-facts').textContent.includes('tokens6cost0.75')")
         page.cdp("Page.removeScriptToEvaluateOnNewDocument", identifier=added["identifier"])

@@ -315,7 +315,7 @@
     showInput(view.input);
     show($('stop'), !view.over);
     show($('latest'), !view.over && !view.follow && view.restore === null && !$('run').hidden);
-    const end = view.ended ?? (view.over ? null : now());
+    const end = view.ended ?? (view.over ? null : now()), usage = view.tokens || view.used;
     facts($('run-facts'), [
       ['run', view.id !== name && view.id],
       ['within', view.parent && { run: view.parent, text: names.get(view.parent) || view.parent }],
@@ -323,9 +323,8 @@
       [view.over ? 'took' : 'for',
         view.started && end && !view.rests && span(Math.max(0, end - view.started))],
       ['rests for', view.rests && view.rested && span(Math.max(0, now() - view.rested))],
-      ['tokens', view.tokens &&
-        `${view.tokens.estimated ? '≈ ' : ''}${number(view.tokens.total_tokens)}`],
-      ['cost', is(view.tokens?.cost) && money(view.tokens.cost)],
+      ['tokens', usage.total_tokens > 0 && (usage.estimated ? '≈ ' : '') + number(usage.total_tokens)],
+      ['cost', is(usage.cost) && money(usage.cost)],
     ]);
   }
   /** What the run was given: whole, and folded if it is long. */

@@ -101,7 +101,8 @@
       if (is(data.first_token_s) && card.wait === null) card.wait = data.first_token_s;
       if (is(data.tokens_per_second)) { card.rate = data.tokens_per_second; card.about = ''; }
       if (is(data.usage?.completion_tokens)) card.tokens += data.usage.completion_tokens;
-      if (is(data.usage?.cost)) card.cost = (card.cost || 0) + data.usage.cost;
+      if (is(data.usage?.total_tokens)) view.used.total_tokens += data.usage.total_tokens;
+      if (is(data.usage?.cost)) for (const one of [card, view.used]) one.cost = (one.cost || 0) + data.usage.cost;
       card.model = data.model || card.model;
       card.part = null;
       enter(card, 'answered');

@@ -50,7 +50,7 @@
   /** A process goes on with it: steps that are done stay so, others begin again. */
   function goOn(data) {
     view.status = 'running';
-    view.rest = view.rested = null;
+    view.rest = view.rested = view.tokens = null;
     view.why = '';
     view.done = new Set((Array.isArray(data.completed) ? data.completed : []).map(String));
     const isDone = (step) => [...view.done].some((label) => within(step, label));

@@ -14,7 +14,8 @@
       this.status = 'running';
       this.started = null;
       this.ended = null;
-      this.tokens = null;
+      this.tokens = null;    // its usage, as its last event has it
+      this.used = { total_tokens: 0, cost: null };  // ... and so far, by its answers
       this.input = '';
       this.shown = null;     // of it
       this.cards = new Map();
