@@ -102,7 +102,9 @@
       if (is(data.tokens_per_second)) { card.rate = data.tokens_per_second; card.about = ''; }
       if (is(data.usage?.completion_tokens)) card.tokens += data.usage.completion_tokens;
       if (is(data.usage?.total_tokens)) view.used.total_tokens += data.usage.total_tokens;
-      if (is(data.usage?.cost)) for (const one of [card, view.used]) one.cost = (one.cost || 0) + data.usage.cost;
+      if (is(data.usage?.cost)) {
+        for (const one of [card, view.used]) one.cost = (one.cost || 0) + data.usage.cost;
+      }
       card.model = data.model || card.model;
       card.part = null;
       enter(card, 'answered');
