@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 import time
@@ -12,6 +13,14 @@ from agentstream.testing import Gate, Reply, ScriptedServer
 from tests.kit.support import KEY, PROMPT, hunt
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and modes of POSIX")
+
+
+#: What is wrong with an embedded model that is not there.
+EMBEDDED = (
+    "there is no model x.gguf"
+    if importlib.util.find_spec("xllamacpp")
+    else "--provider embedded needs: pip install 'agentstream[local]'"
+)
 
 
 def listing(*names):
@@ -93,7 +102,7 @@ def test_it_says_what_would_be_used_and_where_that_comes_from(here, cli, models,
             None,
             "OpenAI needs a key: set OPENAI_API_KEY",
         ),
-        (["--provider", "embedded", "--model", "x.gguf"], {}, None, "there is no model x.gguf"),
+        (["--provider", "embedded", "--model", "x.gguf"], {}, None, EMBEDDED),
     ],
 )
 def test_what_would_not_work_is_told_with_what_to_do(
@@ -131,7 +140,7 @@ def test_one_that_works_of_several_will_do(here, models):
 
 
 def test_servers_are_asked_at_the_same_time_and_silent_ones_are_left(here, monkeypatch):
-    monkeypatch.setattr("agentstream.cli.examine._PATIENCE_S", 0.3)
+    monkeypatch.setattr("agentstream.cli.examine._PATIENCE_S", 1.0)
     gate = Gate()
     with ScriptedServer() as one, ScriptedServer() as other:
         for server in (one, other):
@@ -139,8 +148,8 @@ def test_servers_are_asked_at_the_same_time_and_silent_ones_are_left(here, monke
         began = time.monotonic()
         words = ("--base-url", one.url, "--fallback", f"llama:m@{other.url}")
         found = report(here, *words, code=1)
-        assert time.monotonic() - began < 0.55
-        assert [f["said"] for f in found["servers"]] == ["has not answered within 0.3 s"] * 2
+        assert time.monotonic() - began < 1.9  # and not one after the other
+        assert [f["said"] for f in found["servers"]] == ["has not answered within 1 s"] * 2
         gate.open()
 
 
