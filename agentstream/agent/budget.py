@@ -92,6 +92,11 @@ class Charge:
             for spending in self._spendings:
                 stack.callback(spending.correct, self._estimate, used)
 
+    def give_back(self) -> None:
+        """End it: nothing was sent."""
+        for spending in self._spendings:
+            spending.correct(self._estimate, Usage())
+
     def _used(self, response: ChatResponse, error: Optional[BaseException]) -> Usage:
         usage = response.usage
         if isinstance(error, _REFUSALS) and response.first_token_s is None:

@@ -300,13 +300,15 @@ class AgentRun:
         """One request: yields its text, publishes all it brings, returns the answer."""
         log, client = self._log, self._agent.client
         charge = self._charge(request)
-        log.note(
-            EventType.AGENT_LLM_REQUEST_STARTED,
-            payloads.agent_llm_request_started(
-                provider=client.provider, model=client.model, round=number
-            ),
-            about=(client, request),
+        begun = payloads.agent_llm_request_started(
+            provider=client.provider, model=client.model, round=number
         )
+        try:
+            log.note(EventType.AGENT_LLM_REQUEST_STARTED, begun, about=(client, request))
+        except BaseException:
+            if charge is not None:
+                charge.give_back()
+            raise
         began = time.monotonic()
         stream = self._open(request, charge)
         try:

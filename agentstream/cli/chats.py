@@ -6,6 +6,7 @@ A conversation at a terminal is kept, and so is a question that says so: `--cont
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Sequence
@@ -95,7 +96,10 @@ def begin(*, keep: bool) -> Chat:
     """A new conversation, named by the hour; it is in the file once something was said."""
     if not keep:
         return Chat("", Conversation())
-    name = f"{time.strftime('%Y-%m-%d-%H%M%S')}-{os.getpid()}"
+    hour = f"{time.strftime('%Y-%m-%d-%H%M%S')}-{os.getpid()}"
+    taken = names()
+    further = (f"{hour}-{number}" for number in itertools.count(2))  # of the same second
+    name = next(each for each in itertools.chain([hour], further) if each not in taken)
     return Chat(name, _kept(name))
 
 

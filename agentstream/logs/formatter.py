@@ -28,6 +28,10 @@ _SECRET = pattern(
     r"|(\b[\w-]{0,40}(?:api[_-]?key|token|secret|password)[\"']?\s*[=:]\s*[\"']?)[^\s&\"',}]{4,}",
     re.IGNORECASE,
 )
+#: A key whose value is a secret, however it looks.
+_SECRET_KEY = pattern(
+    r"[\w-]{0,40}(?:api[_-]?key|token|secret|password|authorization|cookie)", re.IGNORECASE
+)
 
 
 class JsonFormatter(logging.Formatter):
@@ -36,7 +40,7 @@ class JsonFormatter(logging.Formatter):
     Its keys: `time` (UTC, ISO 8601, milliseconds), `level`, `logger`, `message`, what `extra=`
     gave, and where there is one `exception`: {`type`, `message`, `traceback`}, or `stack`.
     What JSON lacks is written as events have it, by its repr in the end.  What looks like a
-    key is masked, and so are `secrets`.
+    key, or is named as one (`api_key`, `token`, `password` ...), is masked, and so are `secrets`.
 
     It may be named in a `logging.config.dictConfig`, as `"class"` or as `"()"`.
 
@@ -72,7 +76,7 @@ class JsonFormatter(logging.Formatter):
         }
         for key, value in vars(record).items():
             if key not in _OWN:
-                line[f"{key}_" if key in _KEYS else key] = self._cleaned(_plain(value))
+                line[f"{key}_" if key in _KEYS else key] = self._cleaned(_plain(value), key)
         if record.exc_info and record.exc_info[0] is not None:
             line["exception"] = self._exception(record)
         elif record.exc_text:
@@ -91,13 +95,13 @@ class JsonFormatter(logging.Formatter):
             told["traceback"] = ""
         return {key: self._masked(value) for key, value in told.items()}
 
-    def _cleaned(self, value: Any) -> Any:
-        """A JSON value whose texts are masked."""
+    def _cleaned(self, value: Any, key: str = "") -> Any:
+        """The JSON value of a key, whose texts are masked."""
         if isinstance(value, str):
-            return self._masked(value)
+            return "…" if value and _SECRET_KEY.fullmatch(key) else self._masked(value)
         if isinstance(value, Mapping):
-            return {key: self._cleaned(item) for key, item in value.items()}
-        return list(map(self._cleaned, value)) if isinstance(value, tuple) else value
+            return {inner: self._cleaned(item, inner) for inner, item in value.items()}
+        return [self._cleaned(item, key) for item in value] if isinstance(value, tuple) else value
 
     def _masked(self, text: str) -> str:
         return _SECRET.sub(_mask, self._redact(replace_surrogates(text)))

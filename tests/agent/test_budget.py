@@ -15,9 +15,12 @@ from agentstream import (
     ChatMessage,
     ConfigError,
     EventStream,
+    EventType,
     FallbackClient,
     LimitExceeded,
+    LogError,
     Map,
+    MemoryStore,
     Parallel,
     Prices,
     Runtime,
@@ -29,6 +32,7 @@ from agentstream import (
     WorkflowFailed,
 )
 from agentstream.agent.budget import Spending
+from agentstream.agent.stream import AgentStream, drain
 from agentstream.llm.messages import ChatRequest, Delta
 from agentstream.results import ToolCall
 from agentstream.testing import ScriptedClient, ScriptedServer
@@ -284,6 +288,21 @@ def test_a_sum_that_a_server_leaves_out_is_made():
         workflow = Workflow("w", [Agent("a", client), Agent("b", client)])
         error = exceeded(lambda: runtime.run(workflow, "x", budget=Budget(tokens=16)))
     assert error.spent.total_tokens == 15
+
+
+def test_a_request_whose_begin_cannot_be_logged_costs_nothing():
+    class Full(MemoryStore):
+        def append(self, fields: Any) -> Any:
+            if EventType.AGENT_LLM_REQUEST_STARTED in fields:
+                raise LogError("the disk is full")
+            return super().append(fields)
+
+    spending = Spending(Budget(tokens=30), "it")
+    agent = Agent("a", client_with(1), max_tokens=20)
+    with EventStream(Full()) as stream, pytest.raises(LogError):
+        drain(AgentStream(agent.settings, "hi", stream.open_log("r"), spending=spending))
+    drain(AgentStream(agent.settings, "hi", None, spending=spending))
+    assert spending.spent.total_tokens == 15
 
 
 def test_threads_never_charge_more_than_there_is():

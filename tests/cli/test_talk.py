@@ -10,7 +10,9 @@ import time
 
 import pytest
 
+from agentstream import ChatMessage
 from agentstream.agent.conversation import Conversation
+from agentstream.cli.chats import begin, names
 from agentstream.testing import Gate, Hang, Reply, text_chunks
 from tests.kit.cli_runs import asked, halted, queue
 from tests.kit.programs import settle
@@ -242,6 +244,16 @@ def test_models_and_instructions_change_in_mid_conversation(cli, server):
     talker.say("/help", "Ctrl-D leaves")
     talker.say("/exit now", "/exit stands alone")
     talker.leave()
+
+
+def test_conversations_begun_in_the_same_second_are_apart(tmp_path, monkeypatch):
+    monkeypatch.setenv("AGENTSTREAM_STATE", str(tmp_path))
+    monkeypatch.setattr("agentstream.cli.chats.time.strftime", lambda _: "now")
+    for number in range(3):
+        chat = begin(keep=True)
+        assert len(chat.conversation) == 0
+        chat.conversation.add(ChatMessage.user(f"{number}?"), ChatMessage.assistant("Fine."))
+    assert len(set(names())) == 3
 
 
 def test_a_question_may_belong_to_a_conversation(here, cli, server):

@@ -83,6 +83,14 @@ def test_a_message_that_cannot_be_made_is_told_all_the_same(args):
     assert line(*args)["message"]
 
 
+def test_what_is_named_as_a_key_is_masked_however_it_looks():
+    headers = {"x-api-key": "abcd-1234", "Cookie": ("a=1", "b=2"), "accept": "text/plain"}
+    told = line(api_key="abcd-1234", OPENAI_API_KEY="abcd", prompt_tokens=7, headers=headers)
+    assert told["api_key"] == told["OPENAI_API_KEY"] == "…"
+    masked = {"x-api-key": "…", "Cookie": ["…", "…"], "accept": "text/plain"}
+    assert (told["headers"], told["prompt_tokens"]) == (masked, 7)
+
+
 def test_an_exception_is_there_without_its_secrets():
     for secret in ("sk-abcdefgh12345678", "Bearer abcdefgh12345678", "hunter2-hunter2"):
         extra = {"deep": {"a": [f"x {secret}"]}, "plain": f"token={secret}"}

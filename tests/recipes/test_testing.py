@@ -67,6 +67,15 @@ def test_a_fixture_has_a_file_for_each_name_and_new_keeps_the_old(folder: Any) -
         "    for name in ('', 'other'):\n"
         "        client = recorder(LlamaClient(os.environ['SERVER']), name)\n"
         "        assert client.chat(word).text == 'hi'\n"
+        "class TestA:\n"
+        "    @pytest.mark.parametrize('word', ['d', 'e/f', 'e f', 300 * 'g'])\n"
+        "    def test_it(self, recorder, word):\n"
+        "        client = recorder(LlamaClient(os.environ['SERVER']))\n"
+        "        assert client.chat('A' + word).text == 'hi'\n"
+        "        with pytest.raises(Exception, match='has a recorder of Test[AB].test_it'):\n"
+        "            recorder(LlamaClient(os.environ['SERVER']))\n"
+        "class TestB(TestA):\n"
+        "    pass\n"
     )
     with ScriptedServer() as server:
         server.reply(*text_chunks("hi"), repeat=True)
@@ -75,6 +84,8 @@ def test_a_fixture_has_a_file_for_each_name_and_new_keeps_the_old(folder: Any) -
             for _ in range(2):
                 said = run(folder, "--record-new")
                 assert said.startswith("0\n"), said
-        assert len(server.requests) == 4
+        assert len(server.requests) == 4 + 8
     files = sorted(path.name for path in (folder / "cassettes" / "test_it").iterdir())
-    assert len(files) == 4 and all(name.startswith("test_it") for name in files), files
+    assert len(files) == 4 + 8
+    assert {"TestA.test_it_d_.jsonl", "TestB.test_it_d_.jsonl"} < set(files), files
+    assert all("test_it" in name for name in files), files

@@ -60,8 +60,8 @@ class LimitFile:
         """
         try:
             connection = self._connected()
-            connection.execute("BEGIN IMMEDIATE")
-            try:
+            try:  # Ctrl-C behind its first line must not leave the file locked
+                connection.execute("BEGIN IMMEDIATE")
                 window = _load(connection, rules)
                 given = act(window, uptime())
                 connection.execute("INSERT OR REPLACE INTO state VALUES (1, ?)", (window.dump(),))
