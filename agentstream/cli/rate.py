@@ -43,7 +43,8 @@ def open_rate_limit(
     given = rate_in(rate)
     assert given is not None, rate  # it was checked
     try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+        for each in (os.path.dirname(folder), folder):  # the mode is the last folder's alone
+            os.makedirs(each, mode=0o700, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"the folder {folder} cannot be made: {error.strerror}") from None
     host = urllib.parse.urlsplit(base_url or "").netloc.rpartition("@")[2]

@@ -37,6 +37,7 @@ def test_commands_share_it_and_what_is_none_is_told(here, server, tmp_path, monk
     for _ in range(2):
         assert here("chat", "x", "--rate-limit", "1/s").out == "hi\n"
     assert time.monotonic() - began > 0.9
+    assert (tmp_path / "state").stat().st_mode & 0o77 == 0
     assert len(list((tmp_path / "state" / "limits").iterdir())) == 1
     assert (
         "--rate-limit must be requests, as 60/m"
