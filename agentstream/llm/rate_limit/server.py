@@ -108,9 +108,10 @@ class LimitServer:
         except self._redis.exceptions.RedisError as error:
             self.close()
             raise Unusable(self._explained(error)) from None
-        except OSError:
+        except OSError as error:
             self.close()
-            raise Unusable("cannot be reached") from None
+            late = isinstance(error, socket.timeout)
+            raise Unusable("does not answer" if late else "cannot be reached") from None
         raise Busy
 
     def _read(self) -> Any:
@@ -135,7 +136,9 @@ class LimitServer:
         code = str(error).split(" ")[0]
         if isinstance(error, kinds.AuthenticationError) or code in ("NOAUTH", "WRONGPASS"):
             return "refused the user or the password"
-        if isinstance(error, kinds.TimeoutError):
+        cause = error.__cause__ or error.__context__  # some versions hide the one in the other
+        late = (kinds.TimeoutError, TimeoutError, socket.timeout)  # three, up to Python 3.9
+        if any(isinstance(each, late) for each in (error, cause)):
             return "does not answer"
         if isinstance(error, kinds.ConnectionError):
             return "cannot be reached"
