@@ -63,6 +63,8 @@ def test_others_write_in_their_own_thread():
             for environ in ({}, {"gunicorn.socket": other}, {"gunicorn.socket": object()}):
                 assert with_push(environ, print) is print
                 assert KEY not in environ
+        unwanted: Dict[str, Any] = {"gunicorn.socket": ours, KEY: None}
+        assert with_push(unwanted, print) is print
         environ = {"gunicorn.socket": ours}
         with_push(environ, lambda *_: print)("200 OK", [])  # of what stands before the app
         assert not environ[KEY].has_room()
