@@ -272,8 +272,8 @@ class Jobs:
     def work(self, max: int = 4) -> None:
         """Take runs as they become due, and execute them, until `stop`: a worker without a queue.
 
-        In the main thread SIGTERM and SIGINT stop it, too.  Runs under way are then left, as
-        interrupted, for another worker to go on with.
+        In the main thread SIGTERM and SIGINT stop it, too, and so does the runtime's shutdown.
+        Runs under way are then left, as interrupted, for another worker to go on with.
 
         Args:
             max: runs under way at once.
@@ -282,7 +282,14 @@ class Jobs:
             ConfigError: an argument cannot be used.
         """
         checks.whole("max", max, 1)
-        loop = WorkLoop(self._due, self._enter, at_most=max, grace=self.runtime.grace)
+        runtime = self.runtime
+        loop = WorkLoop(
+            self._due,
+            self._enter,
+            is_over=lambda: runtime._shut,
+            at_most=max,
+            grace=runtime.grace,
+        )
         self._loops.append(loop)
         try:
             loop.run()

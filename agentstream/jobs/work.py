@@ -25,6 +25,7 @@ class WorkLoop:
     Args:
         due: the ids of so many runs that somebody is to take; may raise LogError.
         enter: takes one, and begins to execute it.
+        is_over: true once nothing more can be taken; asked before each look.
         at_most: how many are under way at once.
         grace: seconds that runs which are left may take to end.
     """
@@ -34,11 +35,13 @@ class WorkLoop:
         due: Callable[[int], Iterator[str]],
         enter: Callable[[str], RunHandle],
         *,
+        is_over: Callable[[], bool],
         at_most: int,
         grace: float,
     ) -> None:
         self._due = due
         self._enter = enter
+        self._is_over = is_over
         self._at_most = at_most
         self._grace = grace
         self._wakeup = threads.Wakeup()
@@ -51,10 +54,10 @@ class WorkLoop:
         self._wakeup.set()
 
     def run(self) -> None:
-        """Work until `stop`, or what the main thread is interrupted by."""
+        """Work until `stop`, the end of all, or what the main thread is interrupted by."""
         try:
             with _stopped_by_signals(self.stop):
-                while not self._stopped:
+                while not (self._stopped or self._is_over()):
                     self._take()
                     self._wakeup.wait(_POLL_S)
         finally:

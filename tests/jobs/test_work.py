@@ -176,3 +176,11 @@ def test_k22_the_end_is_in_the_log_when_a_worker_leaves_by_exit(
     state = web.runtime.event_stream.store.run(run)
     assert state is not None and (state.status, state.output) == ("completed", "TEA!")
     check_events(events_of(web, run))
+
+
+def test_a_worker_ends_with_its_runtime(open_store: Open, jobs_of: Make) -> None:
+    jobs = jobs_of(open_store())
+    working = Task(jobs.work)
+    assert jobs.result(jobs.start("reply", "tea"), timeout=20) == "TEA"
+    jobs.runtime.shutdown()
+    working.result()

@@ -81,23 +81,30 @@ if is_gone() then return {'gone'} end
 local me, w = ARGV[2], ARGV[4]
 local f = call('HMGET', S(w), 'status', 'owner', 'root')
 if not f[1] then return {'no'} end
+local root, ends, names = f[3] or w, P .. ':ends:' .. me, {'mine'}
+if is_active(f[1]) and f[2] == me and call('HEXISTS', ends, w) == 1 then
+  -- The same call, sent again as the answer to it was lost.
+  for _, name in ipairs(call('HKEYS', ends)) do
+    if call('HGET', S(name), 'root') == root then names[#names + 1] = name end
+  end
+  names[#names + 1] = root
+  return names
+end
 if is_active(f[1]) and f[2] ~= '' then
   call('HSET', S(w), 'stop', ARGV[5])
   call('XADD', P .. ':stops', 'MAXLEN', '~', 1000, '*', 'w', w, 'r', ARGV[5])
   return {'asked'}
 end
 if not (is_active(f[1]) or is_resting(f[1])) then return {'no'} end
-local root = f[3] or w
 local g = call('HMGET', S(root), 'status', 'owner')
 if not is_resting(g[1]) and not (is_active(g[1]) and g[2] == '') then return {'no'} end
 beat_once(me, ARGV[3])
 local inner = take(root, me)
-local names = {'mine'}
 for i = 1, #inner, 2 do names[#names + 1] = inner[i] end
 names[#names + 1] = root
 for i = 2, #names do
   call('HSET', S(names[i]), 'stop', ARGV[5])
-  call('HSET', P .. ':ends:' .. me, names[i], ARGV[5])
+  call('HSET', ends, names[i], ARGV[5])
 end
 return names
 """,

@@ -256,13 +256,22 @@ class RedisStore(SharedStore):
         if run is not None and run.released:
             self._writer.flush()
         ids = (self._committer.log_id, self._committer.owner, self._owners.beat)
-        answer = self._server.run(STOP, *ids, workflow_id, reason)
+        try:
+            answer = self._server.run(STOP, *ids, workflow_id, reason)
+        except LogError as error:
+            if error.outcome == "unknown":
+                self._end_what_was_taken()  # if it has come to that
+            raise
         if answer[0] == b"mine":
-            self._owners.enter()
-            self._owners.has_left = True
+            self._end_what_was_taken()
             for name in answer[1:]:
                 self._endings.cancel(name.decode(), reason)
         return bool(answer[0] != b"no")
+
+    def _end_what_was_taken(self) -> None:
+        """Have runs that were taken to be ended come to their end, should this call not do it."""
+        self._owners.enter()
+        self._owners.has_left = True
 
     def watch_stops(self, callback: StopCallback) -> None:
         """See `EventStore.watch_stops`."""

@@ -1,0 +1,56 @@
+"""A request to stop a run that nobody has, while the way to the server breaks."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import pytest
+
+from agentstream import LogError, RedisStore
+from agentstream.events.model import EventType
+from agentstream.testing import TCPProxy
+from tests.kit.redis_server import RedisServer
+from tests.kit.support import wait_until
+
+
+def _status(store: RedisStore, run: str) -> str:
+    state = store.run(run)
+    assert state is not None
+    return state.status
+
+
+def test_k03_a_stop_whose_answer_is_lost_ends_the_run(
+    redis: RedisServer, open_store: Callable[..., RedisStore]
+) -> None:
+    with TCPProxy(redis.port) as proxy:
+        store = open_store(url=redis.url.replace(str(redis.port), str(proxy.port)))
+        for number in range(3):  # the server does not know the script at first
+            run = f"run-{number}"
+            store.checkpoints.queue(run, "reply", {"a": b"1"})
+            cuts = proxy.cuts
+            proxy.cut_after_request = lambda _, known=cuts: proxy.cuts == known
+            assert store.request_stop(run, "the user")
+            assert proxy.cuts == cuts + 1
+            assert _status(store, run) == "cancelled"
+            assert [event.type for event in store.read(workflow_id=run)] == [
+                EventType.WORKFLOW_CANCELLED
+            ]
+        store.close()
+
+
+def test_k04_a_stop_that_is_not_answered_in_time_ends_the_run_later(
+    redis: RedisServer, open_store: Callable[..., RedisStore]
+) -> None:
+    with TCPProxy(redis.port) as proxy:
+        url = redis.url.replace(str(redis.port), str(proxy.port))
+        store = open_store(url=url, timeout=0.3, lease=1.0)
+        for run in ("one", "two"):
+            store.checkpoints.queue(run, "reply", {"a": b"1"})
+        assert store.request_stop("one", "the user")
+        proxy.hold(replies=True)
+        with pytest.raises(LogError, match="does not answer"):
+            store.request_stop("two", "the user")
+        proxy.release()
+        other = open_store()
+        wait_until(lambda: _status(other, "two") == "cancelled")
+        store.close()
