@@ -144,6 +144,11 @@ def check_log(where: str, given: str) -> str:
             raise ConfigError(f"{where} {_EXPECTED}")
         if parts.fragment:
             raise ConfigError(f"{where}: a log's name is written ?log=NAME, not #NAME")
+        behind = [name for name, _ in _pairs(parts.query)]
+        if parts.scheme.lower() != "unix":
+            behind.append(parts.path)
+        if any("@" in each for each in behind):
+            raise ConfigError(f"{where}: / and ? in a password are written %2F and %3F")
         _split(given)
     except ConfigError as error:
         raise ConfigError(str(error) if error.setting == "" else f"{where}: {error}") from None

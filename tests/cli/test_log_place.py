@@ -176,3 +176,6 @@ def test_what_is_no_place_of_a_log():
     ):
         with pytest.raises(ConfigError, match="^--log"):
             check_log("--log", where)
+    for where in ("redis://u:12/34@h/0?lease=-1", "redis://u:12?34@h/0", "redis://h/0?a=b&34@h"):
+        with pytest.raises(ConfigError, match="^--log: / and . in a password are written %2F"):
+            check_log("--log", where)

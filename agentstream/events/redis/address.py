@@ -22,7 +22,8 @@ _SENTINEL = "+sentinel"
 _PORT, _SENTINEL_PORT = 6379, 26379
 _EXPECTED = (
     "must be redis://[user:password@]host[:port][/database], rediss:// or unix://, or "
-    "redis+sentinel://[user:password@]host[:port],.../master[/database]"
+    "redis+sentinel://[user:password@]host[:port],.../master[/database]; the database is a number, "
+    "and of a user and a password all but letters and digits is percent-encoded"
 )
 
 
@@ -85,6 +86,7 @@ class Address:
             if not name:
                 raise ValueError
             path, query = f"/{database}", self._take_login(query)
+        _check_rest(scheme, path, parts)
         self.shown = f"{parts.scheme}://{path}"
         if scheme != "unix":
             netloc = netloc or "localhost"
@@ -193,6 +195,23 @@ class Address:
             host, port = self._hosts[0]
             self._hosts = [*self._hosts[1:], (host, port)]
             self._place = {"host": host, "port": port}
+
+
+def _check_rest(scheme: str, path: str, parts: urllib.parse.SplitResult) -> None:
+    """See that nothing behind the hosts is a part of a password that was not encoded.
+
+    redis-py passes it by, takes another database than was meant, and it would be shown.
+
+    Raises:
+        ValueError: something is.
+    """
+    names = urllib.parse.parse_qsl(parts.query, keep_blank_values=True)
+    if parts.fragment or any("@" in name for name, _ in names):
+        raise ValueError
+    if scheme != "unix":
+        database = path.strip("/")
+        if "@" in parts.path or (database and not (database.isascii() and database.isdigit())):
+            raise ValueError
 
 
 def _host_of(text: str, port: int) -> Tuple[str, int]:

@@ -204,7 +204,8 @@ return answer
 )
 
 #: id, run, seconds: it is due then, unless it is so earlier -> "ok", or "no": somebody has it.
-FORWARD = Script("""
+FORWARD = Script(
+    """
 if is_gone() then return {'gone'} end
 local name = call('HGET', S(ARGV[2]), 'job')
 if not name then return {'no'} end
@@ -213,4 +214,6 @@ local due = call('ZSCORE', key, ARGV[2])
 if not due then return {'no'} end
 if tonumber(due) > at then call('ZADD', key, at, ARGV[2]) end
 return {'ok'}
-""")
+""",
+    oom=True,
+)

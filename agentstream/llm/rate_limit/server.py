@@ -66,12 +66,16 @@ class LimitServer:
         self._connection: Any = None
         self._shut = False
         try:
+            parts = urllib.parse.urlsplit(self._url)
+            rest = parts.path + parts.query.partition("=")[0]
+            if "@" in rest and parts.scheme != "unix":
+                raise ValueError  # of a password that is not encoded, which would be shown
             self._new_connection()
         except (ValueError, TypeError):  # its text may hold the URL
             raise ConfigError.about(
                 "path",
                 "must be a file's, or redis://[user:password@]host[:port][/database][#name],"
-                " rediss:// or unix://",
+                " rediss:// or unix://; / and ? in a password are written %2F and %3F",
             ) from None
 
     def _new_connection(self) -> Any:

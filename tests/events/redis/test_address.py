@@ -41,6 +41,29 @@ def test_a_url_that_is_none_is_refused(url: str) -> None:
         Address(redis, url, 1.0)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://u:12/34@h/0",
+        "redis://u:12?34@h/0",
+        "redis://u:12#34@h/0",
+        "redis://u:12/0?a=b&34@h",
+        "redis+sentinel://u:12/34@h/m",
+        "redis+sentinel://h/m/shop",
+        "redis://h/shop",
+        "rediss://h/-1",
+        "redis://h/0#shop",
+    ],
+)
+def test_k29_a_password_that_is_not_encoded_and_a_database_that_is_none_are_refused(
+    url: str,
+) -> None:
+    with pytest.raises(ConfigError, match="percent-encoded") as refused:
+        Address(redis, url, 1.0)
+    assert "34" not in str(refused.value)
+    assert "shop" not in str(refused.value)
+
+
 def test_settings_of_the_url_are_the_connections() -> None:
     url = "redis+sentinel://me:pass@h/m/3?sentinel_username=s&sentinel_password=p&client_name=x"
     connection = Address(redis, url, 1.0).connection(2.0)

@@ -28,7 +28,10 @@ def redis() -> Iterator[RedisServer]:
         yield server
 
 
-@pytest.mark.parametrize("path", ["redis://h:port/0", "redis://h/0?no_such=1", "redis://[::1"])
+@pytest.mark.parametrize(
+    "path",
+    ["redis://h:port/0", "redis://h/0?no_such=1", "redis://[::1", "redis://u:1/2@h:port/0"],
+)
 def test_a_url_that_is_none_is_a_config_error(path: str) -> None:
     with pytest.raises(ConfigError) as caught:
         RateLimit(1, path=path)
