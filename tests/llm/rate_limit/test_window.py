@@ -45,8 +45,8 @@ def test_a_burst_goes_at_once_and_the_rest_is_spaced():
     assert times(Window(rules(4, per=8.0, burst=4)), 5) == pytest.approx([0, 0, 0, 0, 8], abs=0.05)
 
 
-@pytest.mark.parametrize("late", [0.0, 0.002, 0.02])
-@pytest.mark.parametrize("burst", [5, 60, 600])
+@pytest.mark.parametrize("late", [0.0, 0.02])
+@pytest.mark.parametrize("burst", [5, 600])
 def test_no_window_holds_more_and_two_percent_less_at_most(burst, late):
     found = times(Window(rules(600, burst=burst)), 1800, late=late)
     starts = found[:: len(found) // 40]
@@ -165,8 +165,8 @@ def test_a_clock_that_went_back_is_another_boot():
 def test_what_it_keeps_is_bounded_and_can_be_kept_elsewhere():
     window = Window(rules(1_000_000, 10**9, per=10.0, burst=1000))
     now = 1000.0
-    for _ in range(20_000):
-        now += random.random() / 500
+    for _ in range(8000):
+        now += random.random() / 200
         window.ask(now, 5)
     text = window.dump()
     assert len(text) < 10_000
