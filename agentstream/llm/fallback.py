@@ -72,7 +72,9 @@ class FallbackClient(ChatClient):
         clients: in the order in which they are asked; `FallbackClient`s as well.
         on: the errors that make a call ask the next client: classes of `AgentStreamError`.
             `BadRequest` and `AuthError`, which another server would answer too, must be
-            named themselves; `Cancelled` and `DeadlineExceeded` always end the call.
+            named themselves; `Cancelled` and `DeadlineExceeded` always end the call.  A
+            client's own `Timeouts.total` that is over before the call's time, and before
+            the first delta, counts as a `FirstTokenTimeout`.
         pause, max_pause: seconds.
         patience: seconds that a client may wait before a retry of its own, while another
             client is ready: one that would wait longer has failed.  None: any time.

@@ -22,6 +22,7 @@ from agentstream.errors import (
     ConfigError,
     ConnectError,
     DeadlineExceeded,
+    FirstTokenTimeout,
 )
 from agentstream.llm.accumulator import Accumulator
 from agentstream.llm.client import ChatClient, signature_of
@@ -49,8 +50,14 @@ class Rules(NamedTuple):
     patience: Optional[float]
     total: Optional[float]
 
-    def falls_over(self, error: AgentStreamError) -> bool:
-        """True if another client is to be asked after `error`."""
+    def falls_over(self, error: AgentStreamError, *, has_time: bool = False) -> bool:
+        """True if another client is to be asked after `error`.
+
+        Args:
+            has_time: the call's own time is not over: a client's may be.
+        """
+        if isinstance(error, DeadlineExceeded) and has_time:
+            return FirstTokenTimeout in self.on  # which it comes to: there is no delta yet
         if isinstance(error, ENDS) or not isinstance(error, (*self.on, ConfigError)):
             return False
         named = [kind for kind in self.on if issubclass(kind, _SAID_BY_ALL)]
@@ -242,7 +249,7 @@ class FallbackCall:
         Raises:
             AgentStreamError: the call ends here.
         """
-        if not self._rules.falls_over(error):
+        if not self._rules.falls_over(error, has_time=time.monotonic() < self._due):
             raise error
         seconds = 0.0
         if not isinstance(error, (ConfigError, BadRequest)):  # of which the request is the reason

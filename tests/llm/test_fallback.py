@@ -40,8 +40,9 @@ from agentstream import (
 )
 from agentstream.errors import AgentStreamError, StatusError
 from agentstream.events.model import EventType
+from agentstream.llm.fallback import FALLS_OVER
 from agentstream.llm.messages import Delta, FallbackNotice
-from agentstream.testing import ScriptedClient, ScriptedServer
+from agentstream.testing import ScriptedClient, ScriptedServer, text_chunks
 from agentstream.testing.actions import Cut, Gate, Hang, Pause
 from agentstream.testing.pieces import chat_chunk, sse
 from tests.kit.strict import STRICT
@@ -379,6 +380,22 @@ def test_f10_total_holds_over_all_clients():
             assert isinstance(result.error, DeadlineExceeded)
             assert 0.7 <= result.took <= 1.3
             assert (len(first.requests), len(second.requests)) == (1, 1)
+
+
+def test_f10_a_client_whose_own_total_is_shorter_is_followed_by_the_next():
+    for total, on in ((None, FALLS_OVER), (20.0, FALLS_OVER), (20.0, (ServerError,))):
+        with servers() as (first, second):
+            first.reply(Hang())
+            second.reply(*text_chunks("hi"))
+            clients = [client_of(first, total=0.3), client_of(second, total=total)]
+            with FallbackClient(clients, on=on, pause=PAUSE) as client:
+                result = ask(client)
+        if on is FALLS_OVER:
+            assert result.error is None and result.text == "hi"
+        else:
+            assert isinstance(result.error, DeadlineExceeded)
+        assert 0.3 <= result.took <= 0.9
+        assert len(second.requests) == (on is FALLS_OVER)
 
 
 def test_total_of_its_own_holds_for_the_first_client_as_well():
