@@ -173,7 +173,8 @@ class Spending:
         if self.budget.cost is not None and cost is None:
             raise ConfigError(
                 f"{self._whose} has a budget in money, and {client!r} no price of its model:"
-                " client(prices=Prices({model: (input, cached, output)}))"
+                " client(prices=Prices({model: (input, cached, output)}))",
+                setting="prices",
             )
         tokens = estimate.total_tokens or 0
         with self._lock:

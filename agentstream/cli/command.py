@@ -86,6 +86,8 @@ def _logging(verbosity: int) -> Iterator[None]:
     before = logger.handlers[:], logger.level, logger.propagate
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+    if verbosity == 1:  # which says the same of each run in its own words
+        handler.addFilter(lambda record: record.name != "agentstream.run")
     logger.handlers[:] = [handler]
     logger.setLevel((logging.ERROR, logging.INFO, logging.DEBUG)[min(verbosity, 2)])
     logger.propagate = False

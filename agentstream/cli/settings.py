@@ -350,8 +350,12 @@ def advise(error: BaseException, given: argparse.Namespace) -> None:
     """Tell whom nothing answers, and who has set nothing, which ways there are."""
     tell_earlier(error)
     found: Optional[BaseException] = error
-    while found is not None and not isinstance(found, (ConnectError, AuthError)):
+    while found is not None and not isinstance(found, (ConnectError, AuthError, ConfigError)):
         found = found.__cause__
+    if isinstance(found, ConfigError):
+        if found.setting == "prices":
+            error.args = (f"{error}; here: [prices] in {config_file()}",)
+        return
     if isinstance(found, AuthError):
         if found.status == 401 and found.key_source is None:
             error.args = (f"{error}; set AGENTSTREAM_API_KEY",)

@@ -19,6 +19,7 @@ def test_a_run_ends_before_the_request_that_would_pass_its_budget(here, server, 
     assert "of 3 tokens" in done.line
     done = here("run", flow, "--input", "x", "--budget-cost", "1", code=1)
     assert "no price of its model" in done.line
+    assert "; here: [prices] in " in done.err
     monkeypatch.setenv("AGENTSTREAM_PRICES", PRICES)
     here("run", flow, "--input", "x", "--budget-cost", "0.000001", code=1)
     monkeypatch.setenv("AGENTSTREAM_BUDGET_COST", "0")

@@ -24,6 +24,7 @@ def test_verbose_tells_what_happens_and_a_cut_answer_is_told_of(cli, here, serve
         "agent 'chat' (0) begins",
     ]
     assert told.err.endswith("agentstream: the answer was cut by a limit of tokens\n")
+    assert "agentstream.run: " not in told.err  # the same again, for log files
     sent = server.requests[0].json
     assert (sent["max_tokens"], sent["temperature"]) == (2, 0.5)
     assert sent["reasoning_effort"] == "low"
