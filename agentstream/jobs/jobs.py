@@ -362,7 +362,7 @@ class Jobs:
     def result(self, workflow_id: str, timeout: Optional[float] = None) -> Any:
         """Wait for a run, whichever process executes it; returns its output, as JSON values.
 
-        While the log cannot be reached, it waits for that, too.
+        Once it waits, a log that cannot be reached is waited for, too.
 
         Args:
             timeout: seconds; None for no bound.
@@ -370,7 +370,8 @@ class Jobs:
         Raises:
             WorkflowFailed, Cancelled: how it ended, with `run`.
             NotDone: it has not ended in time; it is a TimeoutError.
-            LogError: there is no such run, its output is gone from the log, or that is closed.
+            LogError: there is no such run, its output is gone from the log, or that is closed
+                or cannot be reached at first.
         """
         until = threads.NEVER if timeout is None else time.monotonic() + threads.bounded(timeout)
         state, pause = self._state(workflow_id), threads.Wakeup()

@@ -215,7 +215,10 @@ class Server:
 
     def gone(self) -> LogError:
         """What to say where the log is not there any more, or another is."""
-        return LogError(f"{self.name} is gone: it was flushed, or another has its place")
+        return LogError(
+            f"{self.name} is gone: it was flushed, or another has its place; "
+            "a process that is started anew goes on with what is there"
+        )
 
 
 class Link:
