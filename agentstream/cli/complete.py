@@ -200,6 +200,7 @@ def _conversations(command: str, given: Mapping[str, str]) -> Iterator[Word]:
 #: What may stand for an argument of that name.
 _KINDS: Dict[str, Any] = {
     "provider": _words(*PROVIDERS),
+    "fallback": _words(*PROVIDERS),
     "reasoning_effort": _words("none", "minimal", "low", "medium", "high"),
     "api": _words("auto", "responses", "chat"),
     "id": _runs,

@@ -37,6 +37,7 @@ def test_commands_flags_and_values_come_from_the_parser():
     for line, found in (
         ("agentstream chat --provider o", ["openai", "ollama"]),
         ("agentstream chat --provider=o", ["openai", "ollama"]),
+        ("agentstream chat --fallback a", ["anthropic"]),
         ("agentstream chat --effort m", ["minimal", "medium"]),
         ("agentstream chat -q --prov", ["--provider"]),
         ("agentstream help se", ["serve", "settings"]),
