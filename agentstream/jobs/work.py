@@ -85,6 +85,9 @@ class WorkLoop:
         except (AgentStreamError, RuntimeError) as error:
             logger.warning("run %s could not be taken: %s", workflow_id, error)
             return
+        except Exception:  # of a codec, say: the next run may go on
+            logger.exception("run %s could not be taken", workflow_id)
+            return
         self._handles.append(handle)
         handle.add_done_callback(lambda _: self._wakeup.set())
 

@@ -138,8 +138,12 @@ def _look(
 ) -> None:
     """Refuse what cannot go on, while nothing has changed yet; an ended run has no records."""
     known = {key: unpack(data, settings.codec) for key, data in records.items()}
-    if "run" in known:
-        _check(known["run"], workflow, options, force=force)
+    said = known.get("run")
+    if said is None:
+        return
+    _check(said, workflow, options, force=force)
+    if force or said["shape"] is None:
+        pack(said, settings.codec)  # `take` will have to: a codec that cannot raises now
 
 
 def _give_back(log: RunLog, workflow: Workflow) -> None:

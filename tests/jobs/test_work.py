@@ -13,12 +13,12 @@ from typing import Any, Callable, List
 
 import pytest
 
-from agentstream import RedisStore, SqliteStore, WorkflowFailed
+from agentstream import Checkpoints, RedisStore, Runtime, SqliteStore, Workflow, WorkflowFailed
 from agentstream.events.store import EventStore
 from agentstream.jobs import Jobs
 from tests.kit.programs import Program
 from tests.kit.redis_server import RedisServer, log_name
-from tests.kit.support import Task, check_events
+from tests.kit.support import Task, check_events, wait_until
 
 Make = Callable[..., Jobs]
 Open = Callable[[], EventStore]
@@ -184,3 +184,31 @@ def test_a_worker_ends_with_its_runtime(open_store: Open, jobs_of: Make) -> None
     assert jobs.result(jobs.start("reply", "tea"), timeout=20) == "TEA"
     jobs.runtime.shutdown()
     working.result()
+
+
+def test_a_run_that_cannot_be_taken_ends_no_worker_and_leaves_no_trace(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Keys:
+        are_away = False
+
+        def encode(self, data: bytes) -> bytes:
+            if self.are_away:
+                raise KeyError("the service that has the keys is away")
+            return data
+
+        def decode(self, data: bytes) -> bytes:
+            return data
+
+    keys = Keys()
+    with Runtime(checkpoints=Checkpoints(codec=keys)) as runtime:
+        jobs = Jobs(runtime, [Workflow("reply", [str.upper])], resend=0.2)
+        run = jobs.start("reply", "tea")
+        keys.are_away = True
+        working = Task(jobs.work)
+        wait_until(lambda: caplog.text.count("could not be taken") > 1)
+        assert runtime.event_stream.store.read(workflow_id=run) == []
+        keys.are_away = False
+        assert jobs.result(run, timeout=20) == "TEA"
+        jobs.stop()
+        working.result()
