@@ -336,7 +336,7 @@ def _open(
         settings["retries"] = Retries(attempts=1, max_retry_after=2.0)
     if name == providers.EMBEDDED:
         server = stack.enter_context(_embedded(settings.pop("model")))
-        settings["base_url"] = server.url
+        settings.update(base_url=server.url, model=server.model)
     return stack.enter_context(provider.make(**settings))
 
 
