@@ -174,8 +174,11 @@ def test_script_logs_its_events_and_its_result(server, tmp_path):
     with nightly(tmp_path, server.url) as process:
         assert process.communicate(timeout=60)[0] == "Hello world!\n"
         assert process.returncode == 0
-    lines = lines_of(tmp_path)
-    assert all(line.startswith("INFO nightly: ") for line in lines), lines  # the library is silent
+    said = lines_of(tmp_path)
+    lines = [line for line in said if line.startswith("INFO nightly: ")]
+    # The library's own: one for the request, one for the step, one for the run.
+    others = [line for line in said if line not in lines]
+    assert [line.split()[1] for line in others] == ["agentstream.run:"] * 3, others
     assert lines[0].endswith(" 1 workflow_started")
     assert lines[-1].endswith(" workflow_completed")
     assert not [line for line in lines if "_chunk" in line]

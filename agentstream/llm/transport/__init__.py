@@ -13,6 +13,10 @@ what the libraries raise into our errors; `watching` shows what is sent, when as
 
 from __future__ import annotations
 
+# First, and from here: deeper in the stack of imports CPython 3.11 compiles urllib3's regular
+# expressions four times slower, as each call there crosses the end of a chunk of its stack.
+import requests  # noqa: F401
+
 from agentstream.llm.transport.exchange import Exchange, Timer
 from agentstream.llm.transport.outgoing import call_span, outgoing, trace_headers
 from agentstream.llm.transport.session import ApiKey, Cert, Transport, Verify
