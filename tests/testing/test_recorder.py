@@ -7,6 +7,7 @@ import json
 import pathlib
 import re
 import socket
+import threading
 import time
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
@@ -456,6 +457,22 @@ def test_settings_that_make_no_sense_are_refused(tmp_path: Any) -> None:
     for settings in wrong:
         with pytest.raises(ConfigError):
             Recorder(path, **{"client": LlamaClient(NOBODY), "record": True, **settings})
+
+
+def test_a_replay_spends_nothing_of_a_rate_limit(server: ScriptedServer, tmp_path: Any) -> None:
+    left = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-limit-requests": "9"}
+    server.reply(*text_chunks("hi"), headers={**left, "x-ratelimit-reset-requests": "60s"})
+    with LlamaClient(server.url) as client, Recorder(tmp_path / "c", client, record=True) as made:
+        assert made.chat("x").text == "hi"
+    limit = RateLimit(5, per=30.0, burst=1)
+    with Recorder(tmp_path / "c", LlamaClient(server.url, rate_limit=limit)) as recorder:
+        assert recorder.chat("x").text == "hi"
+    stop = CancelToken()
+    late = threading.Timer(5.0, stop.cancel)
+    late.start()
+    limit.take(cancel=stop)  # for the first real request there is room at once
+    late.cancel()
+    late.join()
 
 
 def test_threads_record_and_replay_at_once(server: ScriptedServer, tmp_path: Any) -> None:

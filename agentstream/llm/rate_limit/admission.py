@@ -55,6 +55,8 @@ class Admission:
 
     def heard(self, headers: Mapping[str, str]) -> None:
         """The answer's headers are here."""
+        if self._share is None:
+            return  # of a recording: nothing was sent
         left = what_is_left(headers, time.time())
         if left:
             self._limit.note_left(left)
