@@ -10,6 +10,7 @@ retry and error is replayed as it was.
 from __future__ import annotations
 
 import copy
+import math
 import os
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
 
@@ -19,6 +20,7 @@ from agentstream.errors import ConfigError
 from agentstream.llm.client import ChatClient, HTTPClient
 from agentstream.llm.fallback import FallbackClient
 from agentstream.llm.messages import ChatRequest, Delta
+from agentstream.llm.pauses import Pauses
 from agentstream.llm.transport import display_url
 from agentstream.providers import make_client
 from agentstream.results import Usage
@@ -93,6 +95,12 @@ class Recorder(ChatClient):
         if isinstance(client, FallbackClient):
             several = copy.copy(client)
             several.clients = tuple(self._taped(each) for each in client.clients)
+            if self._how["replays"] and not self._how["records"]:
+                # How long a client was left alone is a matter of time; who was, the tape knows.
+                several.on = (*client.on, NotRecorded)
+                several._pauses = Pauses(
+                    len(client.clients), first=0.0, most=0.0, clock=lambda: math.inf
+                )
             return several
         if not isinstance(client, HTTPClient):
             raise ConfigError.about(

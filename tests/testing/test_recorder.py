@@ -475,6 +475,28 @@ def test_a_replay_spends_nothing_of_a_rate_limit(server: ScriptedServer, tmp_pat
     late.join()
 
 
+@pytest.mark.parametrize("is_over", [True, False])
+def test_a_fallback_is_replayed_whoever_was_left_alone_for_how_long(
+    server: ScriptedServer, tmp_path: Any, is_over: bool
+) -> None:
+    with ScriptedServer() as other:
+        other.default(*text_chunks("other"))
+        server.reply(status=503)
+        server.default(*text_chunks("back"))
+        for record in (True, False, False):
+            urls = {"a": server.url, "b": other.url}
+            each = [LlamaClient(urls[m], model=m, retries=Retries(0)) for m in urls]
+            client = FallbackClient(each, pause=30)
+            with Recorder(tmp_path / "c.jsonl", client, record=record) as recorder:
+                assert recorder.chat("1").text == "other"
+                if record and is_over:
+                    client._pauses._states[0].due = 0.0
+                assert recorder.chat("2").text == ("back" if is_over else "other")
+        with Recorder(tmp_path / "c.jsonl", client) as recorder, pytest.raises(NotRecorded):
+            recorder.chat("3")
+        assert len(server.requests) + len(other.requests) == 3
+
+
 def test_threads_record_and_replay_at_once(server: ScriptedServer, tmp_path: Any) -> None:
     path = tmp_path / "c.jsonl"
     server.route("/v1/chat/completions", lambda r: _echo(r.json["messages"][-1]["content"]))
