@@ -17,7 +17,8 @@ if not status then return {'unknown'} end
 if f[4] then return {'within', f[4]} end
 if is_active(status) and (status ~= 'queued' or f[2] ~= '') then
   if f[2] == me then
-    if ARGV[5] == '1' or not f[3] then return {'busy', 'here'} end
+    local is_ending = call('HEXISTS', P .. ':ends:' .. me, w) == 1
+    if ARGV[5] == '1' or not f[3] or is_ending then return {'busy', 'here'} end
     rest_all(w, 'interrupted')  -- an earlier call took it, and was broken off
   elseif f[2] ~= '' and call('HEXISTS', P .. ':owners', f[2]) == 1 then
     return {'busy', 'in another process'}

@@ -6,8 +6,9 @@ from typing import Callable
 
 import pytest
 
-from agentstream import LogError, RedisStore
+from agentstream import Busy, LogError, RedisStore
 from agentstream.events.model import EventType
+from agentstream.events.redis.run_scripts import STOP
 from agentstream.testing import TCPProxy
 from tests.kit.redis_server import RedisServer
 from tests.kit.support import wait_until
@@ -54,3 +55,18 @@ def test_k04_a_stop_that_is_not_answered_in_time_ends_the_run_later(
         other = open_store()
         wait_until(lambda: _status(other, "two") == "cancelled")
         store.close()
+
+
+def test_k23_a_run_that_this_process_is_about_to_end_is_not_taken_by_it(
+    open_store: Callable[..., RedisStore],
+) -> None:
+    store = open_store(lease=1.0)
+    store.checkpoints.queue("run", "reply", {"a": b"1"})
+    owner, beat = store._committer.owner, store._owners.beat
+    store._server.run(STOP, store._committer.log_id, owner, beat, "run", "the user")
+    with pytest.raises(Busy, match="under way here"):
+        store.checkpoints.resume("run")
+    assert store.request_stop("run", "the user")
+    assert [event.type for event in store.read(workflow_id="run")] == [
+        EventType.WORKFLOW_CANCELLED
+    ]
