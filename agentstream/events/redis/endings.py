@@ -161,8 +161,10 @@ class Endings:
             *(b"e", left.workflow_id, left.parent or "", b"", left.fence or b"", offset, 1),
             *(type_name(kind), repr(now), fit(frozen, self._most), note),
         )
-        if not isinstance(answer[2][0], int):
-            logger.warning("%r was ended by somebody else", left.workflow_id)
+        why = answer[2][0]
+        if not isinstance(why, int):
+            level = logging.DEBUG if why[0] == b"ended" else logging.WARNING
+            logger.log(level, "%r was ended by somebody else", left.workflow_id)
 
 
 def _interruption(left: _Left) -> Dict[str, Any]:

@@ -230,11 +230,14 @@ class Owners:
         if dead:
             logger.warning("a process that wrote to %s has died", self._server.name)
         self.has_entered = True  # as the owner of what it ends, until then
-        self.has_left = True
-        ids = (self._committer.log_id, self._committer.owner, self.beat)
-        ends, rests = self._server.run(SEIZE, *ids, dead, beat)
-        for name, reason in zip(ends[::2], ends[1::2]):
-            self._endings.interrupt(name.decode(), reason.decode())
-        for name, reason in zip(rests[::2], rests[1::2]):
-            self._finish(name.decode(), reason.decode())
-        self.has_left = False
+        self.has_left = False  # before: another thread may leave something meanwhile
+        try:
+            ids = (self._committer.log_id, self._committer.owner, self.beat)
+            ends, rests = self._server.run(SEIZE, *ids, dead, beat)
+            for name, reason in zip(ends[::2], ends[1::2]):
+                self._endings.interrupt(name.decode(), reason.decode())
+            for name, reason in zip(rests[::2], rests[1::2]):
+                self._finish(name.decode(), reason.decode())
+        except BaseException:
+            self.has_left = True
+            raise

@@ -258,20 +258,15 @@ class RedisStore(SharedStore):
         ids = (self._committer.log_id, self._committer.owner, self._owners.beat)
         try:
             answer = self._server.run(STOP, *ids, workflow_id, reason)
-        except LogError as error:
-            if error.outcome == "unknown":
-                self._end_what_was_taken()  # if it has come to that
+            if answer[0] == b"mine":
+                self._owners.enter()
+                for name in answer[1:]:
+                    self._endings.cancel(name.decode(), reason)
+        except BaseException:
+            self._owners.enter()
+            self._owners.has_left = True  # perhaps: then it is ended with the next beat
             raise
-        if answer[0] == b"mine":
-            self._end_what_was_taken()
-            for name in answer[1:]:
-                self._endings.cancel(name.decode(), reason)
         return bool(answer[0] != b"no")
-
-    def _end_what_was_taken(self) -> None:
-        """Have runs that were taken to be ended come to their end, should this call not do it."""
-        self._owners.enter()
-        self._owners.has_left = True
 
     def watch_stops(self, callback: StopCallback) -> None:
         """See `EventStore.watch_stops`."""
