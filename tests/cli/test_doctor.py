@@ -119,6 +119,20 @@ def test_what_would_not_work_is_told_with_what_to_do(
     assert f"  - {found['advice'][0]}" in here("doctor", *words, code=1).out
 
 
+def test_an_embedded_model_to_fall_back_to_is_looked_at_and_not_started(here, cli, models):
+    pytest.importorskip("xllamacpp")
+    cli.write("x.gguf", "no model")
+    found = report(here, "--fallback", "embedded:x.gguf", "--fallback", f"llama@{models.url}")
+    assert sorted(one["what"] for one in found["servers"]) == [
+        f"'default' at {models.url}",
+        f"'default' at {models.url}",
+        "embedded",
+    ]
+    assert {one["state"] for one in found["servers"]} == {"fine"}
+    found = report(here, "--fallback", "embedded:y.gguf", code=1)
+    assert any("y.gguf" in line for line in found["advice"])
+
+
 def test_offline_asks_nobody_and_a_model_that_is_not_listed_may_do(here, models):
     found = report(here, "--offline")
     assert [finding["said"] for finding in found["servers"]] == ["not asked"]
