@@ -32,7 +32,8 @@ SAME = [
 LONG = [
     *("tests/workflow/test_durable_kills.py", "tests/workflow/test_random_resumed.py"),
     *("tests/workflow/test_random.py", "tests/mcp/test_conformance.py"),
-    *("tests/cli/test_log_place.py", "tests/web/test_workers.py"),
+    *("tests/cli/test_log_place.py", "tests/cli/test_packed.py", "tests/web/test_workers.py"),
+    *(f"tests/local/test_{name}.py" for name in ("child", "model", "server")),
     *(f"tests/recipes/test_{name}.py" for name in ("celery", "demo", "durable", "embedding")),
     *(f"tests/recipes/test_{name}.py" for name in ("examples", "gevent", "programs", "readme")),
     *("tests/recipes/test_jobs.py", "tests/recipes/test_jobs_celery.py"),
