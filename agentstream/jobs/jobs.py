@@ -8,6 +8,7 @@ that comes twice, late or never does no harm.  Of those that nobody takes somebo
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Union
@@ -206,10 +207,8 @@ class Jobs:
                 raise
             return declined
         how = "resumed" if handle._since else "new"
-        try:
+        with self._flushed():
             ended = self._finish(handle)
-        finally:
-            self._flush()
         failed = ended.status in ("failed", "cancelled")
         error = self._state(workflow_id).error if failed else None
         return JobRun(workflow_id, how, ended.status, ended.output, error)
@@ -256,6 +255,17 @@ class Jobs:
             self.runtime._end(handle, reason)
             raise
 
+    @contextlib.contextmanager
+    def _flushed(self) -> Iterator[None]:
+        """At the end the log has all; what the block is left by comes before errors of the log."""
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(LogError):
+                self._flush()
+            raise
+        self._flush()
+
     def _flush(self) -> None:
         """Wait until the log has all; longer than it usually takes, as what it lacks is redone."""
         until, pause = time.monotonic() + _FLUSH_S, threads.Wakeup()
@@ -292,10 +302,10 @@ class Jobs:
         )
         self._loops.append(loop)
         try:
-            loop.run()
+            with self._flushed():
+                loop.run()
         finally:
             self._loops.remove(loop)
-            self._flush()
 
     def stop(self) -> None:
         """End each `work` of this process, from any thread or a signal handler."""

@@ -331,6 +331,22 @@ def test_an_exception_from_without_stops_the_run_and_an_exit_leaves_it(jobs_of: 
     assert jobs.run(run)[1:4] == ("resumed", "completed", "tea")
 
 
+def test_an_exit_goes_up_though_the_log_takes_no_more(jobs_of: Make) -> None:
+    class Gone(MemoryStore):
+        def flush(self) -> None:
+            raise LogError("the log is gone")
+
+    jobs = jobs_of(Gone(), str.upper)
+    run = jobs.start("reply", "tea")
+
+    def leave(handle: Any) -> Any:
+        raise SystemExit
+
+    jobs._finish = leave  # type: ignore[method-assign]
+    with pytest.raises(SystemExit):
+        jobs.run(run)
+
+
 def test_the_codec_and_keeping_of_the_runtime_are_those_of_jobs() -> None:
     class Mirror:
         def encode(self, data: bytes) -> bytes:

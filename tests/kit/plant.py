@@ -675,8 +675,8 @@ PLANTS: List[Plant] = [
     Plant(
         "flushed",
         "agentstream/jobs/jobs.py",
-        "            ended = self._finish(handle)\n        finally:\n            self._flush()",
-        "            ended = self._finish(handle)\n        finally:\n            pass",
+        "            raise\n        self._flush()",
+        "            raise",
         "tests/jobs/test_work.py::test_k22_the_end_is_in_the_log_when_a_worker_leaves_by_exit",
     ),
     Plant(
