@@ -415,6 +415,7 @@ end
 for _, w in ipairs(call('ZRANGE', P .. ':active', 0, -1)) do
   if call('HGET', S(w), 'owner') == me then close_run(w) end
 end
+call('DEL', P .. ':ends:' .. me)
 call('HDEL', P .. ':owners', me)
 return {'ok'}
 """,

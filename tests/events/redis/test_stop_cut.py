@@ -69,3 +69,19 @@ def test_k23_a_run_that_this_process_is_about_to_end_is_not_taken_by_it(
         store.checkpoints.resume("run")
     assert store.request_stop("run", "the user")
     assert [event.type for event in store.read(workflow_id="run")] == [EventType.WORKFLOW_CANCELLED]
+
+
+def test_a_store_that_is_closed_amid_a_stop_leaves_the_run_to_others_and_nothing_of_itself(
+    open_store: Callable[..., RedisStore],
+) -> None:
+    store, other = open_store(), open_store()
+    store.checkpoints.queue("run", "reply", {"a": b"1"})
+    owner, beat = store._committer.owner, store._owners.beat
+    store._server.run(STOP, store._committer.log_id, owner, beat, "run", "the user")
+    store._owners.enter()
+    store.close()
+    assert _status(other, "run") == "interrupted"
+    (left,) = other._server.call((b"EXISTS", other._server.prefix + b"ends:" + owner.encode()))
+    assert left == 0
+    assert other.request_stop("run", "the user")
+    assert _status(other, "run") == "cancelled"
