@@ -192,6 +192,7 @@ class Jobs:
         Raises:
             ConfigError: the run's workflow is not known here; it stays queued.
             LogError: there is no such run, or the log fails.
+            RuntimeError: the runtime has been shut down; the run stays as it was.
         """
         self.watch()
         declined = self._decline(self._state(workflow_id))
