@@ -36,6 +36,12 @@ _LONGEST_S = 0.1
 class Push(Protocol):
     """Writes to a request's connection, from any thread, while its own one does not."""
 
+    def is_direct(self, size: int) -> bool:
+        """True if the first `size` bytes of the body went to the connection as they are.
+
+        If not, a middleware changes the body or holds it back: it must have the rest as well.
+        """
+
     def has_room(self) -> bool:
         """True if a write would wait for nothing."""
 
@@ -139,6 +145,10 @@ class Loan:
         self._lent = False
         self._back = Wakeup()
         self._pushed_at = 0.0
+
+    def is_direct(self, size: int) -> bool:
+        """True if nothing stands between the stream and its connection: see `Push`."""
+        return self._push.is_direct(size)
 
     def lend(self, quiet: float) -> bool:
         """Have what comes written by the pusher.  Called by the stream's own thread, which waits.

@@ -103,6 +103,10 @@ class _TaskPush:
         """It has been told the status and the headers."""
         self._task = task
 
+    def is_direct(self, size: int) -> bool:
+        """True: there is no middleware here."""
+        return True
+
     def has_room(self) -> bool:
         """True while a write waits for nobody: waitress's own waits above that mark."""
         task = self._task

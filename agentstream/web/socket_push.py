@@ -48,6 +48,10 @@ class SocketPush:
         if (kind.__module__, kind.__name__) == ("gunicorn.http.wsgi", "Response"):
             self._answer = answer if getattr(answer, "sock", None) is self._socket else None
 
+    def is_direct(self, size: int) -> bool:
+        """See `Push`."""
+        return getattr(self._answer, "sent", None) == size
+
     def has_room(self) -> bool:
         """See `Push`."""
         return not self._rest and getattr(self._answer, "headers_sent", False) is True

@@ -194,7 +194,10 @@ class SSEStream:
     def _run(self) -> Iterator[bytes]:
         # At once, so that proxies and browsers see the headers.  A comment and no more: some
         # clients take a block of `retry` and `id` alone for an event.
-        yield encode_comment("agentstream")
+        first = encode_comment("agentstream")
+        yield first
+        if self.loan is not None and not self.loan.is_direct(len(first)):
+            self.loan = None
         if self._missed is not None:
             yield self._with_retry(self._streams.encode(self._missed, None))
         heartbeat = threads.bounded(self._streams.heartbeat)
@@ -271,8 +274,9 @@ class SSEStream:
         """End it, from any thread; what it has not sent, the client gets when it comes back."""
         self._ending = True
         self._source.close(0)
-        if self.loan is not None:
-            self.loan.give_back()
+        loan = self.loan
+        if loan is not None:
+            loan.give_back()
 
     def close(self) -> None:
         """The client is gone, or has had it all.  WSGI servers call it."""

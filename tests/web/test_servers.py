@@ -11,6 +11,7 @@ import sys
 import threading
 import wsgiref.simple_server
 import wsgiref.validate
+import zlib
 from typing import Any, Iterator
 
 import flask
@@ -71,6 +72,25 @@ def check_slow(url: str, events: EventStream) -> None:
         told = slow.events()
         assert [int(sent.id) for sent in told if sent.id] == list(range(2, 63))
         assert {len(sent.data["data"].get("chunk", "")) for sent in told} == {100_000, 0}
+
+
+def check_deflated(url: str, events: EventStream) -> None:
+    """A middleware that changes the body changes all of it."""
+    chunks(events, "deflated", 1)
+    events.store.flush()
+    unpacker = zlib.decompressobj()
+    had = b""
+    with SSE(url, "/workflows/deflated/stream", token=TOKEN, **{"X-Deflate": "1"}) as stream:
+        for number in range(1, 12):
+            while b"id: %d\n" % number not in had:
+                piece = stream.response.read1(65536)
+                assert piece, had
+                had += unpacker.decompress(piece)
+            if number < 11:
+                chunks(events, "deflated", 1)
+        finish(events, "deflated")
+        had += unpacker.decompress(stream.response.read())
+    assert had.count(b"\nid: ") == 12, had
 
 
 def check(url: str, events: EventStream) -> None:
@@ -165,11 +185,33 @@ def test_h09_within_a_flask_app():
 
 GUNICORN = """
 import signal
+import zlib
 from agentstream.events.sqlite import SqliteStore
 from agentstream.web import create_app
 
 def make(path, token):
-    return create_app(SqliteStore(path), token, heartbeat=1.0)
+    return Deflating(create_app(SqliteStore(path), token, heartbeat=1.0))
+
+class Deflating:
+    def __init__(self, app):
+        self.app, self.close = app, app.close
+
+    def __call__(self, environ, start_response):
+        if "HTTP_X_DEFLATE" not in environ:
+            return self.app(environ, start_response)
+
+        def start(status, headers):
+            return start_response(status, [*headers, ("Content-Encoding", "deflate")])
+
+        return self.deflated(self.app(environ, start))
+
+    def deflated(self, body):
+        packer = zlib.compressobj()
+        try:
+            for piece in body:
+                yield packer.compress(piece) + packer.flush(zlib.Z_SYNC_FLUSH)
+        finally:
+            body.close()
 
 def post_worker_init(worker):
     # gunicorn waits for its requests to end; streams end when they are told.
@@ -216,6 +258,7 @@ def test_h09_h10_gunicorn_gthread(tmp_path):
         wait_until(lambda: _answers(url), timeout=60.0)
         check(url, events)
         check_slow(url, events)
+        check_deflated(url, events)
         chunks(events, "run", 1)
         events.store.flush()
         with SSE(url, RUN, token=TOKEN) as stream:
