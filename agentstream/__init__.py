@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from agentstream.events.store import (
         EventStore as EventStore,
         RunState as RunState,
+        StopAnswer as StopAnswer,
     )
     from agentstream.events.stream import EventStream as EventStream, Subscription as Subscription
     from agentstream.llm.anthropic.client import AnthropicClient as AnthropicClient
@@ -165,7 +166,7 @@ _HOMES = {
     "agentstream.events.redis": ("RedisStore",),
     "agentstream.events.sqlite": ("SqliteStore",),
     "agentstream.events.memory": ("MemoryStore",),
-    "agentstream.events.store": ("EventStore", "RunState"),
+    "agentstream.events.store": ("EventStore", "RunState", "StopAnswer"),
     "agentstream.events.stream": ("EventStream", "Subscription"),
     "agentstream.llm.anthropic.client": ("AnthropicClient",),
     "agentstream.llm.clients": (

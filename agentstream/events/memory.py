@@ -43,6 +43,7 @@ from agentstream.events.store import (
     EventStore,
     PublishOwn,
     RunState,
+    StopAnswer,
     end_of,
     first_line,
     has_log,
@@ -373,7 +374,7 @@ class MemoryStore(EventStore):
         method: Any = publish
         self._publish = weakref.ref(method.__self__), method.__func__
 
-    def request_stop(self, workflow_id: str, reason: str) -> bool:
+    def request_stop(self, workflow_id: str, reason: str) -> StopAnswer:
         """See `EventStore.request_stop`: no other process runs anything in this log.
 
         Raises:
@@ -384,13 +385,13 @@ class MemoryStore(EventStore):
         with self._lock:
             root = self.checkpoints.root_of(workflow_id)
             if root not in self._rests:
-                return False
+                return StopAnswer.NOBODY
             names = [*self.checkpoints.inner_of(root), root]
             for name in names:
                 self._go_on(name)
         for name in names:
             self._cancel(name, reason)
-        return True
+        return StopAnswer.ENDED
 
     def _cancel(self, workflow_id: str, reason: str) -> None:
         """End a run that nobody has."""

@@ -6,6 +6,7 @@ knows no subscribers; events/stream.py does.
 
 from __future__ import annotations
 
+import enum
 import importlib
 from abc import ABC, abstractmethod
 from typing import AbstractSet, Any, Callable, List, Mapping, NamedTuple, Optional, Tuple
@@ -20,6 +21,7 @@ __all__ = [
     "EventStore",
     "PublishOwn",
     "RunState",
+    "StopAnswer",
     "StopCallback",
     "end_of",
     "first_line",
@@ -40,6 +42,20 @@ class Bounds(NamedTuple):
 
     first: int
     last: int
+
+
+class StopAnswer(str, enum.Enum):
+    """What came of a request to stop a run; false if nothing did.
+
+    Attributes:
+        NOBODY: there is no such run, or it has ended.
+        ASKED: its process was asked, and ends it.
+        ENDED: nobody had it, as it was queued, suspended or interrupted: it has ended.
+    """
+
+    NOBODY = ""
+    ASKED = "asked"
+    ENDED = "ended"
 
 
 def end_of(store: EventStore, state: RunState) -> Optional[Event]:
@@ -193,12 +209,12 @@ class EventStore(ABC):
         """
         return self.read(after=after, limit=limit)
 
-    def request_stop(self, workflow_id: str, reason: str) -> bool:
-        """Ask the process that runs a workflow to stop it; False if none does.
+    def request_stop(self, workflow_id: str, reason: str) -> StopAnswer:
+        """Ask the process that runs a workflow to stop it; false if none does.
 
-        A run that is suspended or interrupted nobody runs: it ends here, as cancelled.
+        A run that is queued, suspended or interrupted nobody runs: it ends here, as cancelled.
         """
-        return False
+        return StopAnswer.NOBODY
 
     def watch_stops(self, callback: StopCallback) -> None:  # noqa: B027
         """Call `callback` with the requests of others; a bound method, which is not kept alive."""

@@ -303,8 +303,8 @@ class Runtime(DurableRuns):
             return True
         store = self.event_stream.store
         if not store.shared:
-            return store.request_stop(workflow_id, reason)
-        return threads.aside("stop", lambda: store.request_stop(workflow_id, reason), False)
+            return bool(store.request_stop(workflow_id, reason))
+        return threads.aside("stop", lambda: bool(store.request_stop(workflow_id, reason)), False)
 
     def _stop(self, workflow_id: str, reason: str) -> bool:
         run = self._runs.get(workflow_id)

@@ -18,7 +18,7 @@ from typing import Any, Iterator, List
 from agentstream.errors import AgentStreamError, Busy, ConfigError
 from agentstream.events.checkpoints import CheckpointStore, Entry
 from agentstream.events.model import Event, EventType
-from agentstream.events.store import EventStore
+from agentstream.events.store import EventStore, StopAnswer
 from agentstream.events.stream import EventStream
 from agentstream.events.subscription import Subscription
 from agentstream.testing.stores import refused
@@ -244,7 +244,8 @@ class CheckpointConformance(OverStores):
             subscriptions = [stream.subscribe(workflow_id="run"), stream.subscribe()]
             self._suspend(log)
             stream.store.flush()
-            assert stream.store.request_stop("inner", "no longer wanted")  # and so the whole
+            stopped = stream.store.request_stop("inner", "no longer wanted")  # and so the whole
+            assert stopped is StopAnswer.ENDED
             end = list(subscriptions[0])[-1]
             assert (end.type, end.offset) == (EventType.WORKFLOW_CANCELLED, 3)
             assert end.data["reason"] == "no longer wanted"

@@ -17,6 +17,7 @@ from agentstream.errors import Busy, ConfigError
 from agentstream.events.checkpoints import Entry
 from agentstream.events.model import EventType
 from agentstream.events.run_state import RunState
+from agentstream.events.store import StopAnswer
 from agentstream.testing.checkpoints import OverStores
 from agentstream.testing.stores import refused
 
@@ -140,7 +141,7 @@ class QueueConformance(OverStores):
         with self._stream() as (stream, checkpoints):
             checkpoints.queue("run", "reply", {"a": b"1"})
             subscription = stream.subscribe(workflow_id="run", after=0)
-            assert stream.store.request_stop("run", "no longer wanted")
+            assert stream.store.request_stop("run", "no longer wanted") is StopAnswer.ENDED
             (end,) = subscription
             assert (end.type, end.offset) == (EventType.WORKFLOW_CANCELLED, 1)
             assert (end.data["reason"], end.data["workflow"]) == ("no longer wanted", "reply")

@@ -23,7 +23,7 @@ from typing import Any, Callable, ContextManager, Iterator, List, Optional, Tupl
 
 from agentstream.errors import Busy, LogError
 from agentstream.events.model import Event, EventType
-from agentstream.events.store import EventStore
+from agentstream.events.store import EventStore, StopAnswer
 from agentstream.events.stream import EventStream
 from agentstream.testing.shared_process import Opener, OtherProcess
 from agentstream.testing.stores import event, refused
@@ -199,7 +199,7 @@ class SharedStoreConformance:
             one.claim("w")
             one.append(event("w", 1, _STARTED, {"workflow": "demo"}))
             one.flush()
-            assert other.request_stop("w", "the user")
+            assert other.request_stop("w", "the user") is StopAnswer.ASKED
             _until(lambda: watcher.told == [("w", "the user")])
             one.append(event("w", 2, EventType.WORKFLOW_CANCELLED, {"reason": "the user"}))
             one.flush()

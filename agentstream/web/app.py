@@ -312,7 +312,7 @@ class App:
         if self._runtime is not None:
             stopping = self._runtime.stop_generation(run, "stopped over HTTP")
         else:
-            stopping = self._store.request_stop(run, "stopped over HTTP")
+            stopping = bool(self._store.request_stop(run, "stopped over HTTP"))
         if not stopping:
             state = self._state(run)
             raise Conflict(f"run {run[:64]!r} is not running: it is {state.status}")

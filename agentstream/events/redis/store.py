@@ -30,11 +30,20 @@ from agentstream.events.redis.server import Server
 from agentstream.events.redis.watch import News, StopWatch
 from agentstream.events.redis.writer import Writer
 from agentstream.events.shared import SharedStore
-from agentstream.events.store import RunState, StopCallback, end_of, first_line, has_log
+from agentstream.events.store import (
+    RunState,
+    StopAnswer,
+    StopCallback,
+    end_of,
+    first_line,
+    has_log,
+)
 
 __all__ = ["RedisStore"]
 
 logger = logging.getLogger("agentstream.events.redis")
+
+_STOP_ANSWERS = {b"no": StopAnswer.NOBODY, b"asked": StopAnswer.ASKED, b"mine": StopAnswer.ENDED}
 
 
 class RedisStore(SharedStore):
@@ -243,7 +252,7 @@ class RedisStore(SharedStore):
 
     # --- stopping ---------------------------------------------------------------------------
 
-    def request_stop(self, workflow_id: str, reason: str) -> bool:
+    def request_stop(self, workflow_id: str, reason: str) -> StopAnswer:
         """See `EventStore.request_stop`.
 
         Raises:
@@ -266,7 +275,7 @@ class RedisStore(SharedStore):
             self._owners.enter()
             self._owners.has_left = True  # perhaps: then it is ended with the next beat
             raise
-        return bool(answer[0] != b"no")
+        return _STOP_ANSWERS[answer[0]]
 
     def watch_stops(self, callback: StopCallback) -> None:
         """See `EventStore.watch_stops`."""

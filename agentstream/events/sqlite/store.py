@@ -34,7 +34,14 @@ from agentstream.events.sqlite.retention import Retention
 from agentstream.events.sqlite.statements import Run
 from agentstream.events.sqlite.stop_requests import StopRequests
 from agentstream.events.sqlite.writer import Writer
-from agentstream.events.store import Bounds, RunState, StopCallback, end_of, first_line
+from agentstream.events.store import (
+    Bounds,
+    RunState,
+    StopAnswer,
+    StopCallback,
+    end_of,
+    first_line,
+)
 
 __all__ = ["SqliteStore"]
 
@@ -261,7 +268,7 @@ class SqliteStore(SharedStore):
 
     # --- stopping ---------------------------------------------------------------------------
 
-    def request_stop(self, workflow_id: str, reason: str) -> bool:
+    def request_stop(self, workflow_id: str, reason: str) -> StopAnswer:
         """See `EventStore.request_stop`; waits for a commit.
 
         Raises:
@@ -272,15 +279,16 @@ class SqliteStore(SharedStore):
         check_reason(reason)
         self._claims.check_writable()
         if self._reader.status_of(workflow_id) not in (*ACTIVE, *RESTING):
-            return False
-        return bool(
-            self._writer.do(
-                lambda c: (
-                    statements.ask_to_stop(c, workflow_id, reason)
-                    or interrupted.stop_resting(c, workflow_id, reason)
-                )
-            )
-        )
+            return StopAnswer.NOBODY
+
+        def ask(connection: sqlite3.Connection) -> StopAnswer:
+            if statements.ask_to_stop(connection, workflow_id, reason):
+                return StopAnswer.ASKED
+            ended = interrupted.stop_resting(connection, workflow_id, reason)
+            return StopAnswer.ENDED if ended else StopAnswer.NOBODY
+
+        answer: StopAnswer = self._writer.do(ask)
+        return answer
 
     def watch_stops(self, callback: StopCallback) -> None:
         """See `EventStore.watch_stops`."""
