@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
+from agentstream import threads
 from agentstream.errors import LogError
 from agentstream.events.accessors import seconds_of, text, usage_of
 from agentstream.events.model import TERMINAL, Event, EventType
@@ -99,6 +100,10 @@ class Metrics:
             EventType.TOOL_CALL_FAILED: self._tool_ended,
         }
         self._begun = False
+        threads.after_fork(self)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()  # a thread of the parent's may have held it
 
     def page(self) -> str:
         """All metrics as text; the first call begins the counting.

@@ -47,15 +47,23 @@ class Streams:
         self.heartbeat = heartbeat
         self.most = most
         self._events = events
-        self._pusher = Pusher()
         self._tail = LogTail(events.store, lambda: events.closed)
+        self._closed = False
+        # Many streams show the same events.
+        self._encoded: Dict[Tuple[Optional[str], Optional[int]], bytes] = {}
+        self._have_none()
+        threads.after_fork(self)
+
+    def _have_none(self) -> None:
+        self._pusher = Pusher()
         # Re-entrant: a server's signal handler may close it.
         self._changed = threading.Condition(threading.RLock())
         self._open: Set[SSEStream] = set()
         self._opening = 0
-        self._closed = False
-        # Many streams show the same events.
-        self._encoded: Dict[Tuple[Optional[str], Optional[int]], bytes] = {}
+
+    def _after_fork(self) -> None:
+        """In the child: the streams, and the thread that writes them, are the parent's."""
+        self._have_none()
 
     def __len__(self) -> int:
         return len(self._open)

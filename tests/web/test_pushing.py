@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import List
 
@@ -10,6 +11,7 @@ import pytest
 from agentstream import EventStream, EventType
 from agentstream.errors import Closed
 from agentstream.events.mailbox import NotLive
+from tests.kit.programs import Program
 from tests.kit.support import wait_until
 from tests.kit.web_support import SSE, Site, chunks, finish, site
 
@@ -85,6 +87,40 @@ def test_comments_come_when_it_is_quiet_and_events_after_them():
                 chunks(it.events, "run", 1)
                 sent = next(block for block in stream.blocks() if block.data is not None)
             assert sent.id == "4"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_an_app_that_was_serving_when_it_was_forked_serves_in_the_child() -> None:
+    source = """
+    from agentstream.web.server import Server, listen
+    from tests.web.test_pushing import RUN, SSE, chunks, lent, site
+    with site(max_streams=1, heartbeat=30.0) as it:
+        chunks(it.events, "run", 1)
+        theirs = SSE(it.url, RUN, after=1)
+        theirs.block()
+        lent(it, 1)
+        child = os.fork()
+        if not child:
+            try:
+                with Server(it.app, listen("127.0.0.1", 0)) as server:
+                    mine = SSE(server.url, RUN, after=1, timeout=5.0)
+                    say(mine.status)
+                    mine.block()
+                    lent(it, 1)
+                    chunks(it.events, "run", 1)
+                    say(mine.event().id)
+                    mine.close()
+            except BaseException as error:
+                say("child:", repr(error))
+            os._exit(0)
+        os.waitpid(child, 0)
+        chunks(it.events, "run", 1)
+        say(theirs.event().id)
+        theirs.close()
+    """
+    with Program(source, env={"PYTHONWARNINGS": "ignore"}) as program:
+        assert program.finish() == 0, program.errors
+        assert program.lines == ["200", "2", "2"], program.errors
 
 
 def test_a_bell_rings_for_all_that_comes_and_what_is_read_from_the_store_is_no_news():
