@@ -250,6 +250,8 @@ class SSEStream:
             if event is None:
                 break
             if self._only and event.workflow_id not in self._only and event.id is not None:
+                if not pieces and time.monotonic() > until:
+                    break  # a long log of others' events: the client is told that it lives
                 continue
             place = event.offset if self._by_offset else event.position
             pieces.append(self._streams.encode(event, place))

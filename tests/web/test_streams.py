@@ -21,6 +21,16 @@ def test_heartbeats_and_head():
         wait_until(lambda: it.app.open_streams == 0)
 
 
+def test_comments_come_while_only_other_runs_events_are_passed_by():
+    with site(heartbeat=0.0005) as it:
+        chunks(it.events, "other", 9_000)
+        chunks(it.events, "mine", 1)
+        with SSE(it.url, "/events/stream?run=mine", after=0) as stream:
+            blocks = [stream.block().comment for _ in range(2)]
+            assert blocks == ["agentstream", ""]
+            assert stream.event().data["workflow_id"] == "mine"
+
+
 def test_all_runs_from_now_on_begin_with_their_place():
     with site() as it:
         chunks(it.events, "old", 5)
