@@ -46,6 +46,7 @@ def complete(shell: str, line: str) -> str:
     return "".join(
         f"{word if word == FILES else word[kept:]}\t{' '.join(about.split())}".rstrip() + "\n"
         for word, about in found
+        if word.isprintable()  # one with a line break would be two, of anybody's choosing
     )
 
 

@@ -27,12 +27,10 @@ _agentstream() {
         if [[ $word == ":files" ]]; then
             compopt -o default 2>/dev/null
         else
+            [[ $word == *[!A-Za-z0-9_.,:=@%+/-]* ]] && word=$(printf '%q' "$word")
             COMPREPLY+=("$word")
         fi
     done < <("$1" completion -- bash "${COMP_LINE:0:COMP_POINT}" 2>/dev/null)
-    if [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *[!A-Za-z0-9_.,:=@%+/-]* ]]; then
-        COMPREPLY[0]=$(printf '%q' "${COMPREPLY[0]}")
-    fi
 }
 complete -o default -F _agentstream agentstream
 """

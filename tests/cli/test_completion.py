@@ -9,9 +9,11 @@ import sys
 
 import pytest
 
+from agentstream import EventStream
 from agentstream.cli.commands import PROVIDERS
 from agentstream.cli.complete import complete
 from agentstream.cli.parser import parsers
+from agentstream.events.sqlite import SqliteStore
 from agentstream.llm.clients import APIS
 from agentstream.providers import NAMES
 from agentstream.testing import text_chunks
@@ -74,6 +76,36 @@ def test_runs_and_conversations_are_named(here, cli, server):
     assert offered("agentstream follow --log nothing.db a") == []
     assert offered("agentstream chat --conversation ") == ["work", "trip:south"]
     assert offered("agentstream chat --forget trip:s", "bash") == ["south"]  # it breaks words there
+
+
+def test_no_name_that_somebody_chose_is_run_by_a_shell(here, cli):
+    cli.write("flow.toml", FLOW)
+    with EventStream(SqliteStore(cli.log)) as stream:
+        for run in ("$(touch ran)1", "$(touch ran)2", "two\nlines", "bell\a", "tab\tstop"):
+            stream.append("agent_llm_stream_chunk", run, {"agent": "a", "step": "0", "chunk": "x"})
+    line = f"agentstream follow --log {cli.log} "
+    assert sorted(offered(line)) == ["$(touch ran)1", "$(touch ran)2"]
+    script = """
+        eval "$(agentstream completion bash)"
+        COMP_LINE="$1" COMP_POINT=${#1}
+        _agentstream agentstream
+        printf '%s\\n' "${COMPREPLY[@]}"
+    """
+    if shutil.which("bash"):
+        program = cli.folder / "bin" / "agentstream"
+        program.parent.mkdir()
+        program.write_text(PROGRAM.format(python=sys.executable))
+        program.chmod(0o755)
+        env = cli.environment(PATH=f"{program.parent}:{os.environ['PATH']}")
+        done = subprocess.run(
+            ["bash", "-c", script, "bash", line],
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        words = sorted(done.stdout.splitlines())
+        assert words == [rf"\$\(touch\ ran\){n}" for n in (1, 2)], done
 
 
 def test_it_brings_no_http_and_says_nothing_of_what_is_wrong(cli):
