@@ -99,7 +99,7 @@ class Metrics:
             EventType.TOOL_CALL_COMPLETED: self._tool_ended,
             EventType.TOOL_CALL_FAILED: self._tool_ended,
         }
-        self._begun = False
+        self._begun = self._closed = False
         threads.after_fork(self)
 
     def _after_fork(self) -> None:
@@ -122,13 +122,14 @@ class Metrics:
         return "\n".join(lines) + "\n"
 
     def close(self) -> None:
-        """Count no more."""
+        """Count no more.  Takes no lock: a server's signal handler may call it."""
+        self._closed = True
         if self._subscription is not None:
             self._subscription.close(0)
 
     def _begin(self) -> None:
         with self._lock:
-            if self._begun:
+            if self._begun or self._closed:
                 return
             self._begun = True
         try:
@@ -137,6 +138,8 @@ class Metrics:
             if not self._events.closed:
                 self._begun = False
                 raise
+        if self._closed:  # in this moment, and `close` may have missed it
+            self.close()
 
     # --- counting, in the subscription's thread -----------------------------------------------
 

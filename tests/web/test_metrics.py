@@ -152,3 +152,10 @@ def test_the_documentation_lists_them_with_their_types_and_labels():
     told: Dict[str, List[str]] = {name: re.findall(r"``(\w+)``", rest) for name, _, rest in rows}
     assert told["agentstream_runs_ended_total"] == ["workflow", "state"]
     assert told["agentstream_tokens_total"] == ["model", "direction"]
+
+
+def test_an_app_that_is_closed_begins_to_count_nothing():
+    with site(max_streams=2) as it:
+        it.app.close()
+        assert requests.get(it.url + "/metrics").status_code == 200
+        assert it.events.subscribers == 0
