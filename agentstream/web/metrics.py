@@ -138,8 +138,11 @@ class Metrics:
             if not self._events.closed:
                 self._begun = False
                 raise
-        if self._closed:  # in this moment, and `close` may have missed it
+        if self._is_closed():  # in this moment, and `close` may have missed it
             self.close()
+
+    def _is_closed(self) -> bool:
+        return self._closed
 
     # --- counting, in the subscription's thread -----------------------------------------------
 

@@ -661,8 +661,8 @@ PLANTS: List[Plant] = [
     Plant(
         "nothing is counted before somebody asks",
         "agentstream/web/metrics.py",
-        "        self._begun = False\n\n    def page",
-        "        self._begun = False\n        self._begin()\n\n    def page",
+        "        threads.after_fork(self)\n\n    def _after_fork",
+        "        threads.after_fork(self)\n        self._begin()\n\n    def _after_fork",
         "tests/web/test_metrics.py::test_what_happened_is_counted_from_the_first_request_on",
     ),
     Plant(
