@@ -9,7 +9,7 @@ import warnings
 
 #: Needs a package that is not here, or a system call that WebAssembly lacks.
 LEFT_OUT = (
-    *("web.app", "web.auth", "web.resting", "web.server", "web.streams"),
+    *("web.app", "web.auth", "web.listing", "web.resting", "web.server", "web.streams"),
     *("testing.certificates", "cli.serve", "otel"),
 )
 
