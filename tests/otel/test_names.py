@@ -44,9 +44,9 @@ def test_names_are_those_of_the_conventions():
     assert len(foreign & known()) > 15  # the package was looked at
     if hasattr(gen_ai_attributes, "GEN_AI_PROVIDER_NAME"):  # of 1.37 and later
         assert foreign - NEWER - known() == set()
-    operations = {kind.operation for kind in names.SPANS.values() if kind.operation}
-    told = {kind.value for kind in gen_ai_attributes.GenAiOperationNameValues}
-    assert operations - told <= {"invoke_workflow"}  # of 1.42, too
+        operations = {kind.operation for kind in names.SPANS.values() if kind.operation}
+        told = {kind.value for kind in gen_ai_attributes.GenAiOperationNameValues}
+        assert operations - told <= {"invoke_workflow"}  # of 1.42, too
     assert names.ERROR_TYPE == "error.type"
 
 
