@@ -43,17 +43,24 @@ LONG = [
     ),
     "tests/jobs/test_work.py",
 ]
-#: What one of the two that CI runs has for both: processes and terminals are the newest's,
-#: servers and files of others the lowest's.
+#: What one of the two that CI runs has for both: clocks, processes and terminals are the
+#: newest's, the wires and what depends on other packages the lowest's.
 SPARED = {
     "lowest": [
-        f"tests/cli/test_{name}.py"
-        for name in ("approve", "follow", "output", "resume", "run", "signals", "talk")
+        *(
+            f"tests/cli/test_{name}.py"
+            for name in ("approve", "chat", "follow", "output", "resume", "run", "signals", "talk")
+        ),
+        *(f"tests/faults/test_{name}.py" for name in ("cancel", "clocks", "process")),
+        *(f"tests/cli/test_{name}.py" for name in ("exits", "lock", "serve", "wrong_input")),
+        *(f"tests/events/test_{name}.py" for name in ("entries", "lagging", "signals", "tail")),
+        *(f"tests/events/sqlite/test_{name}.py" for name in ("retention", "signals", "writer")),
+        "tests/runtime/test_signals.py",
     ],
     "newest": [
+        *("tests/llm", "tests/mcp", "tests/web", "tests/recipes", "tests/otel"),
         *("tests/events/redis/test_checkpoints.py", "tests/events/redis/test_writer.py"),
         *("tests/faults/test_log.py", "tests/jobs/test_jobs.py"),
-        *("tests/llm/rate_limit/test_file.py", "tests/llm/rate_limit/test_limit.py"),
     ],
 }
 SETTINGS = os.path.join(ROOT, "setup.cfg")
