@@ -64,13 +64,50 @@ class Client:
             self.late.append(now - float(stamp[1]) if stamp else 0.0)
 
 
-class Crowd:
-    """Many SSE clients in one thread.  HTTP/1.0, so that bodies are plain."""
+class Reading:
+    """Reads the connections of many clients in one thread."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+
+    def receive(self) -> None:
+        """Give clients what has come, within a tenth of a second (`Client.take`)."""
+        for key, _ in self._selector.select(0.1):
+            sock: Any = key.fileobj
+            try:
+                data = sock.recv(65536)
+            except BlockingIOError:
+                continue
+            except OSError:
+                data = b""
+            if data:
+                key.data.take(data)
+                continue
+            self._selector.unregister(sock)
+            sock.close()
+            self.lost(key.data)
+
+    def lost(self, client: Any) -> None:
+        """The connection of a client is gone."""
+
+    def leave(self) -> None:
+        """Drop all connections."""
+        for key in list(self._selector.get_map().values()):
+            self._selector.unregister(key.fileobj)
+            key.fileobj.close()  # type: ignore[union-attr]
+
+    def close(self) -> None:
+        self.leave()
+        self._selector.close()
+
+
+class Crowd(Reading):
+    """Many SSE clients.  HTTP/1.0, so that bodies are plain."""
 
     def __init__(self, host: str, port: int, path: str) -> None:
+        super().__init__()
         self._address = host, port
         self._path = path
-        self._selector = selectors.DefaultSelector()
         self.clients: List[Client] = []
 
     def join(self, afters: List[Optional[int]]) -> None:
@@ -93,34 +130,12 @@ class Crowd:
                 return True
             if time.monotonic() > until:
                 return False
-            for key, _ in self._selector.select(0.1):
-                self._receive(key)
+            self.receive()
         return True
 
-    def _receive(self, key: selectors.SelectorKey) -> None:
-        sock: Any = key.fileobj
-        try:
-            data = sock.recv(65536)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if data:
-            key.data.take(data)
-        else:
-            self._selector.unregister(sock)
-            sock.close()
-
     def leave(self) -> None:
-        """Drop all connections."""
-        for key in list(self._selector.get_map().values()):
-            self._selector.unregister(key.fileobj)
-            key.fileobj.close()  # type: ignore[union-attr]
+        super().leave()
         self.clients = []
-
-    def close(self) -> None:
-        self.leave()
-        self._selector.close()
 
 
 def faults(clients: List[Client], afters: List[int], last: int) -> Dict[str, int]:

@@ -30,6 +30,7 @@ import time
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from agentstream import EventStream, RedisStore
+from benchmarks.endpoint import Reading
 from tests.kit.redis_server import RedisServer, log_name
 from tests.kit.support import free_port, wait_until
 
@@ -139,12 +140,12 @@ class Client:
             self.over = self.over or b"event: workflow_completed" in block
 
 
-class Crowd:
+class Crowd(Reading):
     """Many clients in one thread.  HTTP/1.0, so that bodies are plain."""
 
     def __init__(self, ports: List[int], count: int) -> None:
+        super().__init__()
         self._ports = ports
-        self._selector = selectors.DefaultSelector()
         self._away: List[Tuple[float, Client]] = []
         self.clients = [Client(n % len(ports)) for n in range(count)]
         for client in self.clients:
@@ -179,30 +180,13 @@ class Crowd:
             self._away = [(when, client) for when, client in self._away if when > now]
             for client in due:
                 self._connect(client)
-            for key, _ in self._selector.select(0.1):
-                self._receive(key)
+            self.receive()
         return True
 
-    def _receive(self, key: selectors.SelectorKey) -> None:
-        sock: Any = key.fileobj
-        try:
-            data = sock.recv(65536)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if data:
-            key.data.take(data)
-            return
-        self._selector.unregister(sock)
-        sock.close()
-        if not key.data.over:
-            self._lose(key.data)
-
-    def close(self) -> None:
-        for key in list(self._selector.get_map().values()):
-            key.fileobj.close()  # type: ignore[union-attr]
-        self._selector.close()
+    def lost(self, client: Client) -> None:
+        """See `Reading`."""
+        if not client.over:
+            self._lose(client)
 
 
 def crowd(ports: List[int], count: int, killed_at: Optional[int]) -> Dict[str, Any]:

@@ -184,7 +184,7 @@ class RedisStore(SharedStore):
             raise LogError(f"workflow {workflow_id!r} is written by another owner")
         if answer[0] != b"ok":
             raise has_log(workflow_id)
-        if self._stops.callbacks:
+        if self._stops.stops.callbacks:
             self._stops.start()
         return self._writer.runs.setdefault(workflow_id, Run(workflow_id, parent))
 
@@ -279,7 +279,7 @@ class RedisStore(SharedStore):
 
     def watch_stops(self, callback: StopCallback) -> None:
         """See `EventStore.watch_stops`."""
-        self._stops.add(callback)
+        self._stops.stops.add(callback)
 
     def _is_ours(self, workflow_id: str) -> bool:
         return workflow_id in self._writer.runs
@@ -307,8 +307,8 @@ class RedisStore(SharedStore):
             self.request_stop(workflow_id, reason)
 
     def _on_taken(self, workflow_id: str) -> None:
-        self._stops.forget(workflow_id)
-        if self._stops.callbacks:
+        self._stops.stops.forget(workflow_id)
+        if self._stops.stops.callbacks:
             self._stops.start()
 
     # --- the writer's side ------------------------------------------------------------------
@@ -354,9 +354,9 @@ class RedisStore(SharedStore):
         self._server.reset()
         self._writer.after_fork_in_child(_new_owner())
         self._checkpoints.reset()
-        callbacks = self._stops.callbacks
+        callbacks = self._stops.stops.callbacks
         self._reset()
-        self._stops.callbacks = callbacks
+        self._stops.stops.callbacks = callbacks
         if closed:
             self._server.close()
 

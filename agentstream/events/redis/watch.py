@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import weakref
 from collections import deque
-from typing import Any, Callable, Deque, List, Optional, Set, Tuple
+from typing import Any, Callable, Deque, List, Optional, Tuple
 
 from agentstream import threads
 from agentstream.errors import LogError
 from agentstream.events.redis.server import Link, Server
-from agentstream.events.store import StopCallback
+from agentstream.events.stop_callbacks import StopCallbacks
 from agentstream.threads.wakeup import Wakeup
 
 __all__ = ["News", "StopWatch", "Watch"]
@@ -21,6 +20,7 @@ logger = logging.getLogger("agentstream.events.redis")
 
 _BLOCK_S = 2.0
 _RETRY_S = 0.1
+_MOST_TOLD = 10_000  # runs that were stopped
 _MOST_RECENT = 500  # entries of the log's own stream
 
 
@@ -185,6 +185,9 @@ class StopWatch(Watch):
         look: returns the requests there are for runs of this process, (workflow id,
             reason) each; asked whenever some may have been missed.
         is_ours: whether a run is under way here.
+
+    Attributes:
+        stops: whom it tells.
     """
 
     def __init__(
@@ -196,18 +199,7 @@ class StopWatch(Watch):
         super().__init__(server, b"stops", "log-watch")
         self._look = look
         self._is_ours = is_ours
-        self.callbacks: List[Tuple[weakref.ref[Any], Callable[..., bool]]] = []
-        self._told: Set[str] = set()
-
-    def add(self, callback: StopCallback) -> None:
-        """Call that bound method, for as long as its object lives."""
-        # Not a WeakMethod, which runs Python as its object goes: see threads/weak.py.
-        method: Any = callback
-        self.callbacks.append((weakref.ref(method.__self__), method.__func__))
-
-    def forget(self, workflow_id: str) -> None:
-        """Tell of the next request for a run, whatever was told before."""
-        self._told.discard(workflow_id)
+        self.stops = StopCallbacks(logger)
 
     def _begin(self, link: Link) -> bytes:
         last = super()._begin(link)
@@ -223,14 +215,6 @@ class StopWatch(Watch):
 
     def tell(self, workflow_id: str, reason: str) -> None:
         """Have a run stopped, unless it is being stopped."""
-        if workflow_id in self._told:
-            return
-        if len(self._told) > 10_000:
-            self._told.clear()
-        for reference, function in self.callbacks:
-            owner = reference()
-            try:
-                if owner is not None and function(owner, workflow_id, reason):
-                    self._told.add(workflow_id)
-            except Exception:
-                logger.exception("a run could not be stopped")
+        if len(self.stops) > _MOST_TOLD:
+            self.stops.forget_all()
+        self.stops.tell(workflow_id, reason)

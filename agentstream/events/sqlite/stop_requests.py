@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-import weakref
-from typing import Any, Callable, Iterable, List, Optional, Set, Tuple
+from typing import Callable, Iterable, Optional, Tuple
 
 from agentstream import threads
 from agentstream.errors import LogError
-from agentstream.events.store import StopCallback
+from agentstream.events.stop_callbacks import StopCallbacks
 
 __all__ = ["StopRequests"]
 
@@ -25,6 +24,9 @@ class StopRequests:
     Args:
         read: returns the requests there are, (workflow id, reason) each; may raise LogError.
         is_writing: returns True while runs of this process are under way.
+
+    Attributes:
+        stops: whom it tells.
     """
 
     def __init__(
@@ -32,28 +34,17 @@ class StopRequests:
     ) -> None:
         self._read = read
         self._is_writing = is_writing
-        self.callbacks: List[Tuple[weakref.ref[Any], Callable[..., bool]]] = []
+        self.stops = StopCallbacks(logger)
         self._lock = threading.Lock()
         self._thread: Optional[threading.Thread] = None
         self._ended = threading.Event()
-        self._told: Set[str] = set()
-
-    def add(self, callback: StopCallback) -> None:
-        """Call that bound method, for as long as its object lives."""
-        # Not a WeakMethod, which runs Python as its object goes: see threads/weak.py.
-        method: Any = callback
-        self.callbacks.append((weakref.ref(method.__self__), method.__func__))
-
-    def forget(self, workflow_id: str) -> None:
-        """Tell of the next request for a run, whatever was told before."""
-        self._told.discard(workflow_id)
 
     def start(self) -> None:
         """Start the thread, if it is not there; it ends when no run is under way.
 
         Called by the log's writer alone, and so by no signal handler.
         """
-        if self._thread is not None or not self.callbacks:
+        if self._thread is not None or not self.stops.callbacks:
             return
         with self._lock:
             if self._thread is None and not self._ended.is_set():
@@ -74,23 +65,12 @@ class StopRequests:
         while not self._ended.wait(_POLL_S):
             try:
                 for workflow_id, reason in self._read():
-                    self._tell(workflow_id, reason)
+                    self.stops.tell(workflow_id, reason)
             except LogError:
                 logger.debug("no looking for requests to stop", exc_info=True)
             with self._lock:
                 idle = 0 if self._is_writing() else idle + 1
                 if idle > _LINGER:
                     self._thread = None
-                    self._told.clear()
+                    self.stops.forget_all()
                     return
-
-    def _tell(self, workflow_id: str, reason: str) -> None:
-        if workflow_id in self._told:
-            return
-        for reference, function in self.callbacks:
-            owner = reference()
-            try:
-                if owner is not None and function(owner, workflow_id, reason):
-                    self._told.add(workflow_id)
-            except Exception:
-                logger.exception("a run could not be stopped")

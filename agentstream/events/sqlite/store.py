@@ -292,7 +292,7 @@ class SqliteStore(SharedStore):
 
     def watch_stops(self, callback: StopCallback) -> None:
         """See `EventStore.watch_stops`."""
-        self._stop_requests.add(callback)
+        self._stop_requests.stops.add(callback)
 
     def _requests(self) -> List[Tuple[str, str]]:
         """The requests there are for runs of this process, (workflow id, reason) each.
@@ -305,7 +305,7 @@ class SqliteStore(SharedStore):
         return asked + [(run.workflow_id, run.refused or "") for run in runs if run.lost]
 
     def _forget_stop(self, workflow_id: str) -> None:
-        self._stop_requests.forget(workflow_id)
+        self._stop_requests.stops.forget(workflow_id)
 
     def _is_writing(self) -> bool:
         """True while runs of this process are under way."""
@@ -348,10 +348,10 @@ class SqliteStore(SharedStore):
         self._reader.after_fork_in_child(self._writer.committer.after_fork_in_child())
         self._claims.forget()
         self._checkpoints.reset()
-        callbacks = self._stop_requests.callbacks
+        callbacks = self._stop_requests.stops.callbacks
         self._writer.after_fork_in_child()
         self._reset()
-        self._stop_requests.callbacks = callbacks
+        self._stop_requests.stops.callbacks = callbacks
         if not self._closed and not self._file.read_only:
             self._mark.close()
             self._mark.open(self._log_id)
