@@ -26,6 +26,10 @@ class StopCallbacks:
         self._logger = logger
         self._told: Set[str] = set()
 
+    def __contains__(self, workflow_id: str) -> bool:
+        """True if that run was stopped."""
+        return workflow_id in self._told
+
     def __len__(self) -> int:
         """How many runs were stopped, and are remembered."""
         return len(self._told)

@@ -215,6 +215,6 @@ class StopWatch(Watch):
 
     def tell(self, workflow_id: str, reason: str) -> None:
         """Have a run stopped, unless it is being stopped."""
-        if len(self.stops) > _MOST_TOLD:
+        if workflow_id not in self.stops and len(self.stops) > _MOST_TOLD:
             self.stops.forget_all()
         self.stops.tell(workflow_id, reason)
